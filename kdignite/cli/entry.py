@@ -1,0 +1,210 @@
+"""From the words of the command line to an exit code."""
+
+import importlib
+import inspect
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+import fire
+from fire.core import FireExit
+
+from kdignite import __version__
+from kdignite.cli.flags import flags_of, usage_of
+from kdignite.cli.helptext import command_help, overview
+from kdignite.cli.parse import Line, check
+from kdignite.cli.values import coerce
+from kdignite.config import COMMANDS, Config, configure
+from kdignite.errors import RunFailed, UserError
+
+# command -> the function that runs it, called with its config; imported when everything typed is known to be valid
+PIPELINES = {command: f"kdignite.pipelines.{command}:{command}" for command in COMMANDS}
+
+OK, FAILED, MISUSED = 0, 1, 2
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 + the number of SIGINT, SIGPIPE, SIGTERM, as shells count
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that no handler of errors takes it for one."""
+
+
+class Plan:
+    """A valid config that has not run yet.
+
+    Fire goes on into whatever a command returns, by its attributes or by calling it: a plan shows it neither.
+    """
+
+    __slots__ = ("config",)
+
+    def __init__(self, config: Config) -> None:
+        """Keep the config."""
+        self.config = config
+
+    def __dir__(self) -> list[str]:
+        """Nothing to go on with."""
+        return []
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: the words after the program's name; unset: those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 the run failed, 2 a mistake in what was typed, 130 Ctrl-C, 141 nobody reads the output
+        any more, 143 SIGTERM.
+
+    Raises:
+        Exception: whatever is none of these is a bug and keeps its traceback.
+    """
+    _never_fail_to_print()
+    try:
+        code = _outcome(sys.argv[1:] if argv is None else argv)
+        for stream in _outputs():
+            stream.flush()
+    except BrokenPipeError:
+        if not _drop_closed_outputs():
+            raise
+        return PIPE_CLOSED
+    return code
+
+
+def _outcome(argv: Sequence[str]) -> int:
+    try:
+        with _sigterm_raises():
+            return _run(check(argv))
+    except UserError as error:
+        return _report(f"error: {error}", MISUSED)
+    except RunFailed as error:
+        return _report(f"failed: {error}", FAILED)
+    except KeyboardInterrupt:
+        return _report("interrupted", INTERRUPTED)
+    except Terminated:
+        return _report("terminated", TERMINATED)
+
+
+def make_plan(line: Line) -> Plan:
+    """Let Fire call the plan maker of a checked line.
+
+    Args:
+        line: what `check` returned for an action ``run``.
+
+    Returns:
+        The plan: the whole line is valid and nothing has run.
+
+    Raises:
+        UserError: if a text is not of its flag's type, or a value outside its domain.
+        FireExit: if Fire does not accept what `check` let through.
+    """
+    # Fire reads values as Python literals: the literal of a text is that text, whatever it looks like
+    words = [line.command, *(f"--{name}={text!r}" for name, text in line.texts.items())]
+    makers = {command: plan_maker(kind) for command, kind in COMMANDS.items()}
+    plan: Plan = fire.Fire(makers, command=words, name="kdignite", serialize=lambda _: None)
+    return plan
+
+
+def plan_maker(kind: type[Config]) -> Callable[..., Plan]:
+    """The function that Fire calls for a command: the config's fields as texts -> plan.
+
+    Args:
+        kind: a config class.
+
+    Returns:
+        A function whose keyword-only parameters are the command's flags and its plain word.
+    """
+    known = {one.name: one for one in fields(kind)}
+    positional = usage_of(kind.command).positional
+    names = [*([positional] if positional else []), *flags_of(kind.command)]
+
+    def make(**texts: str) -> Plan:
+        values = {name: coerce(known[name], text) for name, text in texts.items()}
+        return Plan(configure(kind, **values) if "preset" in known else kind(**values))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(name, keyword, default=None) for name in names]
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return make
+
+
+def _run(line: Line) -> int:
+    if line.action == "version":
+        print(f"kdignite {__version__}")
+        return OK
+    if line.action == "help":
+        print(command_help(line.command) if line.command else overview())
+        return OK
+    os.environ["PAGER"] = "cat"  # Fire runs $PAGER in a shell
+    try:
+        plan = make_plan(line)
+    except FireExit as error:
+        return int(error.code or OK)
+    _pipeline(line.command)(plan.config)
+    return OK
+
+
+def _pipeline(command: str) -> Callable[[Any], object]:
+    module, _, function = PIPELINES[command].partition(":")
+    found: Callable[[Any], object] = getattr(importlib.import_module(module), function)
+    return found
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within the block SIGTERM raises `Terminated`, so that files are closed; afterwards it does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread install a handler
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _outputs() -> list[TextIO]:
+    # either is None when it was closed before the program started
+    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+
+
+def _never_fail_to_print() -> None:
+    """Print what the terminal's encoding lacks as a question mark."""
+    for stream in _outputs():
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_closed_outputs() -> bool:
+    """Whether an output has no reader any more; such a one is pointed at nothing, since Python flushes it at exit."""
+    closed = [stream for stream in _outputs() if _is_closed(stream)]
+    for stream in closed:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+    return bool(closed)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # no event asked for: errors and hang-ups are always told
+    return bool(poll.poll(0))
+
+
+def _report(message: str, code: int) -> int:
+    """Print one line to stderr: line breaks become blanks, other control characters are spelled out."""
+    line = " ".join(message.splitlines())
+    visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    print(f"kdignite: {visible}", file=sys.stderr)
+    return code

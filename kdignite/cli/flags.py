@@ -1,0 +1,83 @@
+"""What can be typed after each command, read from the config classes."""
+
+from dataclasses import Field, fields
+from typing import Any, NamedTuple, get_args
+
+from kdignite.config import COMMANDS, PRESETS, bare_type
+
+PROGRAM = "python -m kdignite"
+
+
+class Usage(NamedTuple):
+    """What a config class does not say of its command: the field that is a plain word, required flags, an example."""
+
+    positional: str = ""
+    required: tuple[str, ...] = ()
+    example: str = ""
+
+
+USAGES: dict[str, Usage] = {
+    "data": Usage(example="--dataset=cifar10"),
+    "teacher": Usage(example="--epochs=10 --seed=1"),
+    "distill": Usage(example="--alpha=0.7 --T=3 --seed=1"),
+    "baseline": Usage(example="--seed=1"),
+    "evaluate": Usage(positional="run", example="runs/teacher --split=val"),
+    "adopt": Usage(
+        positional="file",
+        required=("arch", "size", "mean", "std"),
+        example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
+    ),
+}
+
+
+def usage_of(command: str) -> Usage:
+    """What is typed after a command besides flags.
+
+    Args:
+        command: a key of `COMMANDS`.
+
+    Returns:
+        Its entry in `USAGES`; for a command without one: flags only, no example.
+    """
+    return USAGES.get(command, Usage())
+
+
+def flags_of(command: str) -> dict[str, Field[Any]]:
+    """The flags of a command: the fields of its config that have a help text, without the one that is a plain word.
+
+    Args:
+        command: a key of `COMMANDS`.
+
+    Returns:
+        Field name -> field, in the order of the config class.
+    """
+    return {
+        one.name: one
+        for one in fields(COMMANDS[command])
+        if "help" in one.metadata and one.name != usage_of(command).positional
+    }
+
+
+def choices_of(one: Field[Any]) -> tuple[str, ...]:
+    """The words a flag takes.
+
+    Args:
+        one: a field of a config class.
+
+    Returns:
+        The words, or ``()`` if the flag takes more than a closed list.
+    """
+    return tuple(PRESETS) if one.name == "preset" else tuple(one.metadata["choices"])
+
+
+def item_type(annotation: Any) -> type | None:
+    """What a list holds.
+
+    Args:
+        annotation: the annotation of a config field.
+
+    Returns:
+        ``int`` for ``tuple[int, ...] | None`` and so on; None if it is no tuple.
+    """
+    items = get_args(bare_type(annotation))
+    return items[0] if items else None

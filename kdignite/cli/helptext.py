@@ -1,0 +1,150 @@
+"""The help of the command line, in plain text: written from the config classes, the presets and the list of models."""
+
+import textwrap
+from dataclasses import Field
+from typing import Any
+
+from kdignite import __version__
+from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, usage_of
+from kdignite.config import COMMANDS, PRESETS, type_name
+from kdignite.models.registry import MODELS
+
+WIDTH = 100  # columns
+LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
+
+# group -> its flags; a flag of no group is printed in the last one
+GROUPS: dict[str, tuple[str, ...]] = {
+    "data": (
+        *("dataset", "data_root", "split", "val_size", "image_size", "augment", "view_seed", "limit_train", "classes"),
+    ),
+    "model": ("arch", "widths", "stem", "weights", "strip_prefix", "size", "normalize", "mean", "std"),
+    "training": (
+        *("preset", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule"),
+        *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
+    ),
+    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
+    "running": ("name", "seed", "device", "threads", "fast_dev_run", "keep_last"),
+}
+
+
+def overview() -> str:
+    """The help of the whole program.
+
+    Returns:
+        Lines of at most 100 columns: usage, and every command with what it does and one example.
+    """
+    blocks = [
+        f"kdignite {__version__}: train a teacher, distil it into a student, see what that bought.",
+        f"usage: {PROGRAM} COMMAND [--flag=value ...]",
+        "\n".join(["commands:", *(_command_entry(command) for command in COMMANDS)]),
+        f"flags of a command: {PROGRAM} COMMAND --help\nversion: {PROGRAM} --version",
+    ]
+    return "\n\n".join(blocks)
+
+
+def command_help(command: str) -> str:
+    """The help of one command.
+
+    Args:
+        command: a key of `COMMANDS`.
+
+    Returns:
+        Lines of at most 100 columns: what it does, usage, example, then every flag with its type, domain, default in
+        each preset, and meaning.
+    """
+    flags = flags_of(command)
+    blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
+    blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
+    if "arch" in flags:
+        blocks.append("\n".join(["models for --arch:", *(_row(name, one.about) for name, one in MODELS.items())]))
+    return "\n\n".join(blocks)
+
+
+def _about(command: str) -> str:
+    return (COMMANDS[command].__doc__ or "").partition("\n")[0]
+
+
+def _example(command: str) -> str:
+    return f"{PROGRAM} {command} {usage_of(command).example}".rstrip()
+
+
+def _command_entry(command: str) -> str:
+    return f"{_row(command, _about(command))}\n{'':14}{_example(command)}"
+
+
+def _usage(command: str) -> str:
+    usage = usage_of(command)
+    words = [command, usage.positional.upper(), *(f"--{name}=..." for name in usage.required), "[--flag=value ...]"]
+    return f"usage:   {PROGRAM} {' '.join(word for word in words if word)}\nexample: {_example(command)}"
+
+
+def _notes(command: str) -> list[str]:
+    positional = usage_of(command).positional
+    notes = []
+    if positional:
+        one = next(one for one in COMMANDS[command].__dataclass_fields__.values() if one.name == positional)
+        notes.append(_row(positional.upper(), one.metadata["help"]))
+    if "alpha" in flags_of(command):
+        notes.append(
+            LOSS + "\nce: cross-entropy with the labels; KL: summed over classes; both: averaged over the batch"
+        )
+    if "preset" in flags_of(command):
+        notes.append("Where presets differ, a default is given for each: [preset] value.")
+    return notes
+
+
+def _grouped(flags: dict[str, Field[Any]]) -> dict[str, list[Field[Any]]]:
+    grouped = {title: [flags[name] for name in names if name in flags] for title, names in GROUPS.items()}
+    placed = {name for names in GROUPS.values() for name in names}
+    *_, last = grouped.values()
+    last += [one for name, one in flags.items() if name not in placed]
+    return grouped
+
+
+def _group(command: str, title: str, members: list[Field[Any]]) -> str:
+    return "\n".join([f"{title}:", *(_flag(command, one) for one in members)])
+
+
+def _flag(command: str, one: Field[Any]) -> str:
+    kind, default = _kind(one), _default(command, one)
+    tail = [kind, default] if "[" in default else [f"{kind}; {default}"]
+    meaning = _wrapped(one.metadata["help"], f"  --{one.name:<20}", 24)
+    return "\n".join([meaning, *(_wrapped(line, " " * 24, 24) for line in tail)])
+
+
+def _kind(one: Field[Any]) -> str:
+    """The type and the domain: ``a number above 0``."""
+    if choices_of(one):
+        return f"one of {', '.join(choices_of(one))}"
+    words = {"low": "at least", "high": "at most", "above": "above", "below": "below"}
+    limits = [f"{words[key]} {one.metadata[key]:g}" for key in words if one.metadata[key] is not None]
+    return f"{type_name(one.type)} {' and '.join(limits)}".rstrip()
+
+
+def _default(command: str, one: Field[Any]) -> str:
+    if one.name in usage_of(command).required:
+        return "required"
+    values = {preset: recipes.get(command, {}).get(one.name, one.default) for preset, recipes in PRESETS.items()}
+    if one.name == "preset" or len(set(values.values())) == 1:
+        return f"default {_value(one, one.default)}"
+    return "default " + ", ".join(f"[{preset}] {_value(one, value)}" for preset, value in values.items())
+
+
+def _value(one: Field[Any], value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if item_type(one.type) is not None:
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) or "empty"
+
+
+def _row(name: str, text: str) -> str:
+    return _wrapped(text, f"  {name:<12}", 14)
+
+
+def _wrapped(text: str, start: str, indent: int) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=start, subsequent_indent=" " * indent)

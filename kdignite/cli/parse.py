@@ -1,0 +1,186 @@
+"""The words of a command line, checked as a whole before anything is done with them."""
+
+import difflib
+import re
+import shlex
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import Field
+from typing import Any, Literal, NamedTuple
+
+from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, usage_of
+from kdignite.cli.values import TRUTH, shown
+from kdignite.config import COMMANDS, bare_type
+from kdignite.errors import UserError
+
+HELP = ("-h", "--help")
+_NEGATIVE = re.compile(r"-(\.?[0-9]|(inf|infinity|nan)$)", re.IGNORECASE)
+_SHORT = re.compile(r"[A-Za-z]([0-9.+-].*)?")  # one letter, perhaps with its value: T, T4, T-4
+Flags = Mapping[str, Field[Any]]
+
+
+class Line(NamedTuple):
+    """What a command line asks for: the command is empty for the help of all; texts are flags as they were typed."""
+
+    action: Literal["help", "version", "run"]
+    command: str = ""
+    texts: Mapping[str, str] = {}
+
+
+def check(argv: Sequence[str]) -> Line:
+    """Read a command line, or refuse it.
+
+    Args:
+        argv: the words after the program's name.
+
+    Returns:
+        What it asks for. Every key of ``texts`` is a field of the command's config, every text is not empty.
+
+    Raises:
+        UserError: for an unknown command or flag, a stray word, a missing, empty or repeated value, a shortcut, ``--``,
+            or a flag before the command. The line says what to type.
+    """
+    args = list(argv)
+    if not args:
+        return Line("help")
+    first = args[0]
+    if first == "--version":
+        return Line("version")
+    if first in ("help", *HELP):
+        topic = next((arg for arg in args[1:] if not arg.startswith("-")), "")
+        return Line("help", _command(topic) if topic else "")
+    if first.startswith("-"):
+        return _flag_first(args)
+    command = _command(first)
+    if any(arg in HELP for arg in args):
+        return Line("help", command)
+    return Line("run", command, _texts(command, args[1:]))
+
+
+def _command(word: str) -> str:
+    if word in COMMANDS:
+        return word
+    close = _closest(word, COMMANDS)
+    advice = f"did you mean {close}?" if close else f"the commands are {', '.join(COMMANDS)}"
+    raise UserError(f"no command {shown(word)!r}; {advice}")
+
+
+def _flag_first(args: list[str]) -> Line:
+    command = next((arg for arg in args if arg in COMMANDS), "")
+    if any(arg in HELP for arg in args):
+        return Line("help", command)
+    if not command:
+        raise UserError(
+            f"write a command before the flags: {PROGRAM} COMMAND ...; the commands are {', '.join(COMMANDS)}"
+        )
+    at = args.index(command)
+    ordered = shlex.join([command, *(arg for arg in args[:at] + args[at + 1 :] if arg != "--")])
+    raise UserError(f"the command comes first, then its flags: {PROGRAM} {shown(ordered, limit=300)}")
+
+
+def _texts(command: str, tokens: Sequence[str]) -> dict[str, str]:
+    flags = flags_of(command)
+    texts: dict[str, str] = {}
+    rest = deque(tokens)
+    last = ""
+    while rest:
+        token = rest.popleft()
+        if _is_flag(token):
+            last, text = _flag(command, flags, token, rest)
+            if last in texts:
+                raise UserError(f"{command}: --{last} is given twice; keep one of them")
+            texts[last] = text
+        else:
+            texts[_word(command, flags, token, last=last, texts=texts)] = token
+    return texts
+
+
+def _flag(command: str, flags: Flags, token: str, rest: deque[str]) -> tuple[str, str]:
+    """The flag's name and text; a value that is the next word is taken off the rest."""
+    if token == "--":
+        raise UserError(f"{command}: '--' has no meaning here; write flags as --flag=value")
+    if not token.startswith("--"):
+        raise _single_dash(command, flags, token, rest)
+    typed, equals, text = token[2:].partition("=")
+    name, negated = _flag_name(command, flags, typed)
+    if negated:
+        if equals:
+            raise UserError(f"{command}: --{typed} takes no value; write --{name}=true or --{name}=false")
+        return name, "false"
+    if not equals and bare_type(flags[name].type) is bool:
+        return name, "true"
+    if not equals and rest and not _is_flag(rest[0]):
+        text = rest.popleft()
+    if not text:
+        raise UserError(f"{command}: --{name} needs a value; write --{name}=VALUE")
+    return name, text
+
+
+def _is_flag(token: str) -> bool:
+    return token.startswith("-") and token != "-" and not _NEGATIVE.match(token)
+
+
+def _flag_name(command: str, flags: Flags, typed: str) -> tuple[str, bool]:
+    """The flag that was typed, and whether it was typed as --no_flag."""
+    name = typed.replace("-", "_")
+    if name in flags:
+        return name, False
+    bare = re.sub("^no_?", "", name)
+    if bare != name and bare in flags and bare_type(flags[bare].type) is bool:
+        return bare, True
+    if name and name == usage_of(command).positional:
+        raise UserError(f"{command}: the {name} is typed without --{name}: {PROGRAM} {command} {name.upper()}")
+    close = _closest(name, [*flags, "help"])
+    advice = f"did you mean --{close}?" if close else f"see {PROGRAM} {command} --help"
+    raise UserError(f"{command}: no flag --{shown(typed)}; {advice}")
+
+
+def _single_dash(command: str, flags: Flags, token: str, rest: deque[str]) -> UserError:
+    """The error for -T4, -T 4, -a 3 and -alpha=3."""
+    typed, _, text = token[1:].partition("=")
+    found = [typed.replace("-", "_")]
+    if found[0] not in flags and _SHORT.fullmatch(typed):
+        found = [typed[0]] if typed[0] in flags else [flag for flag in flags if flag.startswith(typed[0])]
+        text = typed[1:] or text
+    elif found[0] not in flags:
+        found = [close] if (close := _closest(found[0], flags)) else []
+    problem = f"{command}: flags have two dashes and their whole name, not {shown(token)}"
+    if len(found) > 1:
+        return UserError(f"{problem}; write one of {', '.join(f'--{flag}' for flag in found)}")
+    if not found:
+        return UserError(f"{problem}; see {PROGRAM} {command} --help")
+    if bare_type(flags[found[0]].type) is bool and not text:
+        return UserError(f"{problem}; write --{found[0]}")
+    text = text or (rest[0] if rest and not _is_flag(rest[0]) else "VALUE")
+    return UserError(f"{problem}; write --{found[0]}={shown(text)}")
+
+
+def _word(command: str, flags: Flags, word: str, *, last: str, texts: Mapping[str, str]) -> str:
+    """The field that a plain word fills; a word that fills none is refused."""
+    before = flags[last].type if last else str
+    if bare_type(before) is bool and word.lower() in TRUTH:
+        raise UserError(f"{command}: write --{last}={word}, with '='")
+    positional = usage_of(command).positional
+    if positional and positional not in texts:
+        return positional
+    if item_type(before) is not None:
+        raise UserError(f"{command}: stray word {shown(word)!r}; write lists with commas and no blanks: --{last}=A,B,C")
+    if positional:
+        raise UserError(f"{command} takes one {positional}, not also {shown(word)!r}; see {PROGRAM} {command} --help")
+    raise UserError(f"{command}: stray word {shown(word)!r}; {_meant(command, flags, word)}")
+
+
+def _meant(command: str, flags: Flags, word: str) -> str:
+    name, equals, text = word.partition("=")
+    if name.replace("-", "_") in flags:
+        return f"write --{name}={shown(text) if equals and text else 'VALUE'}"
+    owner = next((flag for flag, one in flags.items() if word in choices_of(one)), "")
+    return f"write --{owner}={word}" if owner else f"write flags as --flag=value, see {PROGRAM} {command} --help"
+
+
+def _closest(word: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    """The name that was probably meant: another case, a slip, or a beginning that only one name has."""
+    lower = {name.lower(): name for name in names}
+    begun = [name for name in lower if word and name.startswith(word.lower())]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
+    return lower[close[0]] if close else ""

@@ -1,0 +1,121 @@
+"""Text from the command line -> value, by the annotation of the config field and by nothing else."""
+
+import re
+from collections.abc import Callable
+from dataclasses import Field
+from typing import Any
+
+from kdignite.cli.flags import item_type
+from kdignite.config import bare_type, type_name
+from kdignite.errors import UserError
+
+TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_WHOLE = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")
+_LARGEST = 2**63 - 1  # what torch takes as a seed or a size
+
+
+def coerce(one: Field[Any], text: str) -> Any:
+    """The value that a text means for a flag.
+
+    Text is taken as it is (``42``, ``None`` and ``run#1`` are texts). Numbers are decimal: ``010`` is 10. A list is
+    written with commas. Domains are checked afterwards, by the config.
+
+    Args:
+        one: the config field.
+        text: what was typed.
+
+    Returns:
+        A value of the field's type.
+
+    Raises:
+        UserError: if the text is not of that type; the line says what to type.
+    """
+    wanted = bare_type(one.type)
+    try:
+        return _read(text, wanted)
+    except ValueError as error:
+        raise UserError(
+            f"--{one.name} needs {type_name(one.type)}, not {shown(text)!r}; {_advice(one, text)}"
+        ) from error
+
+
+def shown(text: str, *, limit: int = 60) -> str:
+    """A text that is short enough to be repeated in an error line.
+
+    Args:
+        text: what was typed.
+        limit: the most characters to keep.
+
+    Returns:
+        The text, or its beginning and three dots.
+    """
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _read(text: str, wanted: Any) -> Any:
+    item = item_type(wanted)
+    if item is not None:
+        return tuple(_read_item(part.strip(), item) for part in text.split(","))
+    return _READERS[wanted](text)
+
+
+def _read_item(text: str, wanted: Any) -> Any:
+    if not text:
+        raise ValueError("an empty item")
+    return _read(text, wanted)
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in TRUTH:
+        raise ValueError(text)
+    return TRUTH[text.lower()]
+
+
+def _read_int(text: str) -> int:
+    # int() alone would also take blanks and the digits of other scripts
+    if not _WHOLE.fullmatch(text) or abs(value := int(text)) > _LARGEST:
+        raise ValueError(text)
+    return value
+
+
+def _read_float(text: str) -> float:
+    if not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
+_READERS: dict[type, Callable[[str], Any]] = {str: str, bool: _read_bool, int: _read_int, float: _read_float}
+
+
+def _advice(one: Field[Any], text: str) -> str:
+    wanted = bare_type(one.type)
+    if wanted is bool:
+        return f"write --{one.name}=true or --{one.name}=false"
+    if wanted is int and _WHOLE.fullmatch(text):
+        return f"the largest is {_LARGEST}"
+    repaired = _repaired(text, wanted)
+    return f"write --{one.name}={repaired}" if repaired else f"write it like --{one.name}={_sample(one)}"
+
+
+def _repaired(text: str, wanted: Any) -> str:
+    """What was probably meant, or nothing."""
+    try:
+        if item_type(wanted) is not None:
+            guess = re.sub(r"[\s,;]+", ",", text.strip(" ()[]{},;"))
+        elif wanted is int:
+            guess = text.replace(",", "") if _THOUSANDS.fullmatch(text) else f"{float(text):.15g}"
+        else:
+            guess = text.replace(",", ".")
+        _read(guess, wanted)
+    except ValueError:
+        return ""
+    return guess
+
+
+def _sample(one: Field[Any]) -> str:
+    samples = {"int": "10", "float": "0.5", "ints": "64,64,24", "floats": ".5,.5,.5", "strs": "cat,dog"}
+    item = item_type(one.type)
+    if item is not None:
+        return samples[f"{item.__name__}s"]
+    return samples[bare_type(one.type).__name__] if one.default is None else f"{one.default:g}"

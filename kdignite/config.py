@@ -1,0 +1,414 @@
+"""What a command can be told: frozen settings, their one default each, and the presets.
+
+A field is a flag of the command line: its default here is the ``standard`` preset, its metadata the help text and the
+domain. Building a config checks every value, so that a config that exists is valid. Nothing here imports torch.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, get_args
+
+from kdignite.errors import UserError
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
+Value = Any
+
+
+def flag(
+    default: Value,
+    help: str,  # noqa: A002 - the word argparse and Fire users expect
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with what the command line needs to know of it.
+
+    Args:
+        default: the value in the ``standard`` preset.
+        help: what the value means, with its unit.
+        low: smallest allowed number.
+        high: largest allowed number.
+        above: numbers must be larger than this.
+        below: numbers must be smaller than this.
+        choices: the allowed words.
+
+    Returns:
+        The ``dataclasses.field``.
+    """
+    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help, **domain})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of all settings: checks the type and the domain of every field when built."""
+
+    command: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse a value of the wrong type or outside its domain, naming the flag."""
+        for one in fields(self):
+            if "help" in one.metadata:
+                _check(one, getattr(self, one.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """Get a data set and verify it."""
+
+    command: ClassVar[str] = "data"
+
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    image_size: int | None = flag(None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """What every training command can be told."""
+
+    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
+    name: str | None = flag(None, "name of the run folder in runs/; unset: made from the command and its settings")
+
+    dataset: str | None = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    val_size: float | None = flag(
+        None,
+        "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
+        above=0,
+    )
+    image_size: int | None = flag(
+        None, "side in pixels at which folder images are kept; unset: the model's input size", low=8, high=1024
+    )
+    augment: str | None = flag(
+        None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
+    )
+    view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
+    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=1)
+
+    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
+    widths: tuple[int, ...] | None = flag(
+        None, "channels of each convolution, for models that take them: 64,64,64,24,12"
+    )
+    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
+    weights: str = flag("none", "initial weights: none, imagenet, or a file with a state dict")
+    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024)
+    normalize: str | None = flag(
+        None,
+        "statistics the input is normalized with: data (measured on the training split) or imagenet; "
+        "unset: imagenet with --weights=imagenet, else data",
+        choices=("data", "imagenet"),
+    )
+
+    epochs: int = flag(10, "passes over the training images", low=1)
+    batch_size: int = flag(100, "images in a training step", low=1)
+    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0)
+    momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1)
+    weight_decay: float = flag(5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
+    optimizer: str = flag("sgd", "sgd or adamw", choices=("sgd", "adamw"))
+    schedule: str = flag("onecycle", "learning rate over the run", choices=("constant", "cosine", "onecycle"))
+    warmup_epochs: float = flag(0.0, "epochs of linear warm-up, for constant and cosine", low=0)
+    grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0)
+    label_smoothing: float = flag(0.0, "share of the label spread evenly over all classes", low=0, below=1)
+    patience: int | None = flag(
+        None, "stop after this many epochs without a better validation accuracy; unset: never", low=1
+    )
+
+    seed: int = flag(0, "seed of initial weights, order and dropout", low=0)
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
+    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
+
+    def __post_init__(self) -> None:
+        """Check each field, then those that depend on one another."""
+        super().__post_init__()
+        _check_preset(self.preset)
+        _check_name(self.name)
+        _check_val_size(self.val_size)
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(TrainConfig):
+    """Train a teacher."""
+
+    command: ClassVar[str] = "teacher"
+
+    arch: str = flag("fastresnet", "model: a name of the list below, or package.module:function")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(TrainConfig):
+    """Train the student without a teacher: what distillation has to beat."""
+
+    command: ClassVar[str] = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train a student with the help of a teacher."""
+
+    command: ClassVar[str] = "distill"
+
+    dataset: str | None = flag(
+        None,
+        "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
+        "unset: the teacher's with --teacher, else cifar10",
+    )
+    alpha: float = flag(0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1)
+    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0)
+    teacher: str | None = flag(
+        None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
+    )
+    teacher_arch: str | None = flag(None, "package.module:function again, for a teacher of your own")
+    allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """Evaluate a checkpoint: accuracy, per-class table, calibration, figures."""
+
+    command: ClassVar[str] = "evaluate"
+
+    run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
+    split: str = flag("test", "which images: test or val", choices=("test", "val"))
+    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    arch: str | None = flag(None, "package.module:function again, for a model of your own")
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+
+    def __post_init__(self) -> None:
+        """Check each field; the run is required."""
+        super().__post_init__()
+        if not self.run:
+            raise UserError("evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptConfig(Config):
+    """Make a run folder out of somebody else's weights, after evaluating them."""
+
+    command: ClassVar[str] = "adopt"
+
+    file: str = flag("", "a file that torch.save wrote: a state dict, or a dict that holds one")
+    arch: str = flag("", "model: a name of the list below, or package.module:function")
+    size: int | None = flag(None, "side in pixels of the images the model was trained on", low=8, high=1024)
+    mean: tuple[float, ...] | None = flag(
+        None, "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406"
+    )
+    std: tuple[float, ...] | None = flag(None, "standard deviation of each channel, for pixels in 0..1: .229,.224,.225")
+    strip_prefix: str = flag("", "take this off the front of every key, such as module.")
+    classes: tuple[str, ...] | None = flag(None, "class names in the order of the outputs; unset: the data set's order")
+    widths: tuple[int, ...] | None = flag(None, "channels of each convolution, for models that take them")
+    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
+    name: str | None = flag(None, "name of the run folder in runs/; unset: adopted-ARCH")
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    val_size: float | None = flag(
+        None,
+        "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
+        above=0,
+    )
+    image_size: int | None = flag(
+        None, "side in pixels at which folder images are kept; unset: --size", low=8, high=1024
+    )
+    allow_weak_teacher: bool = flag(False, "adopt it even if its accuracy is near chance")
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+
+    def __post_init__(self) -> None:
+        """Check each field; file, model and preprocessing are required, never assumed."""
+        super().__post_init__()
+        _check_name(self.name)
+        _check_val_size(self.val_size)
+        missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
+        if not self.file:
+            raise UserError(
+                "adopt needs a file: python -m kdignite adopt FILE --arch=... --size=... --mean=... --std=..."
+            )
+        if missing:
+            raise UserError(f"adopt needs {', '.join(missing)}: how a model was fed is never assumed")
+        for key, value in (("mean", self.mean), ("std", self.std)):
+            if value is None or len(value) != 3:
+                raise UserError(f"--{key} needs three numbers, red, green, blue: --{key}=.5,.5,.5")
+        if min(self.std or (0,)) <= 0:
+            raise UserError(f"--std must be above 0, not {','.join(map(str, self.std or ()))}")
+
+
+COMMANDS: dict[str, type[Config]] = {
+    one.command: one for one in (DataConfig, TeacherConfig, DistillConfig, BaselineConfig, EvaluateConfig, AdoptConfig)
+}
+
+# The published experiment: what all three of its models share.
+_ORIGINAL: dict[str, Value] = {
+    "size": 224,
+    "normalize": "imagenet",
+    "augment": "flip",
+    "batch_size": 100,
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+}
+
+# preset -> command -> what differs from the defaults above, which are the preset "standard"
+PRESETS: dict[str, dict[str, dict[str, Value]]] = {
+    "standard": {"teacher": {}, "distill": {}, "baseline": {}},
+    "quick": {
+        "teacher": {"epochs": 2},
+        "distill": {"epochs": 2},
+        "baseline": {"epochs": 2},
+    },
+    "original": {
+        "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "imagenet", "epochs": 5},
+        "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},
+        "baseline": {**_ORIGINAL, "epochs": 10},
+    },
+}
+
+C = TypeVar("C", bound=Config)
+
+
+def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
+    """A config from a preset and the values that differ from it.
+
+    Args:
+        kind: `TeacherConfig`, `DistillConfig` or `BaselineConfig` (the others have no presets).
+        preset: ``standard``, ``quick`` or ``original``.
+        given: single values, which win over the preset.
+
+    Returns:
+        The config, checked.
+
+    Raises:
+        UserError: if the preset is unknown or a value is outside its domain.
+    """
+    _check_preset(preset)
+    return kind(**{**PRESETS[preset][kind.command], "preset": preset, **given})
+
+
+def to_json(config: Config) -> dict[str, Value]:
+    """The config as JSON values (tuples become lists).
+
+    Args:
+        config: any config.
+
+    Returns:
+        A dict that `from_json` turns back into an equal config.
+    """
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
+    """The config that `to_json` wrote.
+
+    Args:
+        kind: its class.
+        values: what was read.
+
+    Returns:
+        The config, checked again.
+
+    Raises:
+        UserError: if a key is unknown or a value is outside its domain.
+    """
+    unknown = sorted(set(values) - {one.name for one in fields(kind)})
+    if unknown:
+        raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def type_name(annotation: Value) -> str:
+    """How a type is called in an error message or in help.
+
+    Args:
+        annotation: the annotation of a config field.
+
+    Returns:
+        Words such as ``a whole number``.
+    """
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    bare = bare_type(annotation)
+    if isinstance(bare, GenericAlias):  # tuple[X, ...]
+        return {int: "whole numbers", float: "numbers", str: "words"}[get_args(bare)[0]] + " separated by commas"
+    return names[bare]
+
+
+def bare_type(annotation: Value) -> Value:
+    """The annotation without its ``| None``.
+
+    Args:
+        annotation: the annotation of a config field.
+
+    Returns:
+        ``int`` for ``int | None``, and so on.
+    """
+    if isinstance(annotation, UnionType):
+        return next(one for one in get_args(annotation) if one is not NoneType)
+    return annotation
+
+
+def _check(one: Field[Value], value: Value) -> None:
+    if value is None and NoneType in get_args(one.type):
+        return
+    if not _has_type(value, bare_type(one.type)):
+        raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_number(one, value)
+    choices = one.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"--{one.name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _has_type(value: Value, wanted: Value) -> bool:
+    if isinstance(wanted, GenericAlias):  # tuple[X, ...]
+        return isinstance(value, tuple) and bool(value) and all(_has_type(item, get_args(wanted)[0]) for item in value)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, wanted)
+
+
+def _check_number(one: Field[Value], value: float) -> None:
+    domain = one.metadata
+    rules = (
+        ("low", value >= (domain["low"] if domain["low"] is not None else -math.inf), "at least"),
+        ("high", value <= (domain["high"] if domain["high"] is not None else math.inf), "at most"),
+        ("above", value > (domain["above"] if domain["above"] is not None else -math.inf), "above"),
+        ("below", value < (domain["below"] if domain["below"] is not None else math.inf), "below"),
+    )
+    if not math.isfinite(value):
+        raise UserError(f"--{one.name} must be finite, not {value}")
+    for key, holds, words in rules:
+        if not holds:
+            raise UserError(f"--{one.name} must be {words} {domain[key]:g}, not {value:g}")
+
+
+def _check_preset(preset: str) -> None:
+    if preset not in PRESETS:
+        raise UserError(f"--preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not RUN_NAME.fullmatch(name):
+        raise UserError(
+            f"--name must be letters, digits, '.', '_' or '-', starting with a letter or digit, not {name!r}"
+        )
+
+
+def _check_val_size(val_size: float | None) -> None:
+    if val_size is not None and val_size >= 1 and val_size != int(val_size):
+        raise UserError(f"--val_size must be a whole count or a fraction below 1, not {val_size:g}")

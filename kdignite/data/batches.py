@@ -1,0 +1,185 @@
+"""Batches: chosen by a key, assembled by vectorised functions, the same whatever loads them.
+
+Images that fit in memory are indexed; larger sets are decoded by worker processes. Both give the same uint8 batches to
+the same functions, and neither draws a random number.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kdignite.data.sources import ImageSet
+from kdignite.data.splits import Part
+from kdignite.data.views import apply_views, draw_views, pick_views
+from kdignite.streams import stream
+
+EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
+MAX_WORKERS = 8  # processes that decode images which do not fit in memory
+
+
+class Batch(NamedTuple):
+    """What a training step gets; a teacher may read it as images or as (epoch, indices)."""
+
+    images: Tensor  # uint8 (B, 3, S, S), the view that teacher and student share
+    labels: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64, CPU: which images of the source
+    epoch: int  # from 0: which view of them
+
+
+Batches = Callable[[int, int], Iterator[Batch]]
+
+
+def on_device(part: Part, device: torch.device) -> Part:
+    """The part with its labels, and its images where they are in memory, on the device that computes.
+
+    Args:
+        part: on the CPU.
+        device: where to.
+
+    Returns:
+        The same part; its indices stay on the CPU, where order and views are drawn.
+    """
+    images = part.images.images
+    if isinstance(images, Tensor):
+        images = images.to(device)
+    return part._replace(images=ImageSet(images, part.images.labels.to(device)))
+
+
+def num_batches(num_images: int, batch_size: int) -> int:
+    """Batches in an epoch.
+
+    Args:
+        num_images: of the part.
+        batch_size: images in a batch.
+
+    Returns:
+        ``ceil(num_images / batch_size)``, less one where the last batch would hold a single image (see `chunks`).
+    """
+    return len(chunks(torch.arange(num_images), batch_size))
+
+
+def chunks(indices: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut an order into batches; the last, smaller one is kept.
+
+    A last batch of one image would have no variance for BatchNorm to measure; it joins the batch before it.
+
+    Args:
+        indices: (N,) int64.
+        batch_size: images in a batch.
+
+    Returns:
+        Batches of indices that cover ``indices`` in order.
+    """
+    parts = indices.split(batch_size)
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        return (*parts[:-2], torch.cat(parts[-2:]))
+    return parts
+
+
+def training_batches(part: Part, *, seed: int, view_seed: int, augment: str, batch_size: int) -> Batches:
+    """The batches of any epoch, from any point of it.
+
+    The order of epoch e is a permutation drawn from ``(seed, e)``; the view of image i comes from
+    ``(view_seed, e, i)``. Nothing is remembered from batch to batch: ``batches(e, k)`` yields what ``batches(e, 0)``
+    yields from its batch k on.
+
+    Args:
+        part: training images, as `on_device` placed them.
+        seed: of the order.
+        view_seed: of the views.
+        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
+        batch_size: images in a batch.
+
+    Returns:
+        ``batches(epoch, start)``, an iterator over `Batch`.
+    """
+    num_images, size = len(part.images.labels), image_side(part.images)
+
+    def batches(epoch: int, start: int) -> Iterator[Batch]:
+        order = torch.randperm(len(part.indices), generator=stream("order", seed, epoch))
+        views = draw_views(view_seed, epoch, num_images=num_images, augment=augment, size=size)
+        wanted = chunks(part.indices[order], batch_size)[start:]
+        for indices, images in zip(wanted, pixel_batches(part.images, wanted), strict=True):
+            seen = images if augment == "none" else apply_views(images, pick_views(views, indices))
+            yield Batch(seen, _pick(part.images.labels, indices), indices, epoch)
+
+    return batches
+
+
+def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_iteration: int = 0) -> Iterator[Batch]:
+    """All batches of a run from an iteration on, as one stream.
+
+    An engine replays an epoch from its first batch when it resumes; a stream that starts in the middle of the epoch
+    gives it the batches that are still to come.
+
+    Args:
+        batches: as `training_batches` returns them.
+        epochs: of the whole run.
+        epoch_length: batches in an epoch.
+        first_iteration: iterations already done.
+
+    Returns:
+        An iterator over the remaining `Batch` of the run.
+    """
+    first_epoch, start = divmod(first_iteration, epoch_length)
+    for epoch in range(first_epoch, epochs):
+        yield from batches(epoch, start if epoch == first_epoch else 0)
+
+
+def evaluation_batches(part: Part, *, limit: int | None = None) -> Iterator[Batch]:
+    """The images of a part in the order of their indices, without any augmentation.
+
+    Args:
+        part: as `on_device` placed it.
+        limit: stop after this many batches; None: all of them.
+
+    Returns:
+        An iterator over `Batch` of `EVALUATION_BATCH` images.
+    """
+    wanted = part.indices.split(EVALUATION_BATCH)[:limit]
+    for indices, images in zip(wanted, pixel_batches(part.images, wanted), strict=True):
+        yield Batch(images, _pick(part.images.labels, indices), indices, 0)
+
+
+def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """The pixels of each wanted batch, indexed in memory or decoded by workers.
+
+    Args:
+        images: the set.
+        wanted: source indices (B,) of each batch.
+
+    Returns:
+        An iterator over uint8 (B, 3, S, S), on the device the images are on.
+    """
+    store = images.images
+    if isinstance(store, Tensor):
+        yield from (_pick(store, indices) for indices in wanted)
+        return
+    loader = DataLoader(
+        store,
+        batch_sampler=[indices.tolist() for indices in wanted],
+        num_workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(wanted)),
+        pin_memory=images.labels.is_cuda,
+    )
+    for pixels in loader:
+        yield pixels.to(images.labels.device, non_blocking=True)
+
+
+def image_side(images: ImageSet) -> int:
+    """Side of the images of a set in pixels.
+
+    Args:
+        images: the set.
+
+    Returns:
+        The side S of its (3, S, S) images.
+    """
+    return int(images.images[0].shape[-1])
+
+
+def _pick(values: Tensor, indices: Tensor) -> Tensor:
+    return values[indices.to(values.device, non_blocking=True)]

@@ -1,0 +1,94 @@
+"""Training views: which flip and which shift image i gets in epoch e, as a table drawn from a key.
+
+The table covers *all* images of a source, whatever part of them is trained on, so that neither a split nor a limit
+changes the view of an image. Its only inputs are (view_seed, epoch, image index).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdignite.streams import stream
+
+PAD_SHARE = 8  # a crop moves the image by at most an eighth of its side: 4 pixels of 32
+
+
+class Views(NamedTuple):
+    """One view an image: mirrored or not, and moved by whole pixels."""
+
+    flip: Tensor  # (N,) bool
+    dy: Tensor  # (N,) int64, pixels
+    dx: Tensor  # (N,) int64, pixels
+
+
+def draw_views(view_seed: int, epoch: int, *, num_images: int, augment: str, size: int) -> Views:
+    """The views of one epoch.
+
+    Flips alternate: half of the images, chosen once a ``view_seed``, are mirrored in even epochs, the other half in odd
+    ones. Each epoch still mirrors every image with probability 1/2, and any two epochs in a row show both sides, which
+    independent flips do only half of the time.
+
+    Args:
+        view_seed: key of the views.
+        epoch: from 0.
+        num_images: of the whole source.
+        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
+        size: side of the images in pixels.
+
+    Returns:
+        `Views` for all images, on the CPU, whatever device trains.
+
+    Source: alternating flip: Jordan 2024, arXiv:2404.00498, section 3.6.
+    """
+    parts = augment.split("+")
+    still = torch.zeros(num_images, dtype=torch.int64)
+    flip, shift = still.bool(), torch.stack([still, still])
+    if "flip" in parts:
+        flip = (torch.rand(num_images, generator=stream("flip", view_seed)) < 0.5) ^ (epoch % 2 == 1)
+    if "crop" in parts:
+        pad = size // PAD_SHARE
+        shift = torch.randint(-pad, pad + 1, (2, num_images), generator=stream("crop", view_seed, epoch))
+    return Views(flip, shift[0], shift[1])
+
+
+def pick_views(views: Views, indices: Tensor) -> Views:
+    """The views of some images.
+
+    Args:
+        views: the table of an epoch.
+        indices: (B,) int64 source indices.
+
+    Returns:
+        `Views` with (B,) each.
+    """
+    return Views(views.flip[indices], views.dy[indices], views.dx[indices])
+
+
+def apply_views(images: Tensor, views: Views) -> Tensor:
+    """Mirror and move images, in one gather for the whole batch.
+
+    ``out[n, c, y, x] = images[n, c, reflect(y + dy[n]), reflect(m(x) + dx[n])]`` where ``m(x) = S - 1 - x`` for
+    mirrored images and ``x`` otherwise. What moves in from outside is the reflected image, without repeating the edge.
+
+    Args:
+        images: uint8 (B, 3, S, S).
+        views: (B,) each.
+
+    Returns:
+        uint8 (B, 3, S, S) on the images' device.
+    """
+    batch, channels, size, _ = images.shape
+    place = torch.arange(size)
+    columns = torch.where(views.flip[:, None], size - 1 - place, place)
+    rows = _reflect(views.dy[:, None] + place, size)  # (B, S)
+    columns = _reflect(views.dx[:, None] + columns, size)  # (B, S)
+    source = (rows[:, :, None] * size + columns[:, None, :]).to(images.device, non_blocking=True)  # (B, S, S)
+    source = source.view(batch, 1, size * size).expand(batch, channels, size * size)
+    return images.reshape(batch, channels, size * size).gather(2, source).view_as(images)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    """Positions outside [0, size) mirrored at the first and the last pixel."""
+    inside = position.abs()
+    return torch.where(inside >= size, 2 * (size - 1) - inside, inside)

@@ -1,0 +1,113 @@
+"""Distillation losses: tensors in, tensors out, in log space.
+
+One convention throughout: ``alpha`` weights the *teacher's* term, the soft term carries ``T**2``, the divergence is
+summed over classes and averaged over the batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdignite.errors import UserError
+
+
+class LossParts(NamedTuple):
+    """A loss and what it is made of; scalars in nats, means over the batch, the parts *not* weighted by alpha."""
+
+    loss: Tensor
+    ce: Tensor
+    kd: Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy with the labels, in at least float32.
+
+    ``ce = mean_n sum_c -t[n, c] * log softmax(logits)[n, c]`` with
+    ``t = (1 - label_smoothing) * onehot(labels) + label_smoothing / C``.
+
+    Args:
+        logits: (N, C) unnormalised scores; half precision is promoted, float64 kept.
+        labels: (N,) int64 class indices in [0, C).
+        label_smoothing: in [0, 1), share of the target spread evenly over all classes.
+
+    Returns:
+        A scalar, the mean over N, in nats.
+
+    Source: label smoothing: Szegedy et al. 2015, arXiv:1512.00567, section 7.
+    """
+    return F.cross_entropy(_at_least_float32(logits), labels, label_smoothing=label_smoothing)
+
+
+def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -> Tensor:
+    """Divergence of the student's softened distribution from the teacher's.
+
+    ``kd = T**2 * mean_n sum_c p[n, c] * (log p[n, c] - log q[n, c])`` with ``p = softmax(teacher_logits / T)`` and
+    ``q = softmax(student_logits / T)``. The gradient to the student's logits is ``T * (q - p) / N``; since ``q - p``
+    itself shrinks like 1/T, the factor ``T**2`` keeps the size of the gradient, and so the meaning of a learning rate
+    and of alpha, independent of the temperature.
+
+    Args:
+        student_logits: (N, C) unnormalised scores; gradients flow through these.
+        teacher_logits: (N, C); treated as constant (detached here).
+        T: temperature, above 0, dimensionless; 1 leaves the distributions as they are.
+
+    Returns:
+        A scalar in nats, at least 0, and 0 exactly where the two distributions are equal.
+
+    Raises:
+        UserError: if the shapes differ, or T is not above 0.
+
+    Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        raise UserError(f"student and teacher logits must have the same shape (N, C), not {shapes}")
+    if not T > 0:
+        raise UserError(f"T must be above 0, not {T}")
+    log_q = F.log_softmax(_at_least_float32(student_logits) / T, dim=1)
+    log_p = F.log_softmax(_at_least_float32(teacher_logits.detach()) / T, dim=1)
+    return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float,
+    T: float,
+    label_smoothing: float = 0.0,
+) -> LossParts:
+    """Cross-entropy with the labels blended with the divergence from a teacher.
+
+    ``loss = (1 - alpha) * ce + alpha * kd`` with ``ce`` of `cross_entropy` and ``kd`` of `kd_divergence`. It is affine
+    in alpha: 0 is exactly training without a teacher, 1 ignores the labels, and both are continuous limits. Toolkits
+    disagree on what alpha weights; here it is always the teacher's term.
+
+    Args:
+        student_logits: (N, C) unnormalised scores; gradients flow through these.
+        teacher_logits: (N, C); treated as constant.
+        labels: (N,) int64 class indices in [0, C).
+        alpha: in [0, 1], weight of the teacher's term.
+        T: temperature, above 0, dimensionless.
+        label_smoothing: in [0, 1), of the labels in ``ce``; the teacher's distribution is left as it is.
+
+    Returns:
+        ``LossParts(loss, ce, kd)``: scalars in nats, means over N; ``kd`` already carries ``T**2``.
+
+    Raises:
+        UserError: if alpha is outside [0, 1], T is not above 0, or the logits differ in shape.
+
+    Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha must be in [0, 1], not {alpha}")
+    ce = cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
+    kd = kd_divergence(student_logits, teacher_logits, T=T)
+    return LossParts((1 - alpha) * ce + alpha * kd, ce, kd)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,193 @@
+"""The models that can be named, and the function that builds one.
+
+Importing this module does not import torch, so that ``--help`` can print the list; a model's file is imported when it
+is built.
+"""
+
+import difflib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kdignite.errors import UserError
+from kdignite.plugins import import_function
+
+if TYPE_CHECKING:
+    from torch import nn
+
+USER_FUNCTION = "package.module:function"
+
+
+class Entry(NamedTuple):
+    """What is known of a model before torch is imported.
+
+    Attributes:
+        builder: ``module:function``, imported late; called with ``num_classes``, ``size`` and the options as keywords.
+        options: the options it takes beyond ``num_classes`` and ``size``.
+        min_size: smallest side of the input, in pixels.
+        about: one line for ``--help``.
+    """
+
+    builder: str
+    options: tuple[str, ...]
+    min_size: int
+    about: str
+
+
+def _cifar_resnet(depth: int, parameters: str) -> Entry:
+    # The map is halved twice. At 8 pixels it ends 2x2, so that every BatchNorm has more than one value a channel even
+    # in a batch of one image; at 4 pixels training on a last batch of one would fail.
+    about = f"CIFAR residual network of {depth} layers, {parameters} parameters (He et al. 2015)"
+    return Entry(f"kdignite.models.cifar_resnet:resnet{depth}", (), 8, about)
+
+
+def _torchvision_resnet(depth: int, parameters: str) -> Entry:
+    about = f"torchvision's residual network of {depth} layers, {parameters} parameters; has ImageNet weights"
+    # The map is halved five times: 32 pixels are the least that leave one.
+    return Entry(f"kdignite.models.torchvision_resnet:resnet{depth}", ("stem",), 32, about)
+
+
+MODELS: dict[str, Entry] = {
+    "cnn5": Entry(
+        "kdignite.models.cnn5:cnn5", ("widths",), 32, "five convolutions and a linear layer, a small student"
+    ),
+    "fastresnet": Entry(
+        "kdignite.models.fastresnet:fastresnet", (), 32, "fast residual network for 32x32 images, a teacher for the CPU"
+    ),
+    "resnet20": _cifar_resnet(20, "0.27 M"),
+    "resnet32": _cifar_resnet(32, "0.46 M"),
+    "resnet44": _cifar_resnet(44, "0.66 M"),
+    "resnet56": _cifar_resnet(56, "0.85 M"),
+    "resnet110": _cifar_resnet(110, "1.7 M"),
+    "resnet18": _torchvision_resnet(18, "11.2 M"),
+    "resnet34": _torchvision_resnet(34, "21.3 M"),
+    "resnet50": _torchvision_resnet(50, "23.5 M"),
+}
+
+
+def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
+    """Refuse what can be known to be wrong before torch, data or a run folder is touched.
+
+    A user's function is not imported here: only that it has no options is checked.
+
+    Args:
+        name: a name of `MODELS`, or ``package.module:function``.
+        size: side of the input, in pixels.
+        options: the options that were set, by name (``widths``, ``stem``); an option that was not set is not in it.
+
+    Raises:
+        UserError: if the name is unknown, the model does not take an option, or the input is too small for it.
+    """
+    if ":" not in name and name not in MODELS:
+        raise UserError(_unknown(name))
+    taken = MODELS[name].options if name in MODELS else ()
+    for option in options:
+        if option not in taken:
+            takers = [other for other, entry in MODELS.items() if option in entry.options]
+            raise UserError(f"{name} takes no --{option}" + (f"; {_listed(takers)}" if takers else ""))
+    if "widths" in options:
+        check_widths(options["widths"])
+    smallest = _min_size(name, options)
+    if size < smallest:
+        raise UserError(f"{name} needs images of at least {smallest} pixels, not --size={size}; try --size={smallest}")
+
+
+def check_widths(widths: tuple[int, ...]) -> None:
+    """Refuse widths that `cnn5` cannot have.
+
+    Args:
+        widths: channels of each convolution.
+
+    Raises:
+        UserError: if they are not five, or one is below 1.
+    """
+    if len(widths) != 5 or min(widths) < 1:
+        came = ",".join(map(str, widths))
+        raise UserError(f"--widths needs five channel counts of at least 1, such as 64,64,64,24,12, not {came}")
+
+
+def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]) -> "nn.Module":
+    """Build a model with fresh weights on the CPU, and try it once on an image of zeros.
+
+    Initial weights are drawn from torch's default generator, which the caller seeds: the same seed gives equal weights.
+    The trial leaves that generator, the buffers and the training mode as they were.
+
+    Args:
+        name: a name of `MODELS`, or ``package.module:function``, called as ``function(num_classes=num_classes)``.
+        num_classes: number of outputs C, at least 1.
+        size: side of the input, in pixels.
+        options: the options that were set, by name.
+
+    Returns:
+        A module that maps images (N, 3, size, size) to logits (N, C).
+
+    Raises:
+        UserError: as `check_model`; if a user's function cannot be imported or called, or returns something else than a
+            module; if the module does not take such images or its output is not (N, C).
+    """
+    check_model(name, size=size, options=options)
+    if name in MODELS:
+        builder = pkgutil.resolve_name(MODELS[name].builder)
+        model: nn.Module = builder(num_classes=num_classes, size=size, **options)
+    else:
+        model = _call_user(name, num_classes=num_classes)
+    _try_forward(model, name=name, num_classes=num_classes, size=size)
+    return model
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, MODELS, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    return f"no model is called {name!r}; {guess}there are {', '.join(MODELS)}, or your own as {USER_FUNCTION}"
+
+
+def _listed(names: list[str]) -> str:
+    return f"{names[0]} does" if len(names) == 1 else f"{', '.join(names)} do"
+
+
+def _min_size(name: str, options: Mapping[str, Any]) -> int:
+    if name not in MODELS:
+        return 1
+    # The cifar stem halves the map twice less: no stride and no pooling before the first block.
+    return MODELS[name].min_size // (4 if options.get("stem") == "cifar" else 1)
+
+
+def _call_user(name: str, *, num_classes: int) -> "nn.Module":
+    from torch import nn
+
+    function: Callable[..., object] = import_function(name, flag="arch")
+    try:
+        inspect.signature(function).bind(num_classes=num_classes)
+    except TypeError as error:
+        raise UserError(f"{name} must be callable as function(num_classes={num_classes}): {error}") from error
+    model = function(num_classes=num_classes)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} must return a torch.nn.Module, not {type(model).__name__}")
+    return model
+
+
+def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -> None:
+    """Check the output for zeros (2, 3, size, size), leaving nothing changed."""
+    import torch
+
+    images = torch.zeros(2, 3, size, size)
+    modes = [(module, module.training) for module in model.modules()]
+    # Copies: a module of the user's may write to its buffers in eval mode too. A lazy module's are not made yet.
+    buffers = {key: buffer.clone() for key, buffer in model.named_buffers() if not torch.nn.parameter.is_lazy(buffer)}
+    model.eval()
+    try:
+        # no_grad, not inference_mode: what a lazy module makes here must be trainable.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            logits = torch.func.functional_call(model, buffers, (images,))
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{name} does not take images of shape {tuple(images.shape)}; see --size: {why}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if came != (2, num_classes):
+        raise UserError(
+            f"{name} must turn 2 images into logits of shape (2, num_classes) = (2, {num_classes}), not {came}"
+        )

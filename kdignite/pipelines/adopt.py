@@ -1,0 +1,112 @@
+"""``adopt``: somebody else's weights as a normal run folder, after an evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdignite import checkpoints, runs
+from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
+from kdignite.config import AdoptConfig, to_json
+from kdignite.data.batches import evaluation_batches
+from kdignite.data.specs import Preprocessing
+from kdignite.evaluation import Outcome, evaluate
+from kdignite.models.registry import check_model
+from kdignite.pipelines import results
+from kdignite.pipelines.setup import Data, architecture_of, choose_device, open_data, revive, say
+from kdignite.teachers import check_accuracy
+
+
+def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Make a run folder out of a foreign state dict, once it has shown on validation images that it is fed right.
+
+    Args:
+        config: the file, its architecture, and how its images were prepared.
+        root: the folder of all runs.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        UserError: if keys do not match, the classes are others, or the accuracy is near chance.
+    """
+    path, architecture = Path(config.file), architecture_of(config)
+    check_model(config.arch, size=config.size or 0, options=architecture.options)
+    device = choose_device(config.device, threads=config.threads)
+    weights = checkpoints.state_dict_in(checkpoints.read(path), path)
+    weights = checkpoints.strip_prefix(weights, config.strip_prefix, path)
+    data = open_data(
+        config.dataset,
+        data_root=config.data_root,
+        val_size=config.val_size,
+        image_size=config.image_size or config.size or 0,
+        device=device,
+    )
+    description = _description(config, data, Validation(0, 1, 0))
+    adopted = Checkpoint(description, weights, path)
+    outcomes = _evaluate(adopted, data, device, arch=config.arch)
+    accuracy = outcomes["val"].num_correct / len(outcomes["val"].labels)
+    say(f"adopted   {path} scores {accuracy:.2%} on the validation images of {data.source.name}")
+    if not config.allow_weak_teacher:
+        check_accuracy(outcomes["val"], None, who=str(path))
+    folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
+    validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
+    payload = checkpoints.to_payload(_description(config, data, validation), weights)
+    checkpoints.write(folder / "best.pt", payload)
+    runs.write_json(folder / "config.json", to_json(config))
+    runs.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
+    summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
+    result = _result(config, data, folder) | {"num_parameters": _count(weights)} | summaries
+    runs.write_json(folder / "result.json", result)
+    say(f"run       {folder}: a teacher for python -m kdignite distill --teacher={folder}")
+    return runs.Finished(folder, result)
+
+
+def _description(config: AdoptConfig, data: Data, validation: Validation) -> Description:
+    return Description(
+        architecture=architecture_of(config),
+        classes=config.classes or data.source.classes,
+        preprocessing=Preprocessing(config.size or 0, config.mean or (), config.std or ()),
+        origin=Origin(
+            command=config.command,
+            dataset=data.source.name,
+            fingerprint=data.source.fingerprint,
+            split=data.splits.hash,
+            val_size=config.val_size
+            if data.source.val is not None
+            else config.val_size or data.source.default_val_size,
+            image_size=data.image_size,
+            augment="",  # not known
+            label_smoothing=0.0,
+            partial=False,
+        ),
+        validation=validation,
+    )
+
+
+def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: str) -> dict[str, Outcome]:
+    classes = data.source.classes
+    logits_of = revive(adopted, classes=classes, device=device, arch=arch, again="--arch=")
+    return {
+        split: evaluate(logits_of, evaluation_batches(part), num_classes=len(classes))
+        for split, part in (("val", data.splits.val), ("test", data.splits.test))
+    }
+
+
+def _result(config: AdoptConfig, data: Data, folder: Path) -> dict[str, Any]:
+    return {
+        "command": config.command,
+        "name": folder.name,
+        "finished_at": runs.now(),
+        "partial": False,
+        "dataset": data.source.name,
+        "fingerprint": data.source.fingerprint,
+        "split": data.splits.hash,
+        "val_size": config.val_size or data.source.default_val_size,
+        "arch": config.arch,
+        "checkpoint_bytes": (folder / "best.pt").stat().st_size,
+    }
+
+
+def _count(weights: dict[str, torch.Tensor]) -> int:
+    return sum(value.numel() for value in weights.values() if value.is_floating_point())

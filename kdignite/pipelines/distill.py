@@ -1,0 +1,50 @@
+"""``distill``: train a student with the help of a teacher."""
+
+from functools import partial
+from pathlib import Path
+
+from kdignite import runs
+from kdignite.config import DistillConfig
+from kdignite.pipelines.setup import check_architecture, choose_device, open_training_data, say, settle
+from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
+from kdignite.pipelines.training import execute, prepare_run
+from kdignite.steps import distill_step
+from kdignite.teachers import live_teacher
+
+
+def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Train a student on the labels and a teacher's softened predictions.
+
+    ``loss = (1 - alpha) * ce + alpha * T**2 * KL(softmax(teacher/T) || softmax(student/T))``
+
+    Args:
+        config: what to train, and how.
+        root: the folder of all runs.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        UserError: before anything is written, if something asked for cannot be had or the teacher is refused.
+        RunFailed: if the loss stops being a number.
+    """
+    check_architecture(config)
+    device = choose_device(config.device, threads=config.threads)
+    checkpoint = choose_teacher(config, root=root)
+    config = inherit(config, checkpoint.description.origin)
+    data = open_training_data(config, device=device)
+    config = settle(config, data, device=device)
+    teaching = check_teacher(checkpoint, config, data, device=device)
+    say(
+        f"loss      (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T), alpha={config.alpha:g}, T={config.T:g}"
+    )
+    make_step = partial(
+        distill_step,
+        teacher=live_teacher(teaching.logits_of),
+        alpha=config.alpha,
+        T=config.T,
+        label_smoothing=config.label_smoothing,
+        grad_clip=config.grad_clip,
+    )
+    run = prepare_run(config, data, device=device, make_step=make_step, taught=teaching.taught)
+    return execute(run, root=root)

@@ -1,0 +1,57 @@
+"""``evaluate``: what a checkpoint scores, fed the way it says itself."""
+
+from pathlib import Path
+from typing import Any
+
+from kdignite import checkpoints, runs
+from kdignite.config import EvaluateConfig
+from kdignite.data.batches import evaluation_batches
+from kdignite.evaluation import evaluate as answers
+from kdignite.pipelines import results
+from kdignite.pipelines.setup import choose_device, open_data, revive, say
+from kdignite.reports.tables import evaluation_table
+
+
+def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Evaluate a checkpoint on the test or the validation images of its data set.
+
+    Args:
+        config: which one, and on what.
+        root: the folder of all runs, where a folder for the figures is made.
+
+    Returns:
+        The new folder and the summary.
+
+    Raises:
+        UserError: if the checkpoint cannot be used as it is.
+    """
+    path = runs.find_checkpoint(config.run, root=root)
+    checkpoint = checkpoints.load(path)
+    origin = checkpoint.description.origin
+    device = choose_device(config.device, threads=config.threads)
+    data = open_data(
+        config.dataset or origin.dataset,
+        data_root=config.data_root,
+        val_size=origin.val_size,
+        image_size=origin.image_size,
+        device=device,
+    )
+    again = f"python -m kdignite evaluate {config.run} --arch="
+    logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
+    if origin.split != data.splits.hash:
+        say(
+            "note      other images than the model was trained and selected on: its validation images may be among them"
+        )
+    part = getattr(data.splits, config.split)
+    outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
+    who = path.parent.name if path.name == "best.pt" else path.stem
+    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
+    outcomes = {config.split: outcome}
+    summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
+    runs.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})
+    title = f"{results.SPLIT_NAMES[config.split].capitalize()} images, {who}"
+    say(evaluation_table(summary[config.split], title=title))
+    if config.split == "val":
+        say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
+    say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
+    return runs.Finished(folder, summary[config.split])

@@ -1,0 +1,117 @@
+"""What a finished run or evaluation leaves behind: predictions, tables, figures, TensorBoard summaries."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from kdignite.config import TrainConfig, to_json
+from kdignite.evaluation import Outcome
+from kdignite.metrics import evaluation_summary
+from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
+
+MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+HPARAMS = ("command", "arch", "alpha", "T", "seed", "epochs", "lr", "batch_size", "preset")
+HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
+
+
+def write_evaluation(
+    folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
+) -> dict[str, dict[str, Any]]:
+    """Write predictions, figures and, for many classes, tables of what a model answered.
+
+    The figures show the last of the splits.
+
+    Args:
+        folder: of the run or the evaluation.
+        outcomes: by split, ``val`` or ``test``.
+        classes: names.
+        title: of the figures.
+
+    Returns:
+        The summary of each split, in plain values.
+    """
+    summaries = {
+        split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
+        for split, outcome in outcomes.items()
+    }
+    np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes))  # type: ignore[arg-type]
+    split, summary = list(summaries.items())[-1]
+    heading = f"{title}, {SPLIT_NAMES[split]} images"
+    save_figure(confusion_figure(summary, title=heading), folder / "confusion_matrix.png")
+    save_figure(classification_figure(summary, title=heading), folder / "classification_report.png")
+    if len(classes) > MAX_FIGURE_CLASSES:
+        (folder / "classes.csv").write_text(classes_csv(summary), encoding="utf-8")
+        (folder / "confusion_matrix.csv").write_text(confusion_csv(summary), encoding="utf-8")
+    return summaries
+
+
+def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
+    """Add to TensorBoard what is known at the end: test scores, settings, figures.
+
+    The settings are written as three summaries of the run's own event file: ``add_hparams`` would open a second run.
+
+    Args:
+        writer: of the run.
+        folder: with the figures.
+        result: of the run.
+        config: resolved.
+        epoch: the last one.
+    """
+    for name in ("accuracy", "loss", "ece"):
+        writer.add_scalar(f"test/{name}", result["test"][name], epoch)
+    for name in ("confusion_matrix", "classification_report"):
+        with Image.open(folder / f"{name}.png") as image:
+            writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
+    values = {"command": config.command, **to_json(config)}
+    writer.add_text("config", _markdown(values), 0)
+    shown: dict[str, Any] = {name: values.get(name, "") for name in HPARAMS}
+    for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
+        writer.file_writer.add_summary(summary)  # type: ignore[union-attr, no-untyped-call]
+
+
+def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
+    """The last words of a run: the test table, what it cost, and where things are.
+
+    Args:
+        folder: of the run.
+        result: of the run.
+
+    Returns:
+        Lines.
+    """
+    table = evaluation_table(result["test"], title=f"Test images, {result['name']}")
+    lines = [
+        "",
+        table,
+        f"validation  {overall_line(result['val'])}",
+        f"best epoch  {result['best_epoch']} of {result['epochs']}, chosen on validation; "
+        f"training took {result['train_seconds']:.0f} s",
+    ]
+    if result["teacher"]:
+        gap = 100 * (result["teacher"]["accuracy"] - result["val"]["accuracy"])
+        lines.append(f"teacher     {result['teacher']['name']}, {gap:.2f} points ahead on validation")
+    if result["partial"]:
+        lines.append("partial     this run saw only part of its images: no result to quote")
+    lines += [f"files       {folder}/ (best.pt, result.json, figures)", "curves      tensorboard --logdir runs"]
+    return "\n".join(lines)
+
+
+def _arrays(outcomes: Mapping[str, Outcome]) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        f"{split}_{name}": getattr(outcome, name).numpy()
+        for split, outcome in outcomes.items()
+        for name in ("logits", "labels", "indices")
+    }
+
+
+def _markdown(values: Mapping[str, Any]) -> str:
+    rows = [f"| {key} | {json.dumps(value)} |".replace("\\|", "|") for key, value in values.items()]
+    return "\n".join(["| setting | value |", "| --- | --- |", *rows])

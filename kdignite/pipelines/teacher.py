@@ -1,0 +1,32 @@
+"""``teacher``: train a model on the labels, to teach others."""
+
+from functools import partial
+from pathlib import Path
+
+from kdignite import runs
+from kdignite.config import TeacherConfig
+from kdignite.pipelines.setup import check_architecture, choose_device, open_training_data, settle
+from kdignite.pipelines.training import execute, prepare_run
+from kdignite.steps import supervised_step
+
+
+def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Train a teacher and evaluate it on the test images.
+
+    Args:
+        config: what to train, and how.
+        root: the folder of all runs.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        UserError: before anything is written, if something asked for cannot be had.
+        RunFailed: if the loss stops being a number.
+    """
+    check_architecture(config)
+    device = choose_device(config.device, threads=config.threads)
+    data = open_training_data(config, device=device)
+    config = settle(config, data, device=device)
+    make_step = partial(supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip)
+    return execute(prepare_run(config, data, device=device, make_step=make_step), root=root)

@@ -1,0 +1,175 @@
+"""Which teacher a run takes, what it inherits from it, and the checks that a teacher has to pass."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from kdignite import checkpoints, runs
+from kdignite.checkpoints import Checkpoint, Origin
+from kdignite.config import DistillConfig, TrainConfig
+from kdignite.data.batches import evaluation_batches
+from kdignite.errors import UserError
+from kdignite.evaluation import Logits, evaluate
+from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, revive, say
+from kdignite.pipelines.training import Taught
+from kdignite.teachers import check_accuracy
+
+T = TypeVar("T", bound=TrainConfig)
+
+
+class Teaching(NamedTuple):
+    """A teacher that passed its checks."""
+
+    logits_of: Logits
+    taught: Taught
+
+
+def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
+    """The teacher that was asked for, or the newest finished one for the same data and split.
+
+    Args:
+        config: of the run.
+        root: the folder of all runs.
+
+    Returns:
+        Its checkpoint.
+
+    Raises:
+        UserError: if there is none; the message prints the command that makes one.
+    """
+    if config.teacher is not None:
+        checkpoint = checkpoints.load(runs.find_checkpoint(config.teacher, root=root))
+        _check_dataset(checkpoint, config)
+        say(f"teacher   {checkpoint.path}")
+        return checkpoint
+    newest = _newest(config, root=root)
+    if newest is None:
+        dataset = config.dataset or DATASET
+        flags = "".join(
+            f" --{name}={value}"
+            for name, value, usual in (("dataset", dataset, DATASET), ("val_size", config.val_size, None))
+            if value != usual
+        )
+        others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
+        hint = f"; there are teachers for --dataset={' and --dataset='.join(others)}" if others else ""
+        raise UserError(
+            f"{root}/ has no finished teacher for {dataset}: make one, python -m kdignite teacher{flags}; "
+            f"or name one, --teacher=RUN{hint}"
+        )
+    say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
+    return checkpoints.load(newest.folder / "best.pt")
+
+
+def as_taught(config: T, *, root: Path) -> T:
+    """The config of a run without a teacher, with the data settings of the newest teacher where they were left open.
+
+    Args:
+        config: of the run.
+        root: the folder of all runs.
+
+    Returns:
+        The config, unchanged where there is no such teacher.
+    """
+    newest = _newest(config, root=root)
+    if newest is None:
+        return config
+    inherited = inherit(config, checkpoints.load(newest.folder / "best.pt").description.origin)
+    if inherited != config:
+        say(f"data      settings as {newest.folder} has them")
+    return inherited
+
+
+def inherit(config: T, origin: Origin) -> T:
+    """Data settings that were left open, from a teacher.
+
+    Args:
+        config: of the run.
+        origin: of the teacher.
+
+    Returns:
+        The config with data set, validation size, image size and augmentation filled in.
+    """
+    return dataclasses.replace(
+        config,
+        dataset=config.dataset or origin.dataset,
+        val_size=origin.val_size if config.val_size is None else config.val_size,
+        image_size=config.image_size or origin.image_size,
+        augment=config.augment or origin.augment or None,
+    )
+
+
+def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> Teaching:
+    """Refuse a teacher that may have seen the validation images, or is not what its checkpoint says it is.
+
+    Args:
+        checkpoint: of the teacher.
+        config: of the student's run.
+        data: of the student's run.
+        device: that computes.
+
+    Returns:
+        The teacher, which was evaluated on the validation images.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    origin, recorded = checkpoint.description.origin, checkpoint.description.validation
+    if origin.split != data.splits.hash:
+        raise UserError(
+            f"{checkpoint.path} was trained on another split of {origin.dataset} (--val_size={origin.val_size}) than "
+            f"this run's (--val_size={config.val_size}), so it may have seen the validation images: "
+            "use the same data and --val_size for both"
+        )
+    command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
+    logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.teacher_arch, again=command)
+    limit = DEV_STEPS if config.fast_dev_run else None
+    outcome = evaluate(
+        logits_of, evaluation_batches(data.splits.val, limit=limit), num_classes=len(data.source.classes)
+    )
+    accuracy = outcome.num_correct / len(outcome.labels)
+    say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
+    if not config.allow_weak_teacher:
+        check_accuracy(outcome, recorded if limit is None else None, who=str(checkpoint.path))
+    _warn(origin, config)
+    return Teaching(logits_of, Taught(_name(checkpoint), _sha256(checkpoint.path), accuracy))
+
+
+def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
+    fits = (
+        run
+        for run in runs.finished_teachers(root)
+        if run.result["dataset"] == (config.dataset or DATASET) and config.val_size in (None, run.result["val_size"])
+    )
+    return next(fits, None)
+
+
+def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:
+    trained_on = checkpoint.description.origin.dataset
+    if config.dataset not in (None, trained_on):
+        raise UserError(
+            f"{checkpoint.path} was trained on {trained_on}, not on {config.dataset}: leave out --dataset, "
+            "or choose another --teacher"
+        )
+
+
+def _warn(origin: Origin, config: DistillConfig) -> None:
+    if origin.command == "adopt":
+        say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
+    if origin.label_smoothing > 0 and config.T > 1:
+        say(
+            f"warning   the teacher was trained with label smoothing {origin.label_smoothing:g}, which blurs what it "
+            "says of the other classes: a T near 1 suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
+        )
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    path = checkpoint.path
+    return path.parent.name if path.name == "best.pt" else path.name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,314 @@
+"""The run that teacher, baseline and distill share: build, announce, train, evaluate what was saved, report."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ignite.engine import Engine
+from torch.optim import Optimizer
+from torch.utils.tensorboard import SummaryWriter
+
+from kdignite import checkpoints, handlers, runs
+from kdignite.checkpoints import Description, Validation
+from kdignite.config import TrainConfig, to_json
+from kdignite.data.batches import Batches, evaluation_batches, num_batches, run_batches, training_batches
+from kdignite.data.splits import Part
+from kdignite.errors import RunFailed
+from kdignite.evaluation import Outcome, evaluate, fed
+from kdignite.pipelines import results
+from kdignite.pipelines.setup import (
+    DEV_STEPS,
+    Data,
+    Student,
+    build_student,
+    is_partial,
+    origin_of,
+    revive,
+    say,
+    training_part,
+)
+from kdignite.schedules import LearningRate, build_optimizer, learning_rate
+from kdignite.steps import MakeStep
+from kdignite.teachers import tolerance
+
+
+class Taught(NamedTuple):
+    """What a run knows of its teacher, for its records."""
+
+    name: str
+    sha256: str
+    accuracy: float  # on the validation images, in [0, 1]
+
+
+class Run(NamedTuple):
+    """A run that is ready to start: everything below is a function of (config, data, seed)."""
+
+    config: TrainConfig
+    data: Data
+    device: torch.device
+    student: Student
+    optimizer: Optimizer
+    make_step: MakeStep
+    batches: Batches
+    epoch_length: int
+    lr_at: LearningRate
+    taught: Taught | None
+
+
+def prepare_run(
+    config: TrainConfig, data: Data, *, device: torch.device, make_step: MakeStep, taught: Taught | None = None
+) -> Run:
+    """Build the model, its optimiser, its step and its batches.
+
+    Args:
+        config: resolved.
+        data: on the device.
+        device: that computes.
+        make_step: makes the training step of the model.
+        taught: of the teacher, where there is one.
+
+    Returns:
+        The run. Nothing has been written yet.
+    """
+    student, part = build_student(config, data, device=device), training_part(config, data)
+    epoch_length = num_batches(len(part.indices), config.batch_size)
+    epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
+    lr_at = learning_rate(
+        config.schedule,
+        peak=config.lr,
+        total_steps=config.epochs * epoch_length,
+        warmup_steps=config.warmup_epochs * epoch_length,
+    )
+    optimizer = build_optimizer(
+        student.model,
+        kind=config.optimizer,
+        lr=lr_at(0),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    batches = training_batches(
+        part,
+        seed=config.seed,
+        view_seed=config.view_seed,
+        augment=str(config.augment),
+        batch_size=config.batch_size,
+    )
+    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, taught)
+
+
+def execute(run: Run, *, root: Path) -> runs.Finished:
+    """Announce the run, train it, evaluate what it saved, and write its results.
+
+    Args:
+        run: as `prepare_run` made it.
+        root: the folder of all runs.
+
+    Returns:
+        The folder and the result.
+
+    Raises:
+        RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
+    """
+    announce(run)
+    say(f"time      about {handlers.duration(_estimate(run))} on this machine, from a few steps of a copy")
+    folder = runs.create(root, name=run.config.name, default=runs.default_name(run.config))
+    say(f"run       {folder}")
+    runs.write_json(folder / "config.json", to_json(run.config))
+    runs.write_json(folder / "environment.json", _environment(run))
+    started = time.perf_counter()
+    with _writer(folder) as writer:
+        history = _train(run, folder, writer)
+        seconds = time.perf_counter() - started
+        result = _conclude(run, folder, history, seconds=seconds)
+        results.plot(writer, folder, result, config=run.config, epoch=len(history.rows))
+    if not run.config.keep_last:
+        (folder / "last.pt").unlink(missing_ok=True)
+    runs.write_json(folder / "result.json", result)  # last: a run that has a result is a finished one
+    say(results.closing_lines(folder, result))
+    return runs.Finished(folder, result)
+
+
+def announce(run: Run) -> None:
+    """Print what will be done: data, model, loss, and the resolved config.
+
+    Args:
+        run: about to start.
+    """
+    config, splits = run.config, run.data.splits
+    sizes = [f"{len(part.indices):,}" for part in (training_part(config, run.data), splits.val, splits.test)]
+    parameters = sum(parameter.numel() for parameter in run.student.model.parameters())
+    say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
+    say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
+    say(f"device    {run.device}, {torch.get_num_threads()} threads")
+    for line in _wrapped(config):
+        say(line)
+    if config.patience is not None and config.schedule == "onecycle":
+        say("warning   --patience under --schedule=onecycle may stop before the last epochs, which gain the most")
+
+
+def _train(run: Run, folder: Path, writer: SummaryWriter) -> handlers.History:
+    """All handlers of a run in the order in which they act."""
+    config, device, data = run.config, run.device, run.data
+    trainer = Engine(run.make_step(run.student.model, run.optimizer, prepare=run.student.prepare))
+    trainer.logger.disabled = True  # errors are raised and told once, by whoever called
+    handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
+    handlers.attach_step_seed(trainer, seed=config.seed, device=device)
+    sums = handlers.attach_epoch_sums(trainer, device=device)
+    handlers.attach_nan_guard(trainer, sums, advice=_advice(config))
+    clock = handlers.attach_clock(trainer)
+    handlers.attach_validation(trainer, validate=_validation(run))
+    history = handlers.attach_history(
+        trainer,
+        sums,
+        clock,
+        lr_at=run.lr_at,
+        classes=data.source.classes,
+        accuracy_teacher=run.taught.accuracy if run.taught else None,
+    )
+    handlers.attach_metrics_csv(trainer, history, path=folder / "metrics.csv")
+    handlers.attach_tensorboard(trainer, history, writer)
+    bar = handlers.attach_progress_bar(trainer)
+    handlers.attach_epoch_table(trainer, history, say=bar.log_message)
+    state = {"model": run.student.model, "optimizer": run.optimizer, "trainer": trainer, "sums": sums}
+    state |= {"history": history, "about": handlers.Snapshot(lambda: _about(run))}
+    state["best"] = handlers.attach_best_checkpoint(trainer, folder, payload=lambda: _payload(run, trainer))
+    if config.patience is not None:
+        state["early_stopping"] = handlers.attach_early_stopping(trainer, patience=config.patience)
+    handlers.attach_last_checkpoint(trainer, folder, state=state)
+    stream = run_batches(run.batches, epochs=config.epochs, epoch_length=run.epoch_length)
+    trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
+    return history
+
+
+def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: float) -> dict[str, Any]:
+    """Evaluate the saved model as anybody would who gets the file, and write everything but the result itself."""
+    best = folder / "best.pt"
+    if not best.is_file():
+        raise RunFailed(f"no epoch of {folder} had a finite validation result: try a lower --lr")
+    checkpoint = checkpoints.load(best)
+    config, classes = run.config, run.data.source.classes
+    logits_of = revive(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
+    outcomes = {
+        split: evaluate(logits_of, _evaluated(run, part), num_classes=len(classes))
+        for split, part in (("val", run.data.splits.val), ("test", run.data.splits.test))
+    }
+    _check_saved(outcomes["val"], checkpoint.description.validation, best)
+    summaries = results.write_evaluation(folder, outcomes, classes=classes, title=folder.name)
+    return {
+        "command": config.command,
+        "name": folder.name,
+        "finished_at": runs.now(),
+        "partial": is_partial(config),
+        "seed": config.seed,
+        "dataset": config.dataset,
+        "fingerprint": run.data.source.fingerprint,
+        "split": run.data.splits.hash,
+        "val_size": config.val_size,
+        "arch": config.arch,
+        "num_parameters": sum(parameter.numel() for parameter in run.student.model.parameters()),
+        "checkpoint_bytes": best.stat().st_size,
+        "epochs": len(history.rows),
+        "best_epoch": checkpoint.description.validation.epoch,
+        "wall_seconds": round(seconds, 1),
+        "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
+        "teacher": run.taught._asdict() if run.taught else None,
+        **summaries,
+    }
+
+
+def _validation(run: Run) -> Callable[[], Outcome]:
+    logits_of = fed(run.student.model, prepare=run.student.prepare)
+    num_classes = len(run.data.source.classes)
+    return lambda: evaluate(logits_of, _evaluated(run, run.data.splits.val), num_classes=num_classes)
+
+
+def _evaluated(run: Run, part: Part) -> Iterator[Any]:
+    return evaluation_batches(part, limit=DEV_STEPS if run.config.fast_dev_run else None)
+
+
+def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
+    """What ``best.pt`` holds at this moment."""
+    scored = trainer.state.metrics
+    description = Description(
+        architecture=run.student.architecture,
+        classes=run.data.source.classes,
+        preprocessing=run.student.preprocessing,
+        origin=origin_of(run.config, run.data),
+        validation=Validation(scored["correct_val"], scored["images_val"], trainer.state.epoch),
+    )
+    return checkpoints.to_payload(description, run.student.model.state_dict())
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """What a resumed run has to agree with."""
+    return {"format": checkpoints.FORMAT, "config": to_json(run.config), "split": run.data.splits.hash}
+
+
+def _check_saved(outcome: Outcome, recorded: Validation, path: Path) -> None:
+    if abs(outcome.num_correct - recorded.num_correct) > tolerance(recorded.num_images):
+        raise RunFailed(
+            f"{path} scores {outcome.num_correct} of {recorded.num_images} validation images, "
+            f"it scored {recorded.num_correct} while training: the file is not the model that was trained"
+        )
+
+
+def _estimate(run: Run) -> float:
+    """Seconds of the whole run, from timed steps of a copy; nothing of the run itself is touched."""
+    model = copy.deepcopy(run.student.model)
+    optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.0, weight_decay=0.0)
+    step, batches = run.make_step(model, optimizer, prepare=run.student.prepare), run.batches(0, 0)
+    timed: list[float] = []
+    while len(timed) < 4 and sum(timed) < 5.0:  # the first is slow: memory is allocated, kernels are chosen
+        batch = next(batches, None)
+        if batch is None:
+            break
+        started = time.perf_counter()
+        float(step(None, batch)["loss"])
+        timed.append(time.perf_counter() - started)
+    evaluations = len(run.data.splits.val.indices) * run.config.epochs + len(run.data.splits.test.indices)
+    forward_steps = evaluations / run.config.batch_size / 3  # a forward pass is a third of a step
+    return min(timed) * (run.config.epochs * run.epoch_length + forward_steps)
+
+
+def _wrapped(config: TrainConfig) -> list[str]:
+    """The resolved config in lines of a readable width; what is off or unset is left out."""
+    shown = [one for one in fields(config) if getattr(config, one.name) not in (None, False)]
+    words = [f"{one.name}={_text(getattr(config, one.name))}" for one in shown]
+    lines = ["config   "]
+    for word in words:
+        if len(lines[-1]) + len(word) > 110:
+            lines.append(" " * 9)
+        lines[-1] += " " + word
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _advice(config: TrainConfig) -> str:
+    names = ("lr", "alpha", "T")
+    return ", ".join(f"{name}={getattr(config, name):g}" for name in names if hasattr(config, name))
+
+
+def _environment(run: Run) -> dict[str, Any]:
+    taught = run.taught._asdict() if run.taught else None
+    return runs.environment(run.device) | {"data": run.data.source.fingerprint, "teacher": taught}
+
+
+@contextmanager
+def _writer(folder: Path) -> Iterator[SummaryWriter]:
+    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails."""
+    writer = SummaryWriter(str(folder))
+    try:
+        yield writer
+    finally:
+        with suppress(OSError):
+            writer.close()

@@ -1,0 +1,58 @@
+"""Functions of the user's own, named on the command line as ``package.module:function``."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kdignite.errors import UserError
+
+
+def import_function(spec: str, *, flag: str) -> Callable[..., Any]:
+    """The function that a ``package.module:function`` names.
+
+    The current folder is importable, as it is under ``python -m``, whatever way the program was started.
+
+    Args:
+        spec: what the user typed.
+        flag: name of the flag it was typed for, without dashes, for the error messages.
+
+    Returns:
+        The function (or any other callable of that name).
+
+    Raises:
+        UserError: if the form is wrong, there is no such module or no such name in it, or it cannot be called.
+        ImportError: as the user's module raised it, if it is this module that imports something missing.
+    """
+    module_name, colon, name = spec.partition(":")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
+        raise UserError(f"--{flag} needs package.module:function, such as mypackage.mymodule:make, not {spec!r}")
+    module = _import_module(module_name, flag=flag)
+    if not hasattr(module, name):
+        close = difflib.get_close_matches(name, vars(module), n=1)
+        hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
+        raise UserError(f"--{flag}={spec}: {module_name} ({_place(module)}) has no {name}{hint}")
+    function = getattr(module, name)
+    if not callable(function):
+        raise UserError(f"--{flag}={spec} needs a function, but {name} is of type {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def _import_module(name: str, *, flag: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only for the module asked for or a package it is in: what a module fails to import itself is a bug of its own.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise UserError(f"--{flag}: there is no module {error.name}, neither in {here} nor installed") from None
+
+
+def _place(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or "built in"

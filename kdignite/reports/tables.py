@@ -1,0 +1,151 @@
+"""An evaluation as text: aligned tables that read well in a terminal and are valid Markdown, and CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdignite.metrics import best_and_worst, top_confusions
+
+MAX_CLASSES = 20  # longer tables are not read
+NUM_ENDS = 5
+NUM_CONFUSIONS = 10
+NO_SCORE = "-"
+Row = Mapping[str, Any]
+
+
+def evaluation_table(summary: Mapping[str, Any], *, title: str) -> str:
+    """The evaluation of one split as text.
+
+    Up to 20 classes all of them are shown in class order; above that the 5 best and 5 worst by F1 and the 10 most
+    frequent confusions, and the text says so. Scores are in per cent; the accuracy of a class is its recall.
+
+    Args:
+        summary: as `kdignite.metrics.evaluation_summary` returns it.
+        title: the first line.
+
+    Returns:
+        Lines for a terminal that are also Markdown, ending in a newline.
+    """
+    many = len(summary["per_class"]) > MAX_CLASSES
+    parts = [title, overall_line(summary), *(_extremes(summary) if many else _all_classes(summary))]
+    return "\n\n".join(parts) + "\n"
+
+
+def overall_line(summary: Mapping[str, Any]) -> str:
+    """Accuracy with its count, loss and calibration error in one line.
+
+    Args:
+        summary: as `kdignite.metrics.evaluation_summary` returns it.
+
+    Returns:
+        For example ``accuracy 93.4 % (9,340 of 10,000 images), loss 0.2100, ECE 2.1 %``; the loss is in nats.
+    """
+    correct, total = summary["num_correct"], summary["num_images"]
+    return (
+        f"accuracy {_per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
+        f"loss {summary['loss']:.4f}, ECE {_per_cent(summary['ece'])} %"
+    )
+
+
+def classes_csv(summary: Mapping[str, Any]) -> str:
+    """A row for each class, with unrounded scores in [0, 1].
+
+    Args:
+        summary: as `kdignite.metrics.evaluation_summary` returns it.
+
+    Returns:
+        CSV text with the columns class, support, precision, recall, f1.
+    """
+    columns = ("class", "support", "precision", "recall", "f1")
+    return _csv([columns, *([row[column] for column in columns] for row in summary["per_class"])])
+
+
+def confusion_csv(summary: Mapping[str, Any]) -> str:
+    """The confusion matrix: a row for each true class, a column for each predicted class.
+
+    Args:
+        summary: as `kdignite.metrics.evaluation_summary` returns it.
+
+    Returns:
+        CSV text; the first row and the first column are class names.
+    """
+    names = [row["class"] for row in summary["per_class"]]
+    counts = zip(names, summary["confusion"], strict=True)
+    return _csv([["true \\ predicted", *names], *([name, *row] for name, row in counts)])
+
+
+def _all_classes(summary: Mapping[str, Any]) -> list[str]:
+    rows = summary["per_class"]
+    empty = sum(row["support"] == 0 for row in rows)
+    note = f"Classes without images: {empty}; they count as 0 in the macro average."
+    return [_class_table([*rows, _macro_row(summary)]), *([note] if empty else [])]
+
+
+def _extremes(summary: Mapping[str, Any]) -> list[str]:
+    rows = summary["per_class"]
+    best, worst = best_and_worst([r["f1"] for r in rows], [r["support"] for r in rows], each=NUM_ENDS)
+    empty = sum(row["support"] == 0 for row in rows)
+    if worst:
+        said = f"The {NUM_ENDS} best and the {NUM_ENDS} worst of {len(rows)} classes by F1:"
+    else:
+        said = f"The {len(best)} of {len(rows)} classes that have images, by F1:"
+    note = f"Classes without images: {empty}, not ranked; they count as 0 in the macro average."
+    return [
+        said,
+        _class_table([*(rows[c] for c in best + worst), _macro_row(summary)]),
+        *([note] if empty else []),
+        *_confusions(summary),
+    ]
+
+
+def _confusions(summary: Mapping[str, Any]) -> list[str]:
+    names = [row["class"] for row in summary["per_class"]]
+    pairs = top_confusions(np.asarray(summary["confusion"]), limit=NUM_CONFUSIONS)
+    if not pairs:
+        return ["No image was misclassified."]
+    rows = [(names[p.true], names[p.predicted], f"{p.num_images:,}", _per_cent(p.share)) for p in pairs]
+    which = f"The {NUM_CONFUSIONS} most frequent" if len(pairs) == NUM_CONFUSIONS else "All"
+    return [
+        f"{which} confusions:",
+        _markdown([("true class", "predicted as", "images", "% of true class"), *rows], num_names=2),
+    ]
+
+
+def _macro_row(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": "macro average", "support": summary["num_images"], **summary["macro"]}
+
+
+def _class_table(rows: Iterable[Row]) -> str:
+    header = ("class", "accuracy %", "precision %", "F1 %", "images")
+    return _markdown([header, *(_class_cells(row) for row in rows)], num_names=1)
+
+
+def _class_cells(row: Row) -> tuple[str, ...]:
+    scores = [_per_cent(row[name]) if row["support"] else NO_SCORE for name in ("recall", "precision", "f1")]
+    return (row["class"], *scores, f"{row['support']:,}")
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]], *, num_names: int) -> str:
+    """Rows, the first of them the header, with columns of equal width: names to the left, numbers to the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (c.ljust(w) if i < num_names else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join("-" * (w + 2) if i < num_names else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

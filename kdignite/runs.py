@@ -1,0 +1,186 @@
+"""The run folder: its name, its files, and how a finished run is found again. Nothing in it is ever overwritten."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import kdignite
+from kdignite.config import DistillConfig, TrainConfig
+from kdignite.errors import UserError
+
+ROOT = Path("runs")
+PACKAGES = ("torch", "torchvision", "pytorch-ignite", "tensorboard", "numpy", "scikit-learn", "matplotlib", "fire")
+TEACHERS = ("teacher", "adopt")  # commands whose runs can teach
+
+
+class Finished(NamedTuple):
+    """A run that has a result."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+def default_name(config: TrainConfig) -> str:
+    """The name of a run that was given none: short, and telling in the list of TensorBoard.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        ``teacher``, ``baseline`` or ``distill-a0.5-T1``; with ``-dev`` where the run is a dry one.
+    """
+    name = config.command
+    if isinstance(config, DistillConfig):
+        name += f"-a{config.alpha:g}-T{config.T:g}"
+    return name + ("-dev" if config.fast_dev_run else "")
+
+
+def create(root: Path, *, name: str | None, default: str) -> Path:
+    """Make a new folder for a run.
+
+    Args:
+        root: the folder of all runs.
+        name: the name that was asked for; it must be free.
+        default: the name otherwise, with -2, -3, ... where it is taken.
+
+    Returns:
+        The new, empty folder.
+
+    Raises:
+        UserError: if the name is taken, or the folder cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            return _make(root / name)
+        return next(folder for folder in map(_make_if_free, _candidates(root, default)) if folder is not None)
+    except FileExistsError as error:
+        raise UserError(f"{root / (name or '')} exists and is never overwritten: choose another --name") from error
+    except OSError as error:
+        raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file that is complete or absent.
+
+    Args:
+        path: the file.
+        values: plain values.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)  # temporary files are private
+    Path(file.name).replace(path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a run was computed with: versions, commit, threads, device. No host name, no path.
+
+    Args:
+        device: that computes.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "kdignite": kdignite.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def now() -> str:
+    """The time as UTC text that sorts by time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def finished_teachers(root: Path) -> list[Finished]:
+    """Finished runs that can teach, the newest first by the time in their result; partial runs are left out.
+
+    Args:
+        root: the folder of all runs; studies inside it are searched too.
+
+    Returns:
+        The runs.
+    """
+    found = [run for run in _finished(root) if run.result["command"] in TEACHERS and not run.result["partial"]]
+    return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
+
+
+def find_checkpoint(run: str, *, root: Path) -> Path:
+    """The checkpoint that a RUN or FILE on the command line means.
+
+    Args:
+        run: a path of a file or a run folder, or the name of a run in ``root``.
+        root: the folder of all runs.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for path in (Path(run), root / run):
+        if path.is_file():
+            return path
+        if (path / "best.pt").is_file():
+            return path / "best.pt"
+        if path.is_dir():
+            raise UserError(f"{path} has no best.pt: its run did not get to the end of its first epoch")
+    have = ", ".join(sorted(folder.parent.name for folder in root.glob("*/best.pt"))) or "none"
+    raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
+
+
+def _finished(root: Path) -> Iterator[Finished]:
+    for path in sorted([*root.glob("*/result.json"), *root.glob("*/*/result.json")]):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(result, Mapping) and {"command", "partial", "finished_at"} <= set(result):
+            yield Finished(path.parent, dict(result))
+
+
+def _candidates(root: Path, default: str) -> Iterator[Path]:
+    yield root / default
+    number = 2
+    while True:
+        yield root / f"{default}-{number}"
+        number += 1
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(exist_ok=False)
+    return folder
+
+
+def _make_if_free(folder: Path) -> Path | None:
+    try:
+        return _make(folder)
+    except FileExistsError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, where it runs from a git checkout."""
+    folder = Path(kdignite.__file__).parent
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,85 @@
+"""The optimiser, and the learning rate as a function of the step."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+ONE_CYCLE_RISE = 0.2  # share of the run in which the rate rises
+ONE_CYCLE_START = 0.1  # first learning rate as a share of the peak
+FINAL_SHARE = 0.01  # last learning rate of cosine and one-cycle as a share of the peak
+
+LearningRate = Callable[[int], float]
+
+
+def learning_rate(kind: str, *, peak: float, total_steps: int, warmup_steps: float = 0) -> LearningRate:
+    """The learning rate of every step, as a pure function: nothing to save, nothing to restore.
+
+    With ``x = step / (total_steps - 1)`` running from 0 to 1:
+
+    - constant: ``peak``;
+    - cosine: from ``peak`` to ``FINAL_SHARE * peak`` along half a cosine;
+    - onecycle: straight from ``ONE_CYCLE_START * peak`` up to ``peak`` at ``x = ONE_CYCLE_RISE``, then straight down to
+      ``FINAL_SHARE * peak``.
+
+    Constant and cosine are multiplied by ``min(1, (step + 1) / warmup_steps)``.
+
+    Args:
+        kind: ``constant``, ``cosine`` or ``onecycle``.
+        peak: the largest learning rate, above 0.
+        total_steps: steps of the run, at least 1.
+        warmup_steps: steps of linear warm-up, at least 0.
+
+    Returns:
+        ``lr_at(step)`` for steps from 0; in (0, peak].
+
+    Source: one-cycle: Smith & Topin 2017, arXiv:1708.07120; cosine: Loshchilov & Hutter 2016, arXiv:1608.03983.
+    """
+    shape = {"constant": lambda _: 1.0, "cosine": _cosine, "onecycle": _one_cycle}[kind]
+
+    def lr_at(step: int) -> float:
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        return peak * warmup * shape(step / max(1, total_steps - 1))
+
+    return lr_at
+
+
+def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:
+    """SGD or AdamW over the parameters of a model.
+
+    Weight decay acts on matrices and kernels only: shrinking the scale and shift of a normalisation, or a bias, limits
+    nothing that generalisation depends on.
+
+    Args:
+        model: what is trained.
+        kind: ``sgd`` or ``adamw``.
+        lr: the first learning rate.
+        momentum: of SGD; beta1 of AdamW.
+        weight_decay: at least 0.
+
+    Returns:
+        The optimiser, with two parameter groups.
+
+    Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); AdamW: Loshchilov & Hutter
+    2017, arXiv:1711.05101.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+
+
+def _cosine(x: float) -> float:
+    return FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * x)) / 2
+
+
+def _one_cycle(x: float) -> float:
+    if x < ONE_CYCLE_RISE:
+        return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * x / ONE_CYCLE_RISE
+    return 1 - (1 - FINAL_SHARE) * (x - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE)

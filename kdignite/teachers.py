@@ -1,0 +1,84 @@
+"""Teachers as functions: from a batch to logits, whatever computes or stores them."""
+
+import torch
+
+from kdignite.checkpoints import Validation
+from kdignite.data.batches import Batch
+from kdignite.errors import UserError
+from kdignite.evaluation import Logits, Outcome
+from kdignite.steps import Teacher
+
+STANDARD_ERRORS = 3  # above chance, below which an accuracy proves nothing
+CHANCE_MARGIN = 0.05  # share of the way from chance to 100 % that a useful teacher has at least gone
+
+
+def live_teacher(logits_of: Logits) -> Teacher:
+    """A teacher that is computed for every batch, on the view that the student sees.
+
+    Args:
+        logits_of: a model fed its own way, from uint8 images to logits.
+
+    Returns:
+        A function from a batch to logits (B, C) without gradient.
+    """
+
+    def teach(batch: Batch) -> torch.Tensor:
+        return logits_of(batch.images)
+
+    return teach
+
+
+def tolerance(num_images: int) -> int:
+    """By how many correct images two evaluations of the same weights may differ on different hardware.
+
+    Args:
+        num_images: evaluated.
+
+    Returns:
+        One in a thousand, and at least 2: rounding differs between processors and thread counts.
+    """
+    return max(2, num_images // 1000)
+
+
+def chance_level(outcome: Outcome) -> float:
+    """The accuracy up to which a model may have learnt nothing.
+
+    ``chance + max(3 * sqrt(chance * (1 - chance) / N), 0.05 * (1 - chance))`` with ``chance`` the share of the most
+    frequent class, which a constant answer scores.
+
+    Args:
+        outcome: of an evaluation on N images.
+
+    Returns:
+        An accuracy in [0, 1]; 14.5 % for ten equal classes and 5,000 images.
+    """
+    num_images = len(outcome.labels)
+    chance = int(outcome.confusion.sum(1).max()) / num_images
+    noise = STANDARD_ERRORS * (chance * (1 - chance) / num_images) ** 0.5
+    return chance + max(noise, CHANCE_MARGIN * (1 - chance))
+
+
+def check_accuracy(outcome: Outcome, recorded: Validation | None, *, who: str) -> None:
+    """Refuse a teacher that is near chance, or not the model that its checkpoint says it is.
+
+    Args:
+        outcome: of the teacher on the validation images, just now.
+        recorded: what it scored there when it was saved; None: nothing was recorded.
+        who: the teacher, for the message.
+
+    Raises:
+        UserError: naming both accuracies.
+    """
+    accuracy = outcome.num_correct / len(outcome.labels)
+    if recorded is not None:
+        same_images = recorded.num_images == len(outcome.labels)
+        if not same_images or abs(outcome.num_correct - recorded.num_correct) > tolerance(recorded.num_images):
+            raise UserError(
+                f"{who} scores {accuracy:.2%} on validation, its checkpoint recorded {recorded.accuracy:.2%}: "
+                "it is not the model that was saved, or fed in another way (--allow_weak_teacher goes on anyway)"
+            )
+    if accuracy <= chance_level(outcome):
+        raise UserError(
+            f"{who} scores {accuracy:.2%} on validation, which is near chance: it has nothing to teach "
+            "(--allow_weak_teacher goes on anyway)"
+        )

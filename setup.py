@@ -1,0 +1,39 @@
+"""Packaging of kdignite."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+INIT = (HERE / "kdignite" / "__init__.py").read_text(encoding="utf-8")
+
+setup(
+    name="kdignite",
+    version=re.search(r'__version__ = "([^"]+)"', INIT).group(1),
+    description="Knowledge distillation on PyTorch-Ignite that shows what it bought",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["kdignite*"]),
+    package_data={"kdignite": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "pytorch-ignite>=0.5.5",
+        "tensorboard>=2.21",
+        "fire>=0.7",
+        "scikit-learn>=1.5",
+        "matplotlib>=3.9",
+        "numpy>=1.26",
+        "pillow>=10",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "tox>=4"],
+    },
+    entry_points={"console_scripts": ["kdignite=kdignite.cli:main"]},
+)
