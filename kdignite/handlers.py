@@ -434,7 +434,7 @@ def duration(seconds: float) -> str:
 
 
 def _writer(run_dir: Path) -> Callable[[Mapping[str, Any], str], None]:
-    """A save handler that replaces a file by renaming: Ignite's own deletes the old file before it writes the new one."""
+    """A save handler that replaces a file by renaming; Ignite's deletes the old file before it writes the new one."""
 
     def write(payload: Mapping[str, Any], filename: str) -> None:
         checkpoints.write(run_dir / filename, payload)

@@ -1,5 +1,7 @@
 """Teachers as functions: from a batch to logits, whatever computes or stores them."""
 
+import math
+
 import torch
 
 from kdignite.checkpoints import Validation
@@ -54,7 +56,7 @@ def chance_level(outcome: Outcome) -> float:
     """
     num_images = len(outcome.labels)
     chance = int(outcome.confusion.sum(1).max()) / num_images
-    noise = STANDARD_ERRORS * (chance * (1 - chance) / num_images) ** 0.5
+    noise = STANDARD_ERRORS * math.sqrt(chance * (1 - chance) / num_images)
     return chance + max(noise, CHANCE_MARGIN * (1 - chance))
 
 

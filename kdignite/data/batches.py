@@ -74,7 +74,7 @@ def chunks(indices: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     Returns:
         Batches of indices that cover ``indices`` in order.
     """
-    parts = indices.split(batch_size)
+    parts: tuple[Tensor, ...] = indices.split(batch_size)
     if len(parts) > 1 and len(parts[-1]) == 1:
         return (*parts[:-2], torch.cat(parts[-2:]))
     return parts

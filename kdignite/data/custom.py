@@ -193,7 +193,7 @@ def _check_sizes(name: str, sets: Mapping[str, ImageSet]) -> None:
 def _class_names(name: str, given: Any, train_labels: Tensor) -> tuple[str, ...]:
     if given is None:
         classes = tuple(str(label) for label in range(int(train_labels.max()) + 1))
-    elif isinstance(given, str) or not all(isinstance(one, str) for one in given):
+    elif not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
         raise UserError(f'{name}: "classes" must be a list of names, not {given!r}')
     else:
         classes = tuple(given)

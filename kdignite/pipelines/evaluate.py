@@ -39,9 +39,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     again = f"python -m kdignite evaluate {config.run} --arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
     if origin.split != data.splits.hash:
-        say(
-            "note      other images than the model was trained and selected on: its validation images may be among them"
-        )
+        say("note      other data or another split than the model was trained on: it may have seen these images")
     part = getattr(data.splits, config.split)
     outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
     who = path.parent.name if path.name == "best.pt" else path.stem

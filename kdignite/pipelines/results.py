@@ -74,7 +74,7 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
     writer.add_text("config", _markdown(values), 0)
     shown: dict[str, Any] = {name: values.get(name, "") for name in HPARAMS}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
-        writer.file_writer.add_summary(summary)  # type: ignore[union-attr, no-untyped-call]
+        writer.file_writer.add_summary(summary)
 
 
 def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:

@@ -81,9 +81,7 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device={name} is not there: torch sees {torch.cuda.device_count()} GPUs; --device=cpu works"
-        )
+        raise UserError(f"--device={name} is not there: torch sees {torch.cuda.device_count()} GPUs; try --device=cpu")
     return device
 
 

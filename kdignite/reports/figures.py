@@ -42,7 +42,6 @@ EMPTY_ROW = "0.93"
 ZERO_TEXT = "#6b6b6b"  # 5:1 on white: readable, and the mistakes stand out
 COLOURS = {"precision": "#0072B2", "recall": "#E69F00", "f1": "#009E73"}  # Okabe & Ito 2008
 LABELS = {"precision": "precision", "recall": "recall", "f1": "F1"}
-NUM_PASSES = 3  # the layout of square axes settles only when repeated
 BAR = 0.26  # of the height of a class
 COLUMNS = {"precision": 44, "recall": 84, "f1": 118, "support": 160}  # right edges, points right of the axes
 
@@ -252,15 +251,14 @@ def _bare(axes: Axes) -> None:
 
 def _figure(*, width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure, in inches, that arranges itself so that nothing is cut or overlaps."""
-    figure = Figure(figsize=(max(width, 4.2), height), layout="constrained")
+    figure = Figure(figsize=(max(width, 4.2), height), layout="compressed")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
 def _arranged(figure: Figure) -> Figure:
     """Arrange once and for all: every later drawing would otherwise move things by a few pixels."""
-    for _ in range(NUM_PASSES):
-        figure.draw_without_rendering()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
@@ -275,11 +273,9 @@ def _title(figure: Figure, title: str, summary: Mapping[str, Any], *, note: str 
 
 def _short(name: str) -> str:
     """A long name keeps its beginning and its end, where similar names differ."""
-    return (
-        name
-        if len(name) <= MAX_NAME
-        else f"{name[: MAX_NAME - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
-    )
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[: MAX_NAME - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
 
 
 def _width(texts: Sequence[str], *, size: float) -> float:

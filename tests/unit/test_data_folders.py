@@ -1,0 +1,201 @@
+"""Images in folders: order, classes, resizing, memory or stream, and what is refused."""
+
+import hashlib
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from kdignite.data import folders
+from kdignite.data.folders import square
+from kdignite.data.sources import Source, StreamedImages, load_source
+from kdignite.errors import UserError
+
+DRAWS = np.random.default_rng(0)
+
+
+def picture(path: Path, *, width: int = 20, height: int = 14, mode: str = "RGB") -> Image.Image:
+    """A random picture, saved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(DRAWS.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+    image.save(path)
+    return image
+
+
+def load(root: Path, size: int = 8) -> Source:
+    return load_source(f"folder:{root}", data_root=Path("unused"), image_size=size, progress=False)
+
+
+def tensor(source: Source) -> torch.Tensor:
+    assert isinstance(source.train.images, torch.Tensor)
+    return source.train.images
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three classes, two of them in val; pictures of several shapes, modes and formats."""
+    for index, name in enumerate(["cat", "ant", "bee"]):
+        picture(tmp_path / "train" / name / "b.png", width=20 + index)
+        picture(tmp_path / "train" / name / "a.jpg", height=30 + index)
+    picture(tmp_path / "train" / "ant" / "more" / "c.BMP", mode="L")
+    picture(tmp_path / "val" / "cat" / "x.gif", mode="P")
+    picture(tmp_path / "val" / "bee" / "y.png", mode="RGBA")
+    return tmp_path
+
+
+def reference(path: Path, size: int) -> torch.Tensor:
+    """What torchvision's own evaluation transform gives."""
+    transform = transforms.Compose(
+        [transforms.Resize(size, InterpolationMode.BILINEAR, antialias=True), transforms.CenterCrop(size)]
+    )
+    return torch.from_numpy(np.array(transform(Image.open(path).convert("RGB")))).permute(2, 0, 1)
+
+
+def test_classes_order_and_pixels(root: Path) -> None:
+    source = load(root)
+    assert source.classes == ("ant", "bee", "cat")
+    paths = ["ant/a.jpg", "ant/b.png", "ant/more/c.BMP", "bee/a.jpg", "bee/b.png", "cat/a.jpg", "cat/b.png"]
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert source.train.labels.dtype == torch.int64
+    assert torch.equal(tensor(source), torch.stack([reference(root / "train" / path, 8) for path in paths]))
+    assert source.test is None
+    assert source.val is not None
+    assert source.val.labels.tolist() == [1, 2]
+    assert (source.default_val_size, source.default_test_size, source.default_augment) == (0.1, 0.1, "crop+flip")
+
+
+def test_streamed_images_have_identical_pixels(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = load(root)
+    num_bytes = 9 * 3 * 8 * 8
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", num_bytes)
+    assert isinstance(load(root).train.images, torch.Tensor)
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", num_bytes - 1)
+    streamed = load(root)
+    for key in ("train", "val"):
+        images = getattr(streamed, key).images
+        assert isinstance(images, StreamedImages)
+        images = pickle.loads(pickle.dumps(images))
+        assert torch.equal(torch.stack([images[index] for index in range(len(images))]), getattr(held, key).images)
+        assert torch.equal(getattr(streamed, key).labels, getattr(held, key).labels)
+
+
+def test_a_constant_picture_stays_constant_and_the_centre_is_kept() -> None:
+    pixels = np.zeros((10, 30, 3), dtype=np.uint8)
+    pixels[:, 10:20] = (10, 200, 30)
+    assert torch.equal(square(Image.fromarray(pixels), size=10), torch.from_numpy(pixels[:, 10:20]).permute(2, 0, 1))
+
+
+def test_shrinking_is_antialiased() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 254
+    assert (square(Image.fromarray(stripes), size=8).float() - 127).abs().max() <= 6
+
+
+def test_a_picture_of_the_right_size_keeps_its_pixels() -> None:
+    pixels = DRAWS.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert torch.equal(square(Image.fromarray(pixels), size=8), torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_a_palette_with_transparency_becomes_rgb_without_a_warning(tmp_path: Path) -> None:
+    image = picture(tmp_path / "x.png").quantize(16)
+    image.save(tmp_path / "p.png", transparency=bytes([0, 128, 255]))
+    with Image.open(tmp_path / "p.png") as opened:
+        assert torch.equal(square(opened, size=14), square(image.convert("RGB"), size=14))
+
+
+def test_hidden_and_other_files_are_passed_over(root: Path) -> None:
+    before = load(root)
+    picture(root / "train" / "ant" / ".hidden.png")
+    picture(root / "train" / "ant" / ".folder" / "x.png")
+    picture(root / "train" / ".checkpoints" / "x.png")
+    picture(root / "train" / "loose.png")
+    (root / "train" / "ant" / "notes.txt").write_text("not an image")
+    assert load(root).fingerprint == before.fingerprint
+
+
+def test_fingerprint_in_memory_is_of_the_content(root: Path) -> None:
+    before = load(root).fingerprint
+    (root / "train" / "ant" / "b.png").rename(root / "train" / "ant" / "bb.png")
+    assert load(root).fingerprint == before
+    (root / "train" / "ant").rename(root / "train" / "aunt")
+    renamed = load(root).fingerprint
+    assert renamed != before
+    picture(root / "train" / "aunt" / "bb.png")
+    assert load(root).fingerprint not in (before, renamed)
+    assert len(before) == len(hashlib.sha256().hexdigest())
+
+
+def test_fingerprint_of_streamed_images_is_of_paths_and_sizes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", 0)
+    before = load(root).fingerprint
+    moved = root.rename(root.with_name("moved"))
+    assert load(moved).fingerprint == before
+    path = moved / "train" / "ant" / "b.png"
+    path.write_bytes(path.read_bytes() + b"\0")
+    longer = load(moved).fingerprint
+    path.rename(path.with_name("bb.png"))
+    assert len({before, longer, load(moved).fingerprint}) == 3
+
+
+def test_no_train_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs images in PATH/train/CLASS/, but there is no folder .*/none/train"):
+        load(tmp_path / "none")
+
+
+def test_one_class(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "ant" / "x.png")
+    with pytest.raises(UserError, match="needs a folder for each of two or more classes, but has 1"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_empty_class(root: Path, part: str) -> None:
+    (root / part / "ant2").mkdir()
+    (root / "train" / "ant2").mkdir(exist_ok=True)
+    if part == "val":
+        picture(root / "train" / "ant2" / "x.png")
+    with pytest.raises(UserError, match=f"{part}/ant2 has no images: a class needs one or more"):
+        load(root)
+
+
+def test_unknown_class(root: Path) -> None:
+    picture(root / "test" / "dog" / "x.png")
+    with pytest.raises(UserError, match="test has a class 'dog' that train has not: its classes are ant, bee, cat"):
+        load(root)
+
+
+def test_set_without_classes(root: Path) -> None:
+    (root / "test").mkdir()
+    with pytest.raises(UserError, match="test needs a folder for each class, but has none: fill it or remove it"):
+        load(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
+@pytest.mark.parametrize("limit", [math.inf, 0])
+def test_unreadable_image_is_named(
+    root: Path, content: bytes | str, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
+    path = root / "train" / "bee" / "b.png"
+    path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"train/bee/b.png is not a readable image \(.*\): mend it or remove it"):
+        load(root).train.images[4]
+
+
+def test_more_than_8_bits_is_refused(root: Path) -> None:
+    path = root / "train" / "bee" / "b.png"
+    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(path)
+    with pytest.raises(UserError, match=r"bee/b.png: images must have 8 bits a channel, not Pillow's mode I;16"):
+        load(root)
+
+
+def test_an_image_bomb_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"is not a readable image \(Image size .* decompression bomb"):
+        load(root)
