@@ -6,7 +6,10 @@ it was selected on, and the accuracy it had there. Weights are loaded completely
 
 import os
 import pickle
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +24,14 @@ from kdignite.errors import UserError
 FORMAT = 1  # raised when files of an older version can no longer be read as they are
 LISTED = 6  # keys named in an error; the rest is counted
 TEMPORARY = ".tmp-"
+FOLDER_BIT = 0x10  # MS-DOS attribute of an entry of an archive
+
+# What torch and zipfile raise on bytes that are no file of torch.save, or not any more. The last four come from files
+# without checksums (torch before 1.6), whose every byte is trusted.
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError),
+    *(LookupError, TypeError, AssertionError, struct.error),
+)
 
 
 class Architecture(NamedTuple):
@@ -130,7 +141,7 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
             origin=Origin(**payload["origin"]),
             validation=Validation(**payload["validation"]),
         )
-        return Checkpoint(description, dict(payload["weights"]), path)
+        return Checkpoint(description, _tensors(payload["weights"]), path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description cannot be read ({error!r})") from error
 
@@ -172,12 +183,14 @@ def read(path: Path) -> Any:
         raise UserError(f"there is no file {path}")
     try:
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what matters follows: loaded or refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
         raise UserError(f"{path} is damaged, or was not written by torch.save ({_first_line(error)})") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, so it was not loaded: "
+            f"{path} is no file of torch.save, or holds more than tensors and plain values, so it was not loaded: "
             "save the state dict alone, torch.save(model.state_dict(), FILE)"
         ) from error
 
@@ -284,6 +297,12 @@ def listed(words: list[str]) -> str:
     return ", ".join(words[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    if not _is_state_dict(values):
+        raise TypeError("weights that are no tensors")
+    return dict(values)
+
+
 def _plain(preprocessing: Preprocessing) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in preprocessing._asdict().items()}
 
@@ -293,7 +312,9 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+        # torch reads nothing for an entry that is marked as a folder: its tensor would be whatever was in memory
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & FOLDER_BIT]
+        damaged = folders[0] if folders else archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"checksum of {damaged}")
 

@@ -365,8 +365,9 @@ def _check(one: Field[Value], value: Value) -> None:
         return
     if not _has_type(value, bare_type(one.type)):
         raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        _check_number(one, value)
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, int | float) and not isinstance(item, bool):
+            _check_number(one, item)
     choices = one.metadata["choices"]
     if choices and value not in choices:
         raise UserError(f"--{one.name} must be one of {', '.join(choices)}, not {value!r}")

@@ -69,6 +69,7 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
         The `Outcome`.
     """
     engine, store = Engine(_answer(logits_of)), EpochOutputStore()
+    engine.logger.disabled = True  # errors are raised and told once, by whoever called
     ConfusionMatrix(num_classes, output_transform=lambda output: output[:2]).attach(engine, "confusion")
     store.attach(engine, "answers")
     state = engine.run(batches, max_epochs=1)

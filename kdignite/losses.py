@@ -4,6 +4,7 @@ One convention throughout: ``alpha`` weights the *teacher's* term, the soft term
 summed over classes and averaged over the batch.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,21 +52,21 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -
     Args:
         student_logits: (N, C) unnormalised scores; gradients flow through these.
         teacher_logits: (N, C); treated as constant (detached here).
-        T: temperature, above 0, dimensionless; 1 leaves the distributions as they are.
+        T: temperature, above 0 and finite, dimensionless; 1 leaves the distributions as they are.
 
     Returns:
         A scalar in nats, at least 0, and 0 exactly where the two distributions are equal.
 
     Raises:
-        UserError: if the shapes differ, or T is not above 0.
+        UserError: if the shapes differ, or T is not above 0 and finite.
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
     if student_logits.shape != teacher_logits.shape:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise UserError(f"student and teacher logits must have the same shape (N, C), not {shapes}")
-    if not T > 0:
-        raise UserError(f"T must be above 0, not {T}")
+    if not 0 < T < math.inf:
+        raise UserError(f"T must be above 0 and finite, not {T}")
     log_q = F.log_softmax(_at_least_float32(student_logits) / T, dim=1)
     log_p = F.log_softmax(_at_least_float32(teacher_logits.detach()) / T, dim=1)
     return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
@@ -91,14 +92,14 @@ def kd_loss(
         teacher_logits: (N, C); treated as constant.
         labels: (N,) int64 class indices in [0, C).
         alpha: in [0, 1], weight of the teacher's term.
-        T: temperature, above 0, dimensionless.
+        T: temperature, above 0 and finite, dimensionless.
         label_smoothing: in [0, 1), of the labels in ``ce``; the teacher's distribution is left as it is.
 
     Returns:
         ``LossParts(loss, ce, kd)``: scalars in nats, means over N; ``kd`` already carries ``T**2``.
 
     Raises:
-        UserError: if alpha is outside [0, 1], T is not above 0, or the logits differ in shape.
+        UserError: if alpha is outside [0, 1], T is not above 0 and finite, or the logits differ in shape.
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """

@@ -63,9 +63,9 @@ def create(root: Path, *, name: str | None, default: str) -> Path:
         if name is not None:
             return _make(root / name)
         return next(folder for folder in map(_make_if_free, _candidates(root, default)) if folder is not None)
-    except FileExistsError as error:
-        raise UserError(f"{root / (name or '')} exists and is never overwritten: choose another --name") from error
     except OSError as error:
+        if name is not None and isinstance(error, FileExistsError) and root.is_dir():
+            raise UserError(f"{root / name} exists and is never overwritten: choose another --name") from error
         raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
 
 
@@ -137,13 +137,15 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
     Raises:
         UserError: if there is none.
     """
-    for path in (Path(run), root / run):
+    paths = (Path(run), root / run)
+    for path in paths:
         if path.is_file():
             return path
         if (path / "best.pt").is_file():
             return path / "best.pt"
-        if path.is_dir():
-            raise UserError(f"{path} has no best.pt: its run did not get to the end of its first epoch")
+    early = [path for path in reversed(paths) if path.is_dir()]
+    if early:
+        raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
     have = ", ".join(sorted(folder.parent.name for folder in root.glob("*/best.pt"))) or "none"
     raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
 

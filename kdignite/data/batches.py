@@ -164,6 +164,7 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
         batch_sampler=[indices.tolist() for indices in wanted],
         num_workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(wanted)),
         pin_memory=images.labels.is_cuda,
+        generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
     )
     for pixels in loader:
         yield pixels.to(images.labels.device, non_blocking=True)

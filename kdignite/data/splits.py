@@ -118,11 +118,13 @@ def stratified_pick(labels: Tensor, count: int, *, key: tuple[Key, ...]) -> Tens
 
 def _hold_out(source: Source, rest: Tensor, wanted: float, *, key: str) -> Tensor:
     count = round(wanted * len(rest)) if wanted < 1 else int(wanted)
-    num_classes = len(source.classes)
-    if not 0 < count <= len(rest) - num_classes:
+    most = len(rest) - len(source.classes)
+    if not 0 < count <= most:
+        advice = f"add images, or a {key} set"
+        if key == "val" and most > 0:
+            advice = f"choose a --val_size between 1 and {most}, or a fraction"
         raise UserError(
-            f"holding {count} of {len(rest)} images of {source.name} out for {key} leaves too few: "
-            f"choose a --val_size between 1 and {len(rest) - num_classes}, or a fraction"
+            f"holding {count} of {len(rest)} images of {source.name} out for {key} leaves too few: {advice}"
         )
     return rest[stratified_pick(source.train.labels[rest], count, key=("split", key))]
 

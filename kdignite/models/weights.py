@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from kdignite.errors import UserError
@@ -47,6 +46,8 @@ def imagenet_file(name: str) -> Path:
     if name not in IMAGENET_MODELS:
         have = ", ".join(IMAGENET_MODELS)
         raise UserError(f"{name} has no ImageNet weights, {have} have; give --weights=FILE or --weights=none")
+    import torchvision  # here: a second of start-up that other runs need not wait for
+
     url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.exists():

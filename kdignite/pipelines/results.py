@@ -113,5 +113,6 @@ def _arrays(outcomes: Mapping[str, Outcome]) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _markdown(values: Mapping[str, Any]) -> str:
-    rows = [f"| {key} | {json.dumps(value)} |".replace("\\|", "|") for key, value in values.items()]
+    cells = ((key, json.dumps(value).replace("|", "\\|")) for key, value in values.items())
+    rows = [f"| {key} | {value} |" for key, value in cells]
     return "\n".join(["| setting | value |", "| --- | --- |", *rows])

@@ -43,3 +43,8 @@ def student(**given: object) -> DistillConfig:
 def alone(**given: object) -> BaselineConfig:
     """The same student without a teacher."""
     return configure(BaselineConfig, **{**NARROW, **given})
+
+
+def learner(**given: object) -> TeacherConfig:
+    """The same network as a teacher."""
+    return configure(TeacherConfig, **{**NARROW, "arch": "cnn5", **given})

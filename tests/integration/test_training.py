@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdignite import checkpoints
-from kdignite.config import EvaluateConfig, TeacherConfig, configure
+from kdignite.config import EvaluateConfig
 from kdignite.errors import RunFailed, UserError
 from kdignite.pipelines.baseline import baseline
 from kdignite.pipelines.distill import distill
@@ -20,7 +20,7 @@ from kdignite.pipelines.evaluate import evaluate
 from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 
-from .conftest import NARROW, alone, student
+from .conftest import alone, learner, student
 
 FILES = {
     "best.pt",
@@ -71,7 +71,9 @@ def test_the_result_is_what_the_predictions_say(taught: Finished) -> None:
         assert row["support"] == support[c]
 
 
-def test_validation_accuracy_is_one_number_everywhere(taught: Finished, root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_validation_accuracy_is_one_number_everywhere(
+    taught: Finished, root: Path, capsys: pytest.CaptureFixture
+) -> None:
     """While training, in ``evaluate --split=val``, and of the same model as a teacher."""
     recorded = checkpoints.load(taught.folder / "best.pt").description.validation
     with (taught.folder / "metrics.csv").open() as file:
@@ -103,7 +105,9 @@ def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: p
 
     models: list[torch.nn.Module] = []
     build = setup.build_model
-    monkeypatch.setattr(setup, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1])
+    monkeypatch.setattr(
+        setup, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
+    )
     before = hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest()
     distill(student(), root=root)
     assert hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest() == before
@@ -122,7 +126,9 @@ def test_the_same_command_twice_gives_the_same_weights_in_two_folders(root: Path
 
 
 def test_seeds_differ(root: Path) -> None:
-    assert not same(weights(baseline(alone(seed=1), root=root).folder), weights(baseline(alone(seed=2), root=root).folder))
+    assert not same(
+        weights(baseline(alone(seed=1), root=root).folder), weights(baseline(alone(seed=2), root=root).folder)
+    )
 
 
 def test_the_same_tags_in_every_run(taught: Finished, root: Path) -> None:
@@ -148,12 +154,11 @@ def test_metrics_csv_and_tensorboard_agree(root: Path) -> None:
 
 
 def test_partial_runs_are_marked_and_never_teach_unasked(tmp_path: Path) -> None:
-    config = configure(TeacherConfig, arch="cnn5", **{**NARROW, "fast_dev_run": True})
-    run = teacher(config, root=tmp_path)
+    run = teacher(learner(fast_dev_run=True), root=tmp_path)
     assert run.folder.name == "teacher-dev"
     assert run.result["partial"]
     assert checkpoints.load(run.folder / "best.pt").description.origin.partial
-    limited = teacher(configure(TeacherConfig, arch="cnn5", **{**NARROW, "limit_train": 100, "epochs": 1}), root=tmp_path)
+    limited = teacher(learner(limit_train=100, epochs=1), root=tmp_path)
     assert limited.result["partial"]
     with pytest.raises(UserError, match=r"has no finished teacher for digits: make one, python -m kdignite teacher"):
         distill(student(), root=tmp_path)
@@ -175,15 +180,18 @@ def test_a_refusal_leaves_no_folder(root: Path) -> None:
     assert sorted(root.iterdir()) == before
 
 
-def test_the_newest_teacher_for_the_same_split_is_taken(root: Path, capsys: pytest.CaptureFixture) -> None:
-    other = teacher(configure(TeacherConfig, arch="cnn5", **{**NARROW, "val_size": 100, "epochs": 1, "name": "other"}), root=root)
+def test_the_newest_teacher_for_the_same_split_is_taken(root: Path) -> None:
+    other = teacher(learner(val_size=100, epochs=1, name="other"), root=root)
     run = distill(student(val_size=200), root=root)
     assert run.result["teacher"]["name"] == "teacher"
     assert other.result["val_size"] == 100
 
 
 def test_baseline_takes_the_data_settings_of_the_teacher(tmp_path: Path) -> None:
-    teacher(configure(TeacherConfig, arch="cnn5", **{**NARROW, "val_size": 100, "augment": "none", "epochs": 1}), root=tmp_path)
+    teacher(
+        learner(val_size=100, augment="none", epochs=1),
+        root=tmp_path,
+    )
     run = baseline(alone(epochs=1), root=tmp_path)
     config = json.loads((run.folder / "config.json").read_text())
     assert (config["val_size"], config["augment"]) == (100, "none")

@@ -1,6 +1,7 @@
 """Learning rates: within (0, peak], without jumps, and exactly where they say they start, peak and end."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_no_jump_from_step_to_step(kind: str, peak: float, total: int, warmup: f
     lr_at = learning_rate(kind, peak=peak, total_steps=total, warmup_steps=warmup)
     rates = [lr_at(step) for step in range(total)]
     largest = peak * (SLOPES[kind] / (total - 1) + (1 / warmup if warmup else 0))
-    assert max(abs(b - a) for a, b in zip(rates, rates[1:], strict=False)) <= largest + 1e-12 * peak
+    assert max(abs(b - a) for a, b in pairwise(rates)) <= largest + 1e-12 * peak
 
 
 @EXAMPLES

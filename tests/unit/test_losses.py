@@ -147,7 +147,7 @@ def test_shapes_must_agree(logits: tuple[Tensor, Tensor, Tensor], shape: tuple[i
 def test_temperature_must_be_a_positive_number(logits: tuple[Tensor, Tensor, Tensor], T: float) -> None:
     student, teacher, labels = logits
     for refused in (partial(kd_divergence, student, teacher), partial(kd_loss, student, teacher, labels, alpha=0.9)):
-        with pytest.raises(UserError, match=rf"^T must be above 0.*, not {T}$"):
+        with pytest.raises(UserError, match=rf"^T must be above 0 and finite, not {T}$"):
             refused(T=T)
 
 

@@ -30,18 +30,17 @@ def test_order_and_type_of_the_words_matter() -> None:
 
 
 def test_the_same_in_every_process() -> None:
-    code = "from kdignite.streams import *; print(seed_of('order', 3, 7), torch.rand(3, generator=stream('x')).tolist())"
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    }
-    assert told == {f"{seed_of('order', 3, 7)} {torch.rand(3, generator=stream('x')).tolist()}\n"}
+    code = (
+        "from kdignite.streams import *; print(seed_of('order', 3, 7), torch.rand(3, generator=stream('x')).tolist())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert told == f"{seed_of('order', 3, 7)} {torch.rand(3, generator=stream('x')).tolist()}\n"
 
 
 def test_a_stream_starts_afresh() -> None:
@@ -86,7 +85,7 @@ def test_within_seeded_the_default_generator_starts_at_the_key() -> None:
         assert torch.equal(torch.nn.Linear(4, 4).weight, first)
         with seeded("weights", 4):
             assert not torch.equal(torch.nn.Linear(4, 4).weight, first)
-        assert torch.equal(torch.rand(2), inside) is False  # Linear draws a bias too: the block above drew it first
+        assert torch.equal(torch.rand(2), inside)
 
 
 def test_after_seeded_all_is_as_it_was() -> None:
@@ -94,7 +93,16 @@ def test_after_seeded_all_is_as_it_was() -> None:
     with seeded("weights", 0):
         torch.rand(5)
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(RuntimeError, match="stop"), seeded("weights", 0):
-        torch.rand(5)
-        raise RuntimeError("stop")
+
+
+def test_after_an_error_within_seeded_all_is_as_it_was() -> None:
+    before = torch.get_rng_state()
+
+    def fail() -> None:
+        with seeded("weights", 0):
+            torch.rand(5)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,221 @@
+"""The 10 % bug: a teacher that scored 96 % while training and 10 % in the script that evaluated it.
+
+Its mechanisms were weights saved under another prefix and loaded with ``strict=False``, a model left in train mode, and
+test images that went through the training transform. Each must be an error or have no effect; none may change a number.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdignite import checkpoints, evaluation
+from kdignite.config import AdoptConfig, EvaluateConfig
+from kdignite.errors import UserError
+from kdignite.pipelines import setup
+from kdignite.pipelines.adopt import adopt
+from kdignite.pipelines.distill import distill
+from kdignite.pipelines.evaluate import evaluate
+from kdignite.runs import Finished
+
+from .conftest import student
+
+
+def altered(taught: Finished, folder: Path, **changes: Any) -> Path:
+    """A copy of the teacher's checkpoint with some entries replaced."""
+    payload = checkpoints.read(taught.folder / "best.pt")
+    path = folder / "altered.pt"
+    checkpoints.write(path, {**payload, **changes})
+    return path
+
+
+def accuracy(path: Path | str, root: Path, **given: Any) -> float:
+    return float(evaluate(EvaluateConfig(run=str(path), split="val", threads=1, **given), root=root).result["accuracy"])
+
+
+def payload_of(taught: Finished) -> dict[str, Any]:
+    content: dict[str, Any] = checkpoints.read(taught.folder / "best.pt")
+    return content
+
+
+def test_prefixed_keys_are_refused_and_the_prefix_is_named(taught: Finished, root: Path) -> None:
+    weights = {f"model.{key}": value for key, value in payload_of(taught)["weights"].items()}
+    path = altered(taught, root, weights=weights)
+    for use in (lambda: accuracy(path, root), lambda: distill(student(teacher=str(path)), root=root)):
+        with pytest.raises(UserError, match=r"do not fit the model: missing conv1\.weight.*--strip_prefix=model\."):
+            use()
+
+
+def test_a_missing_head_is_refused(taught: Finished, root: Path) -> None:
+    weights = {key: value for key, value in payload_of(taught)["weights"].items() if not key.startswith("linear")}
+    path = altered(taught, root, weights=weights)
+    with pytest.raises(UserError, match=r"missing linear\.bias, linear\.weight"):
+        accuracy(path, root)
+
+
+def test_weights_of_another_network_are_refused(taught: Finished, root: Path) -> None:
+    weights = dict(payload_of(taught)["weights"])
+    weights["conv2.weight"] = weights["conv2.weight"][:8]
+    path = altered(taught, root, weights=weights)
+    with pytest.raises(UserError, match=r"conv2\.weight \(8, 16, 3, 3\) float32 for \(16, 16, 3, 3\) float32"):
+        accuracy(path, root)
+
+
+@pytest.mark.parametrize(
+    "change", [{"mean": [4.0, 4.0, 4.0]}, {"std": [1e-3, 1e-3, 1e-3]}, {"size": 64}], ids=["mean", "std", "size"]
+)
+def test_a_teacher_fed_another_way_is_refused(taught: Finished, root: Path, change: dict[str, Any]) -> None:
+    """Nothing but the checkpoint says how a model is fed; if that was altered, the recorded accuracy gives it away."""
+    payload = payload_of(taught)
+    changes: dict[str, Any] = {"preprocessing": {**payload["preprocessing"], **change}}
+    if change.get("size") == 64:  # four times the features: the linear layer no longer fits, which is refused earlier
+        path = altered(taught, root, **changes)
+        with pytest.raises(UserError, match=r"linear\.weight \(10, 16\) float32 for \(10, 64\) float32"):
+            distill(student(teacher=str(path)), root=root)
+        return
+    path = altered(taught, root, **changes)
+    with pytest.raises(UserError, match=r"scores \d+\.\d\d% on validation, its checkpoint recorded 9\d\.\d\d%"):
+        distill(student(teacher=str(path)), root=root)
+
+
+def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path) -> None:
+    """A network with global pooling runs at any size; the recorded accuracy still gives it away."""
+    from kdignite.config import TeacherConfig, configure
+    from kdignite.pipelines.teacher import teacher
+
+    config = configure(
+        TeacherConfig, dataset="digits", arch="resnet20", epochs=2, batch_size=50, limit_train=400, threads=1
+    )
+    run = teacher(config, root=root)
+    payload = checkpoints.read(run.folder / "best.pt")
+    payload["preprocessing"]["size"] = 12
+    path = root / "small.pt"
+    checkpoints.write(path, payload)
+    with pytest.raises(UserError, match=r"on validation"):
+        distill(student(teacher=str(path)), root=root)
+
+
+def test_a_model_left_in_train_mode_is_evaluated_in_eval_mode(taught: Finished, root: Path) -> None:
+    checkpoint = checkpoints.load(taught.folder / "best.pt")
+    model = setup.build_model("cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options)
+    checkpoints.load_weights(model, checkpoint.weights, source="test")
+    prepare = setup.preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
+    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
+    logits_of = evaluation.fed(model, prepare=prepare)
+    expected = logits_of(images)
+    model.train()
+    again = logits_of(images)
+    assert torch.equal(again, expected)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in checkpoint.weights.items())
+
+
+def test_evaluation_images_are_never_augmented(taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a view was drawn or applied")
+
+    monkeypatch.setattr("kdignite.data.batches.apply_views", refuse)
+    monkeypatch.setattr("kdignite.data.batches.draw_views", refuse)
+    assert accuracy("teacher", root) == taught.result["val"]["accuracy"]
+
+
+def test_a_teacher_near_chance_is_refused_unless_allowed(taught: Finished, root: Path) -> None:
+    """A random head, recorded as such: what the published student was taught by."""
+    weights = dict(payload_of(taught)["weights"])
+    generator = torch.Generator().manual_seed(1)
+    weights["linear.weight"] = torch.randn(weights["linear.weight"].shape, generator=generator) * 1e-3
+    weights["linear.bias"] = torch.zeros(10).index_fill(0, torch.tensor(3), 9.0)  # always the same answer
+    path = altered(taught, root, weights=weights, validation={"num_correct": 20, "num_images": 200, "epoch": 1})
+    with pytest.raises(UserError, match=r"scores 10\.\d\d% on validation, which is near chance"):
+        distill(student(teacher=str(path)), root=root)
+    assert distill(student(teacher=str(path), allow_weak_teacher=True, epochs=1), root=root).result["teacher"]
+
+
+def test_classes_in_another_order_are_mapped_and_other_classes_refused(taught: Finished, root: Path) -> None:
+    weights = dict(payload_of(taught)["weights"])
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    weights["linear.weight"], weights["linear.bias"] = weights["linear.weight"][order], weights["linear.bias"][order]
+    path = altered(taught, root, weights=weights, classes=[str(digit) for digit in order])
+    assert accuracy(path, root) == taught.result["val"]["accuracy"]
+    path = altered(taught, root, classes=[f"digit {digit}" for digit in range(10)])
+    with pytest.raises(UserError, match=r"knows other classes than the data \(10 against 10\): 0, 1, 2"):
+        accuracy(path, root)
+
+
+class TestAdopt:
+    """Somebody else's weights come in through one door, which checks them."""
+
+    FED: dict[str, Any] = {"arch": "cnn5", "widths": (16,) * 5, "dataset": "digits", "threads": 1}  # noqa: RUF012
+
+    def settings(self, taught: Finished) -> dict[str, Any]:
+        preprocessing = checkpoints.load(taught.folder / "best.pt").description.preprocessing
+        return {**self.FED, "size": 32, "mean": preprocessing.mean, "std": preprocessing.std}
+
+    def foreign(self, taught: Finished, root: Path, *, prefix: str = "") -> str:
+        path = root / "foreign.pt"
+        weights = {f"{prefix}{key}": value for key, value in payload_of(taught)["weights"].items()}
+        torch.save({"epoch": 7, "state_dict": weights}, path)
+        return str(path)
+
+    def test_a_foreign_file_becomes_a_teacher(self, taught: Finished, root: Path) -> None:
+        file = self.foreign(taught, root, prefix="module.")
+        run = adopt(AdoptConfig(file=file, strip_prefix="module.", **self.settings(taught)), root=root)
+        assert run.folder.name == "adopted-cnn5"
+        assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
+        assert run.result["test"]["confusion"] == taught.result["test"]["confusion"]
+        distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
+        assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
+
+    def test_a_common_prefix_is_named(self, taught: Finished, root: Path) -> None:
+        file = self.foreign(taught, root, prefix="module.")
+        with pytest.raises(UserError, match=r"--strip_prefix=module\."):
+            adopt(AdoptConfig(file=file, **self.settings(taught)), root=root)
+
+    def test_wrong_normalisation_is_refused_near_chance(self, taught: Finished, root: Path) -> None:
+        file = self.foreign(taught, root)
+        settings = {**self.settings(taught), "mean": (200.0, 200.0, 200.0)}
+        with pytest.raises(UserError, match="near chance"):
+            adopt(AdoptConfig(file=file, **settings), root=root)
+        assert not (root / "adopted-cnn5").exists()
+
+    def test_preprocessing_is_never_assumed(self) -> None:
+        with pytest.raises(UserError, match=r"adopt needs --size, --mean, --std: how a model was fed is never assumed"):
+            AdoptConfig(file="foreign.pt", arch="cnn5")
+
+    def test_class_names_in_the_order_of_the_outputs(self, taught: Finished, root: Path) -> None:
+        weights = dict(payload_of(taught)["weights"])
+        order = list(range(9, -1, -1))
+        weights |= {key: weights[key][order] for key in ("linear.weight", "linear.bias")}
+        torch.save(weights, root / "reversed.pt")
+        config = AdoptConfig(
+            file=str(root / "reversed.pt"), classes=tuple(str(digit) for digit in order), **self.settings(taught)
+        )
+        assert adopt(config, root=root).result["val"]["num_correct"] == taught.result["val"]["num_correct"]
+
+
+def test_evaluating_a_plain_state_dict_says_how_to_adopt_it(taught: Finished, root: Path) -> None:
+    torch.save(payload_of(taught)["weights"], root / "plain.pt")
+    with pytest.raises(UserError, match=r"is no kdignite checkpoint .*python -m kdignite adopt .*plain\.pt --arch="):
+        accuracy(root / "plain.pt", root)
+
+
+def test_a_file_never_names_code_to_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of one's own works; its checkpoint needs the function repeated, and the error prints the line."""
+    (root / "mine.py").write_text(
+        "from torch import nn\n"
+        "def tiny(num_classes):\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))\n"
+    )
+    monkeypatch.chdir(root)
+    from kdignite.config import TeacherConfig, configure
+    from kdignite.pipelines.teacher import teacher
+
+    config = configure(TeacherConfig, dataset="digits", arch="mine:tiny", epochs=4, lr=0.3, threads=1)
+    run = teacher(config, root=root)
+    with pytest.raises(UserError, match=r"python -m kdignite evaluate teacher-2 --arch=mine:tiny"):
+        accuracy("teacher-2", root)
+    assert accuracy("teacher-2", root, arch="mine:tiny") == run.result["val"]["accuracy"]
+    with pytest.raises(UserError, match=r"distill --teacher=.*best\.pt --teacher_arch=mine:tiny"):
+        distill(student(teacher="teacher-2"), root=root)
+    taught_by = distill(student(teacher="teacher-2", teacher_arch="mine:tiny", epochs=1), root=root)
+    assert taught_by.result["teacher"]["name"] == "teacher-2"

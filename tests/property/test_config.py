@@ -1,0 +1,126 @@
+"""A config that exists is valid and survives being written and read."""
+
+import dataclasses
+import json
+import math
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdignite.config import COMMANDS, PRESETS, RUN_NAME, Config, DistillConfig, bare_type, configure, from_json, to_json
+from kdignite.errors import UserError
+
+EXAMPLES = settings(deadline=None, max_examples=100)
+LARGEST = 2**63 - 1
+FINITE = {"allow_nan": False, "allow_infinity": False}
+SPECIAL: dict[str, st.SearchStrategy[Any]] = {
+    "preset": st.sampled_from(sorted(PRESETS)),
+    "name": st.none() | st.from_regex(RUN_NAME, fullmatch=True),
+    "val_size": st.none() | st.integers(1, 10**6) | st.floats(0, 1, exclude_min=True) | st.just(7.0),
+    "mean": st.tuples(*[st.floats(0, 1)] * 3),
+    "std": st.tuples(*[st.floats(0, 1, exclude_min=True)] * 3),
+    "warmup_epochs": st.just(0.0),
+}
+
+
+def numbers(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
+    """Numbers of a field's domain; a float field also takes whole numbers."""
+    domain = {key: one.metadata[key] for key in ("low", "high", "above", "below")}
+    low, high = (domain["low"], domain["above"]), (domain["high"], domain["below"])
+    smallest, largest = (next((x for x in pair if x is not None), None) for pair in (low, high))
+    if bare_type(one.type) is int:
+        return st.integers(-LARGEST if smallest is None else smallest, LARGEST if largest is None else largest)
+    floats = st.floats(
+        smallest, largest, exclude_min=domain["above"] is not None, exclude_max=domain["below"] is not None, **FINITE
+    )
+    return floats | st.just(1).filter(lambda one: domain["below"] is None)
+
+
+def values(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
+    if one.name in SPECIAL:
+        return SPECIAL[one.name]
+    wanted = bare_type(one.type)
+    if one.metadata["choices"]:
+        strategy: st.SearchStrategy[Any] = st.sampled_from(one.metadata["choices"])
+    elif wanted is str:
+        strategy = st.text(min_size=1)
+    elif wanted is bool:
+        strategy = st.booleans()
+    elif wanted in (int, float):
+        strategy = numbers(one)
+    else:
+        items = {int: st.integers(1, LARGEST), str: st.text(), float: st.floats(**FINITE)}[get_args(wanted)[0]]
+        strategy = st.lists(items, min_size=1).map(tuple)
+    return st.none() | strategy if one.default is None and one.name != "size" else strategy
+
+
+def given_values(kind: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({one.name: values(one) for one in dataclasses.fields(kind)})
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    kind = draw(st.sampled_from(sorted(COMMANDS.values(), key=lambda one: one.command)))
+    chosen = draw(given_values(kind))
+    if chosen.get("schedule") in ("constant", "cosine"):
+        chosen["warmup_epochs"] = draw(st.floats(0, min(chosen["epochs"], 10**6)))
+    return kind(**chosen)
+
+
+@EXAMPLES
+@given(configs())
+def test_writing_and_reading_as_json_is_identity(config: Config) -> None:
+    written = json.loads(json.dumps(to_json(config), allow_nan=False))
+    read = from_json(type(config), written)
+    assert read == config
+    assert {key: type(value) for key, value in vars(read).items()} == {
+        key: type(value) for key, value in vars(config).items()
+    }
+
+
+@EXAMPLES
+@given(configs())
+def test_json_holds_every_field(config: Config) -> None:
+    assert list(to_json(config)) == [one.name for one in dataclasses.fields(config)]
+
+
+@EXAMPLES
+@given(st.sampled_from(sorted(PRESETS)), given_values(DistillConfig), st.data())
+def test_what_is_given_wins_over_the_preset(preset: str, chosen: dict[str, Any], data: st.DataObject) -> None:
+    names = data.draw(st.sets(st.sampled_from(sorted(set(chosen) - {"preset"}))))
+    config = configure(DistillConfig, preset=preset, **{name: chosen[name] for name in names})
+    plain = configure(DistillConfig, preset=preset)
+    for one in dataclasses.fields(config):
+        assert getattr(config, one.name) == (chosen if one.name in names else vars(plain))[one.name]
+
+
+@EXAMPLES
+@given(st.floats())
+def test_alpha_is_in_0_1_or_refused(alpha: float) -> None:
+    if math.isfinite(alpha) and 0 <= alpha <= 1:
+        assert DistillConfig(alpha=alpha).alpha == alpha
+    else:
+        with pytest.raises(UserError, match=r"^--alpha must be "):
+            DistillConfig(alpha=alpha)
+
+
+@EXAMPLES
+@given(st.floats())
+def test_temperature_is_above_0_or_refused(T: float) -> None:
+    if math.isfinite(T) and T > 0:
+        assert DistillConfig(T=T).T == T
+    else:
+        with pytest.raises(UserError, match=r"^--T must be "):
+            DistillConfig(T=T)
+
+
+@EXAMPLES
+@given(st.text())
+def test_a_name_is_a_folder_in_runs_or_refused(name: str) -> None:
+    if RUN_NAME.fullmatch(name):
+        assert not {"/", "\\", "\0"} & set(DistillConfig(name=name).name or "")
+    else:
+        with pytest.raises(UserError, match=r"^--name must be letters"):
+            DistillConfig(name=name)

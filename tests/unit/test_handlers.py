@@ -1,0 +1,831 @@
+"""Handlers on engines whose steps return made-up numbers: nothing is trained here."""
+
+import csv
+import io
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from kdignite import checkpoints, handlers
+from kdignite.errors import RunFailed
+from kdignite.evaluation import Outcome
+from kdignite.pipelines import training
+
+CPU = torch.device("cpu")
+NAN = math.nan
+SIZES = (4, 4, 2)  # images in the batches of an epoch: the last one is smaller
+
+
+class FakeBatch(NamedTuple):
+    labels: Tensor
+
+
+def batches(epochs: int, sizes: tuple[int, ...] = SIZES) -> Iterator[FakeBatch]:
+    return (FakeBatch(torch.zeros(size)) for _ in range(epochs) for size in sizes)
+
+
+def run(trainer: Engine, epochs: int, sizes: tuple[int, ...] = SIZES, *, done: int = 0) -> Any:
+    """Run to the end of an epoch; ``done`` epochs were run by another engine before."""
+    return trainer.run(batches(epochs - done, sizes), max_epochs=epochs, epoch_length=len(sizes))
+
+
+def parts(iteration: int) -> dict[str, float]:
+    """What the step of an iteration returns; 0.25 + ... is exact in float32."""
+    return {"loss": 0.25 * iteration, "ce": 3.5 - iteration, "kd": 0.125 * iteration**2, "correct": iteration % 3}
+
+
+def step(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+    return {name: torch.tensor(value) for name, value in parts(engine.state.iteration).items()}
+
+
+def silent(process: Callable[[Engine, Any], Any]) -> Engine:
+    trainer = Engine(process)
+    trainer.logger.disabled = True
+    return trainer
+
+
+@pytest.fixture
+def trainer() -> Engine:
+    return silent(step)
+
+
+def loss_of(values: Mapping[int, float]) -> Engine:
+    """An engine whose loss is 1, save for the given iterations."""
+    return silent(lambda engine, _: {"loss": torch.tensor(values.get(engine.state.iteration, 1.0))})
+
+
+def outcome(correct: int, total: int = 10, *, finite: bool = True, num_classes: int = 2) -> Outcome:
+    """An evaluation in which the first images are right and the others wrong; all are of class 0."""
+    predicted = torch.tensor([0] * correct + [1] * (total - correct))
+    logits = torch.eye(num_classes)[predicted] if finite else torch.full((total, num_classes), NAN)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    confusion[0, 0], confusion[0, 1] = correct, total - correct
+    labels = torch.zeros(total, dtype=torch.int64)
+    return Outcome(logits, labels, torch.arange(total), confusion, 0.5 if finite else NAN)
+
+
+def attach_scores(trainer: Engine, accuracies: list[float]) -> None:
+    """In place of a validation: the accuracy of each epoch."""
+
+    def score(engine: Engine) -> None:
+        engine.state.metrics["accuracy_val"] = accuracies[engine.state.epoch - 1]
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, score)
+
+
+def attach_rows(
+    trainer: Engine,
+    outcomes: list[Outcome],
+    *,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    accuracy_teacher: float | None = 0.75,
+) -> handlers.History:
+    """Everything that a row of the history needs."""
+    sums = handlers.attach_epoch_sums(trainer, device=CPU)
+    clock = handlers.attach_clock(trainer)
+    handlers.attach_validation(trainer, validate=iter(outcomes).__next__)
+    return handlers.attach_history(
+        trainer, sums, clock, lr_at=lambda at: 0.5**at, classes=classes, accuracy_teacher=accuracy_teacher
+    )
+
+
+def resumed(trainer: Engine, *, epochs: int, epoch_length: int = len(SIZES)) -> Engine:
+    """The engine as if it had run these epochs already."""
+    trainer.load_state_dict({"iteration": epochs * epoch_length, "epoch_length": epoch_length, "max_epochs": 100})
+    return trainer
+
+
+# --- learning rate and seeds
+
+
+def rates_of(start: int, epochs: int) -> list[list[float]]:
+    """Learning rates of both groups at every step from epoch ``start`` on."""
+    values = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [value]} for value in values], lr=99.0)
+    seen: list[list[float]] = []
+    trainer = silent(lambda engine, batch: seen.append([group["lr"] for group in optimizer.param_groups]))
+    handlers.attach_learning_rate(trainer, optimizer, lr_at=lambda at: 1 / (at + 1))
+    run(resumed(trainer, epochs=start) if start else trainer, epochs, done=start)
+    return seen
+
+
+def test_the_rate_of_every_group_is_set_before_each_step_from_the_step_alone() -> None:
+    assert rates_of(0, 2) == [[1 / (at + 1)] * 2 for at in range(6)]
+
+
+def test_the_rate_goes_on_where_a_run_goes_on() -> None:
+    assert rates_of(2, 4) == rates_of(0, 4)[6:]
+
+
+def masks_of(seed: int, *, start: int = 0, epochs: int = 3, disturb: bool = False) -> list[Tensor]:
+    """Dropout masks at every step."""
+    masks: list[Tensor] = []
+
+    def process(engine: Engine, batch: FakeBatch) -> None:
+        masks.append(torch.nn.functional.dropout(torch.ones(64), 0.5))
+        if disturb:
+            torch.randn(int(engine.state.iteration) * 7)
+
+    trainer = silent(process)
+    handlers.attach_step_seed(trainer, seed=seed, device=CPU)
+    if disturb:
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: torch.manual_seed(5))
+    run(resumed(trainer, epochs=start) if start else trainer, epochs, done=start)
+    return masks
+
+
+def test_dropout_is_a_function_of_seed_and_iteration_alone() -> None:
+    masks = masks_of(1)
+    torch.manual_seed(1234)
+    assert all(map(torch.equal, masks, masks_of(1, disturb=True)))
+    assert all(map(torch.equal, masks[6:], masks_of(1, start=2)))
+    assert len({tuple(mask.tolist()) for mask in masks + masks_of(2)}) == 2 * len(masks)
+
+
+# --- sums
+
+
+def test_means_are_weighted_by_images_and_correct_is_a_share(trainer: Engine) -> None:
+    history = attach_rows(trainer, [outcome(5)] * 2)
+    run(trainer, 2)
+    for epoch, row in enumerate(history.rows):
+        values = [parts(3 * epoch + index + 1) for index in range(3)]
+        for column, name in (("loss", "loss"), ("ce", "ce"), ("kd", "kd")):
+            expected = np.average([value[name] for value in values], weights=SIZES)
+            assert row[column] == pytest.approx(expected, rel=1e-12)
+        assert row["accuracy_train"] == pytest.approx(sum(value["correct"] for value in values) / sum(SIZES))
+
+
+def test_sums_stay_exact_over_many_small_terms() -> None:
+    sums = handlers.EpochSums(CPU)
+    for _ in range(20_000):
+        sums.add({"loss": torch.tensor(0.1), "correct": torch.tensor(1)}, num_images=3)
+    assert sums.means()["loss"] == pytest.approx(float(torch.tensor(0.1)), rel=1e-11)
+    assert sums.means()["correct"] == pytest.approx(1 / 3, rel=1e-15)
+
+
+def test_sums_keep_no_graph_and_no_mean_of_the_images() -> None:
+    sums = handlers.EpochSums(CPU)
+    sums.add({"loss": torch.tensor(2.0)}, num_images=4)
+    assert not sums.sums["loss"].requires_grad
+    assert sums.means() == {"loss": 2.0}
+
+
+def test_open_sums_go_on_from_a_file(tmp_path: Path) -> None:
+    whole, first, second = (handlers.EpochSums(CPU) for _ in range(3))
+    terms = [({"loss": torch.tensor(0.1 * index), "correct": torch.tensor(index)}, index + 1) for index in range(6)]
+    for index, (term, num_images) in enumerate(terms):
+        whole.add(term, num_images=num_images)
+        (first if index < 3 else second).add(term, num_images=num_images)
+        if index == 2:
+            checkpoints.write(tmp_path / "last.pt", {"sums": first.state_dict()})
+            second.load_state_dict(checkpoints.read(tmp_path / "last.pt")["sums"])
+    assert second.means() == whole.means()
+    assert first.means() != whole.means()
+
+
+def test_a_new_epoch_starts_with_empty_sums() -> None:
+    sums = handlers.EpochSums(CPU)
+    sums.add({"loss": torch.tensor(5.0)}, num_images=1)
+    sums.reset()
+    sums.add({"loss": torch.tensor(1.0)}, num_images=2)
+    assert sums.means() == {"loss": 1.0}
+
+
+# --- NaN guard
+
+
+def guarded(trainer: Engine, *, advice: str = "lr=0.1") -> list[int]:
+    """The epochs in which something after the guard acted."""
+    acted: list[int] = []
+    sums = handlers.attach_epoch_sums(trainer, device=CPU)
+    handlers.attach_nan_guard(trainer, sums, advice=advice)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: acted.append(engine.state.epoch))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: sums.reset())
+    return acted
+
+
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("broken", "length", "told"),
+    [
+        (1, 200, "epoch 1, iteration 50"),
+        (50, 200, "epoch 1, iteration 50"),
+        (51, 200, "epoch 1, iteration 100"),
+        (5, 7, "epoch 1, iteration 7"),
+        (10, 7, "epoch 2, iteration 14"),
+        (120, 60, "epoch 2, iteration 120"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run_before_anything_acts_on_it(
+    value: float, broken: int, length: int, told: str
+) -> None:
+    trainer = loss_of({broken: value})
+    acted = guarded(trainer, advice="lr=0.1, alpha=0.9, T=4")
+    with pytest.raises(RunFailed) as caught:
+        run(trainer, 3, (2,) * length)
+    assert str(caught.value) == (
+        f"the loss is not a finite number any more ({told}, lr=0.1, alpha=0.9, T=4): "
+        "try a lower --lr, or --grad_clip=1; checkpoints of earlier epochs are kept"
+    )
+    assert trainer.state.iteration < broken + handlers.GUARD_EVERY
+    assert acted == list(range(1, (broken - 1) // length + 1))
+
+
+def test_a_later_good_loss_does_not_hide_a_bad_one() -> None:
+    trainer = loss_of({2: math.inf, 3: -math.inf})
+    guarded(trainer)
+    with pytest.raises(RunFailed):
+        run(trainer, 1, (1,) * 10)
+
+
+def test_a_finite_loss_however_large_goes_on() -> None:
+    trainer = loss_of({2: 1e38, 3: -1e38})
+    acted = guarded(trainer)
+    run(trainer, 2, (4,) * 60)
+    assert acted == [1, 2]
+
+
+def test_files_of_earlier_epochs_stay_when_the_guard_stops_a_run(tmp_path: Path) -> None:
+    trainer = loss_of({5: NAN})
+    validated: list[int] = []
+    sums = handlers.attach_epoch_sums(trainer, device=CPU)
+    handlers.attach_nan_guard(trainer, sums, advice="lr=0.1")
+
+    def validate() -> Outcome:
+        validated.append(trainer.state.epoch)
+        return outcome(5)
+
+    handlers.attach_validation(trainer, validate=validate)
+    handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+    handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "sums": sums})
+    with pytest.raises(RunFailed):
+        run(trainer, 3)
+    assert validated == [1]
+    assert checkpoints.read(tmp_path / "best.pt")["epoch"] == 1
+    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 3
+
+
+# --- validation and history
+
+
+def test_a_validation_gives_counts_and_recall(trainer: Engine) -> None:
+    handlers.attach_validation(trainer, validate=lambda: outcome(7))
+    found = run(trainer, 1).metrics
+    assert (found["accuracy_val"], found["correct_val"], found["images_val"], found["loss_val"]) == (0.7, 7, 10, 0.5)
+    assert found["recall_val"].tolist() == [0.7, 0.0]
+
+
+def test_a_validation_of_a_dead_model_has_no_accuracy(trainer: Engine) -> None:
+    handlers.attach_validation(trainer, validate=lambda: outcome(10, finite=False))
+    found = run(trainer, 1).metrics
+    assert math.isnan(found["accuracy_val"])
+    assert found["correct_val"] == 0
+
+
+def test_each_epoch_is_validated_once_also_the_last_one(trainer: Engine) -> None:
+    seen: list[int] = []
+
+    def validate() -> Outcome:
+        seen.append(trainer.state.epoch)
+        return outcome(5)
+
+    handlers.attach_validation(trainer, validate=validate)
+    run(trainer, 3)
+    assert seen == [1, 2, 3]
+
+
+def test_a_row_holds_the_numbers_of_its_own_epoch(trainer: Engine) -> None:
+    history = attach_rows(trainer, [outcome(2), outcome(8)])
+    run(trainer, 2)
+    first, second = history.rows
+    names = [*handlers.COLUMNS, "recall/cat", "recall/dog"]
+    assert list(first) == list(second) == names
+    assert [row["epoch"] for row in history.rows] == [1, 2]
+    assert [row["accuracy_val"] for row in history.rows] == [0.2, 0.8]
+    assert [row["recall/cat"] for row in history.rows] == [0.2, 0.8]
+    assert [row["lr"] for row in history.rows] == [0.5**2, 0.5**5]  # of the last step of the epoch
+    assert [row["accuracy_teacher"] for row in history.rows] == [0.75, 0.75]
+
+
+def test_a_run_without_a_teacher_has_neither_kd_nor_its_accuracy() -> None:
+    trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
+    history = attach_rows(trainer, [outcome(5)], accuracy_teacher=None)
+    run(trainer, 1)
+    assert history.rows[0]["kd"] is None
+    assert history.rows[0]["accuracy_teacher"] is None
+
+
+@pytest.mark.parametrize(("num_classes", "shown"), [(20, 20), (21, 0)])
+def test_recall_has_a_column_for_each_of_few_classes_only(trainer: Engine, num_classes: int, shown: int) -> None:
+    classes = tuple(f"c{index}" for index in range(num_classes))
+    history = attach_rows(trainer, [outcome(5, num_classes=num_classes)], classes=classes)
+    run(trainer, 1)
+    assert sum(name.startswith("recall/") for name in history.rows[0]) == shown
+
+
+def test_the_clock_measures_the_steps_of_one_epoch_without_its_validation() -> None:
+    def slow_step(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        time.sleep(0.01)
+        return step(engine, batch)
+
+    trainer = silent(slow_step)
+    sums, clock = handlers.attach_epoch_sums(trainer, device=CPU), handlers.attach_clock(trainer)
+
+    def validate() -> Outcome:
+        time.sleep(0.5)
+        return outcome(5)
+
+    handlers.attach_validation(trainer, validate=validate)
+    history = handlers.attach_history(
+        trainer, sums, clock, lr_at=lambda at: 0.1, classes=("cat", "dog"), accuracy_teacher=None
+    )
+    run(trainer, 2)
+    for row in history.rows:
+        assert 0.03 <= row["seconds"] < 0.5
+        assert row["images_per_s"] == pytest.approx(sum(SIZES) / row["seconds"], rel=0.05)
+
+
+def test_a_history_goes_on_from_a_file_and_shares_nothing_with_it(trainer: Engine, tmp_path: Path) -> None:
+    history = attach_rows(trainer, [outcome(2), outcome(8, finite=False)])
+    run(trainer, 2)
+    checkpoints.write(tmp_path / "last.pt", {"history": history.state_dict()})
+    again = handlers.History()
+    again.load_state_dict(checkpoints.read(tmp_path / "last.pt")["history"])
+    assert repr(again.rows) == repr(history.rows)  # NaN is in it, which equals nothing
+    taken = history.state_dict()
+    taken["rows"][0]["loss"] = -1.0
+    assert history.rows[0]["loss"] != -1.0
+
+
+# --- metrics.csv and TensorBoard
+
+
+def test_the_csv_file_holds_the_rows(trainer: Engine, tmp_path: Path) -> None:
+    history = attach_rows(trainer, [outcome(3), outcome(4, finite=False), outcome(9)], accuracy_teacher=None)
+    handlers.attach_metrics_csv(trainer, history, path=tmp_path / "metrics.csv")
+    lengths: list[int] = []
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: lengths.append(len((tmp_path / "metrics.csv").read_text().splitlines()))
+    )
+    run(trainer, 3)
+    assert lengths == [2, 3, 4]
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == list(handlers.COLUMNS)
+    for row, texts in zip(history.rows, read, strict=True):
+        for name, text in texts.items():
+            value = row[name]
+            assert text == "" if value is None else repr(float(text)) == repr(float(value))
+    assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
+
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def curves_in(folder: Path) -> Curves:
+    """What TensorBoard shows: tag -> (step, value) in the order of the file."""
+    files = list(folder.glob("events.out.tfevents.*"))
+    assert len(files) == 1
+    events = EventAccumulator(str(files[0]), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def plotted(folder: Path, trainer: Engine, epochs: int, outcomes: list[Outcome], **options: Any) -> Curves:
+    history = attach_rows(trainer, outcomes, **options)
+    with SummaryWriter(str(folder)) as writer:
+        handlers.attach_tensorboard(trainer, history, writer)
+        run(trainer, epochs)
+    curves = curves_in(folder)
+    for tag, curve in curves.items():
+        name = next((name for name, its in handlers.COLUMNS.items() if its == tag), tag)
+        assert curve == [
+            (row["epoch"], pytest.approx(row[name], rel=1e-6))
+            for row in history.rows
+            if row[name] is not None and math.isfinite(row[name])
+        ]
+    return curves
+
+
+SHARED = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val", "lr", "images_per_s"}
+
+
+def test_the_tags_are_those_of_every_run_and_the_steps_are_epochs(trainer: Engine, tmp_path: Path) -> None:
+    curves = plotted(tmp_path, trainer, 3, [outcome(correct) for correct in (3, 5, 4)])
+    assert set(curves) == SHARED | {"loss/kd", "accuracy/teacher", "recall/cat", "recall/dog"}
+    assert all([at for at, _ in curve] == [1, 2, 3] for curve in curves.values())
+
+
+def test_a_run_without_a_teacher_has_no_curves_of_one(tmp_path: Path) -> None:
+    trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
+    curves = plotted(tmp_path, trainer, 1, [outcome(3)], accuracy_teacher=None)
+    assert set(curves) == SHARED | {"recall/cat", "recall/dog"}
+
+
+def test_what_is_no_number_leaves_a_gap(trainer: Engine, tmp_path: Path) -> None:
+    curves = plotted(tmp_path, trainer, 3, [outcome(3), outcome(3, finite=False), outcome(4)])
+    assert [at for at, _ in curves["accuracy/val"]] == [1, 3]
+    assert [at for at, _ in curves["loss/val"]] == [1, 3]
+    assert [at for at, _ in curves["loss/train"]] == [1, 2, 3]
+
+
+def test_rows_of_a_run_that_goes_on_are_plotted_again(trainer: Engine, tmp_path: Path) -> None:
+    history = attach_rows(resumed(trainer, epochs=2), [outcome(6)])
+    history.load_state_dict({"rows": [{"epoch": 1, "loss": 9.0}, {"epoch": 2, "loss": 8.0}]})
+    with SummaryWriter(str(tmp_path)) as writer:
+        handlers.attach_tensorboard(trainer, history, writer)
+        run(trainer, 3, done=2)
+    assert [at for at, _ in curves_in(tmp_path)["loss/train"]] == [1, 2, 3]
+
+
+def test_a_curve_is_on_the_disk_after_its_epoch(trainer: Engine, tmp_path: Path) -> None:
+    history = attach_rows(trainer, [outcome(6)])
+    with SummaryWriter(str(tmp_path)) as writer:
+        handlers.attach_tensorboard(trainer, history, writer)
+        run(trainer, 1)
+        assert curves_in(tmp_path)["accuracy/val"] == [(1, pytest.approx(0.6))]  # before the writer is closed
+
+
+def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Path) -> None:
+    trainer = loss_of({5: NAN})
+    sums = handlers.attach_epoch_sums(trainer, device=CPU)
+    handlers.attach_nan_guard(trainer, sums, advice="lr=1")
+    opened: list[SummaryWriter] = []
+
+    def execute() -> None:
+        with training._writer(tmp_path) as writer:
+            opened.append(writer)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: writer.add_scalar("x", trainer.state.epoch, 1))
+            run(trainer, 3)
+
+    with pytest.raises(RunFailed):
+        execute()
+    assert opened[0].all_writers is None  # what torch's writer sets when it is closed
+    assert curves_in(tmp_path) == {"x": [(1, 1.0)]}
+
+
+# --- best.pt and last.pt
+
+
+def best_of(folder: Path, accuracies: list[float]) -> int | None:
+    """The epoch whose weights are in ``best.pt``."""
+    trainer = silent(step)
+    attach_scores(trainer, accuracies)
+    handlers.attach_best_checkpoint(trainer, folder, payload=lambda: {"epoch": trainer.state.epoch})
+    run(trainer, len(accuracies))
+    path = folder / "best.pt"
+    return checkpoints.read(path)["epoch"] if path.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ([0.5, 0.9, 0.8], 2),
+        ([0.5], 1),
+        ([0.0, 0.0], 1),
+        ([0.5, 0.9, 0.9, 0.9], 2),  # of equals the first
+        ([0.50001, 0.50002, 0.50003], 3),  # equal at four digits
+        ([NAN, 0.5, 0.9], 3),
+        ([NAN, 0.0], 2),
+        ([0.5, NAN, 0.4], 1),
+        ([0.5, NAN, 0.6], 3),
+        ([NAN, math.inf, 0.1], 3),
+        ([NAN, NAN], None),
+    ],
+)
+def test_the_first_best_epoch_with_a_finite_accuracy_is_kept(
+    tmp_path: Path, accuracies: list[float], best: int | None
+) -> None:
+    assert best_of(tmp_path, accuracies) == best
+    assert [file.name for file in tmp_path.iterdir()] == (["best.pt"] if best else [])
+
+
+def test_a_run_that_goes_on_remembers_its_best_score(tmp_path: Path) -> None:
+    first, second = silent(step), resumed(silent(step), epochs=2)
+    attach_scores(first, [0.4, 0.8])
+    before = handlers.attach_best_checkpoint(first, tmp_path, payload=lambda: {"by": "first"})
+    handlers.attach_last_checkpoint(first, tmp_path, state={"best": before, "trainer": first})
+    run(first, 2)
+    attach_scores(second, [0.0, 0.0, 0.7])
+    after = handlers.attach_best_checkpoint(second, tmp_path, payload=lambda: {"by": "second"})
+    after.load_state_dict(checkpoints.read(tmp_path / "last.pt")["best"])
+    run(second, 3, done=2)
+    assert checkpoints.read(tmp_path / "best.pt") == {"by": "first"}
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+def test_the_old_file_is_there_until_the_new_one_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trainer, seen = silent(step), []
+    attach_scores(trainer, [0.1, 0.2, 0.3])
+    if name == "best.pt":
+        handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+    else:
+        handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "history": handlers.History()})
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        seen.append((tmp_path / name).exists())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    run(trainer, 3)
+    assert seen == [False, True, True, True, True, True]  # file and folder, three times
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError])
+def test_a_save_that_fails_is_tried_once_and_its_error_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    trainer = silent(step)
+    attach_scores(trainer, [0.1, 0.2])
+    handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+    run(trainer, 1)
+    calls: list[Path] = []
+
+    def fail(path: Path, payload: Mapping[str, Any]) -> None:
+        calls.append(path)
+        raise error("no room")
+
+    monkeypatch.setattr(checkpoints, "write", fail)
+    with pytest.raises(error, match="no room"):
+        run(trainer, 2, done=1)
+    assert calls == [tmp_path / "best.pt"]
+    assert checkpoints.read(tmp_path / "best.pt") == {"epoch": 1}
+
+
+def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> None:
+    trainer = silent(step)
+    history = attach_rows(trainer, [outcome(3), outcome(8), outcome(8)])
+    best = handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+    stopping = handlers.attach_early_stopping(trainer, patience=5)
+    state = {
+        "model": torch.nn.Linear(1, 1),
+        "trainer": trainer,
+        "history": history,
+        "best": best,
+        "early_stopping": stopping,
+        "about": handlers.Snapshot(lambda: {"epoch": trainer.state.epoch}),
+    }
+    handlers.attach_last_checkpoint(trainer, tmp_path, state=state)
+    run(trainer, 3)
+    found = checkpoints.read(tmp_path / "last.pt")
+    assert set(found) == set(state)
+    assert torch.equal(found["model"]["weight"], state["model"].weight)
+    assert found["trainer"]["iteration"] == 9
+    assert [row["epoch"] for row in found["history"]["rows"]] == [1, 2, 3]
+    assert found["about"] == {"epoch": 3}
+    assert found["best"] == {"_saved": [(0.8, "best.pt")]}
+    assert (found["early_stopping"]["counter"], found["early_stopping"]["best_score"]) == (1, 0.8)
+
+
+# --- early stopping
+
+
+def epochs_of(accuracies: list[float], *, patience: int) -> int:
+    """Epochs until the run stops."""
+    trainer = silent(step)
+    attach_scores(trainer, accuracies)
+    handlers.attach_early_stopping(trainer, patience=patience)
+    return int(run(trainer, len(accuracies)).epoch)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "patience", "epochs"),
+    [
+        ([0.5] * 10, 2, 3),
+        ([0.9, 0.8, 0.7, 0.6], 2, 3),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 1, 5),
+        ([0.5, 0.4, 0.6, 0.5, 0.5, 0.7], 2, 5),  # a better one starts the count anew
+        ([0.5, 0.50000001, 0.50000002], 1, 3),
+        ([NAN] * 6, 2, 3),
+        ([NAN, 0.5, NAN, NAN, 0.9], 2, 4),
+        ([0.5, NAN, 0.4, 0.9], 2, 3),  # 0.4 is no improvement, although it beats NaN
+        ([0.5, 0.4, NAN, 0.9], 2, 3),
+        ([0.5, math.inf, 0.4], 2, 3),
+    ],
+)
+def test_a_run_stops_after_patience_epochs_without_a_better_one(
+    accuracies: list[float], patience: int, epochs: int
+) -> None:
+    assert epochs_of(accuracies, patience=patience) == epochs
+
+
+def test_the_count_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
+    first, second = silent(step), resumed(silent(step), epochs=3)
+    attach_scores(first, [0.9, 0.8, 0.8])
+    stopping = handlers.attach_early_stopping(first, patience=4)
+    handlers.attach_last_checkpoint(first, tmp_path, state={"early_stopping": stopping, "trainer": first})
+    run(first, 3)
+    attach_scores(second, [0.0] * 3 + [0.85] * 7)
+    again = handlers.attach_early_stopping(second, patience=4)
+    again.load_state_dict(checkpoints.read(tmp_path / "last.pt")["early_stopping"])
+    assert again.counter == 2
+    assert run(second, 10, done=3).epoch == 5
+
+
+def test_what_is_attached_later_still_sees_the_epoch_in_which_a_run_stops(tmp_path: Path) -> None:
+    trainer = silent(step)
+    attach_scores(trainer, [0.5] * 9)
+    handlers.attach_early_stopping(trainer, patience=1)
+    handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "history": handlers.History()})
+    run(trainer, 9)
+    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 6
+
+
+# --- what is shown
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_there_is_no_bar(trainer: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    handlers.attach_progress_bar(trainer)
+    run(trainer, 2, (4,) * 30)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_can_be_printed_without_a_terminal(trainer: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = handlers.attach_progress_bar(trainer)
+    bar.log_message("a line")
+    assert capsys.readouterr() == ("a line\n", "")
+
+
+def test_a_terminal_shows_loss_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_step(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        time.sleep(0.012)  # a bar is drawn every tenth of a second at most
+        return step(engine, batch)
+
+    trainer, screen = silent(slow_step), Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    handlers.attach_progress_bar(trainer)
+    run(trainer, 2, (4,) * 20)
+    shown = screen.getvalue().split("\r")
+    assert any(re.match(r"Epoch \[1/2\]: +50%\|.*loss=5\.000, run_left=0:00", line) for line in shown)
+    assert any(re.match(r"Epoch \[2/2\]: +50%\|.*loss=10\.000, run_left=0:00", line) for line in shown)
+    assert max(map(len, shown)) <= 80
+
+
+def test_the_time_left_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+
+    def timed(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        now[0] += 3.0
+        return step(engine, batch)
+
+    trainer = resumed(silent(timed), epochs=1, epoch_length=10)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(handlers, "time", type("Clock", (), {"perf_counter": lambda: now[0]}))
+    handlers.attach_progress_bar(trainer)
+    seen: list[str] = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(engine.state.run_left))
+    run(trainer, 4, (1,) * 10, done=1)
+    assert seen == ["1:00", "0:30", "0:00"]  # 3 s a step, 10 steps an epoch
+
+
+def test_the_table_has_a_header_and_a_line_for_each_epoch(trainer: Engine) -> None:
+    lines: list[str] = []
+    history = attach_rows(trainer, [outcome(5), outcome(10, finite=False)])
+    handlers.attach_epoch_table(trainer, history, say=lines.append)
+    run(trainer, 2)
+    assert lines[0].split() == ["epoch", "loss", "ce", "kd", "train", "val", "lr", "s", "images/s"]
+    first, row = lines[1].split(), history.rows[0]
+    assert first[0] == "1/2"
+    assert [float(word) for word in first[1:4]] == [pytest.approx(row[key], abs=5e-5) for key in ("loss", "ce", "kd")]
+    assert first[4:7] == ["30.00%", "50.00%", "0.25"]
+    assert lines[2].split()[5] == "nan%"
+    assert len(lines) == 3
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_the_table_of_a_run_without_a_teacher_has_no_kd() -> None:
+    lines: list[str] = []
+    trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
+    history = attach_rows(trainer, [outcome(5)], accuracy_teacher=None)
+    handlers.attach_epoch_table(trainer, history, say=lines.append)
+    run(trainer, 1)
+    assert lines[1].split()[3] == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (0.99, "0:00"), (61, "1:01"), (3599.9, "59:59"), (3600, "1:00:00"), (90_061, "25:01:01")],
+)
+def test_times_read_well(seconds: float, text: str) -> None:
+    assert handlers.duration(seconds) == text
+
+
+# --- together
+
+
+class Wired(NamedTuple):
+    """An engine with every handler of a run, in the order of the pipeline."""
+
+    trainer: Engine
+    log: list[str]
+
+
+def wired(folder: Path, writer: SummaryWriter, process: Callable[[Engine, Any], Any]) -> Wired:
+    log: list[str] = []
+
+    def noted(engine: Engine, batch: FakeBatch) -> Any:
+        log.append(f"step at lr {optimizer.param_groups[0]['lr']}")
+        return process(engine, batch)
+
+    def validate() -> Outcome:
+        log.append("validation")
+        return outcome(engine.state.epoch)
+
+    def take(name: str) -> Callable[[], dict[str, Any]]:
+        def state() -> dict[str, Any]:
+            log.append(name)
+            return {"epoch": engine.state.epoch}
+
+        return state
+
+    engine = silent(noted)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=9.0)
+    handlers.attach_learning_rate(engine, optimizer, lr_at=lambda at: at + 1.0)
+    handlers.attach_step_seed(engine, seed=0, device=CPU)
+    sums = handlers.attach_epoch_sums(engine, device=CPU)
+    handlers.attach_nan_guard(engine, sums, advice="lr=1")
+    clock = handlers.attach_clock(engine)
+    handlers.attach_validation(engine, validate=validate)
+    history = handlers.attach_history(
+        engine, sums, clock, lr_at=lambda at: at + 1.0, classes=("cat", "dog"), accuracy_teacher=None
+    )
+    handlers.attach_metrics_csv(engine, history, path=folder / "metrics.csv")
+    handlers.attach_tensorboard(engine, history, writer)
+    handlers.attach_progress_bar(engine)
+    handlers.attach_epoch_table(engine, history, say=lambda line: log.append(f"table {line.split()[0]}"))
+    handlers.attach_best_checkpoint(engine, folder, payload=take("best"))
+    state = {"trainer": engine, "history": history, "about": handlers.Snapshot(take("last"))}
+    handlers.attach_early_stopping(engine, patience=1)
+    handlers.attach_last_checkpoint(engine, folder, state=state)
+    return Wired(engine, log)
+
+
+def test_everything_acts_in_the_order_in_which_it_was_attached(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        trainer, log = wired(tmp_path, writer, step)
+        run(trainer, 2)
+    epoch = ["validation", "table {}/2", "best", "last"]
+    assert log == [
+        "table epoch",
+        *(f"step at lr {at}.0" for at in (1, 2, 3)),
+        *(word.format(1) for word in epoch),
+        *(f"step at lr {at}.0" for at in (4, 5, 6)),
+        *(word.format(2) for word in epoch),
+    ]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_error_in_a_step_comes_out_and_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], terminal: bool
+) -> None:
+    if terminal:
+        monkeypatch.setattr(sys, "stderr", Terminal())
+
+    def broken(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        if engine.state.iteration == 5:
+            raise error
+        return step(engine, batch)
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        trainer, log = wired(tmp_path, writer, broken)
+        with pytest.raises(error):
+            run(trainer, 4)
+    assert log[-1] == "step at lr 5.0"
+    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 3
+
+
+def test_an_error_in_the_validation_comes_out_and_nothing_is_saved(trainer: Engine, tmp_path: Path) -> None:
+    def broken() -> Outcome:
+        raise ZeroDivisionError
+
+    handlers.attach_validation(trainer, validate=broken)
+    handlers.attach_best_checkpoint(trainer, tmp_path, payload=dict)
+    with pytest.raises(ZeroDivisionError):
+        run(trainer, 2)
+    assert trainer.state.epoch == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,189 @@
+"""What a run leaves behind at its end."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from kdignite.config import BaselineConfig, DistillConfig, TrainConfig, to_json
+from kdignite.evaluation import Outcome
+from kdignite.pipelines import results
+
+
+def outcome(num_images: int, num_classes: int, *, seed: int) -> Outcome:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_images) % num_classes
+    logits = torch.randn(num_images, num_classes, generator=generator) + 2 * torch.eye(num_classes)[labels]
+    confusion = torch.from_numpy(confusion_matrix(labels, logits.argmax(1), labels=range(num_classes)))
+    return Outcome(logits, labels, torch.arange(num_images) + 100 * seed, confusion, 0.0)
+
+
+def named(num_classes: int) -> tuple[str, ...]:
+    return tuple(f"c{index}" for index in range(num_classes))
+
+
+def outcomes(num_classes: int) -> dict[str, Outcome]:
+    return {"val": outcome(30, num_classes, seed=1), "test": outcome(50, num_classes, seed=2)}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Any]:
+    """The result of a run with three classes, whose files are in ``tmp_path``."""
+    summaries = results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="baseline")
+    about = {"name": "baseline", "best_epoch": 4, "epochs": 9, "train_seconds": 12.4, "teacher": None, "partial": False}
+    return {**about, **summaries}
+
+
+def test_predictions_are_what_the_model_answered(tmp_path: Path) -> None:
+    answers = outcomes(3)
+    results.write_evaluation(tmp_path, answers, classes=named(3), title="x")
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as stored:
+        assert len(stored.files) == 6
+        for split, its in answers.items():
+            for name in ("logits", "labels", "indices"):
+                np.testing.assert_array_equal(stored[f"{split}_{name}"], getattr(its, name).numpy())
+        assert stored["test_logits"].dtype == np.float32
+
+
+def test_the_summary_of_each_split_agrees_with_scikit_learn(tmp_path: Path) -> None:
+    answers = outcomes(3)
+    summaries = results.write_evaluation(tmp_path, answers, classes=named(3), title="x")
+    assert list(summaries) == ["val", "test"]
+    for split, its in answers.items():
+        probabilities = torch.softmax(its.logits.double(), 1).numpy()
+        assert summaries[split]["accuracy"] == pytest.approx(accuracy_score(its.labels, its.logits.argmax(1)))
+        assert summaries[split]["loss"] == pytest.approx(log_loss(its.labels, probabilities), rel=1e-9)
+        assert summaries[split]["confusion"] == its.confusion.tolist()
+    json.dumps(summaries, allow_nan=False)
+
+
+def test_few_classes_leave_figures_and_many_tables_too(tmp_path: Path) -> None:
+    figures = {"predictions.npz", "confusion_matrix.png", "classification_report.png"}
+    for num_classes, tables in ((20, set()), (21, {"classes.csv", "confusion_matrix.csv"})):
+        folder = tmp_path / str(num_classes)
+        folder.mkdir()
+        results.write_evaluation(folder, outcomes(num_classes), classes=named(num_classes), title="x")
+        assert {file.name for file in folder.iterdir()} == figures | tables
+        for name in figures - {"predictions.npz"}:
+            with Image.open(folder / name) as image:
+                image.verify()
+    with (folder / "classes.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list(named(21))
+
+
+def test_the_figures_show_the_last_split_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        results, "confusion_figure", lambda summary, *, title: (titles.append(title), shown.append(summary))
+    )
+    monkeypatch.setattr(results, "classification_figure", lambda summary, *, title: titles.append(title))
+    monkeypatch.setattr(results, "save_figure", lambda figure, path: None)
+    summaries = results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="mine")
+    results.write_evaluation(tmp_path, {"val": outcomes(3)["val"]}, classes=named(3), title="mine")
+    assert titles == ["mine, test images"] * 2 + ["mine, validation images"] * 2
+    assert shown == [summaries["test"], summaries["val"]]
+
+
+# --- TensorBoard
+
+
+def plotted(folder: Path, made: dict[str, Any], config: TrainConfig) -> EventAccumulator:
+    logs = folder / "logs"
+    with SummaryWriter(str(logs)) as writer:
+        results.plot(writer, folder, made, config=config, epoch=9)
+    assert len(list(logs.rglob("*"))) == 1  # one file and no folder of another run
+    return EventAccumulator(str(next(logs.iterdir()))).Reload()
+
+
+def settings_in(events: EventAccumulator) -> dict[str, str]:
+    """The cells of the table of settings, as Markdown shows them."""
+    (event,) = events.Tensors("config/text_summary")
+    lines = event.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[:2] == ["| setting | value |", "| --- | --- |"]
+    marked = (line.replace("\\|", "\0").split("|") for line in lines[2:])
+    rows = [[cell.strip().replace("\0", "|") for cell in cells] for cells in marked]
+    assert all(len(cells) == 4 and cells[0] == cells[3] == "" for cells in rows)
+    return {cells[1]: cells[2] for cells in rows}
+
+
+def test_test_scores_and_figures_are_plotted_at_the_last_epoch(tmp_path: Path, made: dict[str, Any]) -> None:
+    events = plotted(tmp_path, made, BaselineConfig())
+    assert set(events.Tags()["scalars"]) == {"test/accuracy", "test/loss", "test/ece"}
+    for name in ("accuracy", "loss", "ece"):
+        (event,) = events.Scalars(f"test/{name}")
+        assert (event.step, event.value) == (9, pytest.approx(made["test"][name], rel=1e-6))
+    assert set(events.Tags()["images"]) == {"confusion_matrix", "classification_report"}
+    for name in ("confusion_matrix", "classification_report"):
+        (shown,) = events.Images(name)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert (shown.step, shown.width, shown.height) == (9, *image.size)
+
+
+def test_every_setting_is_in_the_text(tmp_path: Path, made: dict[str, Any]) -> None:
+    config = DistillConfig(alpha=0.3, T=2.0, widths=(1, 2, 3, 4, 5), dataset="digits")
+    cells = settings_in(plotted(tmp_path, made, config))
+    assert {key: json.loads(text) for key, text in cells.items()} == {"command": "distill", **to_json(config)}
+
+
+def test_a_line_in_a_setting_does_not_break_the_table(tmp_path: Path, made: dict[str, Any]) -> None:
+    config = BaselineConfig(dataset="folder:a|b\nc", data_root="|")
+    cells = settings_in(plotted(tmp_path, made, config))
+    assert json.loads(cells["dataset"]) == "folder:a|b\nc"
+    assert json.loads(cells["data_root"]) == "|"
+
+
+@pytest.mark.parametrize("config", [BaselineConfig(), DistillConfig(alpha=0.3, T=2.0)])
+def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, Any], config: TrainConfig) -> None:
+    events = plotted(tmp_path, made, config)
+    found = events.summary_metadata
+    assert {tag for tag in found if "hparams" in tag} == {
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    start = HParamsPluginData.FromString(found["_hparams_/session_start_info"].plugin_data.content)
+    shown = start.session_start_info.hparams
+    assert set(shown) == set(results.HPARAMS)
+    assert shown["command"].string_value == config.command
+    assert shown["lr"].number_value == config.lr
+    if isinstance(config, DistillConfig):
+        assert (shown["alpha"].number_value, shown["T"].number_value) == (0.3, 2.0)
+    about = HParamsPluginData.FromString(found["_hparams_/experiment"].plugin_data.content)
+    assert {info.name.tag for info in about.experiment.metric_infos} == set(results.HPARAM_METRICS)
+
+
+# --- the last words
+
+
+def test_the_last_words_of_a_run(made: dict[str, Any]) -> None:
+    text = results.closing_lines(Path("runs/baseline"), made)
+    correct = made["test"]["num_correct"]
+    assert "Test images, baseline" in text
+    assert f"({correct} of 50 images)" in text
+    assert f"validation  accuracy {100 * made['val']['accuracy']:.1f} %" in text
+    assert "best epoch  4 of 9, chosen on validation; training took 12 s" in text
+    assert "files       runs/baseline/ (best.pt, result.json, figures)" in text
+    assert "teacher" not in text
+    assert "partial" not in text
+
+
+def test_the_last_words_name_the_teacher_and_its_lead_in_points(made: dict[str, Any]) -> None:
+    made["teacher"] = {"name": "big", "sha256": "0", "accuracy": made["val"]["accuracy"] + 0.0321}
+    text = results.closing_lines(Path("runs/distill"), made)
+    assert "teacher     big, 3.21 points ahead on validation" in text
+
+
+def test_the_last_words_of_a_partial_run_say_that_it_proves_nothing(made: dict[str, Any]) -> None:
+    text = results.closing_lines(Path("runs/x"), {**made, "partial": True})
+    assert "partial     this run saw only part of its images: no result to quote" in text
