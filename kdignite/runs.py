@@ -99,7 +99,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "system": platform.system(),
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -152,7 +152,10 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
 
 def _finished(root: Path) -> Iterator[Finished]:
     for path in sorted([*root.glob("*/result.json"), *root.glob("*/*/result.json")]):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): mend or remove it") from error
         if isinstance(result, Mapping) and {"command", "partial", "finished_at"} <= set(result):
             yield Finished(path.parent, dict(result))
 
@@ -179,9 +182,11 @@ def _make_if_free(folder: Path) -> Path | None:
 
 def _commit() -> str | None:
     """The commit of the code that runs, where it runs from a git checkout."""
-    folder = Path(kdignite.__file__).parent
+    checkout = Path(kdignite.__file__).parents[1]
+    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's checkout
+        return None
     try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -162,7 +162,7 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
     loader = DataLoader(
         store,
         batch_sampler=[indices.tolist() for indices in wanted],
-        num_workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(wanted)),
+        num_workers=min(os.cpu_count() or 1, MAX_WORKERS, len(wanted)),
         pin_memory=images.labels.is_cuda,
         generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
     )

@@ -13,7 +13,8 @@ from kdignite.data.specs import Preprocessing
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import check_model
 from kdignite.pipelines import results
-from kdignite.pipelines.setup import Data, architecture_of, choose_device, open_data, revive, say
+from kdignite.pipelines.building import architecture_of, revive
+from kdignite.pipelines.setup import Data, choose_device, open_data, say
 from kdignite.teachers import check_accuracy
 
 
@@ -86,7 +87,9 @@ def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: st
     classes = data.source.classes
     logits_of = revive(adopted, classes=classes, device=device, arch=arch, again="--arch=")
     return {
-        split: evaluate(logits_of, evaluation_batches(part), num_classes=len(classes))
+        split: results.checked(
+            evaluate(logits_of, evaluation_batches(part), num_classes=len(classes)), who=str(adopted.path)
+        )
         for split, part in (("val", data.splits.val), ("test", data.splits.test))
     }
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import BaselineConfig
-from kdignite.pipelines.setup import check_architecture, choose_device, open_training_data, settle
+from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.preparing import prepare_run
+from kdignite.pipelines.setup import choose_device, open_training_data, settle
 from kdignite.pipelines.teaching import as_taught
-from kdignite.pipelines.training import execute, prepare_run
+from kdignite.pipelines.training import execute
 from kdignite.steps import supervised_step
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import DistillConfig
-from kdignite.pipelines.setup import check_architecture, choose_device, open_training_data, say, settle
+from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.preparing import prepare_run
+from kdignite.pipelines.setup import choose_device, open_training_data, say, settle
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
-from kdignite.pipelines.training import execute, prepare_run
+from kdignite.pipelines.training import execute
 from kdignite.steps import distill_step
 from kdignite.teachers import live_teacher
 

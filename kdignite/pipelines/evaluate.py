@@ -8,7 +8,8 @@ from kdignite.config import EvaluateConfig
 from kdignite.data.batches import evaluation_batches
 from kdignite.evaluation import evaluate as answers
 from kdignite.pipelines import results
-from kdignite.pipelines.setup import choose_device, open_data, revive, say
+from kdignite.pipelines.building import revive
+from kdignite.pipelines.setup import choose_device, open_data, say
 from kdignite.reports.tables import evaluation_table
 
 
@@ -42,6 +43,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
         say("note      other data or another split than the model was trained on: it may have seen these images")
     part = getattr(data.splits, config.split)
     outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
+    results.checked(outcome, who=str(path))
     who = path.parent.name if path.name == "best.pt" else path.stem
     folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}

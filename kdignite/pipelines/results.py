@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from kdignite.config import TrainConfig, to_json
+from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
@@ -20,6 +21,24 @@ MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files h
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 HPARAMS = ("command", "arch", "alpha", "T", "seed", "epochs", "lr", "batch_size", "preset")
 HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
+
+
+def checked(outcome: Outcome, *, who: str) -> Outcome:
+    """The outcome, if every answer in it is a number.
+
+    Args:
+        outcome: of an evaluation.
+        who: was evaluated, for the message.
+
+    Returns:
+        The same outcome.
+
+    Raises:
+        RunFailed: if not; the arg max of such answers would look like an accuracy near chance.
+    """
+    if not outcome.is_finite:
+        raise RunFailed(f"{who} answers with values that are no finite numbers: its weights or its input are broken")
+    return outcome
 
 
 def write_evaluation(

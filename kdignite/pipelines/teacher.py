@@ -5,8 +5,10 @@ from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import TeacherConfig
-from kdignite.pipelines.setup import check_architecture, choose_device, open_training_data, settle
-from kdignite.pipelines.training import execute, prepare_run
+from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.preparing import prepare_run
+from kdignite.pipelines.setup import choose_device, open_training_data, settle
+from kdignite.pipelines.training import execute
 from kdignite.steps import supervised_step
 
 

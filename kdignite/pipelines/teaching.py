@@ -13,8 +13,9 @@ from kdignite.config import DistillConfig, TrainConfig
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, evaluate
-from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, revive, say
-from kdignite.pipelines.training import Taught
+from kdignite.pipelines.building import revive
+from kdignite.pipelines.preparing import Taught
+from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, say
 from kdignite.teachers import check_accuracy
 
 T = TypeVar("T", bound=TrainConfig)

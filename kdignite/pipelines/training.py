@@ -1,104 +1,27 @@
-"""The run that teacher, baseline and distill share: build, announce, train, evaluate what was saved, report."""
+"""The run that teacher, baseline and distill share: train, evaluate what was saved, report."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from ignite.engine import Engine
-from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from kdignite import checkpoints, handlers, runs
 from kdignite.checkpoints import Description, Validation
 from kdignite.config import TrainConfig, to_json
-from kdignite.data.batches import Batches, evaluation_batches, num_batches, run_batches, training_batches
+from kdignite.data.batches import evaluation_batches, run_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome, evaluate, fed
 from kdignite.pipelines import results
-from kdignite.pipelines.setup import (
-    DEV_STEPS,
-    Data,
-    Student,
-    build_student,
-    is_partial,
-    origin_of,
-    revive,
-    say,
-    training_part,
-)
-from kdignite.schedules import LearningRate, build_optimizer, learning_rate
-from kdignite.steps import MakeStep
+from kdignite.pipelines.announcing import announce, estimate
+from kdignite.pipelines.building import origin_of, revive
+from kdignite.pipelines.preparing import Run
+from kdignite.pipelines.setup import DEV_STEPS, is_partial, say
 from kdignite.teachers import tolerance
-
-
-class Taught(NamedTuple):
-    """What a run knows of its teacher, for its records."""
-
-    name: str
-    sha256: str
-    accuracy: float  # on the validation images, in [0, 1]
-
-
-class Run(NamedTuple):
-    """A run that is ready to start: everything below is a function of (config, data, seed)."""
-
-    config: TrainConfig
-    data: Data
-    device: torch.device
-    student: Student
-    optimizer: Optimizer
-    make_step: MakeStep
-    batches: Batches
-    epoch_length: int
-    lr_at: LearningRate
-    taught: Taught | None
-
-
-def prepare_run(
-    config: TrainConfig, data: Data, *, device: torch.device, make_step: MakeStep, taught: Taught | None = None
-) -> Run:
-    """Build the model, its optimiser, its step and its batches.
-
-    Args:
-        config: resolved.
-        data: on the device.
-        device: that computes.
-        make_step: makes the training step of the model.
-        taught: of the teacher, where there is one.
-
-    Returns:
-        The run. Nothing has been written yet.
-    """
-    student, part = build_student(config, data, device=device), training_part(config, data)
-    epoch_length = num_batches(len(part.indices), config.batch_size)
-    epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
-    lr_at = learning_rate(
-        config.schedule,
-        peak=config.lr,
-        total_steps=config.epochs * epoch_length,
-        warmup_steps=config.warmup_epochs * epoch_length,
-    )
-    optimizer = build_optimizer(
-        student.model,
-        kind=config.optimizer,
-        lr=lr_at(0),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    batches = training_batches(
-        part,
-        seed=config.seed,
-        view_seed=config.view_seed,
-        augment=str(config.augment),
-        batch_size=config.batch_size,
-    )
-    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, taught)
 
 
 def execute(run: Run, *, root: Path) -> runs.Finished:
@@ -115,7 +38,7 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
     """
     announce(run)
-    say(f"time      about {handlers.duration(_estimate(run))} on this machine, from a few steps of a copy")
+    say(f"time      about {handlers.duration(estimate(run))} on this machine, from a few steps of a copy")
     folder = runs.create(root, name=run.config.name, default=runs.default_name(run.config))
     say(f"run       {folder}")
     runs.write_json(folder / "config.json", to_json(run.config))
@@ -131,24 +54,6 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
     runs.write_json(folder / "result.json", result)  # last: a run that has a result is a finished one
     say(results.closing_lines(folder, result))
     return runs.Finished(folder, result)
-
-
-def announce(run: Run) -> None:
-    """Print what will be done: data, model, loss, and the resolved config.
-
-    Args:
-        run: about to start.
-    """
-    config, splits = run.config, run.data.splits
-    sizes = [f"{len(part.indices):,}" for part in (training_part(config, run.data), splits.val, splits.test)]
-    parameters = sum(parameter.numel() for parameter in run.student.model.parameters())
-    say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
-    say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
-    say(f"device    {run.device}, {torch.get_num_threads()} threads")
-    for line in _wrapped(config):
-        say(line)
-    if config.patience is not None and config.schedule == "onecycle":
-        say("warning   --patience under --schedule=onecycle may stop before the last epochs, which gain the most")
 
 
 def _train(run: Run, folder: Path, writer: SummaryWriter) -> handlers.History:
@@ -194,7 +99,7 @@ def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: flo
     config, classes = run.config, run.data.source.classes
     logits_of = revive(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
     outcomes = {
-        split: evaluate(logits_of, _evaluated(run, part), num_classes=len(classes))
+        split: results.checked(evaluate(logits_of, _evaluated(run, part), num_classes=len(classes)), who=str(best))
         for split, part in (("val", run.data.splits.val), ("test", run.data.splits.test))
     }
     _check_saved(outcomes["val"], checkpoint.description.validation, best)
@@ -255,42 +160,6 @@ def _check_saved(outcome: Outcome, recorded: Validation, path: Path) -> None:
             f"{path} scores {outcome.num_correct} of {recorded.num_images} validation images, "
             f"it scored {recorded.num_correct} while training: the file is not the model that was trained"
         )
-
-
-def _estimate(run: Run) -> float:
-    """Seconds of the whole run, from timed steps of a copy; nothing of the run itself is touched."""
-    model = copy.deepcopy(run.student.model)
-    optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.0, weight_decay=0.0)
-    step, batches = run.make_step(model, optimizer, prepare=run.student.prepare), run.batches(0, 0)
-    timed: list[float] = []
-    while len(timed) < 4 and sum(timed) < 5.0:  # the first is slow: memory is allocated, kernels are chosen
-        batch = next(batches, None)
-        if batch is None:
-            break
-        started = time.perf_counter()
-        float(step(None, batch)["loss"])
-        timed.append(time.perf_counter() - started)
-    evaluations = len(run.data.splits.val.indices) * run.config.epochs + len(run.data.splits.test.indices)
-    forward_steps = evaluations / run.config.batch_size / 3  # a forward pass is a third of a step
-    return min(timed) * (run.config.epochs * run.epoch_length + forward_steps)
-
-
-def _wrapped(config: TrainConfig) -> list[str]:
-    """The resolved config in lines of a readable width; what is off or unset is left out."""
-    shown = [one for one in fields(config) if getattr(config, one.name) not in (None, False)]
-    words = [f"{one.name}={_text(getattr(config, one.name))}" for one in shown]
-    lines = ["config   "]
-    for word in words:
-        if len(lines[-1]) + len(word) > 110:
-            lines.append(" " * 9)
-        lines[-1] += " " + word
-    return lines
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _advice(config: TrainConfig) -> str:

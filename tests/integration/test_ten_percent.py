@@ -13,7 +13,7 @@ import torch
 from kdignite import checkpoints, evaluation
 from kdignite.config import AdoptConfig, EvaluateConfig
 from kdignite.errors import UserError
-from kdignite.pipelines import setup
+from kdignite.pipelines import building
 from kdignite.pipelines.adopt import adopt
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import evaluate
@@ -98,9 +98,9 @@ def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path
 
 def test_a_model_left_in_train_mode_is_evaluated_in_eval_mode(taught: Finished, root: Path) -> None:
     checkpoint = checkpoints.load(taught.folder / "best.pt")
-    model = setup.build_model("cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options)
+    model = building.build_model("cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options)
     checkpoints.load_weights(model, checkpoint.weights, source="test")
-    prepare = setup.preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
+    prepare = building.preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
     logits_of = evaluation.fed(model, prepare=prepare)
     expected = logits_of(images)

@@ -101,10 +101,10 @@ def test_alpha_changes_the_student(root: Path) -> None:
 
 def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its file nor the parameters and buffers of the model that taught."""
-    from kdignite.pipelines import setup
+    from kdignite.pipelines import building, setup
 
     models: list[torch.nn.Module] = []
-    build = setup.build_model
+    build = building.build_model
     monkeypatch.setattr(
         setup, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
     )

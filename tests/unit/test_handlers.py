@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from kdignite import checkpoints, handlers
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
+from kdignite.handlers import showing
 from kdignite.pipelines import training
 
 CPU = torch.device("cpu")
@@ -451,12 +452,14 @@ def test_rows_of_a_run_that_goes_on_are_plotted_again(trainer: Engine, tmp_path:
     assert [at for at, _ in curves_in(tmp_path)["loss/train"]] == [1, 2, 3]
 
 
-def test_a_curve_is_on_the_disk_after_its_epoch(trainer: Engine, tmp_path: Path) -> None:
-    history = attach_rows(trainer, [outcome(6)])
+def test_a_curve_is_on_the_disk_after_each_epoch(trainer: Engine, tmp_path: Path) -> None:
+    history = attach_rows(trainer, [outcome(correct) for correct in (6, 7, 8)])
+    seen: list[int] = []
     with SummaryWriter(str(tmp_path)) as writer:
         handlers.attach_tensorboard(trainer, history, writer)
-        run(trainer, 1)
-        assert curves_in(tmp_path)["accuracy/val"] == [(1, pytest.approx(0.6))]  # before the writer is closed
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: seen.append(len(curves_in(tmp_path)["accuracy/val"])))
+        run(trainer, 3)
+    assert seen == [1, 2, 3]
 
 
 def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Path) -> None:
@@ -660,8 +663,9 @@ class Terminal(io.StringIO):
 
 def test_without_a_terminal_there_is_no_bar(trainer: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     handlers.attach_progress_bar(trainer)
-    run(trainer, 2, (4,) * 30)
+    state = run(trainer, 2, (4,) * 30)
     assert capfd.readouterr() == ("", "")
+    assert not hasattr(state, "run_left")  # and the loss is not read, for which a GPU would wait
 
 
 def test_a_line_can_be_printed_without_a_terminal(trainer: Engine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -694,7 +698,7 @@ def test_the_time_left_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch)
 
     trainer = resumed(silent(timed), epochs=1, epoch_length=10)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(handlers, "time", type("Clock", (), {"perf_counter": lambda: now[0]}))
+    monkeypatch.setattr(showing, "time", type("Clock", (), {"perf_counter": lambda: now[0]}))
     handlers.attach_progress_bar(trainer)
     seen: list[str] = []
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(engine.state.run_left))

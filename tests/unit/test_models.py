@@ -304,7 +304,7 @@ def refused(size: int = 32) -> str:
 
 
 def test_function_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match=r"^--arch names the module no_such_module, but there is no no_such_module in "):
+    with pytest.raises(UserError, match=r"^--arch: there is no module no_such_module, neither in "):
         build("no_such_module:net")
 
 

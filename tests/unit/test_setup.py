@@ -19,7 +19,7 @@ from kdignite.data.splits import split_source
 from kdignite.errors import UserError
 from kdignite.evaluation import fed
 from kdignite.models.registry import build_model
-from kdignite.pipelines import setup
+from kdignite.pipelines import building, setup
 from kdignite.pipelines.setup import Data
 
 CPU = torch.device("cpu")
@@ -191,11 +191,11 @@ def weights_of(model: nn.Module) -> list[torch.Tensor]:
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:
     data = toy()
-    first = weights_of(setup.build_student(baseline(seed=4), data, device=CPU).model)
+    first = weights_of(building.build_student(baseline(seed=4), data, device=CPU).model)
     torch.rand(7)
     state = torch.get_rng_state()
-    again = weights_of(setup.build_student(baseline(seed=4), data, device=CPU).model)
-    other = weights_of(setup.build_student(baseline(seed=5), data, device=CPU).model)
+    again = weights_of(building.build_student(baseline(seed=4), data, device=CPU).model)
+    other = weights_of(building.build_student(baseline(seed=5), data, device=CPU).model)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(map(torch.equal, first, again))
     assert not all(map(torch.equal, first, other))
@@ -205,8 +205,8 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
     data = toy()
     distill = DistillConfig(widths=WIDTHS, normalize="data", seed=4, alpha=0.3)
     pairs = zip(
-        weights_of(setup.build_student(distill, data, device=CPU).model),
-        weights_of(setup.build_student(baseline(seed=4), data, device=CPU).model),
+        weights_of(building.build_student(distill, data, device=CPU).model),
+        weights_of(building.build_student(baseline(seed=4), data, device=CPU).model),
         strict=True,
     )
     assert all(torch.equal(*pair) for pair in pairs)
@@ -214,7 +214,7 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
 
 def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alone() -> None:
     data = toy()
-    found = setup.build_student(baseline(), data, device=CPU)
+    found = building.build_student(baseline(), data, device=CPU)
     part = data.splits.train
     pixels = part.images.images[part.indices].numpy() / 255
     np.testing.assert_allclose(found.preprocessing.mean, pixels.mean((0, 2, 3)), atol=6e-5)
@@ -225,14 +225,14 @@ def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alon
 
 def test_statistics_do_not_depend_on_a_limit_and_can_be_those_of_imagenet() -> None:
     data = toy()
-    whole = setup.build_student(baseline(), data, device=CPU).preprocessing
-    assert setup.build_student(baseline(limit_train=6), data, device=CPU).preprocessing == whole
-    imagenet = setup.build_student(baseline(normalize="imagenet"), data, device=CPU).preprocessing
+    whole = building.build_student(baseline(), data, device=CPU).preprocessing
+    assert building.build_student(baseline(limit_train=6), data, device=CPU).preprocessing == whole
+    imagenet = building.build_student(baseline(normalize="imagenet"), data, device=CPU).preprocessing
     assert imagenet == Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
-    student = setup.build_student(baseline(), toy(), device=CPU)
+    student = building.build_student(baseline(), toy(), device=CPU)
     assert student.architecture == Architecture("cnn5", {"widths": WIDTHS})
     images = toy().source.train.images[:2]
     assert student.model(student.prepare(images)).shape == (2, 3)
@@ -247,7 +247,7 @@ def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
     ],
 )
 def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], options: dict[str, Any]) -> None:
-    assert setup.architecture_of(BaselineConfig(**given)).options == options
+    assert building.architecture_of(BaselineConfig(**given)).options == options
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], 
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: str) -> None:
-    assert refused(lambda: setup.check_architecture(config)) == told
+    assert refused(lambda: building.check_architecture(config)) == told
 
 
 def test_a_model_that_can_be_had_passes(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_text("")
     for weights in ("none", str(tmp_path / "w.pt")):
-        setup.check_architecture(baseline(weights=weights))
-    setup.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
+        building.check_architecture(baseline(weights=weights))
+    building.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
 
 
 def model(num_classes: int = 3, *, seed: int = 0) -> nn.Module:
@@ -286,21 +286,21 @@ def test_weights_from_a_file_replace_the_initial_ones(tmp_path: Path, capsys: py
     given = model(seed=9)
     torch.save({"state_dict": given.state_dict()}, tmp_path / "w.pt")
     config = baseline(weights=str(tmp_path / "w.pt"))
-    student = setup.build_student(config, toy(), device=CPU)
+    student = building.build_student(config, toy(), device=CPU)
     assert all(map(torch.equal, weights_of(student.model), weights_of(given)))
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}\n"
 
 
 def test_weights_with_another_head_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(model(1000, seed=9).state_dict(), tmp_path / "w.pt")
-    setup.build_student(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
+    building.build_student(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}; a new head: linear.weight, linear.bias\n"
 
 
 def test_without_weights_nothing_is_loaded_or_said(capsys: pytest.CaptureFixture[str]) -> None:
     fresh = model()
     before = weights_of(fresh)
-    setup.load_initial_weights(fresh, baseline())
+    building.load_initial_weights(fresh, baseline())
     assert all(map(torch.equal, weights_of(fresh), before))
     assert capsys.readouterr().out == ""
 
@@ -308,7 +308,7 @@ def test_without_weights_nothing_is_loaded_or_said(capsys: pytest.CaptureFixture
 def test_the_origin_says_what_a_model_was_trained_on() -> None:
     data = toy()
     config = setup.settle(baseline(label_smoothing=0.1, limit_train=6), data, device=CPU)
-    assert setup.origin_of(config, data) == Origin(
+    assert building.origin_of(config, data) == Origin(
         command="baseline",
         dataset="toy",
         fingerprint="f" * 64,
@@ -344,7 +344,7 @@ def checkpoint(
 def revived(found: Checkpoint, **given: Any) -> torch.Tensor:
     """Logits of the toy images."""
     options = {"classes": CLASSES, "device": CPU, "arch": None, "again": "--arch=", **given}
-    return setup.revive(found, **options)(toy().source.train.images)
+    return building.revive(found, **options)(toy().source.train.images)
 
 
 def test_a_revived_model_answers_as_the_one_that_was_saved() -> None:

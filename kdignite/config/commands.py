@@ -1,62 +1,15 @@
-"""What a command can be told: frozen settings, their one default each, and the presets.
+"""What each command can be told; the defaults are the preset ``standard``."""
 
-A field is a flag of the command line: its default here is the ``standard`` preset, its metadata the help text and the
-domain. Building a config checks every value, so that a config that exists is valid. Nothing here imports torch.
-"""
-
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
-from types import GenericAlias, NoneType, UnionType
-from typing import Any, ClassVar, TypeVar, get_args
+from dataclasses import dataclass
+from typing import ClassVar
 
+from kdignite.config.fields import Config, flag
+from kdignite.config.presets import PRESETS
 from kdignite.errors import UserError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
-Value = Any
-
-
-def flag(
-    default: Value,
-    help: str,  # noqa: A002 - the word argparse and Fire users expect
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field with what the command line needs to know of it.
-
-    Args:
-        default: the value in the ``standard`` preset.
-        help: what the value means, with its unit.
-        low: smallest allowed number.
-        high: largest allowed number.
-        above: numbers must be larger than this.
-        below: numbers must be smaller than this.
-        choices: the allowed words.
-
-    Returns:
-        The ``dataclasses.field``.
-    """
-    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata={"help": help, **domain})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Base of all settings: checks the type and the domain of every field when built."""
-
-    command: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        """Refuse a value of the wrong type or outside its domain, naming the flag."""
-        for one in fields(self):
-            if "help" in one.metadata:
-                _check(one, getattr(self, one.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +83,7 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         """Check each field, then those that depend on one another."""
         super().__post_init__()
-        _check_preset(self.preset)
+        check_preset(self.preset)
         _check_name(self.name)
         _check_val_size(self.val_size)
         if self.schedule == "onecycle" and self.warmup_epochs:
@@ -251,154 +204,16 @@ COMMANDS: dict[str, type[Config]] = {
     one.command: one for one in (DataConfig, TeacherConfig, DistillConfig, BaselineConfig, EvaluateConfig, AdoptConfig)
 }
 
-# The published experiment: what all three of its models share.
-_ORIGINAL: dict[str, Value] = {
-    "size": 224,
-    "normalize": "imagenet",
-    "augment": "flip",
-    "batch_size": 100,
-    "lr": 0.001,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-}
 
-# preset -> command -> what differs from the defaults above, which are the preset "standard"
-PRESETS: dict[str, dict[str, dict[str, Value]]] = {
-    "standard": {"teacher": {}, "distill": {}, "baseline": {}},
-    "quick": {
-        "teacher": {"epochs": 2},
-        "distill": {"epochs": 2},
-        "baseline": {"epochs": 2},
-    },
-    "original": {
-        "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "imagenet", "epochs": 5},
-        "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},
-        "baseline": {**_ORIGINAL, "epochs": 10},
-    },
-}
-
-C = TypeVar("C", bound=Config)
-
-
-def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
-    """A config from a preset and the values that differ from it.
+def check_preset(preset: str) -> None:
+    """Refuse a preset that is not there.
 
     Args:
-        kind: `TeacherConfig`, `DistillConfig` or `BaselineConfig` (the others have no presets).
-        preset: ``standard``, ``quick`` or ``original``.
-        given: single values, which win over the preset.
-
-    Returns:
-        The config, checked.
+        preset: its name.
 
     Raises:
-        UserError: if the preset is unknown or a value is outside its domain.
+        UserError: naming those that are.
     """
-    _check_preset(preset)
-    return kind(**{**PRESETS[preset][kind.command], "preset": preset, **given})
-
-
-def to_json(config: Config) -> dict[str, Value]:
-    """The config as JSON values (tuples become lists).
-
-    Args:
-        config: any config.
-
-    Returns:
-        A dict that `from_json` turns back into an equal config.
-    """
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-
-
-def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
-    """The config that `to_json` wrote.
-
-    Args:
-        kind: its class.
-        values: what was read.
-
-    Returns:
-        The config, checked again.
-
-    Raises:
-        UserError: if a key is unknown or a value is outside its domain.
-    """
-    unknown = sorted(set(values) - {one.name for one in fields(kind)})
-    if unknown:
-        raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-def type_name(annotation: Value) -> str:
-    """How a type is called in an error message or in help.
-
-    Args:
-        annotation: the annotation of a config field.
-
-    Returns:
-        Words such as ``a whole number``.
-    """
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    bare = bare_type(annotation)
-    if isinstance(bare, GenericAlias):  # tuple[X, ...]
-        return {int: "whole numbers", float: "numbers", str: "words"}[get_args(bare)[0]] + " separated by commas"
-    return names[bare]
-
-
-def bare_type(annotation: Value) -> Value:
-    """The annotation without its ``| None``.
-
-    Args:
-        annotation: the annotation of a config field.
-
-    Returns:
-        ``int`` for ``int | None``, and so on.
-    """
-    if isinstance(annotation, UnionType):
-        return next(one for one in get_args(annotation) if one is not NoneType)
-    return annotation
-
-
-def _check(one: Field[Value], value: Value) -> None:
-    if value is None and NoneType in get_args(one.type):
-        return
-    if not _has_type(value, bare_type(one.type)):
-        raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
-    for item in value if isinstance(value, tuple) else (value,):
-        if isinstance(item, int | float) and not isinstance(item, bool):
-            _check_number(one, item)
-    choices = one.metadata["choices"]
-    if choices and value not in choices:
-        raise UserError(f"--{one.name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _has_type(value: Value, wanted: Value) -> bool:
-    if isinstance(wanted, GenericAlias):  # tuple[X, ...]
-        return isinstance(value, tuple) and bool(value) and all(_has_type(item, get_args(wanted)[0]) for item in value)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, wanted)
-
-
-def _check_number(one: Field[Value], value: float) -> None:
-    domain = one.metadata
-    rules = (
-        ("low", value >= (domain["low"] if domain["low"] is not None else -math.inf), "at least"),
-        ("high", value <= (domain["high"] if domain["high"] is not None else math.inf), "at most"),
-        ("above", value > (domain["above"] if domain["above"] is not None else -math.inf), "above"),
-        ("below", value < (domain["below"] if domain["below"] is not None else math.inf), "below"),
-    )
-    if not math.isfinite(value):
-        raise UserError(f"--{one.name} must be finite, not {value}")
-    for key, holds, words in rules:
-        if not holds:
-            raise UserError(f"--{one.name} must be {words} {domain[key]:g}, not {value:g}")
-
-
-def _check_preset(preset: str) -> None:
     if preset not in PRESETS:
         raise UserError(f"--preset must be one of {', '.join(PRESETS)}, not {preset!r}")
 

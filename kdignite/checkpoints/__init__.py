@@ -1,0 +1,39 @@
+"""Checkpoints: a crash leaves a usable file, and nothing in a file is used unchecked.
+
+A checkpoint says everything needed to use it: the architecture and its arguments, class names, preprocessing, the split
+it was selected on, and the accuracy it had there. Weights are loaded completely or not at all.
+"""
+
+from kdignite.checkpoints.description import (
+    FORMAT,
+    Architecture,
+    Checkpoint,
+    Description,
+    Origin,
+    Validation,
+    from_payload,
+    to_payload,
+)
+from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, write
+from kdignite.checkpoints.weights import LISTED, listed, load_weights, state_dict_in, strip_prefix
+
+__all__ = [
+    "FORMAT",
+    "LISTED",
+    "TEMPORARY",
+    "UNREADABLE",
+    "Architecture",
+    "Checkpoint",
+    "Description",
+    "Origin",
+    "Validation",
+    "from_payload",
+    "listed",
+    "load",
+    "load_weights",
+    "read",
+    "state_dict_in",
+    "strip_prefix",
+    "to_payload",
+    "write",
+]

@@ -1,0 +1,122 @@
+"""State dicts: loaded completely or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdignite.errors import UserError
+
+LISTED = 6  # keys named in an error; the rest is counted
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Load weights into a model completely, or raise before the first one is touched.
+
+    Args:
+        model: as its architecture builds it.
+        weights: its state dict.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: if a key is missing or unexpected, a shape or a type differs, or a value is not finite. The message
+            lists the keys and names a prefix that would make them match.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    if missing or unexpected:
+        raise UserError(
+            f"the weights of {source} do not fit the model: missing {listed(missing)}; unexpected {listed(unexpected)}"
+            f"{_prefix_hint(own, weights)}"
+        )
+    wrong = [
+        f"{key} {_shape(weights[key])} for {_shape(own[key])}" for key in own if not _alike(weights[key], own[key])
+    ]
+    if wrong:
+        raise UserError(f"the weights of {source} do not fit the model: {listed(wrong)}")
+    broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UserError(f"the weights of {source} are not finite numbers: {listed(broken)}")
+    model.load_state_dict(dict(weights), strict=True)
+
+
+def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in somebody else's file: the content itself, or the one dict of tensors among its entries.
+
+    Args:
+        content: what `read` returned.
+        path: the file, for messages.
+
+    Returns:
+        Names to tensors.
+
+    Raises:
+        UserError: if there is none, or more than one.
+    """
+    if is_state_dict(content):
+        return dict(content)
+    found = {k: v for k, v in content.items() if is_state_dict(v)} if isinstance(content, Mapping) else {}
+    if len(found) != 1:
+        have = f"one of {', '.join(map(str, found))}" if found else "none"
+        raise UserError(f"{path} must hold one state dict (names to tensors); found {have}: save that one alone")
+    return dict(next(iter(found.values())))
+
+
+def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
+    """Take a prefix off the front of every key.
+
+    Args:
+        weights: a state dict.
+        prefix: such as ``module.``; empty: nothing is done.
+        path: the file, for messages.
+
+    Returns:
+        The state dict with shorter keys.
+
+    Raises:
+        UserError: if a key does not start with the prefix.
+    """
+    others = [key for key in weights if not key.startswith(prefix)]
+    if others:
+        raise UserError(f"not every key of {path} starts with {prefix!r}: {listed(others)}")
+    return {key.removeprefix(prefix): value for key, value in weights.items()}
+
+
+def listed(words: list[str]) -> str:
+    """A few words and a count of the rest.
+
+    Args:
+        words: any number of them.
+
+    Returns:
+        Text such as ``a, b and 4 more``, or ``none``.
+    """
+    if not words:
+        return "none"
+    rest = len(words) - LISTED
+    return ", ".join(words[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether a value is a dict of tensors, and not an empty one."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
+
+
+def _shape(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+
+
+def _prefix_hint(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """What to strip, where stripping one prefix would make the keys match."""
+    longest = min(weights, key=len, default="")
+    ends = [index + 1 for index, letter in enumerate(longest) if letter == "."]
+    for prefix in (longest[:end] for end in ends):
+        if {key.removeprefix(prefix) for key in weights if key.startswith(prefix)} == set(own):
+            return f"; they match without their prefix: --strip_prefix={prefix}"
+    return ""

@@ -1,0 +1,61 @@
+"""Configs from presets, and to and from JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import TypeVar
+
+from kdignite.config.commands import check_preset
+from kdignite.config.fields import Config, Value
+from kdignite.config.presets import PRESETS
+from kdignite.errors import UserError
+
+C = TypeVar("C", bound=Config)
+
+
+def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
+    """A config from a preset and the values that differ from it.
+
+    Args:
+        kind: `TeacherConfig`, `DistillConfig` or `BaselineConfig` (the others have no presets).
+        preset: ``standard``, ``quick`` or ``original``.
+        given: single values, which win over the preset.
+
+    Returns:
+        The config, checked.
+
+    Raises:
+        UserError: if the preset is unknown or a value is outside its domain.
+    """
+    check_preset(preset)
+    return kind(**{**PRESETS[preset][kind.command], "preset": preset, **given})
+
+
+def to_json(config: Config) -> dict[str, Value]:
+    """The config as JSON values (tuples become lists).
+
+    Args:
+        config: any config.
+
+    Returns:
+        A dict that `from_json` turns back into an equal config.
+    """
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
+    """The config that `to_json` wrote.
+
+    Args:
+        kind: its class.
+        values: what was read.
+
+    Returns:
+        The config, checked again.
+
+    Raises:
+        UserError: if a key is unknown or a value is outside its domain.
+    """
+    unknown = sorted(set(values) - {one.name for one in fields(kind)})
+    if unknown:
+        raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

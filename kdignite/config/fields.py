@@ -1,0 +1,119 @@
+"""Fields that know their flag: help, type and domain, checked when a config is built."""
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, ClassVar, get_args
+
+from kdignite.errors import UserError
+
+Value = Any
+
+
+def flag(
+    default: Value,
+    help: str,  # noqa: A002 - the word argparse and Fire users expect
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with what the command line needs to know of it.
+
+    Args:
+        default: the value in the ``standard`` preset.
+        help: what the value means, with its unit.
+        low: smallest allowed number.
+        high: largest allowed number.
+        above: numbers must be larger than this.
+        below: numbers must be smaller than this.
+        choices: the allowed words.
+
+    Returns:
+        The ``dataclasses.field``.
+    """
+    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help, **domain})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of all settings: checks the type and the domain of every field when built."""
+
+    command: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse a value of the wrong type or outside its domain, naming the flag."""
+        for one in fields(self):
+            if "help" in one.metadata:
+                _check(one, getattr(self, one.name))
+
+
+def type_name(annotation: Value) -> str:
+    """How a type is called in an error message or in help.
+
+    Args:
+        annotation: the annotation of a config field.
+
+    Returns:
+        Words such as ``a whole number``.
+    """
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    bare = bare_type(annotation)
+    if isinstance(bare, GenericAlias):  # tuple[X, ...]
+        return {int: "whole numbers", float: "numbers", str: "words"}[get_args(bare)[0]] + " separated by commas"
+    return names[bare]
+
+
+def bare_type(annotation: Value) -> Value:
+    """The annotation without its ``| None``.
+
+    Args:
+        annotation: the annotation of a config field.
+
+    Returns:
+        ``int`` for ``int | None``, and so on.
+    """
+    if isinstance(annotation, UnionType):
+        return next(one for one in get_args(annotation) if one is not NoneType)
+    return annotation
+
+
+def _check(one: Field[Value], value: Value) -> None:
+    if value is None and NoneType in get_args(one.type):
+        return
+    if not _has_type(value, bare_type(one.type)):
+        raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, int | float) and not isinstance(item, bool):
+            _check_number(one, item)
+    choices = one.metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"--{one.name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _has_type(value: Value, wanted: Value) -> bool:
+    if isinstance(wanted, GenericAlias):  # tuple[X, ...]
+        return isinstance(value, tuple) and bool(value) and all(_has_type(item, get_args(wanted)[0]) for item in value)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, wanted)
+
+
+def _check_number(one: Field[Value], value: float) -> None:
+    domain = one.metadata
+    rules = (
+        ("low", value >= (domain["low"] if domain["low"] is not None else -math.inf), "at least"),
+        ("high", value <= (domain["high"] if domain["high"] is not None else math.inf), "at most"),
+        ("above", value > (domain["above"] if domain["above"] is not None else -math.inf), "above"),
+        ("below", value < (domain["below"] if domain["below"] is not None else math.inf), "below"),
+    )
+    if not math.isfinite(value):
+        raise UserError(f"--{one.name} must be finite, not {value}")
+    for key, holds, words in rules:
+        if not holds:
+            raise UserError(f"--{one.name} must be {words} {domain[key]:g}, not {value:g}")

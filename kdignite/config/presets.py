@@ -1,0 +1,29 @@
+"""Whole recipes by one name."""
+
+from kdignite.config.fields import Value
+
+# The published experiment: what all three of its models share.
+_ORIGINAL: dict[str, Value] = {
+    "size": 224,
+    "normalize": "imagenet",
+    "augment": "flip",
+    "batch_size": 100,
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+}
+# preset -> command -> what differs from the defaults above, which are the preset "standard"
+PRESETS: dict[str, dict[str, dict[str, Value]]] = {
+    "standard": {"teacher": {}, "distill": {}, "baseline": {}},
+    "quick": {
+        "teacher": {"epochs": 2},
+        "distill": {"epochs": 2},
+        "baseline": {"epochs": 2},
+    },
+    "original": {
+        "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "imagenet", "epochs": 5},
+        "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},
+        "baseline": {**_ORIGINAL, "epochs": 10},
+    },
+}

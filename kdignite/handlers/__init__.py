@@ -1,0 +1,57 @@
+"""What happens around the training steps: handlers attached to the events of an engine.
+
+Each ``attach_*`` takes the engine first, registers what it does, and returns what others may want to read or save. They
+run in the order in which they are attached, so a pipeline lists them in one visible place. This folder is the only
+place that knows events.
+"""
+
+from kdignite.handlers.saving import attach_best_checkpoint, attach_early_stopping, attach_last_checkpoint
+from kdignite.handlers.showing import (
+    BAR_EVERY,
+    COLUMNS,
+    NOT_PLOTTED,
+    attach_epoch_table,
+    attach_metrics_csv,
+    attach_progress_bar,
+    attach_tensorboard,
+    duration,
+)
+from kdignite.handlers.state import EpochSums, History, Row, Snapshot
+from kdignite.handlers.training import (
+    GUARD_EVERY,
+    RECALL_CLASSES,
+    attach_clock,
+    attach_epoch_sums,
+    attach_history,
+    attach_learning_rate,
+    attach_nan_guard,
+    attach_step_seed,
+    attach_validation,
+)
+
+__all__ = [
+    "BAR_EVERY",
+    "COLUMNS",
+    "GUARD_EVERY",
+    "NOT_PLOTTED",
+    "RECALL_CLASSES",
+    "EpochSums",
+    "History",
+    "Row",
+    "Snapshot",
+    "attach_best_checkpoint",
+    "attach_clock",
+    "attach_early_stopping",
+    "attach_epoch_sums",
+    "attach_epoch_table",
+    "attach_history",
+    "attach_last_checkpoint",
+    "attach_learning_rate",
+    "attach_metrics_csv",
+    "attach_nan_guard",
+    "attach_progress_bar",
+    "attach_step_seed",
+    "attach_tensorboard",
+    "attach_validation",
+    "duration",
+]

@@ -1,0 +1,146 @@
+"""Handlers that show the run: CSV file, TensorBoard, progress bar, table."""
+
+import csv
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from torch.utils.tensorboard import SummaryWriter
+
+from kdignite.handlers.state import History, Row
+
+BAR_EVERY = 10  # iterations
+COLUMNS = {
+    "epoch": "epoch",
+    "loss": "loss/train",
+    "ce": "loss/ce",
+    "kd": "loss/kd",
+    "accuracy_train": "accuracy/train",
+    "loss_val": "loss/val",
+    "accuracy_val": "accuracy/val",
+    "accuracy_teacher": "accuracy/teacher",
+    "lr": "lr",
+    "seconds": "seconds",
+    "images_per_s": "images_per_s",
+}  # column of metrics.csv -> tag in TensorBoard
+NOT_PLOTTED = ("epoch", "seconds")
+
+
+def attach_metrics_csv(trainer: Engine, history: History, *, path: Path) -> None:
+    """Write the history to a CSV file, whole, after every epoch: it never disagrees with the history.
+
+    Args:
+        trainer: the training engine.
+        history: one row an epoch.
+        path: the file.
+    """
+
+    def write(engine: Engine) -> None:
+        del engine
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history.rows)
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, write)
+
+
+def attach_tensorboard(trainer: Engine, history: History, writer: SummaryWriter) -> None:
+    """Write every row of the history to TensorBoard, under the same tags in every run; x is the epoch.
+
+    torch's writer is used, not Ignite's logger, which writes another file layout where tensorboardX is installed.
+
+    Args:
+        trainer: the training engine.
+        history: one row an epoch; rows that are there at the start are written too.
+        writer: closed by whoever opened it.
+    """
+    for row in history.rows:
+        _plot(writer, row)
+
+    def plot(engine: Engine) -> None:
+        del engine
+        _plot(writer, history.rows[-1])
+        writer.flush()
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, plot)
+
+
+def attach_progress_bar(trainer: Engine) -> ProgressBar:
+    """A bar for each epoch with the loss and the time that the whole run still needs; off without a terminal.
+
+    Args:
+        trainer: the training engine.
+
+    Returns:
+        The bar, whose ``log_message`` prints without tearing it.
+    """
+    started: dict[str, float] = {}
+
+    def start(engine: Engine) -> None:
+        started.update(at=time.perf_counter(), iteration=engine.state.iteration)
+
+    def show(engine: Engine) -> None:
+        state = engine.state
+        done = state.iteration - started["iteration"]
+        left = state.max_epochs * state.epoch_length - state.iteration
+        state.run_left = duration((time.perf_counter() - started["at"]) / done * left)
+        state.loss = f"{float(state.output['loss']):.3f}"
+
+    bar = ProgressBar(bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}", ncols=80, disable=None)
+    if sys.stderr.isatty():
+        trainer.add_event_handler(Events.STARTED, start)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=BAR_EVERY), show)
+        bar.attach(
+            trainer, event_name=Events.ITERATION_COMPLETED(every=BAR_EVERY), state_attributes=["loss", "run_left"]
+        )
+    return bar
+
+
+def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:
+    """Print a row of the table after every epoch, and the header before the first.
+
+    Args:
+        trainer: the training engine.
+        history: one row an epoch.
+        say: prints a line.
+    """
+    header = f"{'epoch':>7} {'loss':>8} {'ce':>8} {'kd':>8} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}"
+    trainer.add_event_handler(Events.STARTED, lambda _: say(header))
+
+    def show(engine: Engine) -> None:
+        row = history.rows[-1]
+        kd = f"{row['kd']:8.4f}" if row["kd"] is not None else f"{'-':>8}"
+        epoch = f"{row['epoch']}/{engine.state.max_epochs}"
+        say(
+            f"{epoch:>7} {row['loss']:8.4f} {row['ce']:8.4f} {kd} {row['accuracy_train']:8.2%} "
+            f"{row['accuracy_val']:8.2%} {row['lr']:9.2g} {row['seconds']:7.1f} {row['images_per_s']:9.0f}"
+        )
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, show)
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Args:
+        seconds: at least 0.
+
+    Returns:
+        ``m:ss`` or ``h:mm:ss``.
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _plot(writer: SummaryWriter, row: Row) -> None:
+    epoch = int(row["epoch"] or 0)
+    for name, value in row.items():
+        tag = COLUMNS.get(name, name)
+        if name not in NOT_PLOTTED and value is not None and math.isfinite(value):
+            writer.add_scalar(tag, value, epoch)

@@ -1,0 +1,178 @@
+"""Handlers that act on the training itself: rate, seeds, sums, guard, validation, history."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Timer
+from torch.optim import Optimizer
+
+from kdignite import metrics
+from kdignite.errors import RunFailed
+from kdignite.evaluation import Outcome
+from kdignite.handlers.state import EpochSums, History, Row
+from kdignite.schedules import LearningRate
+from kdignite.streams import seed_device
+
+GUARD_EVERY = 50  # iterations between two looks at the loss: each look waits for a GPU
+RECALL_CLASSES = 20  # above that, a curve for each class is no help
+
+
+def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: LearningRate) -> None:
+    """Set the learning rate before every step, from the number of the step alone.
+
+    A function of the iteration has no state, which torch's and Ignite's schedulers have: resuming is exact for free.
+
+    Args:
+        trainer: the training engine.
+        optimizer: all of whose groups share the rate.
+        lr_at: from the step (counted from 0) to the rate.
+    """
+
+    def set_rate(engine: Engine) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(engine.state.iteration - 1)
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, set_rate)
+
+
+def attach_step_seed(trainer: Engine, *, seed: int, device: torch.device) -> None:
+    """Seed what modules such as Dropout draw from, before every step, from (seed, iteration).
+
+    Args:
+        trainer: the training engine.
+        seed: of the run.
+        device: that computes.
+    """
+    trainer.add_event_handler(
+        Events.ITERATION_STARTED, lambda engine: seed_device(device, "step", seed, engine.state.iteration)
+    )
+
+
+def attach_epoch_sums(trainer: Engine, *, device: torch.device) -> EpochSums:
+    """Sum the parts that the step returns over the images of each epoch.
+
+    Args:
+        trainer: the training engine.
+        device: that computes.
+
+    Returns:
+        The sums.
+    """
+    sums = EpochSums(device)
+
+    def add(engine: Engine) -> None:
+        sums.add(engine.state.output, num_images=len(engine.state.batch.labels))
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, add)
+    return sums
+
+
+def attach_nan_guard(trainer: Engine, sums: EpochSums, *, advice: str) -> None:
+    """Stop a run whose loss is no number any more, before anything of it is saved.
+
+    A sum that took in one infinite or undefined loss stays so; reading it every `GUARD_EVERY` iterations and at the end
+    of an epoch is enough. (Ignite's TerminateOnNan ends a run as if it had succeeded.)
+
+    Args:
+        trainer: the training engine.
+        sums: of the open epoch.
+        advice: what to try, for the message.
+
+    Raises:
+        RunFailed: from the engine's ``run``.
+    """
+
+    def guard(engine: Engine) -> None:
+        if not math.isfinite(sums.means()["loss"]):
+            state = engine.state
+            raise RunFailed(
+                f"the loss is not a finite number any more (epoch {state.epoch}, iteration {state.iteration}, "
+                f"{advice}): try a lower --lr, or --grad_clip=1; checkpoints of earlier epochs are kept"
+            )
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(every=GUARD_EVERY) | Events.EPOCH_COMPLETED, guard)
+
+
+def attach_clock(trainer: Engine) -> Timer:
+    """Measure the time of the steps of each epoch; attached before the validation, it leaves that out.
+
+    Args:
+        trainer: the training engine.
+
+    Returns:
+        The timer; ``value()`` is in seconds.
+    """
+    timer = Timer()
+    timer.attach(trainer, start=Events.EPOCH_STARTED, pause=Events.EPOCH_COMPLETED)
+    return timer
+
+
+def attach_validation(trainer: Engine, *, validate: Callable[[], Outcome]) -> None:
+    """Evaluate on the validation images after every epoch, into ``trainer.state.metrics``.
+
+    Args:
+        trainer: the training engine.
+        validate: runs the evaluation.
+    """
+
+    def run(engine: Engine) -> None:
+        outcome = validate()
+        engine.state.metrics.update(
+            accuracy_val=outcome.num_correct / len(outcome.labels) if outcome.is_finite else math.nan,
+            correct_val=outcome.num_correct,
+            images_val=len(outcome.labels),
+            loss_val=outcome.loss,
+            recall_val=metrics.class_scores(outcome.confusion.numpy()).recall,
+        )
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, run)
+
+
+def attach_history(
+    trainer: Engine,
+    sums: EpochSums,
+    clock: Timer,
+    *,
+    lr_at: LearningRate,
+    classes: tuple[str, ...],
+    accuracy_teacher: float | None,
+) -> History:
+    """Make a row of every epoch, from the sums of its steps and the validation after it.
+
+    Args:
+        trainer: the training engine, with clock and validation attached before.
+        sums: of the open epoch; started anew afterwards.
+        clock: of the open epoch.
+        lr_at: the learning rate by step.
+        classes: names, for the recall of each.
+        accuracy_teacher: the teacher's validation accuracy, where there is one.
+
+    Returns:
+        The history.
+    """
+    history = History()
+
+    def record(engine: Engine) -> None:
+        state, means, seconds = engine.state, sums.means(), clock.value()
+        row: Row = {
+            "epoch": state.epoch,
+            "loss": means["loss"],
+            "ce": means["ce"],
+            "kd": means.get("kd"),
+            "accuracy_train": means["correct"],
+            "loss_val": state.metrics["loss_val"],
+            "accuracy_val": state.metrics["accuracy_val"],
+            "accuracy_teacher": accuracy_teacher,
+            "lr": lr_at(state.iteration - 1),
+            "seconds": round(seconds, 3),
+            "images_per_s": round(float(sums.sums["images"]) / seconds, 1),
+        }
+        recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
+        row |= {f"recall/{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
+        history.rows.append(row)
+        sums.reset()
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, record)
+    return history

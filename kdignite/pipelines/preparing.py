@@ -1,0 +1,77 @@
+"""A run that is ready to start: model, optimiser, step, batches, schedule."""
+
+from typing import NamedTuple
+
+import torch
+from torch.optim import Optimizer
+
+from kdignite.config import TrainConfig
+from kdignite.data.batches import Batches, num_batches, training_batches
+from kdignite.pipelines.building import Student, build_student
+from kdignite.pipelines.setup import DEV_STEPS, Data, training_part
+from kdignite.schedules import LearningRate, build_optimizer, learning_rate
+from kdignite.steps import MakeStep
+
+
+class Taught(NamedTuple):
+    """What a run knows of its teacher, for its records."""
+
+    name: str
+    sha256: str
+    accuracy: float  # on the validation images, in [0, 1]
+
+
+class Run(NamedTuple):
+    """A run that is ready to start: everything below is a function of (config, data, seed)."""
+
+    config: TrainConfig
+    data: Data
+    device: torch.device
+    student: Student
+    optimizer: Optimizer
+    make_step: MakeStep
+    batches: Batches
+    epoch_length: int
+    lr_at: LearningRate
+    taught: Taught | None
+
+
+def prepare_run(
+    config: TrainConfig, data: Data, *, device: torch.device, make_step: MakeStep, taught: Taught | None = None
+) -> Run:
+    """Build the model, its optimiser, its step and its batches.
+
+    Args:
+        config: resolved.
+        data: on the device.
+        device: that computes.
+        make_step: makes the training step of the model.
+        taught: of the teacher, where there is one.
+
+    Returns:
+        The run. Nothing has been written yet.
+    """
+    student, part = build_student(config, data, device=device), training_part(config, data)
+    epoch_length = num_batches(len(part.indices), config.batch_size)
+    epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
+    lr_at = learning_rate(
+        config.schedule,
+        peak=config.lr,
+        total_steps=config.epochs * epoch_length,
+        warmup_steps=config.warmup_epochs * epoch_length,
+    )
+    optimizer = build_optimizer(
+        student.model,
+        kind=config.optimizer,
+        lr=lr_at(0),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    batches = training_batches(
+        part,
+        seed=config.seed,
+        view_seed=config.view_seed,
+        augment=str(config.augment),
+        batch_size=config.batch_size,
+    )
+    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, taught)
