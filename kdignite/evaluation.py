@@ -73,7 +73,7 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
     ConfusionMatrix(num_classes, output_transform=lambda output: output[:2]).attach(engine, "confusion")
     store.attach(engine, "answers")
     state = engine.run(batches, max_epochs=1)
-    logits, labels, indices = (torch.cat(column).cpu() for column in zip(*state.answers, strict=True))
+    logits, labels, indices = (torch.cat(column) for column in zip(*state.answers, strict=True))
     confusion = state.metrics["confusion"].to(torch.int64).cpu()
     if int(confusion.sum()) != len(labels):
         raise AssertionError(f"the confusion matrix counts {int(confusion.sum())} of {len(labels)} images")
@@ -83,6 +83,6 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
 def _answer(logits_of: Logits) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
     def answer(engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         del engine
-        return logits_of(batch.images), batch.labels, batch.indices
+        return logits_of(batch.images).cpu(), batch.labels.cpu(), batch.indices
 
     return answer

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 
 import kdignite
+from kdignite.checkpoints import replace
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.errors import UserError
 
 ROOT = Path("runs")
 PACKAGES = ("torch", "torchvision", "pytorch-ignite", "tensorboard", "numpy", "scikit-learn", "matplotlib", "fire")
-TEACHERS = ("teacher", "adopt")  # commands whose runs can teach
+BEST = "best.pt"
 
 
 class Finished(NamedTuple):
@@ -77,10 +77,7 @@ def write_json(path: Path, values: Any) -> None:
         values: plain values.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)  # temporary files are private
-    Path(file.name).replace(path)
+    replace(path, lambda file: file.write(text.encode()))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -112,7 +109,10 @@ def now() -> str:
 
 
 def finished_teachers(root: Path) -> list[Finished]:
-    """Finished runs that can teach, the newest first by the time in their result; partial runs are left out.
+    """Finished runs of ``teacher``, the newest first by the time in their result.
+
+    Partial runs are left out, and adopted models, of which nobody knows what they were trained on: those have to be
+    asked for.
 
     Args:
         root: the folder of all runs; studies inside it are searched too.
@@ -120,7 +120,7 @@ def finished_teachers(root: Path) -> list[Finished]:
     Returns:
         The runs.
     """
-    found = [run for run in _finished(root) if run.result["command"] in TEACHERS and not run.result["partial"]]
+    found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
     return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
 
 
@@ -141,17 +141,31 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
     for path in paths:
         if path.is_file():
             return path
-        if (path / "best.pt").is_file():
-            return path / "best.pt"
+        if (path / BEST).is_file():
+            return path / BEST
     early = [path for path in reversed(paths) if path.is_dir()]
     if early:
         raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
-    have = ", ".join(sorted(folder.parent.name for folder in root.glob("*/best.pt"))) or "none"
+    have = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{BEST}"))) or "none"
     raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
+
+
+def name_of(checkpoint: Path) -> str:
+    """What a checkpoint is called: by its run folder, or by its file where it stands alone.
+
+    Args:
+        checkpoint: the file.
+
+    Returns:
+        A name that can be part of the name of a folder.
+    """
+    return checkpoint.resolve().parent.name if checkpoint.name == BEST else checkpoint.stem
 
 
 def _finished(root: Path) -> Iterator[Finished]:
     for path in sorted([*root.glob("*/result.json"), *root.glob("*/*/result.json")]):
+        if not path.with_name(BEST).is_file():
+            continue
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

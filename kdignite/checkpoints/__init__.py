@@ -14,7 +14,7 @@ from kdignite.checkpoints.description import (
     from_payload,
     to_payload,
 )
-from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, write
+from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, replace, write
 from kdignite.checkpoints.weights import LISTED, listed, load_weights, state_dict_in, strip_prefix
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "load_weights",
     "read",
+    "replace",
     "state_dict_in",
     "strip_prefix",
     "to_payload",

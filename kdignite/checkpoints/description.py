@@ -101,6 +101,8 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
     Raises:
         UserError: if the file is no kdignite checkpoint, or of a newer format.
     """
+    if isinstance(payload, Mapping) and "about" in payload:
+        raise UserError(f"{path} is the state of an unfinished run: use {path.with_name('best.pt')}")
     if not isinstance(payload, Mapping) or "format" not in payload:
         raise UserError(
             f"{path} is no kdignite checkpoint (it has no description of its model): "
@@ -122,6 +124,8 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
             validation=Validation(**payload["validation"]),
         )
         return Checkpoint(description, _tensors(payload["weights"]), path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its description cannot be read ({error!r})") from error
 

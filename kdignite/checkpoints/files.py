@@ -6,9 +6,9 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -34,10 +34,20 @@ def write(path: Path, payload: Mapping[str, Any]) -> None:
         path: where to; an existing file is replaced.
         payload: tensors and plain values.
     """
+    replace(path, lambda file: torch.save(dict(payload), file))
+
+
+def replace(path: Path, save: Callable[[IO[bytes]], Any]) -> None:
+    """Put a new file in place of an old one, completely or not at all.
+
+    Args:
+        path: where to; an existing file is replaced.
+        save: writes the content into an open binary file.
+    """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
-            torch.save(dict(payload), file)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

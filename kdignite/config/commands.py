@@ -44,7 +44,7 @@ class TrainConfig(Config):
         None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
     )
     view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
-    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=1)
+    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=2)
 
     arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
     widths: tuple[int, ...] | None = flag(
@@ -61,7 +61,7 @@ class TrainConfig(Config):
     )
 
     epochs: int = flag(10, "passes over the training images", low=1)
-    batch_size: int = flag(100, "images in a training step", low=1)
+    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
     lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0)
     momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1)
     weight_decay: float = flag(5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
@@ -120,7 +120,7 @@ class DistillConfig(TrainConfig):
         "unset: the teacher's with --teacher, else cifar10",
     )
     alpha: float = flag(0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1)
-    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0)
+    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0, high=1000)
     teacher: str | None = flag(
         None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
     )

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from kdignite.data.sources import ImageSet
 from kdignite.data.splits import Part
 from kdignite.data.views import apply_views, draw_views, pick_views
+from kdignite.errors import UserError
 from kdignite.streams import stream
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
@@ -166,8 +167,11 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
         pin_memory=images.labels.is_cuda,
         generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
     )
-    for pixels in loader:
-        yield pixels.to(images.labels.device, non_blocking=True)
+    try:
+        for pixels in loader:
+            yield pixels.to(images.labels.device, non_blocking=True)
+    except UserError as error:  # raised in a worker, whose traceback torch puts before the line
+        raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
 
 
 def image_side(images: ImageSet) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from kdignite.data.sources import ImageSet, Source, StreamedImages, content_digest, fingerprint
+from kdignite.data.sources import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.errors import UserError
 
 IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded each time they are asked for
@@ -63,13 +63,12 @@ def load_folder(name: str, *, image_size: int, progress: bool = True) -> Source:
     if num_bytes <= IN_MEMORY_BYTES:
         tensors = {key: _decode(one.files, image_size, progress=progress) for key, one in listings.items()}
         sets = {key: ImageSet(tensors[key], torch.tensor(one.labels)) for key, one in listings.items()}
-        digests = {key: content_digest(tensors[key], sets[key].labels) for key in sets}
     else:
         read = partial(read_image, size=image_size)
         sets = {
             key: ImageSet(StreamedImages(one.files, read), torch.tensor(one.labels)) for key, one in listings.items()
         }
-        digests = {key: _listing_digest(one, root) for key, one in listings.items()}
+    digests = {key: _listing_digest(one, root) for key, one in listings.items()}
     return folder_like_source(name, classes=classes, sets=sets, digests=digests)
 
 
@@ -193,6 +192,6 @@ def _decode(files: Sequence[Path], size: int, *, progress: bool) -> Tensor:
 
 
 def _listing_digest(listing: Listing, root: Path) -> str:
-    """A hash of paths and sizes: reading all of a data set that does not fit in memory would take too long."""
+    """A hash of paths and sizes: the same whatever size the images are kept at, and whether they fit in memory."""
     files = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in listing.files]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -87,7 +87,7 @@ def limited(part: Part, limit: int | None) -> Part:
     """
     if limit is None or limit >= len(part.indices):
         return part
-    return Part(part.images, part.indices[stratified_pick(part.labels, limit, key=("limit",))])
+    return Part(part.images, part.indices[stratified_pick(part.labels.cpu(), limit, key=("limit",))])
 
 
 def stratified_pick(labels: Tensor, count: int, *, key: tuple[Key, ...]) -> Tensor:

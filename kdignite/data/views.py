@@ -79,11 +79,11 @@ def apply_views(images: Tensor, views: Views) -> Tensor:
         uint8 (B, 3, S, S) on the images' device.
     """
     batch, channels, size, _ = images.shape
-    place = torch.arange(size)
-    columns = torch.where(views.flip[:, None], size - 1 - place, place)
-    rows = _reflect(views.dy[:, None] + place, size)  # (B, S)
-    columns = _reflect(views.dx[:, None] + columns, size)  # (B, S)
-    source = (rows[:, :, None] * size + columns[:, None, :]).to(images.device, non_blocking=True)  # (B, S, S)
+    flip, dy, dx = (column.to(images.device, non_blocking=True)[:, None] for column in views)
+    place = torch.arange(size, device=images.device)
+    rows = _reflect(dy + place, size)  # (B, S)
+    columns = _reflect(dx + torch.where(flip, size - 1 - place, place), size)  # (B, S)
+    source = rows[:, :, None] * size + columns[:, None, :]  # (B, S, S)
     source = source.view(batch, 1, size * size).expand(batch, channels, size * size)
     return images.reshape(batch, channels, size * size).gather(2, source).view_as(images)
 

@@ -35,7 +35,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     check_model(config.arch, size=config.size or 0, options=architecture.options)
     device = choose_device(config.device, threads=config.threads)
     weights = checkpoints.state_dict_in(checkpoints.read(path), path)
-    weights = checkpoints.strip_prefix(weights, config.strip_prefix, path)
+    weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
     data = open_data(
         config.dataset,
         data_root=config.data_root,
@@ -57,7 +57,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     runs.write_json(folder / "config.json", to_json(config))
     runs.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
-    result = _result(config, data, folder) | {"num_parameters": _count(weights)} | summaries
+    result = _result(config, data, folder) | summaries
     runs.write_json(folder / "result.json", result)
     say(f"run       {folder}: a teacher for python -m kdignite distill --teacher={folder}")
     return runs.Finished(folder, result)
@@ -113,5 +113,9 @@ def _val_size(config: AdoptConfig, data: Data) -> float | None:
     return None if data.source.val is not None else config.val_size or data.source.default_val_size
 
 
-def _count(weights: dict[str, torch.Tensor]) -> int:
-    return sum(value.numel() for value in weights.values() if value.is_floating_point())
+def _in_float32(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that were saved in half precision, in the precision that models here compute in."""
+    half = [key for key, value in weights.items() if value.dtype in (torch.float16, torch.bfloat16)]
+    if half:
+        say(f"note      {len(half)} tensors in half precision are kept as float32")
+    return {key: value.float() if key in half else value for key, value in weights.items()}

@@ -45,10 +45,10 @@ def estimate(run: Run) -> float:
     step, batches = run.make_step(model, optimizer, prepare=run.student.prepare), run.batches(0, 0)
     timed: list[float] = []
     while len(timed) < 4 and sum(timed) < 5.0:
+        started = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             break
-        started = time.perf_counter()
         float(step(None, batch)["loss"])
         timed.append(time.perf_counter() - started)
     evaluations = len(run.data.splits.val.indices) * run.config.epochs + len(run.data.splits.test.indices)

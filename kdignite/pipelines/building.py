@@ -17,6 +17,7 @@ from kdignite.evaluation import Logits, fed
 from kdignite.models.registry import build_model, check_model
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.pipelines.setup import Data, is_partial, say
+from kdignite.plugins import import_function
 from kdignite.streams import seeded
 
 
@@ -71,10 +72,14 @@ def check_architecture(config: TrainConfig) -> None:
         config: of the run.
     """
     check_model(config.arch, size=config.size, options=architecture_of(config).options)
+    if ":" in config.arch:
+        import_function(config.arch, flag="arch")
     if config.weights == "imagenet" and config.stem == "cifar":
         raise UserError("--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights")
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
+    if config.weights == "imagenet":
+        imagenet_file(config.arch)
 
 
 def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
@@ -113,6 +118,8 @@ def revive(
     """
     description = checkpoint.description
     name, options = description.architecture
+    if ":" not in name and arch not in (None, name):
+        raise UserError(f"{checkpoint.path} holds a {name}, not a {arch}: leave that out")
     if ":" in name and arch != name:
         raise UserError(
             f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
@@ -144,7 +151,7 @@ def origin_of(config: TrainConfig, data: Data) -> Origin:
         image_size=data.image_size,
         augment=str(config.augment),
         label_smoothing=config.label_smoothing,
-        partial=is_partial(config),
+        partial=is_partial(config, data),
     )
 
 

@@ -1,15 +1,20 @@
 """``evaluate``: what a checkpoint scores, fed the way it says itself."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdignite import checkpoints, runs
+from kdignite.checkpoints import Origin
 from kdignite.config import EvaluateConfig
 from kdignite.data.batches import evaluation_batches
+from kdignite.errors import UserError
 from kdignite.evaluation import evaluate as answers
 from kdignite.pipelines import results
 from kdignite.pipelines.building import revive
-from kdignite.pipelines.setup import choose_device, open_data, say
+from kdignite.pipelines.setup import Data, choose_device, open_data, say
 from kdignite.reports.tables import evaluation_table
 
 
@@ -30,21 +35,17 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     checkpoint = checkpoints.load(path)
     origin = checkpoint.description.origin
     device = choose_device(config.device, threads=config.threads)
-    data = open_data(
-        config.dataset or origin.dataset,
-        data_root=config.data_root,
-        val_size=origin.val_size,
-        image_size=origin.image_size,
-        device=device,
-    )
+    data = _open(config, origin, device)
     again = f"python -m kdignite evaluate {config.run} --arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
     if origin.split != data.splits.hash:
         say("note      other data or another split than the model was trained on: it may have seen these images")
+    if origin.partial:
+        say("note      the model was trained on part of its images only")
     part = getattr(data.splits, config.split)
     outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
     results.checked(outcome, who=str(path))
-    who = path.parent.name if path.name == "best.pt" else path.stem
+    who = runs.name_of(path)
     folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}
     summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
@@ -55,3 +56,21 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
         say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
     say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
     return runs.Finished(folder, summary[config.split])
+
+
+def _open(config: EvaluateConfig, origin: Origin, device: torch.device) -> Data:
+    """The data that the checkpoint names, or others; those need not be divisible in the same way."""
+    opened = partial(
+        open_data,
+        config.dataset or origin.dataset,
+        data_root=config.data_root,
+        image_size=origin.image_size,
+        device=device,
+    )
+    try:
+        return opened(val_size=origin.val_size)
+    except UserError as error:
+        if config.dataset in (None, origin.dataset):
+            raise
+        say(f"note      {error}; evaluated on the parts that {config.dataset} has itself")
+        return opened(val_size=None)

@@ -128,6 +128,8 @@ def settle(config: T, data: Data, *, device: torch.device) -> T:
         The resolved config.
     """
     source = data.source
+    if config.image_size not in (None, data.image_size):
+        raise UserError(f"the images of {source.name} are {data.image_size} pixels wide: leave out --image_size")
     own_val_size = None if source.val is not None else source.default_val_size
     return dataclasses.replace(
         config,
@@ -156,16 +158,17 @@ def training_part(config: TrainConfig, data: Data) -> Part:
     return limited(data.splits.train, config.limit_train)
 
 
-def is_partial(config: TrainConfig) -> bool:
-    """Whether a run saw only part of its training images.
+def is_partial(config: TrainConfig, data: Data) -> bool:
+    """Whether a run sees only part of its training images.
 
     Args:
         config: of the run.
+        data: with all of them.
 
     Returns:
-        True for dry runs and runs with a limit.
+        True for dry runs and runs whose limit leaves images out.
     """
-    return config.fast_dev_run or config.limit_train is not None
+    return config.fast_dev_run or len(training_part(config, data).indices) < len(data.splits.train.indices)
 
 
 def _placed(splits: Splits, device: torch.device) -> list[Part]:

@@ -18,6 +18,7 @@ from kdignite.pipelines.preparing import Taught
 from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, say
 from kdignite.teachers import check_accuracy
 
+FOLDER = "folder:"
 T = TypeVar("T", bound=TrainConfig)
 
 
@@ -120,9 +121,9 @@ def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, 
     origin, recorded = checkpoint.description.origin, checkpoint.description.validation
     if origin.split != data.splits.hash:
         raise UserError(
-            f"{checkpoint.path} was trained on another split of {origin.dataset} (--val_size={origin.val_size}) than "
-            f"this run's (--val_size={config.val_size}), so it may have seen the validation images: "
-            "use the same data and --val_size for both"
+            f"{checkpoint.path} was trained on another split or other images of {origin.dataset} "
+            f"(--val_size={origin.val_size}) than this run's (--val_size={config.val_size}), so it may have seen the "
+            "validation images: use the same data and --val_size for both"
         )
     command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.teacher_arch, again=command)
@@ -135,28 +136,44 @@ def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, 
     if not config.allow_weak_teacher:
         check_accuracy(outcome, recorded if limit is None else None, who=str(checkpoint.path))
     _warn(origin, config)
-    return Teaching(logits_of, Taught(_name(checkpoint), _sha256(checkpoint.path), accuracy))
+    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), _sha256(checkpoint.path), accuracy))
 
 
 def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
     fits = (
         run
         for run in runs.finished_teachers(root)
-        if run.result["dataset"] == (config.dataset or DATASET) and config.val_size in (None, run.result["val_size"])
+        if _same_place(str(run.result["dataset"]), config.dataset or DATASET)
+        and config.val_size in (None, run.result["val_size"])
     )
     return next(fits, None)
 
 
 def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:
     trained_on = checkpoint.description.origin.dataset
-    if config.dataset not in (None, trained_on):
+    if config.dataset is not None and not _may_be_the_same(config.dataset, trained_on):
         raise UserError(
             f"{checkpoint.path} was trained on {trained_on}, not on {config.dataset}: leave out --dataset, "
             "or choose another --teacher"
         )
 
 
+def _same_place(one: str, other: str) -> bool:
+    """Whether two names mean the same data; a folder may be spelt in many ways."""
+    if one.startswith(FOLDER) and other.startswith(FOLDER):
+        here, there = (Path(name.removeprefix(FOLDER)).expanduser().resolve() for name in (one, other))
+        return here == there
+    return one == other
+
+
+def _may_be_the_same(one: str, other: str) -> bool:
+    """Folders move: whether they hold the same images, their fingerprint tells."""
+    return one == other or (one.startswith(FOLDER) and other.startswith(FOLDER))
+
+
 def _warn(origin: Origin, config: DistillConfig) -> None:
+    if origin.partial:
+        say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
     if origin.label_smoothing > 0 and config.T > 1:
@@ -164,11 +181,6 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
             f"warning   the teacher was trained with label smoothing {origin.label_smoothing:g}, which blurs what it "
             "says of the other classes: a T near 1 suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
         )
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    path = checkpoint.path
-    return path.parent.name if path.name == "best.pt" else path.name
 
 
 def _sha256(path: Path) -> str:

@@ -108,7 +108,7 @@ def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: flo
         "command": config.command,
         "name": folder.name,
         "finished_at": runs.now(),
-        "partial": is_partial(config),
+        "partial": is_partial(config, run.data),
         "seed": config.seed,
         "dataset": config.dataset,
         "fingerprint": run.data.source.fingerprint,

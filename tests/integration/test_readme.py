@@ -18,6 +18,10 @@ def test_the_python_example_runs(
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"teacher", "distill-a0.7-T3", "baseline"}
 
 
+def test_nothing_is_left_open() -> None:
+    assert "@@" not in README.read_text(encoding="utf-8")
+
+
 def test_every_command_of_the_table_exists() -> None:
     from kdignite.config import COMMANDS
 

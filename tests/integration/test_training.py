@@ -101,12 +101,12 @@ def test_alpha_changes_the_student(root: Path) -> None:
 
 def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its file nor the parameters and buffers of the model that taught."""
-    from kdignite.pipelines import building, setup
+    from kdignite.pipelines import building
 
     models: list[torch.nn.Module] = []
     build = building.build_model
     monkeypatch.setattr(
-        setup, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
+        building, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
     )
     before = hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest()
     distill(student(), root=root)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdignite import checkpoints
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
-from kdignite.data.specs import Preprocessing
+from kdignite.data.specs import INTERPOLATION, Preprocessing
 from kdignite.errors import UserError
 
 DTYPES = (
@@ -47,7 +47,7 @@ DESCRIPTIONS = st.builds(
         size=st.integers(1, 10_000),
         mean=st.tuples(NUMBERS, NUMBERS, NUMBERS),
         std=st.tuples(NUMBERS, NUMBERS, NUMBERS),
-        interpolation=WORDS,
+        interpolation=st.just(INTERPOLATION),
     ),
     origin=st.builds(
         Origin,

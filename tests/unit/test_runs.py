@@ -207,7 +207,7 @@ def test_only_whole_and_finished_runs_that_can_teach_are_found(tmp_path: Path) -
     (tmp_path / "list").mkdir()
     runs.write_json(tmp_path / "list" / "result.json", ["command", "partial", "finished_at"])
     (tmp_path / "file").write_text("")
-    assert found_in(tmp_path) == ["teacher", "adopted"]
+    assert found_in(tmp_path) == ["teacher"]
 
 
 def test_runs_of_a_study_are_found_one_level_deeper_and_no_further(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """From a config to device, data and model."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -166,12 +167,20 @@ def test_a_dry_run_is_one_epoch_and_partial() -> None:
     config = baseline(fast_dev_run=True, epochs=9, warmup_epochs=4.0, schedule="cosine")
     settled = setup.settle(config, toy(), device=CPU)
     assert (settled.epochs, settled.warmup_epochs) == (1, 0.0)
-    assert setup.is_partial(settled)
+    assert setup.is_partial(settled, toy())
 
 
 def test_a_limit_makes_a_run_partial_and_a_seed_does_not() -> None:
-    assert setup.is_partial(baseline(limit_train=5))
-    assert not setup.is_partial(baseline(seed=5))
+    data = toy()
+    num_images = len(data.splits.train.indices)
+    assert setup.is_partial(baseline(limit_train=5), data)
+    assert not setup.is_partial(baseline(seed=5), data)
+    assert not setup.is_partial(baseline(limit_train=num_images), data)
+
+
+def test_a_size_that_the_images_do_not_have_is_refused() -> None:
+    told = refused(lambda: setup.settle(baseline(image_size=64), toy(), device=CPU))
+    assert re.fullmatch(r"the images of \w+ are \d+ pixels wide: leave out --image_size", told)
 
 
 def test_a_limit_takes_some_of_the_training_images() -> None:
@@ -269,11 +278,19 @@ def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: 
     assert refused(lambda: building.check_architecture(config)) == told
 
 
-def test_a_model_that_can_be_had_passes(tmp_path: Path) -> None:
+def test_a_model_that_can_be_had_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(building, "imagenet_file", asked.append)
     (tmp_path / "w.pt").write_text("")
     for weights in ("none", str(tmp_path / "w.pt")):
         building.check_architecture(baseline(weights=weights))
     building.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
+    assert asked == ["resnet50"]  # before any data are fetched
+
+
+def test_a_function_that_cannot_be_imported_is_refused_early() -> None:
+    told = refused(lambda: building.check_architecture(TeacherConfig(arch="no_such_module:net")))
+    assert told.startswith("--arch: there is no module no_such_module")
 
 
 def model(num_classes: int = 3, *, seed: int = 0) -> nn.Module:

@@ -72,10 +72,21 @@ def test_a_teacher_for_another_validation_size_is_passed_over(tmp_path: Path) ->
     assert chosen(tmp_path, val_size=1000.0) == "small"
 
 
-def test_an_adopted_model_teaches_and_a_student_does_not(tmp_path: Path) -> None:
-    save(tmp_path / "adopted", command="adopt")
-    save(tmp_path / "student", at="2", command="distill")
-    assert chosen(tmp_path) == "adopted"
+def test_an_adopted_model_teaches_when_it_is_named_only(tmp_path: Path) -> None:
+    save(tmp_path / "teacher")
+    save(tmp_path / "adopted", at="2", command="adopt")
+    save(tmp_path / "student", at="3", command="distill")
+    assert chosen(tmp_path) == "teacher"
+    assert chosen(tmp_path, teacher="adopted") == "adopted"
+
+
+def test_a_folder_is_the_same_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "teacher", dataset="folder:images")
+    for name in ("folder:images", "folder:./images", f"folder:{tmp_path}/images"):
+        assert chosen(tmp_path, dataset=name) == "teacher"
+    assert chosen(tmp_path, dataset="folder:moved", teacher="teacher") == "teacher"
+    assert "no finished teacher" in refused(lambda: chosen(tmp_path, dataset="folder:moved"))
 
 
 def test_the_teacher_that_was_asked_for_is_taken_whatever_else_there_is(
@@ -238,7 +249,7 @@ def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_teacher_in_a_file_of_another_name_is_called_by_it(tmp_path: Path) -> None:
-    assert checked(teacher(tmp_path / "mine.pt")).taught.name == "mine.pt"
+    assert checked(teacher(tmp_path / "mine.pt")).taught.name == "mine"
 
 
 def test_a_teacher_whose_classes_come_in_another_order_is_as_good(tmp_path: Path) -> None:
@@ -251,8 +262,9 @@ def test_a_teacher_of_another_split_is_refused(tmp_path: Path) -> None:
     found = teacher(tmp_path / "t.pt", split="0" * 64, val_size=33)
     for given in ({}, {"allow_weak_teacher": True}):
         assert refused(lambda given=given: checked(found, **given)) == (
-            f"{tmp_path / 't.pt'} was trained on another split of toy (--val_size=33) than this run's "
-            "(--val_size=60), so it may have seen the validation images: use the same data and --val_size for both"
+            f"{tmp_path / 't.pt'} was trained on another split or other images of toy (--val_size=33) than "
+            "this run's (--val_size=60), so it may have seen the validation images: "
+            "use the same data and --val_size for both"
         )
 
 
