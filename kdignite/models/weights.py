@@ -1,10 +1,8 @@
 """Initial weights from elsewhere: torchvision's published ones, or any state dict that fits."""
 
 import re
-import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kdignite.errors import UserError
+from kdignite.network import ANSWER_SECONDS, socket_timeout
 
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50")
-ANSWER_SECONDS = 15.0  # how long a server may be silent
 NUM_LISTED = 6  # keys of each kind in an error message
 
 
@@ -83,22 +81,11 @@ def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, sour
     return kept
 
 
-@contextmanager
-def _answer_within(seconds: float) -> Iterator[None]:
-    """Limit silence on new connections: the one limit that ``torch.hub`` can be given."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _fetch(url: str, file: Path, *, name: str) -> None:
     sha256 = file.stem.rpartition("-")[2]  # its first digits
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _answer_within(ANSWER_SECONDS):
+        with socket_timeout(ANSWER_SECONDS):
             torch.hub.download_url_to_file(url, str(file), hash_prefix=sha256, progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the wrong hash
         why = " ".join(str(error).split()) or type(error).__name__

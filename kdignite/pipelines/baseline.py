@@ -1,16 +1,12 @@
 """``baseline``: train the student on the labels alone, which is what distillation has to beat."""
 
-from functools import partial
 from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import BaselineConfig
+from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
-from kdignite.pipelines.preparing import prepare_run
-from kdignite.pipelines.setup import choose_device, open_training_data, settle
 from kdignite.pipelines.teaching import as_taught
-from kdignite.pipelines.training import execute
-from kdignite.steps import supervised_step
 
 
 def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -28,9 +24,4 @@ def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished
         RunFailed: if the loss stops being a number.
     """
     check_architecture(config)
-    device = choose_device(config.device, threads=config.threads)
-    config = as_taught(config, root=root)
-    data = open_training_data(config, device=device)
-    config = settle(config, data, device=device)
-    make_step = partial(supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip)
-    return execute(prepare_run(config, data, device=device, make_step=make_step), root=root)
+    return train_alone(as_taught(config, root=root), root=root)

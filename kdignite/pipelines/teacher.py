@@ -1,15 +1,11 @@
 """``teacher``: train a model on the labels, to teach others."""
 
-from functools import partial
 from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import TeacherConfig
+from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
-from kdignite.pipelines.preparing import prepare_run
-from kdignite.pipelines.setup import choose_device, open_training_data, settle
-from kdignite.pipelines.training import execute
-from kdignite.steps import supervised_step
 
 
 def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -27,8 +23,4 @@ def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         RunFailed: if the loss stops being a number.
     """
     check_architecture(config)
-    device = choose_device(config.device, threads=config.threads)
-    data = open_training_data(config, device=device)
-    config = settle(config, data, device=device)
-    make_step = partial(supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip)
-    return execute(prepare_run(config, data, device=device, make_step=make_step), root=root)
+    return train_alone(config, root=root)
