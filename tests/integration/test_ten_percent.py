@@ -166,6 +166,15 @@ class TestAdopt:
         distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
         assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
 
+    def test_half_precision_is_kept_as_float32_and_said(
+        self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        weights = {key: v.half() if v.is_floating_point() else v for key, v in payload_of(taught)["weights"].items()}
+        torch.save(weights, root / "half.pt")
+        run = adopt(AdoptConfig(file=str(root / "half.pt"), **self.settings(taught)), root=root)
+        assert "tensors in half precision are kept as float32" in capsys.readouterr().out
+        assert checkpoints.load(run.folder / "best.pt").weights["conv1.weight"].dtype == torch.float32
+
     def test_a_common_prefix_is_named(self, taught: Finished, root: Path) -> None:
         file = self.foreign(taught, root, prefix="module.")
         with pytest.raises(UserError, match=r"--strip_prefix=module\."):
@@ -219,3 +228,9 @@ def test_a_file_never_names_code_to_run(root: Path, monkeypatch: pytest.MonkeyPa
         distill(student(teacher="teacher-2"), root=root)
     taught_by = distill(student(teacher="teacher-2", teacher_arch="mine:tiny", epochs=1), root=root)
     assert taught_by.result["teacher"]["name"] == "teacher-2"
+
+
+def test_the_state_of_a_run_is_no_model_and_best_is_named(root: Path) -> None:
+    checkpoints.write(root / "last.pt", {"model": {}, "about": {"format": 1}})
+    with pytest.raises(UserError, match=r"is the state of an unfinished run: use .*best\.pt"):
+        accuracy(root / "last.pt", root)
