@@ -33,6 +33,7 @@ def supervised_step(
     prepare: Prepare,
     label_smoothing: float = 0.0,
     grad_clip: float | None = None,
+    amp: torch.dtype | None = None,
 ) -> Step:
     """A step of training on the labels: ``loss = ce``.
 
@@ -42,6 +43,7 @@ def supervised_step(
         prepare: from uint8 images to the model's input.
         label_smoothing: in [0, 1).
         grad_clip: largest norm of the gradient; None: no clipping.
+        amp: type in which the model multiplies (autocast); weights, loss and update stay float32. None: no autocast.
 
     Returns:
         The step; its output holds ``loss`` and ``ce`` (means over the batch) and ``correct`` (a count).
@@ -50,7 +52,7 @@ def supervised_step(
     def step(engine: Any, batch: Batch) -> dict[str, Tensor]:
         del engine
         model.train()  # at every step: an evaluation in between can never leave the model in eval mode
-        logits = model(prepare(batch.images))
+        logits = _forward(model, prepare(batch.images), amp=amp)
         loss = cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
         _update(model, optimizer, loss, grad_clip=grad_clip)
         return _detached(loss=loss, ce=loss, correct=_num_correct(logits, batch.labels))
@@ -68,6 +70,7 @@ def distill_step(
     T: float,
     label_smoothing: float = 0.0,
     grad_clip: float | None = None,
+    amp: torch.dtype | None = None,
 ) -> Step:
     """A step of distillation: ``loss = (1 - alpha) * ce + alpha * T**2 * KL(teacher/T || student/T)``.
 
@@ -80,6 +83,8 @@ def distill_step(
         T: temperature, above 0.
         label_smoothing: in [0, 1), of the labels.
         grad_clip: largest norm of the gradient; None: no clipping.
+        amp: type in which the student multiplies (autocast); the teacher, whose answers have to be the same for every
+            student, is not affected. None: no autocast.
 
     Returns:
         The step; its output holds ``loss``, ``ce``, ``kd`` (means over the batch) and ``correct`` (a count).
@@ -89,12 +94,18 @@ def distill_step(
         del engine
         student.train()
         teacher_logits = teacher(batch)
-        logits = student(prepare(batch.images))
+        logits = _forward(student, prepare(batch.images), amp=amp)
         parts = kd_loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
         _update(student, optimizer, parts.loss, grad_clip=grad_clip)
         return _detached(**parts._asdict(), correct=_num_correct(logits, batch.labels))
 
     return step
+
+
+def _forward(model: nn.Module, images: Tensor, *, amp: torch.dtype | None) -> Tensor:
+    with torch.autocast(images.device.type, dtype=amp, enabled=amp is not None):
+        logits: Tensor = model(images)
+        return logits
 
 
 def _update(model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None) -> None:

@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
     ),
     "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
-    "running": ("name", "seed", "device", "threads", "fast_dev_run", "keep_last"),
+    "running": ("name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last"),
 }
 
 

@@ -76,6 +76,11 @@ class TrainConfig(Config):
 
     seed: int = flag(0, "seed of initial weights, order and dropout", low=0)
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    amp: str = flag(
+        "auto",
+        "type of the products in training: off (float32), bf16, or auto, which is bf16 where the device has it in hardware",
+        choices=("auto", "off", "bf16"),
+    )
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
     keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")

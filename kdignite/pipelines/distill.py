@@ -7,7 +7,7 @@ from kdignite import runs
 from kdignite.config import DistillConfig
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.preparing import prepare_run
-from kdignite.pipelines.setup import choose_device, open_training_data, say, settle
+from kdignite.pipelines.setup import AMP, choose_device, open_training_data, say, settle
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
 from kdignite.steps import distill_step
@@ -46,6 +46,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         T=config.T,
         label_smoothing=config.label_smoothing,
         grad_clip=config.grad_clip,
+        amp=AMP[config.amp],
     )
     run = prepare_run(config, data, device=device, make_step=make_step, taught=teaching.taught)
     return execute(run, root=root)

@@ -15,6 +15,7 @@ from kdignite.errors import UserError
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
+AMP = {"off": None, "bf16": torch.bfloat16}  # --amp, resolved -> the type of autocast
 DEV_STEPS = 2  # steps and evaluation batches of a dry run
 T = TypeVar("T", bound=TrainConfig)
 
@@ -62,6 +63,23 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device={name} is not there: torch sees {torch.cuda.device_count()} GPUs; try --device=cpu")
     return device
+
+
+def choose_amp(name: str, *, device: torch.device) -> str:
+    """The type in which a training step multiplies.
+
+    Args:
+        name: ``auto``, ``off`` or ``bf16``.
+        device: that computes.
+
+    Returns:
+        A key of `AMP`; ``auto`` is ``bf16`` where the device has instructions for it, else ``off``.
+    """
+    if name == "auto":
+        return "bf16" if _has_bf16(device) else "off"
+    if name == "bf16" and not _has_bf16(device):
+        say(f"warning   --amp=bf16: {device} has no instructions for it that torch knows of, so it may be slow")
+    return name
 
 
 def data_folder(data_root: str | None) -> Path:
@@ -139,6 +157,7 @@ def settle(config: T, data: Data, *, device: torch.device) -> T:
         augment=config.augment or source.default_augment,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
         device=str(device),
+        amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=1 if config.fast_dev_run else config.epochs,
         warmup_epochs=0.0 if config.fast_dev_run else config.warmup_epochs,
@@ -169,6 +188,13 @@ def is_partial(config: TrainConfig, data: Data) -> bool:
         True for dry runs and runs whose limit leaves images out.
     """
     return config.fast_dev_run or len(training_part(config, data).indices) < len(data.splits.train.indices)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _placed(splits: Splits, device: torch.device) -> list[Part]:

@@ -612,7 +612,7 @@ def test_the_module_ends_with_the_code_of_main():
 
 # --- the flags ----------------------------------------------------------------------------------------------------
 
-RECIPE = {"preset", "name", "seed", "device", "threads", "fast_dev_run", "keep_last"}
+RECIPE = {"preset", "name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last"}
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
 LEARNING = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"}

@@ -91,6 +91,40 @@ def test_what_is_no_device_is_refused(name: str) -> None:
     assert told == f"--device must be auto, cpu, cuda or cuda:N, not {name!r}"
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": False, "avx2": True}, "off"),
+        ({}, "off"),
+    ],
+)
+def test_half_precision_is_chosen_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capabilities: dict[str, bool], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert setup.choose_amp("auto", device=CPU) == chosen
+    assert setup.choose_amp("off", device=CPU) == "off"
+    assert capsys.readouterr().out == ""
+    assert setup.choose_amp("bf16", device=CPU) == "bf16"
+    told = "" if chosen == "bf16" else "warning   --amp=bf16: cpu has no instructions for it that torch knows of"
+    assert capsys.readouterr().out[: len(told) or None] == told
+
+
+def test_a_torch_that_does_not_tell_what_the_processor_has_means_full_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert setup.choose_amp("auto", device=CPU) == "off"
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_half_precision_is_chosen_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    assert setup.choose_amp("auto", device=torch.device("cuda")) == ("bf16" if supported else "off")
+
+
 def test_threads_are_set_where_a_number_is_given() -> None:
     torch.set_num_threads(2)
     setup.choose_device("cpu", threads=None)
@@ -143,13 +177,14 @@ def test_what_was_left_open_is_settled() -> None:
         "augment": "flip",
         "normalize": "data",
         "device": "cpu",
+        "amp": setup.choose_amp("auto", device=CPU),
         "threads": torch.get_num_threads(),
     }
     assert asdict(settled) == {**asdict(config), **expected}
 
 
 def test_what_was_given_stays() -> None:
-    given = {"val_size": 15, "augment": "none", "normalize": "imagenet", "epochs": 3, "warmup_epochs": 1.0}
+    given = {"amp": "off", "val_size": 15, "augment": "none", "normalize": "imagenet", "epochs": 3, "warmup_epochs": 1.0}
     settled = setup.settle(baseline(**given, schedule="cosine"), toy(), device=CPU)
     assert {key: getattr(settled, key) for key in given} == given
 
