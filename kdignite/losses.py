@@ -5,7 +5,7 @@ summed over classes and averaged over the batch.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,24 @@ class LossParts(NamedTuple):
     loss: Tensor
     ce: Tensor
     kd: Tensor
+
+
+class DistillationLoss(Protocol):
+    """A loss of student and teacher with the arguments of `kd_loss`: that function, or one of your own."""
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor,
+        /,
+        *,
+        alpha: float,
+        T: float,
+        label_smoothing: float,
+    ) -> LossParts:
+        """The loss of a batch."""
+        ...
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

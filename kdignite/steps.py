@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
-from kdignite.losses import cross_entropy, kd_loss
+from kdignite.losses import DistillationLoss, cross_entropy, kd_loss
 
 Step = Callable[[Any, Batch], dict[str, Tensor]]
 Teacher = Callable[[Batch], Tensor]
@@ -69,6 +69,7 @@ def distill_step(
     alpha: float,
     T: float,
     label_smoothing: float = 0.0,
+    loss: DistillationLoss = kd_loss,
     grad_clip: float | None = None,
     amp: torch.dtype | None = None,
 ) -> Step:
@@ -82,6 +83,7 @@ def distill_step(
         alpha: in [0, 1], weight of the teacher's term.
         T: temperature, above 0.
         label_smoothing: in [0, 1), of the labels.
+        loss: another function of the same arguments, instead of the one above; it gets at least float32.
         grad_clip: largest norm of the gradient; None: no clipping.
         amp: type in which the student multiplies (autocast); the teacher, whose answers have to be the same for every
             student, is not affected. None: no autocast.
@@ -95,7 +97,7 @@ def distill_step(
         student.train()
         teacher_logits = teacher(batch)
         logits = _forward(student, prepare(batch.images), amp=amp)
-        parts = kd_loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
+        parts = loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
         _update(student, optimizer, parts.loss, grad_clip=grad_clip)
         return _detached(**parts._asdict(), correct=_num_correct(logits, batch.labels))
 
@@ -105,7 +107,7 @@ def distill_step(
 def _forward(model: nn.Module, images: Tensor, *, amp: torch.dtype | None) -> Tensor:
     with torch.autocast(images.device.type, dtype=amp, enabled=amp is not None):
         logits: Tensor = model(images)
-        return logits
+    return logits if amp is None else logits.float()
 
 
 def _update(model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import DistillConfig
+from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.preparing import prepare_run
 from kdignite.pipelines.setup import AMP, choose_device, open_training_data, say, settle
@@ -14,7 +15,7 @@ from kdignite.steps import distill_step
 from kdignite.teachers import live_teacher
 
 
-def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: DistillationLoss = kd_loss) -> runs.Finished:
     """Train a student on the labels and a teacher's softened predictions.
 
     ``loss = (1 - alpha) * ce + alpha * T**2 * KL(softmax(teacher/T) || softmax(student/T))``
@@ -22,6 +23,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     Args:
         config: what to train, and how.
         root: the folder of all runs.
+        loss: a function of your own with the arguments of `kd_loss`, instead of it.
 
     Returns:
         The run folder and its result.
@@ -37,16 +39,18 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
     teaching = check_teacher(checkpoint, config, data, device=device)
-    settings = f"alpha={config.alpha:g}, T={config.T:g}"
-    say(f"loss      (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T), {settings}")
+    name = "kd_loss" if loss is kd_loss else f"{loss.__module__}:{getattr(loss, '__qualname__', type(loss).__name__)}"
+    formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
+    say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
     make_step = partial(
         distill_step,
         teacher=live_teacher(teaching.logits_of),
         alpha=config.alpha,
         T=config.T,
         label_smoothing=config.label_smoothing,
+        loss=loss,
         grad_clip=config.grad_clip,
         amp=AMP[config.amp],
     )
-    run = prepare_run(config, data, device=device, make_step=make_step, taught=teaching.taught)
+    run = prepare_run(config, data, device=device, make_step=make_step, loss=name, taught=teaching.taught)
     return execute(run, root=root)

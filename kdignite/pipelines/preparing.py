@@ -33,11 +33,18 @@ class Run(NamedTuple):
     batches: Batches
     epoch_length: int
     lr_at: LearningRate
+    loss: str  # name of the function
     taught: Taught | None
 
 
 def prepare_run(
-    config: TrainConfig, data: Data, *, device: torch.device, make_step: MakeStep, taught: Taught | None = None
+    config: TrainConfig,
+    data: Data,
+    *,
+    device: torch.device,
+    make_step: MakeStep,
+    loss: str = "cross_entropy",
+    taught: Taught | None = None,
 ) -> Run:
     """Build the model, its optimiser, its step and its batches.
 
@@ -46,6 +53,7 @@ def prepare_run(
         data: on the device.
         device: that computes.
         make_step: makes the training step of the model.
+        loss: name of its loss, for the records.
         taught: of the teacher, where there is one.
 
     Returns:
@@ -74,4 +82,4 @@ def prepare_run(
         augment=str(config.augment),
         batch_size=config.batch_size,
     )
-    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, taught)
+    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, loss, taught)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from kdignite.config import TrainConfig, to_json
+from kdignite.cost import measure_cost
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
@@ -72,6 +74,20 @@ def write_evaluation(
     return summaries
 
 
+def cost_of(model: nn.Module, *, size: int, file: Path) -> dict[str, Any]:
+    """What a model costs to use and to keep.
+
+    Args:
+        model: as it was saved.
+        size: side of its input, in pixels.
+        file: the checkpoint.
+
+    Returns:
+        The fields of `kdignite.cost.Cost`, and ``file_bytes``.
+    """
+    return {**measure_cost(model, size=size)._asdict(), "file_bytes": file.stat().st_size}
+
+
 def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
     """Add to TensorBoard what is known at the end: test scores, settings, figures.
 
@@ -119,8 +135,17 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
         lines.append(f"teacher     {result['teacher']['name']}, {gap:.2f} points ahead on validation")
     if result["partial"]:
         lines.append("partial     this run saw only part of its images: no result to quote")
+    lines.append(f"cost        {_cost_line(result['cost'])}")
     lines += [f"files       {folder}/ (best.pt, result.json, figures)", "curves      tensorboard --logdir runs"]
     return "\n".join(lines)
+
+
+def _cost_line(cost: Mapping[str, Any]) -> str:
+    return (
+        f"{cost['num_parameters']:,} parameters, {cost['multiply_adds'] / 1e6:,.1f} M multiply-adds, "
+        f"a file of {cost['file_bytes'] / 2**20:,.2f} MiB, {cost['latency_median_ms']:,.2f} ms an image "
+        f"(batch 1, one thread)"
+    )
 
 
 def _arrays(outcomes: Mapping[str, Outcome]) -> dict[str, np.ndarray[Any, Any]]:

@@ -163,6 +163,9 @@ class TestAdopt:
         assert run.folder.name == "adopted-cnn5"
         assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
         assert run.result["test"]["confusion"] == taught.result["test"]["confusion"]
+        for name in ("num_parameters", "multiply_adds", "peak_memory_bytes"):
+            assert run.result["cost"][name] == taught.result["cost"][name]
+        assert run.result["cost"]["file_bytes"] == (run.folder / "best.pt").stat().st_size
         distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
         assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
 

@@ -71,6 +71,17 @@ def test_the_result_is_what_the_predictions_say(taught: Finished) -> None:
         assert row["support"] == support[c]
 
 
+def test_the_result_holds_the_cost_of_the_saved_model(taught: Finished) -> None:
+    best, cost = taught.folder / "best.pt", taught.result["cost"]
+    weights = checkpoints.load(best).weights
+    stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    assert cost["num_parameters"] == 9 * (3 * 16 + 4 * 16 * 16) + 2 * 5 * 16 + 16 * 10 + 10
+    assert cost["multiply_adds"] == 9 * (3 * 16 * 32**2 + 16 * 16 * (16**2 + 8**2 + 4**2 + 2**2)) + 16 * 10
+    assert cost["file_bytes"] == best.stat().st_size > stored
+    assert cost["peak_memory_bytes"] == stored + 4 * (3 + 2 * 16) * 32**2  # image, and BatchNorm's input and output
+    assert 0 < cost["latency_median_ms"] <= cost["latency_p95_ms"]
+
+
 def test_validation_accuracy_is_one_number_everywhere(
     taught: Finished, root: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from kdignite.config import BaselineConfig, DistillConfig, TrainConfig, to_json
+from kdignite.cost import Cost
 from kdignite.evaluation import Outcome
 from kdignite.pipelines import results
 
@@ -39,7 +40,8 @@ def made(tmp_path: Path) -> dict[str, Any]:
     """The result of a run with three classes, whose files are in ``tmp_path``."""
     summaries = results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="baseline")
     about = {"name": "baseline", "best_epoch": 4, "epochs": 9, "train_seconds": 12.4, "teacher": None, "partial": False}
-    return {**about, **summaries}
+    cost = {**Cost(92_458, 4_087_156_736, 1.926, 2.5, 1, 908_272)._asdict(), "file_bytes": 3 * 2**20 // 4}
+    return {**about, "cost": cost, **summaries}
 
 
 def test_predictions_are_what_the_model_answered(tmp_path: Path) -> None:
@@ -163,6 +165,17 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
     assert {info.name.tag for info in about.experiment.metric_infos} == set(results.HPARAM_METRICS)
 
 
+def test_the_cost_of_a_model_and_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    file.write_bytes(b"x" * 1234)
+    model = torch.nn.Conv2d(3, 5, 3)
+    found = results.cost_of(model, size=8, file=file)
+    assert set(found) == {*Cost._fields, "file_bytes"}
+    assert (found["num_parameters"], found["multiply_adds"]) == (5 * 3 * 9 + 5, 6 * 6 * 5 * 3 * 9)
+    assert found["file_bytes"] == 1234
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
 # --- the last words
 
 
@@ -173,7 +186,12 @@ def test_the_last_words_of_a_run(made: dict[str, Any]) -> None:
     assert f"({correct} of 50 images)" in text
     assert f"validation  accuracy {100 * made['val']['accuracy']:.1f} %" in text
     assert "best epoch  4 of 9, chosen on validation; training took 12 s" in text
-    assert "files       runs/baseline/ (best.pt, result.json, figures)" in text
+    cost, files = text.splitlines()[-3:-1]
+    assert cost == (
+        "cost        92,458 parameters, 4,087.2 M multiply-adds, a file of 0.75 MiB, 1.93 ms an image "
+        "(batch 1, one thread)"
+    )
+    assert files == "files       runs/baseline/ (best.pt, result.json, figures)"
     assert "teacher" not in text
     assert "partial" not in text
 
