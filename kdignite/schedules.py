@@ -54,16 +54,16 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
 
     Args:
         model: what is trained.
-        kind: ``sgd`` or ``adamw``.
+        kind: ``nesterov`` (SGD with Nesterov's momentum), ``sgd`` (with the classical one) or ``adamw``.
         lr: the first learning rate.
-        momentum: of SGD; beta1 of AdamW.
+        momentum: of SGD, above 0 for ``nesterov``; beta1 of AdamW.
         weight_decay: at least 0.
 
     Returns:
         The optimiser, with two parameter groups.
 
-    Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); AdamW: Loshchilov & Hutter
-    2017, arXiv:1711.05101.
+    Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
+    et al. 2013, "On the importance of initialization and momentum"; AdamW: Loshchilov & Hutter 2017, arXiv:1711.05101.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -72,7 +72,7 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
     ]
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "nesterov")
 
 
 def _cosine(x: float) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from kdignite.data.specs import Preprocessing
 from kdignite.streams import stream
 
-STATISTICS_SAMPLE = 10_000  # images; measured on more, CIFAR-10's means and deviations change by less than 0.002
+STATISTICS_IMAGES = 10_000  # measured on more, CIFAR-10's means and deviations change by less than 0.002
 
 Prepare = Callable[[Tensor], Tensor]
 
@@ -46,19 +46,20 @@ def preparer(spec: Preprocessing, *, device: torch.device) -> Prepare:
     return prepare
 
 
-def statistics_sample(indices: Tensor) -> Tensor:
-    """The images that statistics are measured on: all, or `STATISTICS_SAMPLE` of them chosen by a fixed key.
+def sample(indices: Tensor, num_images: int) -> Tensor:
+    """Images that something is measured on: all, or some of them chosen by a fixed key.
 
     Args:
         indices: (N,) int64, those of the training part.
+        num_images: how many at most.
 
     Returns:
-        (min(N, STATISTICS_SAMPLE),) int64.
+        (min(N, num_images),) int64, in the order of ``indices``.
     """
-    if len(indices) <= STATISTICS_SAMPLE:
+    if len(indices) <= num_images:
         return indices
     order = torch.randperm(len(indices), generator=stream("statistics"))
-    return indices[order[:STATISTICS_SAMPLE].sort().values]
+    return indices[order[:num_images].sort().values]
 
 
 def measure_statistics(batches: Iterable[Tensor]) -> Statistics:

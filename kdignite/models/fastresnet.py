@@ -1,12 +1,17 @@
 """A small residual network that is quick to train on small images: the teacher of the ``standard`` preset."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-WIDTHS = (32, 64, 128, 256)
+PATCH = 2  # side in pixels of what the stem sees
+STEM = 2 * 3 * PATCH**2  # every direction of a patch and its opposite, so that nothing is lost at ReLU
+WIDTHS = (STEM, 64, 128, 256)
 HEAD_SCALE = 0.125  # of the logits, so that training starts with soft predictions
+WHITENING_FLOOR = 5e-4  # added to variances, so that directions of mere noise are not blown up
 
 
 class Residual(nn.Module):
@@ -35,10 +40,9 @@ class Scale(nn.Module):
 
 
 def fastresnet(*, num_classes: int, size: int) -> nn.Module:
-    """A stem and three stages; a stage widens, halves the image by max pooling, and adds a residual pair.
+    """A whitening stem and three stages; a stage widens, halves the image by max pooling, and adds a residual pair.
 
-    Each of its nine convolutions after the stem costs the same 9.4 or 18.9 million multiply-adds at 32x32: channels
-    double where the area is quartered, and every spatial position is worth the same work.
+    The stem's kernels are not trained: `whiten` sets them from the training images, before which they are random.
 
     Args:
         num_classes: C, length of the logits.
@@ -47,16 +51,19 @@ def fastresnet(*, num_classes: int, size: int) -> nn.Module:
     Returns:
         A module from (N, 3, size, size) to (N, num_classes).
 
-    Source: after the nine-layer network of Page 2018, "How to train your ResNet".
+    Source: after the networks of Page 2018, "How to train your ResNet", and Jordan 2024, arXiv:2404.00498.
     """
     del size  # global pooling makes the network independent of it
     stages = [
         (f"stage{number}", _stage(before, width)) for number, (before, width) in enumerate(pairwise(WIDTHS), start=1)
     ]
+    stem = nn.Conv2d(3, STEM, PATCH)
+    stem.weight.requires_grad_(False)
     return nn.Sequential(
         OrderedDict(
             [
-                ("stem", _conv(3, WIDTHS[0])),
+                ("stem", stem),
+                ("act", nn.ReLU()),
                 *stages,
                 ("pool", nn.AdaptiveMaxPool2d(1)),
                 ("flatten", nn.Flatten()),
@@ -65,6 +72,36 @@ def fastresnet(*, num_classes: int, size: int) -> nn.Module:
             ]
         )
     )
+
+
+def whiten(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the kernels of the stem so that their answers to the training images are uncorrelated, of variance near 1.
+
+    With ``C = mean(p p^T) = V diag(v) V^T`` over all 2x2 patches p (12 numbers each), the kernels are
+    ``V^T / sqrt(v + 5e-4)`` and their negatives. The first layer has then nothing to learn, and the others learn faster
+    from what it passes on (measured over eight epochs on CIFAR-10 in a prototype: the validation accuracy is ahead from
+    the second epoch on).
+
+    Args:
+        model: of `fastresnet`, on the CPU; changed.
+        batches: prepared training images (N, 3, S, S) float32, without augmentation.
+
+    Source: Page 2018, "How to train your ResNet 8"; Jordan 2024, arXiv:2404.00498, section 3.1.
+    """
+    moments, count = torch.zeros(STEM // 2, STEM // 2, dtype=torch.float64), 0
+    for images in batches:
+        patches = nn.functional.unfold(images, PATCH).transpose(1, 2).reshape(-1, STEM // 2).double().cpu()
+        moments += patches.T @ patches
+        count += len(patches)
+    variances, directions = torch.linalg.eigh(moments / count)
+    # an eigenvector's sign is arbitrary: its largest component is made positive, on every processor
+    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    kernels = (directions * signs / (variances + WHITENING_FLOOR).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
+    stem: nn.Conv2d = model.get_submodule("stem")  # type: ignore[assignment]
+    with torch.no_grad():
+        stem.weight.copy_(torch.cat([kernels, -kernels]))
+        if stem.bias is not None:
+            stem.bias.zero_()
 
 
 def _stage(before: int, width: int) -> nn.Module:

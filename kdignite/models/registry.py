@@ -7,14 +7,14 @@ is built.
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 USER_FUNCTION = "package.module:function"
 
@@ -27,12 +27,15 @@ class Entry(NamedTuple):
         options: the options it takes beyond ``num_classes`` and ``size``.
         min_size: smallest side of the input, in pixels.
         about: one line for ``--help``.
+        fit: ``module:function`` for weights that follow from the training images, called with a new model and batches
+            of prepared images; empty for most.
     """
 
     builder: str
     options: tuple[str, ...]
     min_size: int
     about: str
+    fit: str = ""
 
 
 def _cifar_resnet(depth: int, parameters: str) -> Entry:
@@ -53,7 +56,11 @@ MODELS: dict[str, Entry] = {
         "kdignite.models.cnn5:cnn5", ("widths",), 32, "five convolutions and a linear layer, a small student"
     ),
     "fastresnet": Entry(
-        "kdignite.models.fastresnet:fastresnet", (), 32, "fast residual network for 32x32 images, a teacher for the CPU"
+        "kdignite.models.fastresnet:fastresnet",
+        (),
+        32,
+        "fast residual network for 32x32 images, 1.94 M parameters, a teacher for the CPU",
+        fit="kdignite.models.fastresnet:whiten",
     ),
     "resnet20": _cifar_resnet(20, "0.27 M"),
     "resnet32": _cifar_resnet(32, "0.46 M"),
@@ -134,6 +141,18 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
         model = _call_user(name, num_classes=num_classes)
     _try_forward(model, name=name, num_classes=num_classes, size=size)
     return model
+
+
+def fit_model(model: "nn.Module", name: str, batches: Iterable["Tensor"]) -> None:
+    """Set the weights that follow from the training images, for a model that has such.
+
+    Args:
+        model: as `build_model` made it; changed.
+        name: of the model.
+        batches: prepared training images (N, 3, size, size), without augmentation; read only where they are needed.
+    """
+    if name in MODELS and MODELS[name].fit:
+        pkgutil.resolve_name(MODELS[name].fit)(model, batches)
 
 
 def _unknown(name: str) -> str:

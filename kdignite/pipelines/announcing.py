@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from kdignite.config import TrainConfig
+from kdignite.data.batches import EVALUATION_BATCH
+from kdignite.data.splits import Part
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.setup import say, training_part
+from kdignite.pipelines.setup import DEV_STEPS, say, training_part
 from kdignite.schedules import build_optimizer
 
 
@@ -41,7 +43,7 @@ def estimate(run: Run) -> float:
         Seconds; the smallest of a few steps counts, since the first ones allocate memory and choose kernels.
     """
     model = copy.deepcopy(run.student.model)
-    optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.0, weight_decay=0.0)
+    optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.5, weight_decay=0.0)
     step, batches = run.make_step(model, optimizer, prepare=run.student.prepare), run.batches(0, 0)
     timed: list[float] = []
     while len(timed) < 4 and sum(timed) < 5.0:
@@ -51,9 +53,14 @@ def estimate(run: Run) -> float:
             break
         float(step(None, batch)["loss"])
         timed.append(time.perf_counter() - started)
-    evaluations = len(run.data.splits.val.indices) * run.config.epochs + len(run.data.splits.test.indices)
+    val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
+    evaluations = val * (run.config.epochs + 1) + test  # the saved model is evaluated on both
     forward_steps = evaluations / run.config.batch_size / 3  # a forward pass is a third of a step
     return min(timed) * (run.config.epochs * run.epoch_length + forward_steps)
+
+
+def _num_evaluated(run: Run, part: Part) -> int:
+    return min(len(part.indices), DEV_STEPS * EVALUATION_BATCH if run.config.fast_dev_run else len(part.indices))
 
 
 def _wrapped(config: TrainConfig) -> list[str]:

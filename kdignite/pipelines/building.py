@@ -10,15 +10,17 @@ from kdignite import checkpoints
 from kdignite.checkpoints import Architecture, Checkpoint, Origin
 from kdignite.config import TrainConfig
 from kdignite.data.batches import pixel_batches
-from kdignite.data.preprocess import Prepare, Statistics, measure_statistics, preparer, statistics_sample
+from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, fed
-from kdignite.models.registry import build_model, check_model
+from kdignite.models.registry import build_model, check_model, fit_model
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.pipelines.setup import Data, is_partial, say
 from kdignite.plugins import import_function
 from kdignite.streams import seeded
+
+FIT_IMAGES = 2_000  # enough for second moments of pixels
 
 
 class Student(NamedTuple):
@@ -46,10 +48,17 @@ def build_student(config: TrainConfig, data: Data, *, device: torch.device) -> S
         model = build_model(
             architecture.name, num_classes=len(data.source.classes), size=config.size, options=architecture.options
         )
-    load_initial_weights(model, config)
     statistics = _statistics(config, data)
     preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
-    return Student(_on(model, device), preparer(preprocessing, device=device), preprocessing, architecture)
+    prepare = preparer(preprocessing, device=device)
+    train = data.splits.train
+    fit_model(
+        model,
+        architecture.name,
+        map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
+    )
+    load_initial_weights(model, config)
+    return Student(_on(model, device), prepare, preprocessing, architecture)
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -159,7 +168,7 @@ def _statistics(config: TrainConfig, data: Data) -> Statistics:
     if config.normalize == "imagenet":
         return Statistics(IMAGENET_MEAN, IMAGENET_STD)
     train = data.splits.train
-    return measure_statistics(pixel_batches(train.images, statistics_sample(train.indices).split(500)))
+    return measure_statistics(pixel_batches(train.images, sample(train.indices, STATISTICS_IMAGES).split(500)))
 
 
 def _on(model: nn.Module, device: torch.device) -> nn.Module:

@@ -111,7 +111,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["nesterov", "sgd", "adamw"])
 def test_matrices_and_kernels_alone_decay(model: nn.Module, kind: str) -> None:
     optimizer = build_optimizer(model, kind=kind, lr=0.1, momentum=0.8, weight_decay=0.03)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -119,15 +119,18 @@ def test_matrices_and_kernels_alone_decay(model: nn.Module, kind: str) -> None:
     assert {name: decay[id(parameter)] for name, parameter in model.named_parameters()} == expected
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_decay_moves_what_it_should(model: nn.Module, kind: str) -> None:
-    """With gradients of 0 a step multiplies what decays by 1 - lr * weight_decay, and leaves the rest."""
+@pytest.mark.parametrize(("kind", "strength"), [("nesterov", 1.9), ("sgd", 1.0), ("adamw", 1.0)])
+def test_decay_moves_what_it_should(model: nn.Module, kind: str, strength: float) -> None:
+    """With gradients of 0 a first step multiplies what decays by 1 - lr * weight_decay, and leaves the rest.
+
+    Nesterov's momentum looks one step ahead, so that its first step is 1 + momentum times as long.
+    """
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     build_optimizer(model, kind=kind, lr=0.5, momentum=0.9, weight_decay=0.2).step()
     for name, parameter in model.named_parameters():
-        factor = 0.9 if parameter.ndim > 1 else 1.0
+        factor = 1 - 0.5 * 0.2 * strength if parameter.ndim > 1 else 1.0
         torch.testing.assert_close(parameter.detach(), factor * before[name])
 
 
@@ -150,6 +153,17 @@ def test_sgd_is_plain_momentum() -> None:
     optimizer = build_optimizer(model, kind="sgd", lr=0.1, momentum=0.5, weight_decay=0.0)
     assert isinstance(optimizer, torch.optim.SGD)
     for expected in (2.0 - 0.1, 1.9 - 0.1 * 1.5):
+        model.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_nesterov_looks_one_step_ahead() -> None:
+    """v = m v + g; w = w - lr (g + m v), by hand for the gradients 1, 1 of a single weight."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    optimizer = build_optimizer(model, kind="nesterov", lr=0.1, momentum=0.5, weight_decay=0.0)
+    for expected in (2.0 - 0.1 * 1.5, 1.85 - 0.1 * 1.75):
         model.weight.grad = torch.ones(1, 1)
         optimizer.step()
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)

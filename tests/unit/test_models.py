@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdignite.errors import UserError
 from kdignite.models.cifar_resnet import shortcut
 from kdignite.models.cnn5 import cnn5
-from kdignite.models.registry import MODELS, build_model, check_model
+from kdignite.models.registry import MODELS, build_model, check_model, fit_model
 from kdignite.models.torchvision_resnet import torchvision_resnet
 
 BIG = {"resnet34", "resnet44", "resnet50", "resnet56", "resnet110"}  # built once, for their shape
@@ -65,7 +65,8 @@ def test_forward_shape(name: str, size: int) -> None:
 def test_gradient_reaches_every_parameter(name: str) -> None:
     model = seeded(0, name)
     nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
-    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    trained = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
+    without = [key for key, p in trained if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
 
 
@@ -338,3 +339,51 @@ def test_module_that_returns_no_tensor(mine: ModuleType) -> None:
 def test_module_for_another_size(mine: ModuleType) -> None:
     mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
     assert refused(size=16).startswith("user_models:net does not take images of shape (2, 3, 16, 16); see --size: ")
+
+
+# --- weights that follow from the data
+
+
+def correlated(generator: torch.Generator) -> list[Tensor]:
+    """Batches of smooth images: each pixel is a mean of its neighbours, and the channels are alike."""
+    noise = torch.randn(60, 3, 18, 18, generator=generator)
+    mixed = torch.einsum("dc,nchw->ndhw", torch.tensor([[1.0, 0.2, 0.1], [0.9, 0.5, 0.0], [0.8, 0.1, 0.6]]), noise)
+    return list(nn.functional.avg_pool2d(mixed, 3, stride=1).split(25))
+
+
+def test_the_stem_answers_in_uncorrelated_units() -> None:
+    batches = correlated(torch.Generator().manual_seed(0))
+    model = build("fastresnet")
+    fit_model(model, "fastresnet", batches)
+    answers = model.get_submodule("stem")(torch.cat(batches)).transpose(0, 1).flatten(1).double()
+    torch.testing.assert_close(answers[:12], -answers[12:])
+    second_moments = answers[:12] @ answers[:12].T / answers.shape[1]
+    variances = second_moments.diag()
+    torch.testing.assert_close(second_moments, torch.diag(variances), atol=1e-4, rtol=0)
+    # v / (v + 5e-4), a little below 1 where the images vary, and far below where they hardly do
+    assert 0.99 < variances.max() < 1
+    assert variances.min() < 0.99
+
+
+def test_whitening_does_not_depend_on_how_images_are_batched() -> None:
+    images = torch.cat(correlated(torch.Generator().manual_seed(0)))
+    kernels = []
+    for size in (7, 60):
+        model = build("fastresnet")
+        fit_model(model, "fastresnet", images.split(size))
+        kernels.append(model.get_parameter("stem.weight"))
+    torch.testing.assert_close(*kernels, rtol=1e-4, atol=1e-5)
+
+
+def test_the_stem_is_not_trained() -> None:
+    frozen = {name for name, parameter in build("fastresnet").named_parameters() if not parameter.requires_grad}
+    assert frozen == {"stem.weight"}
+
+
+def test_other_models_read_no_images() -> None:
+    def unread() -> Iterator[Tensor]:
+        pytest.fail("was read")
+        yield torch.zeros(1)
+
+    fit_model(build("cnn5"), "cnn5", unread())
+    fit_model(nn.Linear(1, 1), "mine:net", unread())

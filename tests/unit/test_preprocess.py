@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from kdignite.data.preprocess import STATISTICS_SAMPLE, measure_statistics, preparer, statistics_sample
+from kdignite.data.preprocess import STATISTICS_IMAGES, measure_statistics, preparer, sample
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, preprocessing_from
 
 CPU = torch.device("cpu")
@@ -108,17 +108,17 @@ def test_normalized_with_its_own_statistics_is_0_and_1(images: torch.Tensor) -> 
 
 
 def test_a_small_part_is_measured_whole() -> None:
-    indices = torch.arange(5, STATISTICS_SAMPLE + 5)
-    assert torch.equal(statistics_sample(indices), indices)
+    indices = torch.arange(5, STATISTICS_IMAGES + 5)
+    assert torch.equal(sample(indices, STATISTICS_IMAGES), indices)
 
 
 def test_a_large_part_is_measured_on_a_fixed_sample() -> None:
-    indices = torch.arange(7, 3 * STATISTICS_SAMPLE)
-    sample = statistics_sample(indices)
+    indices = torch.arange(7, 3 * STATISTICS_IMAGES)
+    chosen = sample(indices, STATISTICS_IMAGES)
     torch.rand(3)
-    assert torch.equal(statistics_sample(indices), sample)
-    assert len(set(sample.tolist())) == len(sample) == STATISTICS_SAMPLE
-    assert torch.equal(sample, sample.sort().values)
-    assert set(sample.tolist()) <= set(indices.tolist())
+    assert torch.equal(sample(indices, STATISTICS_IMAGES), chosen)
+    assert len(set(chosen.tolist())) == len(chosen) == STATISTICS_IMAGES
+    assert torch.equal(chosen, chosen.sort().values)
+    assert set(chosen.tolist()) <= set(indices.tolist())
     # spread over the whole part: its middle is the part's middle, within 5 standard errors
-    assert abs(sample.double().mean() - indices.double().mean()) < 5 * len(indices) / (12 * STATISTICS_SAMPLE) ** 0.5
+    assert abs(chosen.double().mean() - indices.double().mean()) < 5 * len(indices) / (12 * STATISTICS_IMAGES) ** 0.5
