@@ -26,6 +26,7 @@ setup(
         "tensorboard>=2.21",
         "fire>=0.7",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pillow>=10",

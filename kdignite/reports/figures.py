@@ -21,26 +21,18 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from kdignite.metrics import Confused, Ranking, best_and_worst, top_confusions
+from kdignite.reports.style import BLUE, DPI, FONT_SIZE, GREEN, ORANGE, SMALL, STYLE, short, text_width
 
 MAX_CLASSES = 20  # more cells cannot be read in a printed figure
 NUM_ENDS = 10
 NUM_CONFUSIONS = 20
-DPI = 200
-MAX_NAME = 28  # characters; longer names are cut in the middle
-FONT_SIZE = 9.0  # points, as are all sizes below
-SMALL = 8.0
-STYLE: list[str | dict[str, Any]] = [
-    "default",
-    {"font.size": FONT_SIZE, "text.parse_math": False},
-]  # a class may be called "$5$"
 SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 EMPTY_ROW = "0.93"
 ZERO_TEXT = "#6b6b6b"  # 5:1 on white: readable, and the mistakes stand out
-COLOURS = {"precision": "#0072B2", "recall": "#E69F00", "f1": "#009E73"}  # Okabe & Ito 2008
+COLOURS = {"precision": BLUE, "recall": ORANGE, "f1": GREEN}
 LABELS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 BAR = 0.26  # of the height of a class
 COLUMNS = {"precision": 44, "recall": 84, "f1": 118, "support": 160}  # right edges, points right of the axes
@@ -88,8 +80,8 @@ def classification_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
     """
     with mpl.style.context(STYLE):
         placed = _placed_rows(summary)
-        names = [_short(row["class"]) for row in placed.rows]
-        width = _width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3
+        names = [short(row["class"]) for row in placed.rows]
+        width = text_width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3
         figure, axes = _figure(width=width, height=0.42 * (placed.heights[-1] + 1) + 1.5)
         _score_bars(axes, placed, names=names)
         _score_columns(axes, placed)
@@ -106,7 +98,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     complete, never before.
 
     Args:
-        figure: from `confusion_figure` or `classification_figure`.
+        figure: from `confusion_figure`, `classification_figure` or `comparison_figure`.
         path: the file; its folder exists.
     """
     image = io.BytesIO()
@@ -123,13 +115,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _matrix(summary: Mapping[str, Any], *, title: str) -> Figure:
     counts = np.asarray(summary["confusion"])
-    names = [_short(row["class"]) for row in summary["per_class"]]
+    names = [short(row["class"]) for row in summary["per_class"]]
     rows = [n if r["support"] else f"{n} (no images)" for n, r in zip(names, summary["per_class"], strict=True)]
-    cell = max(0.44, 2.6 / len(names), _width([f"{counts.max()}"], size=SMALL) + 0.14)
-    slanted = _width(names, size=FONT_SIZE) > cell - 0.06
-    below = 0.75 * _width(names, size=FONT_SIZE) if slanted else 0.15
+    cell = max(0.44, 2.6 / len(names), text_width([f"{counts.max()}"], size=SMALL) + 0.14)
+    slanted = text_width(names, size=FONT_SIZE) > cell - 0.06
+    below = 0.75 * text_width(names, size=FONT_SIZE) if slanted else 0.15
     side = cell * len(names)
-    figure, axes = _figure(width=side + _width(rows, size=FONT_SIZE) + 1.4, height=side + below + 1.1)
+    figure, axes = _figure(width=side + text_width(rows, size=FONT_SIZE) + 1.4, height=side + below + 1.1)
     mesh = _cells(axes, counts)
     axes.set_yticks(np.arange(len(names)) + 0.5, rows)
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
@@ -166,10 +158,10 @@ def _ink(background: npt.ArrayLike) -> str:
 
 
 def _confused_pairs(summary: Mapping[str, Any], *, title: str) -> Figure:
-    names = [_short(row["class"]) for row in summary["per_class"]]
+    names = [short(row["class"]) for row in summary["per_class"]]
     pairs = top_confusions(np.asarray(summary["confusion"]), limit=NUM_CONFUSIONS)
     labels = [f"{names[pair.true]} \N{RIGHTWARDS ARROW} {names[pair.predicted]}" for pair in pairs]
-    figure, axes = _figure(width=_width(labels, size=FONT_SIZE) + 4.6, height=0.27 * len(pairs) + 1.3)
+    figure, axes = _figure(width=text_width(labels, size=FONT_SIZE) + 4.6, height=0.27 * len(pairs) + 1.3)
     if pairs:
         _pair_bars(axes, pairs, labels=labels)
         which = f"the {NUM_CONFUSIONS} most frequent" if len(pairs) == NUM_CONFUSIONS else "all"
@@ -269,15 +261,3 @@ def _title(figure: Figure, title: str, summary: Mapping[str, Any], *, note: str 
     letters = int(figure.get_figwidth() * 72 / (0.6 * FONT_SIZE))  # a letter is about 0.6 of the font size wide
     lines = [textwrap.fill(line, letters) for line in (title, said, note) if line]
     figure.suptitle("\n".join(lines), fontsize=FONT_SIZE + 1)
-
-
-def _short(name: str) -> str:
-    """A long name keeps its beginning and its end, where similar names differ."""
-    if len(name) <= MAX_NAME:
-        return name
-    return f"{name[: MAX_NAME - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
-
-
-def _width(texts: Sequence[str], *, size: float) -> float:
-    """Width in inches of the longest of some texts."""
-    return max((TextPath((0, 0), text, size=size).get_extents().width / 72 for text in texts if text), default=0.0)

@@ -1,18 +1,16 @@
 """An evaluation as text: aligned tables that read well in a terminal and are valid Markdown, and CSV."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kdignite.metrics import best_and_worst, top_confusions
+from kdignite.reports.text import NO_SCORE, csv_text, markdown_table, per_cent
 
 MAX_CLASSES = 20  # longer tables are not read
 NUM_ENDS = 5
 NUM_CONFUSIONS = 10
-NO_SCORE = "-"
 Row = Mapping[str, Any]
 
 
@@ -45,8 +43,8 @@ def overall_line(summary: Mapping[str, Any]) -> str:
     """
     correct, total = summary["num_correct"], summary["num_images"]
     return (
-        f"accuracy {_per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
-        f"loss {summary['loss']:.4f}, ECE {_per_cent(summary['ece'])} %"
+        f"accuracy {per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
+        f"loss {summary['loss']:.4f}, ECE {per_cent(summary['ece'])} %"
     )
 
 
@@ -60,7 +58,7 @@ def classes_csv(summary: Mapping[str, Any]) -> str:
         CSV text with the columns class, support, precision, recall, f1.
     """
     columns = ("class", "support", "precision", "recall", "f1")
-    return _csv([columns, *([row[column] for column in columns] for row in summary["per_class"])])
+    return csv_text([columns, *([row[column] for column in columns] for row in summary["per_class"])])
 
 
 def confusion_csv(summary: Mapping[str, Any]) -> str:
@@ -74,7 +72,7 @@ def confusion_csv(summary: Mapping[str, Any]) -> str:
     """
     names = [row["class"] for row in summary["per_class"]]
     counts = zip(names, summary["confusion"], strict=True)
-    return _csv([["true \\ predicted", *names], *([name, *row] for name, row in counts)])
+    return csv_text([["true \\ predicted", *names], *([name, *row] for name, row in counts)])
 
 
 def _all_classes(summary: Mapping[str, Any]) -> list[str]:
@@ -106,11 +104,11 @@ def _confusions(summary: Mapping[str, Any]) -> list[str]:
     pairs = top_confusions(np.asarray(summary["confusion"]), limit=NUM_CONFUSIONS)
     if not pairs:
         return ["No image was misclassified."]
-    rows = [(names[p.true], names[p.predicted], f"{p.num_images:,}", _per_cent(p.share)) for p in pairs]
+    rows = [(names[p.true], names[p.predicted], f"{p.num_images:,}", per_cent(p.share)) for p in pairs]
     which = f"The {NUM_CONFUSIONS} most frequent" if len(pairs) == NUM_CONFUSIONS else "All"
     return [
         f"{which} confusions:",
-        _markdown([("true class", "predicted as", "images", "% of true class"), *rows], num_names=2),
+        markdown_table([("true class", "predicted as", "images", "% of true class"), *rows], num_names=2),
     ]
 
 
@@ -120,32 +118,9 @@ def _macro_row(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _class_table(rows: Iterable[Row]) -> str:
     header = ("class", "accuracy %", "precision %", "F1 %", "images")
-    return _markdown([header, *(_class_cells(row) for row in rows)], num_names=1)
+    return markdown_table([header, *(_class_cells(row) for row in rows)], num_names=1)
 
 
 def _class_cells(row: Row) -> tuple[str, ...]:
-    scores = [_per_cent(row[name]) if row["support"] else NO_SCORE for name in ("recall", "precision", "f1")]
+    scores = [per_cent(row[name]) if row["support"] else NO_SCORE for name in ("recall", "precision", "f1")]
     return (row["class"], *scores, f"{row['support']:,}")
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
-def _markdown(rows: Sequence[Sequence[str]], *, num_names: int) -> str:
-    """Rows, the first of them the header, with columns of equal width: names to the left, numbers to the right."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (c.ljust(w) if i < num_names else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join("-" * (w + 2) if i < num_names else "-" * (w + 1) + ":" for i, w in enumerate(widths))
-    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

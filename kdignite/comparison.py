@@ -1,0 +1,168 @@
+"""The numbers of a comparison: answers of student, baseline and teacher to the same images in, plain values out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdignite import metrics, statistics
+from kdignite.metrics import Floats, Ints, Labels, Logits
+
+# of a run: parameters, multiply-adds of one image, file size, latency of one image, memory
+LATENCIES = ("latency_median_ms", "latency_p95_ms")
+COSTS = ("num_parameters", "multiply_adds", "file_bytes", *LATENCIES, "peak_memory_bytes")
+THREADS = "latency_threads"
+GAINED, LOST, NO_DIFFERENCE, ONE_SEED = "gained", "lost", "no difference", "one seed"
+Costs = Mapping[str, Any] | None
+
+
+def comparison_summary(
+    students: Sequence[Logits],
+    baselines: Sequence[Logits],
+    labels: Labels,
+    *,
+    teacher: Logits | None,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Everything that a comparison says of the answers, as plain JSON values.
+
+    Args:
+        students: (N, C) finite scores of each seed.
+        baselines: the same of the same seeds, in the same order.
+        labels: (N,) integers in [0, C).
+        teacher: (N, C) finite scores; None without one.
+        classes: C names.
+
+    Returns:
+        ``num_images``; ``teacher`` (None without one), ``student``, ``baseline``: scores of each; ``difference`` of the
+        accuracies with std and interval (None for one seed); ``mcnemar`` (None for several seeds); ``per_class``.
+        Shares and their differences are in [0, 1]; with several seeds a value is the mean over them.
+    """
+    groups = {"teacher": [] if teacher is None else [teacher], "student": students, "baseline": baselines}
+    counted = {role: [_confusion(logits, labels) for logits in group] for role, group in groups.items()}
+    right = [[logits.argmax(axis=1) == labels for logits in group] for group in (students, baselines)]
+    one_seed = len(students) == 1
+    return {
+        "num_images": len(labels),
+        "teacher": None if teacher is None else _scores([teacher], labels),
+        "student": _scores(students, labels) | _likeness(students, labels, teacher=teacher),
+        "baseline": _scores(baselines, labels) | _likeness(baselines, labels, teacher=teacher),
+        "difference": _difference(right, len(labels)),
+        "mcnemar": statistics.mcnemar(right[0][0], right[1][0])._asdict() if one_seed else None,
+        "per_class": _per_class(counted, classes),
+    }
+
+
+def cost_summary(costs: Mapping[str, Sequence[Costs]]) -> dict[str, Any]:
+    """What the models cost, and what the student saves.
+
+    Args:
+        costs: role -> the cost of each of its runs, a mapping with the keys `COSTS` and ``latency_threads``, or None
+            where it was not measured.
+
+    Returns:
+        ``teacher``, ``student``, ``baseline``: the median of each cost over the runs (of two the larger one), None
+        where none has it; ``saved``: teacher / student of each cost, larger than 1 is cheaper, None where either is
+        missing, and of latencies also where they were measured with different numbers of threads.
+    """
+    found = {role: _middle_costs(group) for role, group in costs.items()}
+    teacher, student = found["teacher"], found["student"]
+    comparable = [key for key in COSTS if key not in LATENCIES or teacher[THREADS] == student[THREADS]]
+    saved = {key: _ratio(teacher[key], student[key]) if key in comparable else None for key in COSTS}
+    return {**found, "saved": saved}
+
+
+def verdict(difference: Mapping[str, float | None]) -> str:
+    """What an interval of ``student - baseline`` allows to say.
+
+    Args:
+        difference: with ``low`` and ``high``, both None for one seed.
+
+    Returns:
+        `GAINED` if it lies above 0, `LOST` if below, `NO_DIFFERENCE` if it holds 0, `ONE_SEED` without one.
+    """
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None:
+        return ONE_SEED
+    return GAINED if low > 0 else LOST if high < 0 else NO_DIFFERENCE
+
+
+def _confusion(logits: Logits, labels: Labels) -> Ints:
+    return metrics.confusion_from_logits(logits, labels, num_classes=logits.shape[1])
+
+
+def _scores(group: Sequence[Logits], labels: Labels) -> dict[str, Any]:
+    num_images = len(labels)
+    correct = [metrics.num_correct(_confusion(logits, labels)) for logits in group]
+    mean, std = statistics.spread(correct)  # of counts, which are exact
+    if len(group) == 1:
+        interval = statistics.wilson_interval(correct[0], num_images)
+    else:
+        interval = statistics.Interval(*(end / num_images for end in statistics.mean_interval(correct)))
+    return {
+        "num_correct": correct,
+        "accuracy": {
+            "mean": mean / num_images,
+            "std": None if std is None else std / num_images,
+            **interval._asdict(),
+            "over": "images" if len(group) == 1 else "seeds",
+        },
+        "loss": statistics.spread([metrics.cross_entropy(logits, labels) for logits in group])._asdict(),
+        "ece": statistics.spread([metrics.expected_calibration_error(logits, labels) for logits in group])._asdict(),
+    }
+
+
+def _likeness(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> dict[str, Any]:
+    """How like the teacher's the answers are."""
+    if teacher is None:
+        return {"agreement": None, "agreement_on_errors": None, "kl": None}
+    predicted = teacher.argmax(axis=1)
+    agreed = [statistics.agreement(logits.argmax(axis=1), predicted, labels) for logits in group]
+    on_errors = [one.on_errors for one in agreed if one.on_errors is not None]
+    return {
+        "agreement": statistics.spread([one.overall for one in agreed])._asdict(),
+        "agreement_on_errors": statistics.spread(on_errors)._asdict() if on_errors else None,
+        "kl": statistics.spread([statistics.mean_kl(teacher, logits) for logits in group])._asdict(),
+    }
+
+
+def _difference(right: Sequence[Sequence[Any]], num_images: int) -> dict[str, float | None]:
+    """Of the accuracies of students and baselines; computed from counts, so that equal runs differ by exactly 0."""
+    students, baselines = ([int(one.sum()) for one in group] for group in right)
+    if len(students) == 1:
+        return {"mean": (students[0] - baselines[0]) / num_images, "std": None, "low": None, "high": None}
+    found = statistics.paired_difference(students, baselines)
+    return {name: value / num_images for name, value in found._asdict().items()}
+
+
+def _per_class(counted: Mapping[str, Sequence[Ints]], classes: Sequence[str]) -> list[dict[str, Any]]:
+    support = metrics.class_scores(counted["student"][0]).support.tolist()
+    recalls = {role: np.array([metrics.class_scores(one).recall for one in group]) for role, group in counted.items()}
+    recalls["difference"] = recalls["student"] - recalls["baseline"]
+    return [
+        {"class": name, "support": support[c], **_recalls(recalls, c, empty=not support[c])}
+        for c, name in enumerate(classes)
+    ]
+
+
+def _recalls(recalls: Mapping[str, Floats], column: int, *, empty: bool) -> dict[str, float | None]:
+    """Mean and standard deviation of each role's recall of one class; None without images or runs."""
+    found: dict[str, float | None] = {}
+    for role, values in recalls.items():
+        known = len(values) > 0 and not empty
+        mean, std = statistics.spread(values[:, column].tolist()) if known else (None, None)
+        found |= {role: mean} if role == "teacher" else {role: mean, f"{role}_std": std}
+    return found
+
+
+def _middle_costs(group: Sequence[Costs]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for key in COSTS:
+        values = sorted(value for cost in group if (value := (cost or {}).get(key)) is not None)
+        found[key] = values[len(values) // 2] if values else None
+    threads = {cost.get(THREADS) for cost in group if cost}
+    return {**found, THREADS: threads.pop() if len(threads) == 1 else None}
+
+
+def _ratio(teacher: float | None, student: float | None) -> float | None:
+    return teacher / student if teacher is not None and student else None

@@ -1,0 +1,225 @@
+"""Which runs may be compared: their roles, and every reason why a comparison would not be fair."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdignite import runs
+from kdignite.config import BaselineConfig, DistillConfig
+from kdignite.errors import UserError
+from kdignite.pipelines.reading import RunFiles
+
+PROGRAM = "python -m kdignite"
+# What a distillation can be told and a baseline cannot: its loss and its teacher.
+LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
+# How a student came by its teacher; that it was the same one, its sha256 says.
+TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher"}
+# Names and leftovers, which change no weight; the data, which fingerprint and split identify; the machine, which is
+# told as a note.
+FREE_FLAGS = {
+    *("preset", "name", "keep_last", "seed"),
+    *("dataset", "data_root", "val_size"),
+    *("device", "threads"),
+}
+MACHINE = ("device", "threads", "cpu", "torch", "commit")
+NOT_RECORDED = object()
+
+
+class Matched(NamedTuple):
+    """Runs that a fair comparison can be made of; students and baselines are pairs, in the order of their seeds."""
+
+    teacher: RunFiles | None
+    students: tuple[RunFiles, ...]
+    baselines: tuple[RunFiles, ...]
+
+    @property
+    def all(self) -> tuple[RunFiles, ...]:
+        """Every run, the teacher first."""
+        return (*([self.teacher] if self.teacher else []), *self.students, *self.baselines)
+
+
+def match(found: Sequence[RunFiles]) -> Matched:
+    """Find out which run is what, and refuse a comparison that would not be fair.
+
+    Args:
+        found: the runs that were named.
+
+    Returns:
+        The runs by role: at most one teacher, students that differ in their seed alone, baselines of the same seeds.
+
+    Raises:
+        UserError: naming what is missing, or what differs that should not.
+    """
+    matched = _by_role(found)
+    _check_images(matched.all)
+    _check_teacher(matched)
+    for role, group in (("student", matched.students), ("baseline", matched.baselines)):
+        _check_group(group, role=role)
+    _check_seeds(matched)
+    _check_pairs(matched)
+    return matched
+
+
+def machine_notes(found: Sequence[RunFiles]) -> list[str]:
+    """What the runs were computed with, where it differs: it may change the last bits, and with them the weights.
+
+    Args:
+        found: the runs that are compared.
+
+    Returns:
+        A line for each difference: device, threads, CPU, torch, code.
+    """
+    notes = []
+    for name in MACHINE:
+        labels: dict[Any, list[str]] = {}
+        for run in found:
+            packages = run.environment.get("packages")
+            place = packages if name == "torch" and isinstance(packages, Mapping) else run.environment
+            labels.setdefault(_shown(place.get(name)), []).append(run.label)
+        if len(labels) > 1:
+            what = "commit of the code" if name == "commit" else name
+            notes.append(f"different {what}: {', '.join(f'{v} ({_listed(who)})' for v, who in labels.items())}")
+    return notes
+
+
+def _by_role(found: Sequence[RunFiles]) -> Matched:
+    """Sorted by seed; the count of each role is checked."""
+    teachers, students, baselines = (
+        [run for run in found if run.role == role] for role in ("teacher", "student", "baseline")
+    )
+    if not students or not baselines:
+        command = "baseline" if students else "distill"
+        have = "; ".join(f"{run.role} {run.folder}" for run in found)
+        missing = " and ".join(role for role, group in (("student", students), ("baseline", baselines)) if not group)
+        raise UserError(
+            f"compare needs a student and a baseline, and has no {missing} ({have}): name its run too, or make one "
+            f"with {PROGRAM} {command}"
+        )
+    if len(teachers) > 1:
+        raise UserError(
+            f"compare takes one teacher, and has {_listed([run.folder for run in teachers])}: keep the one that taught "
+            f"{students[0].folder}, which is called {_teacher_of(students[0])['name']!r}"
+        )
+    ordered = (tuple(sorted(group, key=lambda run: run.seed)) for group in (students, baselines))
+    return Matched(teachers[0] if teachers else None, *ordered)
+
+
+def _check_images(found: Sequence[RunFiles]) -> None:
+    first, *others = found
+    for run in others:
+        both = f"{first.folder} and {run.folder}"
+        if run.classes != first.classes:
+            raise UserError(f"{both} know different classes: compare runs on the same data")
+        for key, what in (("fingerprint", "different data"), ("split", "different training and validation images")):
+            if run.result[key] != first.result[key]:
+                which = " against ".join(f"{one.result['dataset']} {one.result[key][:12]}" for one in (first, run))
+                raise UserError(
+                    f"{both} were made with {what} ({which}): compare runs of the same --dataset and --val_size"
+                )
+        same = np.array_equal(run.indices, first.indices) and np.array_equal(run.labels, first.labels)
+        if not same:
+            raise UserError(
+                f"{both} were tested on different images ({len(first.labels):,} and {len(run.labels):,}): compare runs "
+                "that were tested on the same ones, all of them with --fast_dev_run or none"
+            )
+
+
+def _check_teacher(matched: Matched) -> None:
+    """All students had one teacher, and it is the one that was given."""
+    taught = {_teacher_of(run)["sha256"]: run for run in matched.students}
+    if len(taught) > 1:
+        who = ", ".join(f"{_teacher_of(run)['name']!r} ({run.folder})" for run in taught.values())
+        raise UserError(f"the students had different teachers, {who}: compare those of one teacher")
+    if matched.teacher is None:
+        return
+    path = matched.teacher.folder / runs.BEST
+    if not path.is_file():
+        raise UserError(f"{matched.teacher.folder} has no {runs.BEST}, by which a teacher is known: leave it out")
+    sha256 = runs.sha256(path)
+    if sha256 not in taught:
+        student, other = matched.students[0], _teacher_of(matched.students[0])
+        raise UserError(
+            f"{matched.teacher.folder} did not teach {student.folder}: its {runs.BEST} (sha256 {sha256[:12]}) is not "
+            f"the file of the teacher, {other['name']!r} (sha256 {other['sha256'][:12]}): name the run of that one, or "
+            "leave the teacher out"
+        )
+
+
+def _check_group(group: Sequence[RunFiles], *, role: str) -> None:
+    """Runs of a role are one recipe with different seeds."""
+    for run in group[1:]:
+        differences = _differences(group[0], run, free=FREE_FLAGS | TEACHER_FLAGS)
+        if group[0].result.get("loss") != run.result.get("loss"):
+            losses = [f"{_shown(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
+            differences.append(f"loss: {' against '.join(losses)}")
+        if differences:
+            raise UserError(
+                f"the {role}s differ in more than the seed: {'; '.join(differences)}: compare one of them at a time"
+            )
+    for one, other in combinations(group, 2):
+        if one.seed == other.seed:
+            raise UserError(
+                f"{one.folder} and {other.folder} are both a {role} of seed {one.seed}: leave one of them out"
+            )
+
+
+def _check_seeds(matched: Matched) -> None:
+    students, baselines = ({run.seed for run in group} for group in (matched.students, matched.baselines))
+    if students == baselines:
+        return
+    lacking = [
+        f"{role} of seed {_listed(sorted(seeds))}"
+        for role, seeds in (("no baseline", students - baselines), ("no student", baselines - students))
+        if seeds
+    ]
+    command, seed = ("baseline", students - baselines) if students - baselines else ("distill", baselines - students)
+    raise UserError(
+        f"every seed needs a student and a baseline, there is {' and '.join(lacking)}: name those runs, make them with "
+        f"{PROGRAM} {command} --seed={min(seed)}, or leave their partners out"
+    )
+
+
+def _check_pairs(matched: Matched) -> None:
+    """Student and baseline of a seed share everything but the loss."""
+    pairs = zip(matched.students, matched.baselines, strict=True)
+    found = [line for pair in pairs for line in _differences(*pair, free=FREE_FLAGS | LOSS_FLAGS)]
+    if found:
+        raise UserError(
+            f"student and baseline differ in more than the loss, so nobody could say what distillation did: "
+            f"{'; '.join(found)}: train one of them again with the flags of the other"
+        )
+
+
+def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]:
+    """A line for each setting that differs, as it is typed."""
+    names = [name for name in {**one.config, **other.config} if name not in free]
+    values = {name: [run.config.get(name, NOT_RECORDED) for run in (one, other)] for name in names}
+    return [
+        f"--{name}: {_shown(first)} ({one.folder}) against {_shown(second)} ({other.folder})"
+        for name, (first, second) in values.items()
+        if first != second
+    ]
+
+
+def _teacher_of(student: RunFiles) -> dict[str, Any]:
+    taught: dict[str, Any] = student.result["teacher"]
+    return taught
+
+
+def _shown(value: Any) -> str:
+    """A value of a config as it is typed."""
+    if value is NOT_RECORDED:
+        return "not recorded"
+    if value is None:
+        return "unset"
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,117 @@
+"""A finished run, read from the files of its folder and checked, so that it can be compared with others."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kdignite import checkpoints, runs
+from kdignite.errors import UserError
+
+ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
+ARRAYS = ("test_logits", "test_labels", "test_indices")
+KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
+TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
+
+
+class RunFiles(NamedTuple):
+    """What the folder of a finished run says; the arrays are of its N test images and C classes."""
+
+    folder: Path
+    label: str  # how reports call the run: free of absolute paths
+    role: str  # teacher, student or baseline
+    result: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    classes: tuple[str, ...]
+    logits: npt.NDArray[np.float32]  # (N, C)
+    labels: npt.NDArray[np.int64]  # (N,)
+    indices: npt.NDArray[np.int64]  # (N,) positions in the data set
+
+    @property
+    def seed(self) -> int:
+        """The seed of a run that trained."""
+        return int(self.result["seed"])
+
+
+def read_run(folder: Path, *, label: str) -> RunFiles:
+    """Read a run folder.
+
+    Args:
+        folder: of a run of ``teacher``, ``adopt``, ``distill`` or ``baseline``.
+        label: how reports shall call it.
+
+    Returns:
+        What it holds; its predictions give the accuracy that its result states.
+
+    Raises:
+        UserError: if the run is not finished, or a file is missing or damaged.
+    """
+    result, classes = _result(folder)
+    logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes)).values()
+    num_correct = int((logits.argmax(axis=1) == labels).sum())
+    if num_correct != result["test"]["num_correct"]:
+        raise UserError(
+            f"{folder}/{runs.RESULT} says {result['test']['num_correct']} test images are right, its predictions.npz "
+            f"{num_correct}: they are not of one run; make the run again"
+        )
+    return RunFiles(
+        folder=folder,
+        label=label,
+        role=ROLES[result["command"]],
+        result=result,
+        config=runs.read_json(folder / "config.json"),
+        environment=runs.read_json(folder / "environment.json"),
+        classes=classes,
+        logits=logits,
+        labels=labels,
+        indices=indices,
+    )
+
+
+def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    path = folder / runs.RESULT
+    if not path.is_file():
+        raise UserError(f"{folder} is not a finished run: it has no {runs.RESULT}; let the run end, or leave it out")
+    result = runs.read_json(path)
+    if result.get("command") not in ROLES:
+        raise UserError(f"{folder} is no run of {', '.join(ROLES)}: leave it out")
+    trained = TRAINED_KEYS if result["command"] != "adopt" else ()
+    missing = [key for key in (*KEYS, *trained) if key not in result]
+    if missing:
+        raise _damaged(path, f"it has no {', '.join(missing)}")
+    try:
+        classes = tuple(str(row["class"]) for row in result["test"]["per_class"])
+        _ = result["test"]["num_correct"], result["command"] == "distill" and result["teacher"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, "the scores or the teacher in it are not what a run writes") from error
+    return result, classes
+
+
+def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]:
+    """Logits, labels and indices of the test images, in this order."""
+    if not path.is_file():
+        raise UserError(f"{path.parent} has no predictions.npz: make the run again")
+    try:
+        # opened here: numpy leaves a file open that is no archive
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ARRAYS}
+    except checkpoints.UNREADABLE as error:
+        raise _damaged(path, str(error).partition("\n")[0]) from error
+    logits, labels, indices = arrays.values()
+    num_images = len(labels) if labels.ndim == 1 else -1
+    if logits.shape != (num_images, num_classes) or indices.shape != (num_images,) or not num_images:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise _damaged(path, f"expected arrays of one length and {num_classes} classes, got {shapes}")
+    if any(not np.issubdtype(array.dtype, np.integer) for array in (labels, indices)):
+        raise _damaged(path, "labels and indices are no whole numbers")
+    if not np.issubdtype(logits.dtype, np.floating) or not np.isfinite(logits).all():
+        raise _damaged(path, "its scores are not all finite numbers")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise _damaged(path, f"its labels are not all below {num_classes}")
+    return arrays
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged ({why}): make the run again, or leave it out")

@@ -1,0 +1,56 @@
+"""A comparison as CSV: every number, unrounded."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdignite.reports.comparison.words import COSTS, MODELS, Summary, overall_row, published_rows
+from kdignite.reports.text import csv_text
+
+SCORES = (*MODELS, "difference")
+SPREADS = ("student_std", "baseline_std", "difference_std")
+LIKENESS = ("agreement", "agreement_on_errors", "kl")
+
+
+def class_csv(summary: Summary) -> str:
+    """A row for each class and one for all images, with unrounded shares in [0, 1].
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+
+    Returns:
+        CSV text: class, support, recall of each model (means over the seeds), standard deviations over the seeds,
+        and published figures where they were asked for.
+    """
+    names = ("class", "support", *SCORES, *SPREADS)
+    rows = [*summary["per_class"], overall_row(summary)]
+    cells = [[row[name] for name in names] for row in rows]
+    header = [*names]
+    if summary["published"]:
+        header += [f"published_{name}" for name in SCORES]
+        for row, figures in zip(cells, published_rows(summary), strict=True):
+            row += [round(getattr(figures, name), 3) for name in SCORES]
+    return csv_text([header, *cells])
+
+
+def summary_csv(summary: Summary) -> str:
+    """A row for each measure, with unrounded values.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+
+    Returns:
+        CSV text: measure, each model (the mean over its seeds), standard deviations over the seeds.
+    """
+    header = ("measure", *MODELS, "student_std", "baseline_std")
+    groups = [summary[role] or {} for role in MODELS]
+    rows: list[list[Any]] = [["accuracy_low", *_each(groups, "accuracy", "low")]]
+    rows += [["accuracy_high", *_each(groups, "accuracy", "high")]]
+    for name in ("accuracy", "loss", "ece", *LIKENESS):
+        rows.append([name, *_each(groups, name, "mean"), *_each(groups[1:], name, "std")])
+    rows += [[name, *(summary["cost"][role][name] for role in MODELS)] for name in COSTS]
+    rows.append(["num_images", *(summary["num_images"] if group else None for group in groups)])
+    return csv_text([header, *([*row, *[None] * (len(header) - len(row))] for row in rows)])
+
+
+def _each(groups: Sequence[Mapping[str, Any]], name: str, part: str) -> list[float | None]:
+    return [(group.get(name) or {}).get(part) for group in groups]

@@ -1,0 +1,183 @@
+"""What a comparison says in sentences, and which of its values are shown."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kdignite.metrics import Ranking, best_and_worst
+from kdignite.reports.published import Published
+from kdignite.reports.text import NO_SCORE, per_cent, points
+
+MODELS = ("teacher", "student", "baseline")
+
+
+class Unit(NamedTuple):
+    """How a cost is called and shown, and what a smaller one is."""
+
+    name: str
+    unit: str
+    divisor: float
+    saved: str
+
+
+COSTS = {
+    "num_parameters": Unit("parameters", "", 1, "fewer"),
+    "multiply_adds": Unit("multiply-adds of an image", "million", 1e6, "fewer"),
+    "file_bytes": Unit("file", "MiB", 2**20, "smaller"),
+    "latency_median_ms": Unit("CPU latency of an image, median", "ms", 1, "faster"),
+    "latency_p95_ms": Unit("CPU latency of an image, p95", "ms", 1, "faster"),
+    "peak_memory_bytes": Unit("peak memory of an image", "MiB", 2**20, "smaller"),
+}
+USUAL_LOSS = "kd_loss"  # not worth a word
+EQUAL = "equal"
+OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
+Summary = Mapping[str, Any]
+
+
+def verdict_text(summary: Summary) -> str:
+    """What the comparison shows, in a sentence that claims no more than the runs allow.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`, without verdict.
+
+    Returns:
+        One line.
+    """
+    difference, seeds = summary["difference"], len(summary["seeds"])
+    mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+    if low is None:
+        short = "short " if summary["short"] else ""
+        said = (
+            f"One {short}seed proves nothing about distillation: student - baseline is {points(mean, digits=2)} points."
+        )
+    else:
+        interval = f"95 % interval {points(low, digits=2)} to {points(high, digits=2)}, {seeds} seeds"
+        if low > 0:
+            said = f"Distillation gained {per_cent(mean, digits=2)} points of accuracy ({interval})."
+        elif high < 0:
+            said = f"Distillation cost {per_cent(-mean, digits=2)} points of accuracy ({interval})."
+        else:
+            said = f"No difference shown: student - baseline is {points(mean, digits=2)} points ({interval})."
+    return said + (" Only part of the images was seen: nothing to quote." if summary["partial"] else "")
+
+
+def subject(summary: Summary) -> str:
+    """What was compared, in one line.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+
+    Returns:
+        Data, models, settings of the loss, epochs and seeds.
+    """
+    of = {run["role"]: run for run in reversed(summary["runs"])}
+    taught = of["teacher"]["arch"] if "teacher" in of else summary["taught_by"]
+    set_to = {name: plain(value) for name, value in summary["settings"].items() if value not in (None, USUAL_LOSS)}
+    settings = ", ".join(f"{name} {value}" for name, value in set_to.items())
+    epochs, seeds = of["student"]["epochs"], summary["seeds"]
+    parts = [
+        f"{summary['dataset']}, {summary['num_images']:,} test images",
+        f"student {of['student']['arch']} taught by {taught} ({settings})",
+        f"{epochs} epoch{'s' * (epochs != 1)}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+    ]
+    return "; ".join(parts)
+
+
+def kept_line(summary: Summary) -> str:
+    """How much of the teacher's accuracy the student keeps, and how much of its cost it saves.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+
+    Returns:
+        One sentence; empty without a teacher.
+    """
+    if summary["teacher"] is None or not summary["teacher"]["accuracy"]["mean"]:
+        return ""
+    kept = summary["student"]["accuracy"]["mean"] / summary["teacher"]["accuracy"]["mean"]
+    saved = summary["cost"]["saved"]
+    named = {"num_parameters": "parameters", "multiply_adds": "multiply-adds", "latency_median_ms": "on the CPU"}
+    ratios = {what: times(saved[key], key) for key, what in named.items()}
+    parts = [f"{ratio} {what}" for what, ratio in ratios.items() if ratio not in (NO_SCORE, EQUAL)]
+    tail = f": {', '.join(parts)}" if parts else ""
+    return f"The student keeps {per_cent(kept)} % of the teacher's accuracy{tail}."
+
+
+def times(ratio: float | None, cost: str) -> str:
+    """How many times cheaper the student is than its teacher.
+
+    Args:
+        ratio: teacher / student.
+        cost: a key of `COSTS`.
+
+    Returns:
+        Such as ``21 x fewer``, ``1.3 x slower``, ``equal``.
+    """
+    if ratio is None:
+        return NO_SCORE
+    word = COSTS[cost].saved
+    ratio, word = (ratio, word) if ratio >= 1 else (1 / ratio, OPPOSITE[word])
+    shown = f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
+    return EQUAL if shown == "1.0" else f"{shown} x {word}"
+
+
+def class_choice(summary: Summary, *, most: int, each: int) -> Ranking:
+    """The classes to show: all in class order, or those that gained and those that lost most.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+        most: how many are shown without a choice.
+        each: how many of either end otherwise.
+
+    Returns:
+        Class indices; ``worst`` is empty where nothing was left out.
+    """
+    rows = summary["per_class"]
+    if len(rows) <= most:
+        return Ranking(best=list(range(len(rows))), worst=[])
+    gains = [row["difference"] or 0.0 for row in rows]
+    return best_and_worst(gains, [row["support"] for row in rows], each=each)
+
+
+def overall_row(summary: Summary) -> dict[str, Any]:
+    """All images, in the form of an entry of ``per_class``.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`.
+
+    Returns:
+        Accuracies and their spread.
+    """
+    found: dict[str, Any] = {"class": "overall", "support": summary["num_images"]}
+    for role in MODELS:
+        accuracy = (summary[role] or {}).get("accuracy", {"mean": None, "std": None})
+        found |= {role: accuracy["mean"], f"{role}_std": accuracy["std"]}
+    difference = summary["difference"]
+    return found | {"difference": difference["mean"], "difference_std": difference["std"]}
+
+
+def published_rows(summary: Summary) -> list[Published]:
+    """What was published of each class, and last of all images.
+
+    Args:
+        summary: as in `kdignite.reports.comparison.comparison_text`, with published figures.
+
+    Returns:
+        Shares in [0, 1].
+    """
+    found = summary["published"]
+    return [Published(*(row[role] for role in MODELS)) for row in [*found["per_class"], found]]
+
+
+def plain(value: Any) -> str:
+    """A value of a config or result as it is typed.
+
+    Args:
+        value: any.
+
+    Returns:
+        Text; ``-`` for None.
+    """
+    if value is None:
+        return NO_SCORE
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,595 @@
+"""Which runs are compared, which are refused and in which words, from folders made by hand."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdignite import runs
+from kdignite.comparison import COSTS
+from kdignite.config import (
+    PRESETS,
+    BaselineConfig,
+    CompareConfig,
+    DistillConfig,
+    TeacherConfig,
+    configure,
+    to_json,
+)
+from kdignite.errors import UserError
+from kdignite.metrics import evaluation_summary
+from kdignite.pipelines.compare import compare
+from kdignite.pipelines.matching import FREE_FLAGS, LOSS_FLAGS, TEACHER_FLAGS, machine_notes
+from kdignite.pipelines.reading import read_run
+from kdignite.pipelines.remarks import SHORT
+
+KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": BaselineConfig}
+CLASSES = ("cat", "dog", "frog")
+LABELS = np.repeat(np.arange(3), 20)
+COST = {**dict.fromkeys(COSTS, 10), "latency_threads": 1}
+FILES = ["classes.csv", "compare.json", "compare.md", "compare.png", "summary.csv"]
+
+
+def taught_by(folder: Path) -> dict[str, Any]:
+    sha256 = hashlib.sha256((folder / "best.pt").read_bytes()).hexdigest()
+    return {"name": folder.name, "sha256": sha256, "accuracy": 0.9}
+
+
+def make(
+    folder: Path,
+    command: str,
+    *,
+    draw: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+    labels: np.ndarray = LABELS,
+    config: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+    **result: Any,
+) -> Path:
+    """A run folder as training leaves it; ``draw`` decides what the model answers."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(draw)
+    logits = (rng.normal(size=(len(labels), len(classes))) + 2 * np.eye(len(classes))[labels]).astype(np.float32)
+    (folder / "best.pt").write_bytes(f"weights of {folder.name}".encode())
+    settings = {} if command == "adopt" else to_json(configure(KINDS[command], dataset="digits", **(config or {})))
+    told = {
+        "command": command,
+        "name": folder.name,
+        "partial": False,
+        "seed": settings.get("seed", 0),
+        "dataset": "digits",
+        "fingerprint": "f" * 64,
+        "split": "5" * 64,
+        "arch": settings.get("arch", "cnn5"),
+        "loss": "kd_loss" if command == "distill" else "cross_entropy",
+        "cost": COST,
+        "epochs": settings.get("epochs", 10),
+        "best_epoch": 3,
+        "teacher": None,
+        "test": evaluation_summary(logits, labels, classes=classes),
+    }
+    about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": "c0ffee", "packages": {"torch": "2.9.0"}}
+    runs.write_json(folder / "config.json", settings)
+    runs.write_json(folder / "environment.json", about | (environment or {}))
+    runs.write_json(folder / "result.json", told | result)
+    arrays = {"logits": logits, "labels": labels.astype(np.int64), "indices": np.arange(len(labels))}
+    np.savez(folder / "predictions.npz", **{f"test_{name}": array for name, array in arrays.items()})
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Runs that can be compared: a teacher, two students, two baselines."""
+    root = tmp_path / "runs"
+    make(root / "teacher", "teacher")
+    for seed in (0, 1):
+        own: dict[str, Any] = {"config": {"seed": seed}, "draw": 1 + seed}
+        make(root / f"student-{seed}", "distill", teacher=taught_by(root / "teacher"), **own)
+        make(root / f"baseline-{seed}", "baseline", **{**own, "draw": 3 + seed})
+    return root
+
+
+def again(root: Path, name: str, command: str, **given: Any) -> None:
+    """Make a run of the fixture anew, with something different."""
+    shutil.rmtree(root / name, ignore_errors=True)
+    if command == "distill":
+        given = {"teacher": taught_by(root / "teacher"), "draw": 1, **given}
+    make(root / name, command, **given)
+
+
+def compared(root: Path, *names: str, **given: Any) -> dict[str, Any]:
+    return compare(CompareConfig(runs=names, **given), root=root).result
+
+
+def refused(root: Path, *names: str, **given: Any) -> str:
+    """The line that refuses a comparison, which leaves nothing behind."""
+    before = sorted(root.parent.rglob("*"))
+    with pytest.raises(UserError) as caught:
+        compared(root, *names, **given)
+    assert "\n" not in str(caught.value)
+    assert sorted(root.parent.rglob("*")) == before
+    return str(caught.value).replace(f"{root.parent}/", "")
+
+
+ONE = ("teacher", "student-0", "baseline-0")
+ALL = (*ONE, "student-1", "baseline-1")
+
+
+# --- what is compared
+
+
+def test_the_folder_of_a_comparison(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finished = compare(CompareConfig(runs=ONE), root=root)
+    assert finished.folder == root / "compare-student-0"
+    assert sorted(path.name for path in finished.folder.iterdir()) == FILES
+    assert json.loads((finished.folder / "compare.json").read_text()) == finished.result
+    said, report = capsys.readouterr().out, (finished.folder / "compare.md").read_text()
+    title, picture, body = report.split("\n\n", maxsplit=2)
+    assert (title, picture) == ("# Student against baseline", f"![{finished.result['verdict']['text']}](compare.png)")
+    assert said == f"{body}\nfiles       {finished.folder}/ ({', '.join(['compare.md', 'compare.png'])}, " + (
+        "classes.csv, summary.csv, compare.json)\n"
+    )
+    assert str(root.parent) not in report + json.dumps(finished.result)
+
+
+def test_nothing_is_overwritten_and_a_name_can_be_given(root: Path) -> None:
+    for name in ("compare-student-0", "compare-student-0-2"):
+        assert compare(CompareConfig(runs=ONE), root=root).folder.name == name
+    assert compare(CompareConfig(runs=ONE, name="mine"), root=root).folder == root / "mine"
+    assert refused(root, *ONE, name="mine") == "runs/mine exists and is never overwritten: choose another --name"
+
+
+def test_the_order_of_the_words_changes_nothing(root: Path) -> None:
+    assert compared(root, *ALL) == compared(root, *reversed(ALL))
+
+
+def test_pairs_are_those_of_a_seed(root: Path) -> None:
+    summary = compared(root, *ALL)
+    assert summary["seeds"] == [0, 1]
+    roles = [(run["role"], run["run"], run["seed"]) for run in summary["runs"]]
+    assert roles == [
+        ("teacher", "teacher", 0),
+        *((r, f"{r}-{seed}", seed) for r in ("student", "baseline") for seed in (0, 1)),
+    ]
+    counted = {name: read_run(root / name, label="").result["test"]["num_correct"] for name in ALL}
+    for role in ("student", "baseline"):
+        assert summary[role]["num_correct"] == [counted[f"{role}-{seed}"] for seed in (0, 1)]
+    gains = [counted[f"student-{seed}"] - counted[f"baseline-{seed}"] for seed in (0, 1)]
+    assert summary["difference"]["mean"] == pytest.approx(sum(gains) / 2 / 60)
+
+
+def test_a_teacher_may_be_left_out(root: Path) -> None:
+    summary = compared(root, "student-0", "baseline-0")
+    assert summary["teacher"] is None
+    assert summary["student"]["agreement"] is None
+    assert summary["notes"][-1] == "the teacher, 'teacher', is not shown: name its run too to see it beside its student"
+
+
+def test_an_adopted_model_is_a_teacher(root: Path) -> None:
+    again(root, "teacher", "adopt")
+    again(root, "student-0", "distill")
+    path = root / "teacher" / "result.json"
+    untrained = {
+        key: value for key, value in runs.read_json(path).items() if key not in ("seed", "epochs", "best_epoch")
+    }
+    runs.write_json(path, untrained)
+    summary = compared(root, *ONE)
+    assert summary["runs"][0]["role"] == "teacher"
+    assert summary["runs"][0]["seed"] is None
+    told = "the teacher was adopted: whether it was trained on these test images, its run cannot say"
+    assert told in summary["notes"]
+
+
+def test_runs_are_found_by_path_and_name_and_called_without_the_path(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(root / "study" / "one", "baseline", draw=3)
+    shutil.copytree(root / "student-0", root.parent / "elsewhere" / "student, mine")
+    monkeypatch.chdir(root.parent)
+    summary = compared(Path("runs"), "runs/teacher/", str(root.parent / "elsewhere" / "student, mine"), "study/one")
+    assert [run["run"] for run in summary["runs"]] == ["teacher", "elsewhere/student, mine", "study/one"]
+    assert (root / "compare-student, mine" / "compare.md").is_file()
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    (root.parent / "teacher").mkdir()
+    assert compared(Path("runs"), *ONE)["runs"][0]["run"] == "teacher"
+
+
+# --- words that name no run
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("nobody",), "there is no run 'nobody'; finished runs in runs/: "
+         "baseline-0, baseline-1, student-0, student-1, teacher"),
+        (("teacher/best.pt",), "teacher/best.pt is a file: compare takes run folders, as runs/NAME or NAME"),
+        (("open",), "runs/open is not a finished run: it has no result.json; let the run end, or leave it out"),
+        (("study",), "runs/study is a folder of runs: name those to compare, as runs/study/one"),
+        (("teacher", "teacher"), "runs/teacher is named twice: name every run once"),
+    ],
+)  # fmt: skip
+def test_words_that_are_no_run(root: Path, words: tuple[str, ...], line: str) -> None:
+    (root / "open").mkdir()
+    (root / "study").mkdir()
+    shutil.copytree(root / "student-0", root / "study" / "one")
+    assert refused(root, *words, "student-0", "baseline-0") == line
+
+
+def test_a_run_spelt_in_two_ways_is_named_twice(root: Path) -> None:
+    (root / "link").symlink_to(root / "teacher")
+    assert refused(root, *ONE, str(root / "link")) == "runs/link is named twice: name every run once"
+
+
+def test_no_runs_at_all(tmp_path: Path) -> None:
+    told = refused(tmp_path / "runs", "a", "b")
+    assert told == "there is no run 'a'; finished runs in runs/: none"
+
+
+# --- damaged runs
+
+
+def broken_json(folder: Path) -> None:
+    (folder / "result.json").write_text('{"command": ')
+
+
+def no_mapping(folder: Path) -> None:
+    (folder / "result.json").write_text("[]")
+
+
+def rewritten(**values: Any) -> Callable[[Path], None]:
+    return lambda folder: runs.write_json(folder / "result.json", {**runs.read_json(folder / "result.json"), **values})
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        values = runs.read_json(folder / "result.json")
+        del values[key]
+        runs.write_json(folder / "result.json", values)
+
+    return act
+
+
+def predictions(**changed: Any) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        with np.load(folder / "predictions.npz") as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        arrays |= {f"test_{name}": change(arrays[f"test_{name}"]) for name, change in changed.items()}
+        np.savez(folder / "predictions.npz", **{name: array for name, array in arrays.items() if array is not None})
+
+    return act
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "predictions.npz"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def one_bit(folder: Path) -> None:
+    path = folder / "predictions.npz"
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def a_single_array(folder: Path) -> None:
+    with (folder / "predictions.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def nan_at_the_end(logits: np.ndarray) -> np.ndarray:
+    logits = logits.copy()
+    logits[-1, -1] = np.nan
+    return logits
+
+
+AGAIN = "make the run again, or leave it out"
+RESULT = "runs/student-0/result.json is damaged"
+ARRAYS = "runs/student-0/predictions.npz is damaged"
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (broken_json, f"{RESULT} (Expecting value"),
+        (no_mapping, f"{RESULT} (it holds no JSON object)"),
+        (without("split"), f"{RESULT} (it has no split): {AGAIN}"),
+        (without("seed"), f"{RESULT} (it has no seed): {AGAIN}"),
+        (rewritten(test={}), f"{RESULT} (the scores or the teacher in it are not what a run"),
+        (rewritten(teacher=None), f"{RESULT} (the scores or the teacher in it are not what"),
+        (rewritten(command="sweep"), "runs/student-0 is no run of teacher, adopt, distill, baseline: leave it out"),
+        (lambda folder: (folder / "config.json").unlink(), "runs/student-0/config.json cannot be read: No such file"),
+        (lambda folder: (folder / "environment.json").write_text("{"), "runs/student-0/environment.json is damaged ("),
+        (lambda folder: (folder / "predictions.npz").unlink(),
+         "runs/student-0 has no predictions.npz: make the run again"),
+        (cut_short, f"{ARRAYS} ("),
+        (one_bit, f"{ARRAYS} ("),
+        (a_single_array, f"{ARRAYS} ("),
+        (predictions(labels=lambda _: None), f"{ARRAYS} ("),
+        (predictions(labels=lambda labels: labels.astype(object)), f"{ARRAYS} (Object arr"),
+        (predictions(labels=lambda labels: labels[:-1]), f"{ARRAYS} (expected arrays of one "
+         "length and 3 classes, got test_logits (60, 3), test_labels (59,), test_indices (60,))"),
+        (predictions(indices=lambda indices: indices[:5]), f"{ARRAYS} (expected arrays"),
+        (predictions(logits=lambda logits: logits[:, :2]), f"{ARRAYS} (expected arrays"),
+        (predictions(logits=lambda z: z[:0], labels=lambda y: y[:0], indices=lambda i: i[:0]),
+         f"{ARRAYS} (expected arrays"),
+        (predictions(labels=lambda labels: labels * 1.0), f"{ARRAYS} (labels and indices are "
+         "no whole numbers)"),
+        (predictions(labels=lambda labels: labels + 1), f"{ARRAYS} (its labels are not "
+         "all below 3)"),
+        (predictions(logits=nan_at_the_end), f"{ARRAYS} (its scores are not all finite"),
+        (predictions(logits=lambda logits: -logits), "runs/student-0/result.json says"),
+    ],
+)  # fmt: skip
+def test_a_damaged_run_is_refused(root: Path, damage: Callable[[Path], None], line: str) -> None:
+    damage(root / "student-0")
+    assert refused(root, *ONE).startswith(line)
+
+
+def test_predictions_of_another_run_are_noticed(root: Path) -> None:
+    shutil.copy(root / "student-1" / "predictions.npz", root / "student-0")
+    said, own = (runs.read_json(root / f"student-{i}" / "result.json")["test"]["num_correct"] for i in (0, 1))
+    assert said != own
+    assert refused(root, *ONE) == (
+        f"runs/student-0/result.json says {said} test images are right, its predictions.npz {own}: "
+        "they are not of one run; make the run again"
+    )
+
+
+# --- roles
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("teacher", "student-0"), "compare needs a student and a baseline, and has no baseline (teacher runs/teacher; "
+         "student runs/student-0): name its run too, or make one with python -m kdignite baseline"),
+        (("baseline-0", "baseline-1"), "compare needs a student and a baseline, and has no student (baseline "
+         "runs/baseline-0; baseline runs/baseline-1): name its run too, or make one with python -m kdignite distill"),
+        (("teacher",), "compare needs a student and a baseline, and has no student and baseline (teacher "
+         "runs/teacher): name its run too, or make one with python -m kdignite distill"),
+        ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the one that taught "
+         "runs/student-0, which is called 'teacher'"),
+        (("other", "student-0", "baseline-0"), "runs/other did not teach runs/student-0: its best.pt (sha256 OTHER) is "
+         "not the file of the teacher, 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
+    ],
+)  # fmt: skip
+def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) -> None:
+    make(root / "other", "teacher")
+    for name in ("teacher", "other"):
+        line = line.replace(name.upper(), taught_by(root / name)["sha256"][:12])
+    assert refused(root, *words) == line
+
+
+def test_a_teacher_without_its_checkpoint(root: Path) -> None:
+    (root / "teacher" / "best.pt").unlink()
+    assert refused(root, *ONE) == "runs/teacher has no best.pt, by which a teacher is known: leave it out"
+
+
+def test_students_of_two_teachers(root: Path) -> None:
+    make(root / "other", "teacher")
+    again(root, "student-1", "distill", config={"seed": 1}, teacher=taught_by(root / "other"))
+    assert refused(root, *ALL) == (
+        "the students had different teachers, 'teacher' (runs/student-0), 'other' (runs/student-1): "
+        "compare those of one teacher"
+    )
+
+
+# --- the same images
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"fingerprint": "a" * 64}, "runs/student-0 and runs/baseline-0 were made with different data (digits "
+         "ffffffffffff against digits aaaaaaaaaaaa): compare runs of the same --dataset and --val_size"),
+        ({"split": "b" * 64}, "runs/student-0 and runs/baseline-0 were made with different training and validation "
+         "images (digits 555555555555 against digits bbbbbbbbbbbb): compare runs of the same --dataset and --val_size"),
+        ({"classes": ("cat", "dog", "bird")}, "runs/student-0 and runs/baseline-0 know different classes: "
+         "compare runs on the same data"),
+        ({"labels": LABELS[:30]}, "runs/student-0 and runs/baseline-0 were tested on different images (60 and 30): "
+         "compare runs that were tested on the same ones, all of them with --fast_dev_run or none"),
+        ({"labels": LABELS[::-1]}, "runs/student-0 and runs/baseline-0 were tested on different images (60 and 60): "
+         "compare runs that were tested on the same ones, all of them with --fast_dev_run or none"),
+    ],
+)  # fmt: skip
+def test_other_images_are_refused(root: Path, given: dict[str, Any], line: str) -> None:
+    again(root, "baseline-0", "baseline", **given)
+    assert refused(root, "student-0", "baseline-0") == line
+
+
+def test_the_same_labels_of_other_images_are_refused(root: Path) -> None:
+    predictions(indices=lambda indices: indices + 1)(root / "teacher")
+    assert refused(root, *ONE).startswith("runs/teacher and runs/student-0 were tested on different images (60 and 60)")
+
+
+# --- fairness
+
+
+def test_every_difference_but_the_loss_is_named(root: Path) -> None:
+    again(root, "baseline-0", "baseline", config={"lr": 0.05, "epochs": 7, "widths": (8, 8), "grad_clip": 1.0})
+    usual = DistillConfig()
+    assert refused(root, *ONE) == (
+        "student and baseline differ in more than the loss, so nobody could say what distillation did: "
+        "--widths: unset (runs/student-0) against 8,8 (runs/baseline-0); "
+        f"--epochs: {usual.epochs} (runs/student-0) against 7 (runs/baseline-0); "
+        f"--lr: {usual.lr} (runs/student-0) against 0.05 (runs/baseline-0); "
+        "--grad_clip: unset (runs/student-0) against 1.0 (runs/baseline-0): "
+        "train one of them again with the flags of the other"
+    )
+
+
+def test_a_setting_that_one_run_did_not_record_is_a_difference(root: Path) -> None:
+    path = root / "baseline-0" / "config.json"
+    runs.write_json(path, {key: value for key, value in runs.read_json(path).items() if key != "momentum"})
+    assert "--momentum: 0.9 (runs/student-0) against not recorded (runs/baseline-0)" in refused(root, *ONE)
+
+
+FREE = {
+    **{"name": "mine", "preset": "original", "keep_last": True, "device": "cpu", "threads": 1},
+    **{"dataset": "folder:x", "data_root": "elsewhere", "val_size": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_changes_no_weight_may_differ(root: Path, name: str) -> None:
+    path = root / "baseline-0" / "config.json"
+    runs.write_json(path, {**runs.read_json(path), name: FREE[name]})
+    compared(root, *ONE)
+
+
+def test_every_flag_is_either_free_or_compared() -> None:
+    """A new flag is compared unless somebody decides that it changes nothing."""
+    assert set(FREE) | {"seed"} == FREE_FLAGS
+    assert {"alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"} <= LOSS_FLAGS
+    assert TEACHER_FLAGS <= LOSS_FLAGS
+    assert not LOSS_FLAGS & set(to_json(BaselineConfig()))
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "config", "line"),
+    [
+        ("student-1", "distill", {"seed": 1, "alpha": 0.5}, "the students differ in more than the seed: --alpha: 0.9 "
+         "(runs/student-0) against 0.5 (runs/student-1): compare one of them at a time"),
+        ("baseline-1", "baseline", {"seed": 1, "lr": 0.5, "view_seed": 4}, "the baselines differ in more than the "
+         f"seed: --view_seed: 0 (runs/baseline-0) against 4 (runs/baseline-1); --lr: {BaselineConfig().lr} "
+         "(runs/baseline-0) against 0.5 (runs/baseline-1): compare one of them at a time"),
+        ("student-1", "distill", {"seed": 0}, "runs/student-0 and runs/student-1 are both a student of seed 0: "
+         "leave one of them out"),
+        ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
+         "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline --seed=7, or "
+         "leave their partners out"),
+    ],
+)  # fmt: skip
+def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: dict[str, Any], line: str) -> None:
+    again(root, name, command, config=config)
+    assert refused(root, *ALL) == line
+
+
+def test_a_seed_without_a_partner(root: Path) -> None:
+    assert refused(root, *ONE, "baseline-1") == (
+        "every seed needs a student and a baseline, there is no student of seed 1: name those runs, make them with "
+        "python -m kdignite distill --seed=1, or leave their partners out"
+    )
+
+
+def test_students_of_different_loss_functions(root: Path) -> None:
+    again(root, "student-1", "distill", config={"seed": 1}, loss="mine:loss")
+    assert refused(root, *ALL) == (
+        "the students differ in more than the seed: loss: kd_loss (runs/student-0) against mine:loss (runs/student-1): "
+        "compare one of them at a time"
+    )
+
+
+def test_students_may_name_their_teacher_differently(root: Path) -> None:
+    again(root, "student-1", "distill", config={"seed": 1, "teacher": "runs/teacher", "allow_weak_teacher": True})
+    assert compared(root, *ALL)["seeds"] == [0, 1]
+
+
+# --- notes
+
+
+def test_one_seed_proves_nothing_and_a_short_one_less(root: Path) -> None:
+    summary = compared(root, *ONE)
+    advice = "about distillation: repeat distill and baseline with --seed=1 and --seed=2, ..."
+    assert summary["notes"] == [f"one seed proves nothing {advice}"]
+    assert summary["verdict"]["kind"] == "one seed"
+    assert summary["verdict"]["text"].startswith("One seed proves nothing about distillation: student - baseline is ")
+    again(root, "student-0", "distill", config={"epochs": 2})
+    again(root, "baseline-0", "baseline", config={"epochs": 2}, draw=3)
+    summary = compared(root, *ONE)
+    assert summary["notes"] == [
+        "trained for 2 epochs only: a longer training may turn the result round",
+        f"one short seed proves nothing {advice}",
+    ]
+    assert summary["verdict"]["text"].startswith("One short seed proves nothing about distillation: student - baseline")
+
+
+@pytest.mark.parametrize("command", ["distill", "baseline"])
+def test_a_quick_run_counts_as_short_and_a_whole_one_does_not(command: str) -> None:
+    assert PRESETS["quick"][command]["epochs"] < SHORT
+    assert KINDS[command]().epochs >= SHORT
+
+
+def test_a_partial_run_is_nothing_to_quote(root: Path) -> None:
+    again(root, "baseline-0", "baseline", partial=True)
+    summary = compared(root, *ALL)
+    assert summary["notes"][0] == "baseline-0 saw only part of its images: nothing to quote"
+    assert summary["verdict"]["text"].endswith(" Only part of the images was seen: nothing to quote.")
+    again(root, "student-0", "distill", partial=True)
+    assert compared(root, *ALL)["notes"][0].startswith(
+        "student-0, baseline-0 saw only part of their images: nothing to"
+    )
+
+
+def test_what_computed_a_run_is_told_where_it_differs(root: Path) -> None:
+    other = {"device": "NVIDIA A100", "threads": 1, "cpu": "AVX512", "commit": None, "packages": {"torch": "2.10.0"}}
+    again(root, "baseline-0", "baseline", environment=other)
+    notes = compared(root, *ONE)["notes"]
+    assert [note for note in notes if note.startswith("different")] == [
+        "different device: cpu (teacher, student-0), NVIDIA A100 (baseline-0)",
+        "different threads: 2 (teacher, student-0), 1 (baseline-0)",
+        "different cpu: AVX2 (teacher, student-0), AVX512 (baseline-0)",
+        "different torch: 2.9.0 (teacher, student-0), 2.10.0 (baseline-0)",
+        "different commit of the code: c0ffee (teacher, student-0), unset (baseline-0)",
+    ]
+
+
+def test_equal_machines_are_not_mentioned(root: Path) -> None:
+    assert machine_notes([read_run(root / name, label=name) for name in ALL]) == []
+
+
+def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
+    for seed in (0, 1):
+        again(root, f"student-{seed}", "distill", config={"seed": seed}, draw=5)
+        again(root, f"baseline-{seed}", "baseline", config={"seed": seed}, draw=5)
+    summary = compared(root, *ALL)
+    assert summary["difference"] == {"mean": 0, "std": 0, "low": 0, "high": 0}
+    assert summary["verdict"]["kind"] == "no difference"
+    same = "the difference is the same for every seed, so its interval has no width: chance, or equal models"
+    assert same in summary["notes"]
+
+
+def test_an_interval_beyond_all_accuracies(root: Path) -> None:
+    sure = 9 * np.eye(3)[LABELS].astype(np.float32)
+    predictions(logits=lambda _: sure)(root / "student-1")
+    rewritten(test=evaluation_summary(sure, LABELS, classes=CLASSES))(root / "student-1")
+    summary = compared(root, *ALL)
+    assert summary["student"]["accuracy"]["high"] > 1
+    assert "an interval reaches beyond what an accuracy can be: 2 seeds are too few for it" in summary["notes"]
+
+
+def test_a_teacher_that_knows_no_more_than_the_baseline(root: Path) -> None:
+    told = "the teacher is no better than the baseline: there was little to learn from it"
+    again(root, "baseline-0", "baseline", draw=0)  # answers what the teacher answers
+    assert told in compared(root, *ONE)["notes"]
+
+
+def test_costs_that_were_not_measured_or_not_alike(root: Path) -> None:
+    again(root, "baseline-0", "baseline", cost=None)
+    summary = compared(root, *ONE)
+    assert "no cost was measured for baseline-0" in summary["notes"]
+    again(root, "baseline-0", "baseline")
+    again(root, "student-0", "distill", cost={**COST, "latency_threads": 2})
+    summary = compared(root, *ONE)
+    assert "latencies were measured with different numbers of threads" in summary["notes"]
+    assert summary["cost"]["saved"]["latency_median_ms"] is None
+    assert summary["cost"]["saved"]["num_parameters"] == 1
+
+
+# --- published figures
+
+
+def test_published_figures_are_for_cifar_10(root: Path) -> None:
+    assert refused(root, *ONE, reference="original") == (
+        "--reference=original has the ten classes of CIFAR-10, these runs have 3 (cat, dog, frog): leave out "
+        "--reference"
+    )
+    assert compared(root, *ONE)["published"] is None

@@ -1,0 +1,187 @@
+"""The numbers of a comparison against scikit-learn, scipy and counting by hand."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, log_loss, recall_score
+
+from kdignite.comparison import COSTS, GAINED, LOST, NO_DIFFERENCE, ONE_SEED, comparison_summary, cost_summary, verdict
+
+CLASSES = ("cat", "dog", "frog", "owl")
+LABELS = np.array([0, 1, 2] * 50)  # no owls
+
+
+def answers(seed: int, *, skill: float = 1.5) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(len(LABELS), 4)) + skill * np.eye(4)[LABELS]).astype(np.float32)
+
+
+STUDENTS, BASELINES = [answers(seed) for seed in (1, 2, 3)], [answers(seed, skill=1.2) for seed in (4, 5, 6)]
+TEACHER = answers(0, skill=3.0)
+SEVERAL = comparison_summary(STUDENTS, BASELINES, LABELS, teacher=TEACHER, classes=CLASSES)
+ONE = comparison_summary(STUDENTS[:1], BASELINES[:1], LABELS, teacher=TEACHER, classes=CLASSES)
+ALONE = comparison_summary(STUDENTS[:1], BASELINES[:1], LABELS, teacher=None, classes=CLASSES)
+
+
+def accuracies(group: list[np.ndarray]) -> list[float]:
+    return [accuracy_score(LABELS, logits.argmax(1)) for logits in group]
+
+
+@pytest.mark.parametrize(("role", "group"), [("student", STUDENTS), ("baseline", BASELINES)])
+def test_scores_of_several_seeds_are_mean_and_spread(role: str, group: list[np.ndarray]) -> None:
+    found, expected = SEVERAL[role]["accuracy"], accuracies(group)
+    assert (found["mean"], found["std"]) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)))
+    assert found["over"] == "seeds"
+    interval = stats.ttest_1samp(expected, 0).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    losses = [log_loss(LABELS, np.exp(z.astype(float)) / np.exp(z.astype(float)).sum(1, keepdims=True),
+                       labels=range(4)) for z in group]  # fmt: skip
+    assert SEVERAL[role]["loss"] == pytest.approx({"mean": np.mean(losses), "std": np.std(losses, ddof=1)})
+
+
+def test_the_difference_is_taken_seed_by_seed() -> None:
+    test = stats.ttest_rel(accuracies(STUDENTS), accuracies(BASELINES)).confidence_interval(0.95)
+    gains = np.subtract(accuracies(STUDENTS), accuracies(BASELINES))
+    expected = {"mean": gains.mean(), "std": gains.std(ddof=1), "low": test.low, "high": test.high}
+    assert SEVERAL["difference"] == pytest.approx(expected)
+    assert SEVERAL["mcnemar"] is None
+
+
+def test_one_seed_has_no_spread_and_a_test_of_the_pair() -> None:
+    student, baseline = (logits.argmax(1) == LABELS for logits in (STUDENTS[0], BASELINES[0]))
+    only = int((student & ~baseline).sum()), int((baseline & ~student).sum())
+    tail = sum(math.comb(sum(only), i) for i in range(min(only) + 1))
+    assert ONE["mcnemar"] == {
+        "only_first": only[0],
+        "only_second": only[1],
+        "p_value": pytest.approx(2 * tail / 2 ** sum(only)),
+    }
+    assert ONE["difference"] == {"mean": (only[0] - only[1]) / 150, "std": None, "low": None, "high": None}
+    interval = stats.binomtest(int(student.sum()), 150).proportion_ci(0.95, "wilson")
+    found = ONE["student"]["accuracy"]
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["over"] == "images"
+    assert found["std"] is ONE["student"]["ece"]["std"] is None
+
+
+def test_the_teacher_is_one_run_whatever_the_seeds() -> None:
+    assert SEVERAL["teacher"] == ONE["teacher"]
+    assert SEVERAL["teacher"]["accuracy"]["over"] == "images"
+
+
+def test_recall_by_class() -> None:
+    for summary, students, baselines in ((SEVERAL, STUDENTS, BASELINES), (ONE, STUDENTS[:1], BASELINES[:1])):
+
+        def recalls(group: list[np.ndarray]) -> np.ndarray:
+            scored = [recall_score(LABELS, z.argmax(1), labels=range(4), average=None, zero_division=0) for z in group]
+            return np.array(scored)
+
+        gains = recalls(students) - recalls(baselines)
+        for c, row in enumerate(summary["per_class"][:3]):
+            assert (row["class"], row["support"]) == (CLASSES[c], 50)
+            assert row["teacher"] == pytest.approx(recalls([TEACHER])[0, c])
+            assert row["student"] == pytest.approx(recalls(students)[:, c].mean())
+            assert row["difference"] == pytest.approx(gains[:, c].mean())
+            if summary is SEVERAL:
+                assert row["difference_std"] == pytest.approx(gains[:, c].std(ddof=1))
+            else:
+                assert row["student_std"] is row["baseline_std"] is row["difference_std"] is None
+
+
+def test_a_class_without_images_has_no_recall() -> None:
+    empty = SEVERAL["per_class"][3]
+    assert (empty["class"], empty["support"]) == ("owl", 0)
+    assert all(value is None for name, value in empty.items() if name not in ("class", "support"))
+
+
+def test_likeness_is_measured_for_student_and_baseline() -> None:
+    predicted = TEACHER.argmax(1)
+    wrong = predicted != LABELS
+    for role, group in (("student", STUDENTS), ("baseline", BASELINES)):
+        agreed = [(z.argmax(1) == predicted).mean() for z in group]
+        on_errors = [(z.argmax(1) == predicted)[wrong].mean() for z in group]
+        assert SEVERAL[role]["agreement"] == pytest.approx({"mean": np.mean(agreed), "std": np.std(agreed, ddof=1)})
+        assert SEVERAL[role]["agreement_on_errors"]["mean"] == pytest.approx(np.mean(on_errors))
+        assert SEVERAL[role]["kl"]["mean"] > 0
+
+
+def test_a_teacher_without_errors_has_none_to_agree_on() -> None:
+    summary = comparison_summary(STUDENTS, BASELINES, LABELS, teacher=9 * np.eye(4)[LABELS], classes=CLASSES)
+    assert summary["student"]["agreement_on_errors"] is None
+    assert summary["student"]["agreement"]["mean"] == pytest.approx(summary["student"]["accuracy"]["mean"])
+
+
+def test_without_a_teacher() -> None:
+    assert ALONE["teacher"] is None
+    for role in ("student", "baseline"):
+        assert ALONE[role]["agreement"] is ALONE[role]["agreement_on_errors"] is ALONE[role]["kl"] is None
+        assert ALONE[role]["accuracy"] == ONE[role]["accuracy"]
+    assert {row["teacher"] for row in ALONE["per_class"]} == {None}
+
+
+def test_equal_runs_differ_by_exactly_nothing() -> None:
+    summary = comparison_summary(STUDENTS, STUDENTS, LABELS, teacher=TEACHER, classes=CLASSES)
+    assert summary["difference"] == {"mean": 0.0, "std": 0.0, "low": 0.0, "high": 0.0}
+    assert {row["difference"] for row in summary["per_class"]} == {0.0, None}
+    one = comparison_summary(STUDENTS[:1], STUDENTS[:1], LABELS, teacher=TEACHER, classes=CLASSES)
+    assert one["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+
+
+def test_everything_can_be_written_as_json() -> None:
+    for summary in (SEVERAL, ONE, ALONE):
+        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [
+        (0.001, 0.02, GAINED),
+        (-0.02, -0.001, LOST),
+        (-0.01, 0.01, NO_DIFFERENCE),
+        (0.0, 0.0, NO_DIFFERENCE),
+        (0.0, 0.1, NO_DIFFERENCE),
+        (None, None, ONE_SEED),
+    ],
+)
+def test_the_verdict_follows_from_where_the_interval_lies(low: float | None, high: float | None, kind: str) -> None:
+    assert verdict({"mean": 0.5, "std": 0.1, "low": low, "high": high}) == kind
+
+
+# --- costs
+
+
+def cost(scale: float, **given: Any) -> dict[str, Any]:
+    return {**{key: scale * (1 + i) for i, key in enumerate(COSTS)}, "latency_threads": 1, **given}
+
+
+def test_what_is_saved_is_teacher_by_student() -> None:
+    costs = cost_summary({"teacher": [cost(21.0)], "student": [cost(2.0)], "baseline": [cost(2.0)]})
+    assert costs["saved"] == dict.fromkeys(COSTS, 10.5)
+    assert costs["teacher"] == cost(21.0)
+
+
+def test_of_several_runs_the_median_counts() -> None:
+    students = [cost(2.0, latency_median_ms=time) for time in (9.0, 1.0, 4.0)]
+    costs = cost_summary({"teacher": [cost(4.0)], "student": students, "baseline": students[:2]})
+    assert costs["student"]["latency_median_ms"] == 4.0
+    assert costs["baseline"]["latency_median_ms"] == 9.0
+
+
+def test_costs_that_nobody_measured() -> None:
+    costs = cost_summary({"teacher": [], "student": [None, cost(2.0)], "baseline": [None]})
+    assert costs["teacher"] == costs["baseline"] == dict.fromkeys([*COSTS, "latency_threads"])
+    assert costs["student"]["multiply_adds"] == cost(2.0)["multiply_adds"]
+    assert costs["saved"] == dict.fromkeys(COSTS)
+
+
+def test_latencies_of_different_threads_have_no_ratio() -> None:
+    teachers, students = [cost(4.0, latency_threads=2)], [cost(2.0), cost(2.0)]
+    saved = cost_summary({"teacher": teachers, "student": students, "baseline": students})["saved"]
+    assert saved["latency_median_ms"] is saved["latency_p95_ms"] is None
+    assert saved["peak_memory_bytes"] == saved["num_parameters"] == 2
+    mixed = cost_summary({"teacher": teachers, "student": [*students, *teachers], "baseline": students})
+    assert mixed["student"]["latency_threads"] is None

@@ -1,0 +1,543 @@
+"""Tables, CSV and the picture of a comparison say what its numbers say, and can be read."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from kdignite.comparison import COSTS, comparison_summary, cost_summary
+from kdignite.errors import UserError
+from kdignite.reports.comparison import class_csv, comparison_figure, comparison_text, summary_csv, verdict_text
+from kdignite.reports.comparison.words import kept_line, subject, times
+from kdignite.reports.figures import save_figure
+from kdignite.reports.published import BY_CLASS, OVERALL, SOURCE, Published, published
+from kdignite.reports.text import per_cent, points
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LONG = (
+    "golden retriever puppy, asleep",
+    "West Highland white terrier",
+    "American Staffordshire terrier, Staffordshire terrier",
+    "100 % wool | 50 # silk",
+    "jack-o'-lantern for $5$ or $\\frac{1$",
+)
+BIG = {
+    **{"num_parameters": 1_941_834, "multiply_adds": 245_000_000, "file_bytes": 7_864_320, "latency_median_ms": 11.3},
+    **{"latency_p95_ms": 14.1, "peak_memory_bytes": 21_000_000, "latency_threads": 1},
+}
+SMALL = {
+    **{"num_parameters": 92_458, "multiply_adds": 19_300_000, "file_bytes": 380_000, "latency_median_ms": 1.7},
+    **{"latency_p95_ms": 2.2, "peak_memory_bytes": 2_600_000, "latency_threads": 1},
+}
+
+
+def logits(rng: np.random.Generator, labels: np.ndarray, num_classes: int, *, skill: float) -> np.ndarray:
+    ease = skill * (1 + 0.3 * np.sin(1.7 * np.arange(num_classes)))
+    return rng.normal(size=(len(labels), num_classes)) + ease[labels][:, None] * np.eye(num_classes)[labels]
+
+
+def make(
+    classes: Sequence[str],
+    *,
+    per_class: int = 40,
+    seeds: int = 1,
+    teacher: bool = True,
+    gain: float = 0.0,
+    costs: tuple[Any, Any] = (BIG, SMALL),
+    reference: bool = False,
+    empty: Sequence[int] = (),
+    **given: Any,
+) -> dict[str, Any]:
+    """A summary as ``compare`` collects it."""
+    rng, num_classes = np.random.default_rng(3), len(classes)
+    labels = np.repeat([c for c in range(num_classes) if c not in empty], per_class)
+    groups = {
+        "teacher": [logits(rng, labels, num_classes, skill=4.5)] if teacher else [],
+        "student": [logits(rng, labels, num_classes, skill=3 + gain) for _ in range(seeds)],
+        "baseline": [logits(rng, labels, num_classes, skill=3) for _ in range(seeds)],
+    }
+    taught = groups["teacher"][0] if teacher else None
+    summary = comparison_summary(groups["student"], groups["baseline"], labels, teacher=taught, classes=classes)
+    paid = {role: [costs[role != "teacher"]] * len(group) for role, group in groups.items()}
+    about = {"arch": "cnn5", "epochs": 10, "best_epoch": 9, "partial": False}
+    summary |= {
+        "dataset": "cifar10",
+        "settings": {"loss": "kd_loss", "alpha": 0.9, "T": 4.0},
+        "seeds": list(range(seeds)),
+        "runs": [
+            {**about, "role": role, "run": f"{role}-{seed}", "seed": seed, "num_correct": right,
+             "accuracy": right / len(labels)}
+            for role in groups if summary[role] for seed, right in enumerate(summary[role]["num_correct"])
+        ],
+        "taught_by": "teacher",
+        "cost": cost_summary(paid),
+        "published": None,
+        "partial": False,
+        "short": False,
+        "notes": ["one thing", "another"],
+    }  # fmt: skip
+    if reference:
+        rows = [{"class": name, **its._asdict()} for name, its in zip(classes, published(classes), strict=True)]
+        summary["published"] = {"source": SOURCE, **OVERALL._asdict(), "per_class": rows}
+    summary |= given
+    return summary | {"verdict": {"kind": "", "text": verdict_text(summary)}}
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "one seed": make(CIFAR10, per_class=100, reference=True),
+    "gained": make(CIFAR10, per_class=200, seeds=3, gain=0.4),
+    "cost": make(CIFAR10, per_class=200, seeds=3, gain=-0.4),
+    "nothing": make(CIFAR10, seeds=2),
+    "three": make(("cat", "dog", "owl"), per_class=10, seeds=2, gain=0.5),
+    "two alone": make(("cat", "dog"), teacher=False),
+    "one class": make(("cat",)),
+    "no teacher": make(CIFAR10, seeds=3, teacher=False),
+    "twenty": make([f"class {i}" for i in range(20)], seeds=3),
+    "hundred": make([f"class number {i}" for i in range(100)], seeds=3, gain=0.3),
+    "mostly empty": make([f"c{i}" for i in range(30)], empty=range(4, 30)),
+    "long": make(LONG, seeds=2, empty=(1,)),
+    "no cost": make(CIFAR10, costs=(None, None)),
+    "equal cost": make(CIFAR10, costs=(SMALL, SMALL)),
+    "dear student": make(CIFAR10, costs=(SMALL, BIG)),
+    "a little cheaper": make(CIFAR10, costs=({**SMALL, "multiply_adds": 30e6}, SMALL)),
+    "partial": make(CIFAR10, partial=True, short=True),
+    "own loss": make(CIFAR10, settings={"loss": "package.module:some_loss", "alpha": 0.25, "T": 8.0, "margin": None}),
+}
+
+
+@cache
+def figure_of(case: str) -> Figure:
+    """The picture of a case, drawn once for all tests."""
+    return comparison_figure(CASES[case])
+
+
+def tables(text: str) -> dict[str, list[list[str]]]:
+    """Heading -> cells of its table, header first, without the rule."""
+    found = {}
+    for part in text.split("\n## ")[1:]:
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        rows = [[cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")] for line in lines]
+        found[part.partition("\n")[0]] = [rows[0], *rows[2:]] if rows else []
+    return found
+
+
+# --- text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tables_are_aligned_and_in_their_order(case: str) -> None:
+    text = comparison_text(CASES[case])
+    for block in text.split("\n\n"):
+        lines = block.strip().splitlines()
+        if lines[0].startswith("|"):
+            assert len({len(line) for line in lines}) == 1
+    wanted = ["Accuracy on the test images", "By class", "Likeness to the teacher", "Calibration", "Cost", "Runs"]
+    missing = {"no teacher": {wanted[2]}, "two alone": {wanted[2]}, "no cost": {"Cost"}}.get(case, set())
+    assert list(tables(text)) == [title for title in wanted if title not in missing]
+    assert text.isascii() or case == "long"
+    assert text.endswith("|\n")
+
+
+def test_the_text_starts_with_the_verdict_what_was_compared_and_what_speaks_against_it() -> None:
+    summary = CASES["gained"]
+    verdict, about, notes, *_ = comparison_text(summary).split("\n\n")
+    assert verdict == summary["verdict"]["text"]
+    assert about == (
+        "cifar10, 2,000 test images; student cnn5 taught by cnn5 (alpha 0.9, T 4); 10 epochs; seeds 0, 1, 2"
+    )
+    assert notes == "- note: one thing\n- note: another"
+    assert "note:" not in comparison_text({**summary, "notes": []})
+
+
+def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:
+    assert "taught by cnn5 (loss package.module:some_loss, alpha 0.25, T 8); 10 epochs; seed 0" in subject(
+        CASES["own loss"]
+    )
+    assert "student cnn5 taught by teacher (" in subject(CASES["no teacher"])
+
+
+@pytest.mark.parametrize(
+    ("case", "start"),
+    [
+        ("one seed", "One seed proves nothing about distillation: student - baseline is {mean:+.2f} points."),
+        ("gained", "Distillation gained {mean:.2f} points of accuracy "
+         "(95 % interval {low:+.2f} to {high:+.2f}, 3 seeds)."),
+        ("cost", "Distillation cost {minus:.2f} points of accuracy "
+         "(95 % interval {low:+.2f} to {high:+.2f}, 3 seeds)."),
+        ("nothing", "No difference shown: student - baseline is {mean:+.2f} points "
+         "(95 % interval {low:+.2f} to {high:+.2f}, 2 seeds)."),
+        ("partial", "One short seed proves nothing about distillation: student - baseline is {mean:+.2f} points. "
+         "Only part of the images was seen: nothing to quote."),
+    ],
+)  # fmt: skip
+def test_verdicts(case: str, start: str) -> None:
+    found = {name: 100 * value for name, value in CASES[case]["difference"].items() if value is not None}
+    assert verdict_text(CASES[case]) == start.format(**found, minus=-found["mean"])
+
+
+def test_no_difference_at_all_has_no_sign() -> None:
+    nothing = {"mean": -0.0, "std": 0.0, "low": -1e-9, "high": 0.0}
+    said = "No difference shown: student - baseline is 0.00 points (95 % interval 0.00 to 0.00, 3 seeds)."
+    assert verdict_text({**CASES["gained"], "difference": nothing}) == said
+
+
+def test_the_class_table_has_the_form_of_the_published_one() -> None:
+    for case in ("one seed", "gained"):
+        summary = CASES[case]
+        header, *rows = tables(comparison_text(summary))["By class"]
+        assert header[:5] == ["class", "teacher", "student", "baseline", "student - baseline"]
+        assert [row[0] for row in rows] == [*CIFAR10, "overall"]
+        for row, scores in zip(rows, summary["per_class"], strict=False):
+            assert row[1:4] == [f"{100 * scores[role]:.1f}" for role in ("teacher", "student", "baseline")]
+            assert float(row[4]) == pytest.approx(100 * scores["difference"], abs=0.051)
+        overall = [f"{100 * summary[role]['accuracy']['mean']:.1f}" for role in ("teacher", "student", "baseline")]
+        assert rows[-1][1:4] == overall
+        assert float(rows[-1][4]) == pytest.approx(100 * summary["difference"]["mean"], abs=0.051)
+
+
+def test_published_columns_stand_beside() -> None:
+    text = comparison_text(CASES["one seed"])
+    header, *rows = tables(text)["By class"]
+    assert header[5:] == ["publ. teacher", "publ. student", "publ. baseline", "publ. difference"]
+    assert rows[0][5:] == ["96.8", "68.2", "78.1", "-9.9"]
+    assert rows[1][5:] == ["97.1", "84.2", "75.9", "+8.3"]
+    assert rows[-1][5:] == ["96.1", "67.7", "67.5", "+0.2"]
+    assert SOURCE in text
+    assert "publ." not in comparison_text(CASES["gained"])
+
+
+def test_without_a_teacher_there_is_no_column_for_it() -> None:
+    found = tables(comparison_text(CASES["no teacher"]))
+    assert found["By class"][0] == ["class", "student", "baseline", "student - baseline"]
+    assert [row[0] for row in found["Accuracy on the test images"][1:]] == ["student", "baseline", "student - baseline"]
+    assert found["Cost"][0] == ["", "student", "baseline"]
+    assert found["Calibration"][0] == ["", "student", "baseline"]
+
+
+def test_many_classes_show_what_gained_and_what_lost_most() -> None:
+    summary = CASES["hundred"]
+    text = comparison_text(summary)
+    assert "The 5 classes that gained most and the 5 that lost most of 100; all: classes.csv." in text
+    shown = [row[0] for row in tables(text)["By class"][1:]]
+    ranked = [row["class"] for row in sorted(summary["per_class"], key=lambda row: -row["difference"])]
+    assert shown == [*ranked[:5], *ranked[-5:], "overall"]
+    few = comparison_text(CASES["mostly empty"])
+    assert "The 4 of 30 classes that have images; all: classes.csv." in few
+    assert len(tables(few)["By class"]) == 1 + 4 + 1
+    assert "means over" not in few
+
+
+def test_the_accuracy_table_says_which_interval_it_is() -> None:
+    for case, over, difference in (
+        ("one seed", "test images (Wilson)", "-"),
+        ("gained", "3 seeds (t)", "3 seeds (paired t)"),
+    ):
+        summary = CASES[case]
+        rows = {row[0]: row[1:] for row in tables(comparison_text(summary))["Accuracy on the test images"][1:]}
+        assert rows["teacher"][-1] == "test images (Wilson)"
+        assert rows["student"][-1] == rows["baseline"][-1] == over
+        assert rows["student - baseline"][-1] == difference
+        found = summary["student"]["accuracy"]
+        assert rows["student"][0] == f"{100 * found['mean']:.2f}"
+        assert rows["student"][1] == f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
+        assert rows["student"][2] == ("-" if found["std"] is None else f"{100 * found['std']:.2f}")
+
+
+def test_mcnemar_is_said_to_be_of_this_pair() -> None:
+    summary = CASES["one seed"]
+    found = summary["mcnemar"]
+    said = (
+        f"Exact McNemar test, p = {found['p_value']:.2g}: {found['only_first']} test images are right in the student "
+        f"alone, {found['only_second']} in the baseline alone. It is about this pair of models, not about "
+        "distillation: another seed gives another pair."
+    )
+    assert said in comparison_text(summary)
+    assert "McNemar" not in comparison_text(CASES["gained"])
+    tiny = {**summary, "mcnemar": {**found, "p_value": 3e-9}}
+    assert "p = below 0.0001:" in comparison_text(tiny)
+
+
+def test_likeness_and_calibration_show_their_spread() -> None:
+    summary = CASES["gained"]
+    found = tables(comparison_text(summary))
+    student = summary["student"]
+    assert [row[1] for row in found["Likeness to the teacher"][1:]] == [
+        *(
+            f"{100 * student[k]['mean']:.1f} (std {100 * student[k]['std']:.1f})"
+            for k in ("agreement", "agreement_on_errors")
+        ),
+        f"{student['kl']['mean']:.3f} (std {student['kl']['std']:.3f})",
+    ]
+    assert [row[1] for row in found["Calibration"][1:]] == [
+        f"{100 * summary['teacher']['ece']['mean']:.1f}",
+        f"{summary['teacher']['loss']['mean']:.3f}",
+    ]
+    one = tables(comparison_text(CASES["one class"]))["Likeness to the teacher"]
+    assert one[2][1:] == ["-", "-"]  # a teacher that never errs
+
+
+def test_costs_and_what_is_saved() -> None:
+    text = comparison_text(CASES["one seed"])
+    assert tables(text)["Cost"] == [
+        ["", "teacher", "student", "baseline", "student against teacher"],
+        ["parameters", "1,941,834", "92,458", "92,458", "21 x fewer"],
+        ["multiply-adds of an image (million)", "245.0", "19.3", "19.3", "13 x fewer"],
+        ["file (MiB)", "7.50", "0.36", "0.36", "21 x smaller"],
+        ["CPU latency of an image, median (ms, 1 thread)", "11.3", "1.70", "1.70", "6.6 x faster"],
+        ["CPU latency of an image, p95 (ms, 1 thread)", "14.1", "2.20", "2.20", "6.4 x faster"],
+        ["peak memory of an image (MiB)", "20.0", "2.48", "2.48", "8.1 x smaller"],
+    ]
+    summary = CASES["one seed"]
+    kept = 100 * summary["student"]["accuracy"]["mean"] / summary["teacher"]["accuracy"]["mean"]
+    said = (
+        f"The student keeps {kept:.1f} % of the teacher's accuracy: 21 x fewer parameters, 13 x fewer multiply-adds, "
+    )
+    assert f"{said}6.6 x faster on the CPU." in text
+
+
+def test_what_is_kept_where_nothing_is_saved_or_known() -> None:
+    assert kept_line(CASES["no cost"]).endswith("% of the teacher's accuracy.")
+    assert kept_line(CASES["equal cost"]).endswith("% of the teacher's accuracy.")
+    assert kept_line(CASES["dear student"]).endswith(
+        ": 21 x more parameters, 13 x more multiply-adds, 6.6 x slower on the CPU."
+    )
+    assert kept_line(CASES["no teacher"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ratio", "cost", "said"),
+    [
+        (None, "num_parameters", "-"),
+        (1.0, "num_parameters", "equal"),
+        (1.04, "num_parameters", "equal"),
+        (1 / 1.04, "latency_p95_ms", "equal"),
+        (1.06, "num_parameters", "1.1 x fewer"),
+        (9.94, "file_bytes", "9.9 x smaller"),
+        (9.96, "file_bytes", "10 x smaller"),
+        (0.5, "latency_median_ms", "2.0 x slower"),
+        (0.01, "peak_memory_bytes", "100 x larger"),
+    ],
+)  # fmt: skip
+def test_how_many_times(ratio: float | None, cost: str, said: str) -> None:
+    assert times(ratio, cost) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "cent", "point"),
+    [
+        (None, "-", "-"),
+        (0.0, "0.0", "0.0"),
+        (0.0004, "0.0", "0.0"),
+        (0.1234, "12.3", "+12.3"),
+        (1.0, "100.0", "+100.0"),
+    ],
+)
+def test_shares_as_text(value: float | None, cent: str, point: str) -> None:
+    assert per_cent(value) == cent
+    assert points(value) == point
+    assert points(-value if value is not None else None) == point.replace("+", "-" if point[0] == "+" else "")
+
+
+# --- CSV
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def same(text: str, value: float | None) -> bool:
+    return text == "" if value is None else float(text) == value
+
+
+@pytest.mark.parametrize("case", ["one seed", "gained", "no teacher", "hundred", "long"])
+def test_the_csv_of_the_classes_has_all_of_them_unrounded(case: str) -> None:
+    summary = CASES[case]
+    *rows, overall = read(class_csv(summary))
+    assert [row["class"] for row in rows] == [row["class"] for row in summary["per_class"]]
+    for row, scores in zip(rows, summary["per_class"], strict=True):
+        assert all(same(row[name], value) for name, value in scores.items() if name != "class")
+    assert (overall["class"], int(overall["support"])) == ("overall", summary["num_images"])
+    assert same(overall["difference"], summary["difference"]["mean"])
+    assert same(overall["student_std"], summary["student"]["accuracy"]["std"])
+    assert same(overall["teacher"], summary["teacher"] and summary["teacher"]["accuracy"]["mean"])
+
+
+def test_the_csv_of_the_classes_has_the_published_figures() -> None:
+    rows = {row["class"]: row for row in read(class_csv(CASES["one seed"]))}
+    assert rows["cat"]["published_student"] == "0.455"
+    assert rows["cat"]["published_difference"] == "0.029"
+    assert rows["overall"]["published_difference"] == "0.002"
+    assert "published_teacher" not in read(class_csv(CASES["gained"]))[0]
+
+
+@pytest.mark.parametrize("case", ["one seed", "gained", "no teacher", "no cost"])
+def test_the_csv_of_the_measures(case: str) -> None:
+    summary = CASES[case]
+    rows = {row["measure"]: row for row in read(summary_csv(summary))}
+    assert list(rows)[:4] == ["accuracy_low", "accuracy_high", "accuracy", "loss"]
+    for role in ("teacher", "student", "baseline"):
+        group = summary[role] or {}
+        for name in ("accuracy", "loss", "ece", "agreement", "agreement_on_errors", "kl"):
+            assert same(rows[name][role], (group.get(name) or {}).get("mean"))
+            if role != "teacher":
+                assert same(rows[name][f"{role}_std"], (group.get(name) or {}).get("std"))
+        for name in COSTS:
+            assert same(rows[name][role], summary["cost"][role][name])
+        assert same(rows["accuracy_low"][role], (group.get("accuracy") or {}).get("low"))
+    assert {len(row) for row in csv.reader(io.StringIO(summary_csv(summary)))} == {6}
+
+
+# --- the published experiment
+
+
+def test_the_published_means_are_those_of_the_classes() -> None:
+    """Each class has as many images, so the overall accuracy is the mean, as far as it was rounded."""
+    assert len(BY_CLASS) == 10
+    for role in Published._fields:
+        mean = np.mean([getattr(its, role) for its in BY_CLASS.values()])
+        assert mean == pytest.approx(getattr(OVERALL, role), abs=0.001)
+
+
+def test_published_figures_follow_the_order_and_the_names_of_the_classes() -> None:
+    assert published(CIFAR10)[:2] == [BY_CLASS["plane"], BY_CLASS["car"]]
+    assert published(tuple(BY_CLASS)) == list(BY_CLASS.values())
+    assert published(CIFAR10[::-1]) == published(CIFAR10)[::-1]
+    for classes in (CIFAR10[:9], (*CIFAR10, "x"), (*CIFAR10[:9], "ship")):
+        with pytest.raises(
+            UserError, match=r"^--reference=original has the ten classes of CIFAR-10, these runs have \d+"
+        ):
+            published(classes)
+
+
+# --- the picture
+
+
+def texts(figure: Figure) -> list[Text]:
+    """All visible texts that say something, after the figure was drawn."""
+    figure.canvas.draw()
+    found = figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip() != "")
+    beyond = set()
+    for axes in figure.axes:
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            outside = [tick for tick in axis.get_major_ticks() if not min(limits) <= tick.get_loc() <= max(limits)]
+            beyond |= {tick.label1 for tick in outside}  # matplotlib draws none of them
+    return [one for one in found if one not in beyond]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_text_is_cut_or_overlaps(case: str) -> None:
+    figure = figure_of(case)
+    boxes = [(one.get_text(), one.get_window_extent()) for one in texts(figure)]
+    for text, box in boxes:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert box.y1 <= figure.bbox.y1, text
+    for i, (text, box) in enumerate(boxes):
+        for other, other_box in boxes[:i]:
+            assert not box.padded(-1).overlaps(other_box), (text, other)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_picture_suits_a_readme(case: str, tmp_path: Path) -> None:
+    save_figure(figure_of(case), tmp_path / "compare.png")
+    with Image.open(tmp_path / "compare.png") as image:
+        assert 1200 <= image.width <= 1750
+        assert 700 <= image.height <= 2000
+
+
+def panel(figure: Figure, title: str) -> Any:
+    (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left").startswith(title)]
+    return axes
+
+
+def test_the_headline_is_the_verdict() -> None:
+    for case, summary in CASES.items():
+        words = " ".join(text.get_text() for text in figure_of(case).texts)
+        for said in (summary["verdict"]["text"], subject(summary), kept_line(summary)):
+            assert said in words
+    assert "Shown: the 10 that gained most and the 10 that lost most of 100 classes." in words_of("hundred")
+    assert "Shown: the 4 with images of 30 classes." in words_of("mostly empty")
+    assert "Shown:" not in words_of("twenty")
+
+
+def words_of(case: str) -> str:
+    return " ".join(text.get_text() for text in figure_of(case).texts)
+
+
+def markers(axes: Any) -> list[tuple[float, float]]:
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in ("s", "o", "D")]
+
+
+def test_accuracies_are_where_they_belong_with_their_intervals() -> None:
+    for case in ("gained", "one seed"):
+        summary, axes = CASES[case], panel(figure_of(case), "accuracy (%), 95 % intervals")
+        roles = ("teacher", "student", "baseline")
+        assert [label.get_text() for label in axes.get_yticklabels()] == list(roles)
+        assert markers(axes) == [(100 * summary[role]["accuracy"]["mean"], i) for i, role in enumerate(roles)]
+        lines = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+        ends = [[min(100 * summary[role]["accuracy"][end], 100) for end in ("low", "high")] for role in roles]
+        assert lines == ends
+    assert panel(figure_of("one seed"), "accuracy (%), 95").get_xlabel() == "intervals over images"
+    assert panel(figure_of("no teacher"), "accuracy (%), 95").get_xlabel() == "intervals over seeds"
+    said = "teacher: over images; student, baseline: over seeds"
+    assert panel(figure_of("gained"), "accuracy (%), 95").get_xlabel() == said
+
+
+def test_cost_is_the_first_that_was_measured_for_all() -> None:
+    for case, cost, label in (
+        ("gained", "multiply_adds", "multiply-adds of an image (million)"),
+        ("dear student", "multiply_adds", "multiply-adds of an image (million)"),
+    ):
+        axes, summary = panel(figure_of(case), "accuracy (%) against cost"), CASES[case]
+        assert axes.get_xscale() == "log"
+        assert axes.get_xlabel() == label
+        assert markers(axes) == [
+            (summary["cost"][role][cost] / 1e6, 100 * summary[role]["accuracy"]["mean"])
+            for role in ("teacher", "student", "baseline")
+        ]
+    unknown: Mapping[str, Any] = {"multiply_adds": None, "latency_median_ms": None}
+    figure = comparison_figure(make(CIFAR10, costs=({**BIG, **unknown}, {**SMALL, **unknown})))
+    assert panel(figure, "accuracy (%) against cost").get_xlabel() == "parameters"
+    for case in ("no cost", "no teacher"):
+        assert len(figure_of(case).axes) == 3
+
+
+def test_every_class_has_its_marks_and_its_bar() -> None:
+    summary = CASES["twenty"]
+    recall, gain = (
+        panel(figure_of("twenty"), title) for title in ("recall by class", "student \N{MINUS SIGN} baseline")
+    )
+    names = [label.get_text() for label in recall.get_yticklabels()]
+    assert names == [*(row["class"] for row in summary["per_class"]), "all images"]
+    heights = dict(zip(names, recall.get_yticks(), strict=True))
+    drawn = set(markers(recall))
+    bars = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in gain.patches}
+    for row in summary["per_class"]:
+        assert {(100 * row[role], heights[row["class"]]) for role in ("teacher", "student", "baseline")} <= drawn
+        width = next(width for height, width in bars.items() if height == pytest.approx(heights[row["class"]]))
+        assert width == pytest.approx(100 * row["difference"])
+    (interval,) = [line.get_xdata() for line in gain.lines if line.get_marker() == "|"]
+    assert list(interval) == [100 * summary["difference"][end] for end in ("low", "high")]
+    assert not [line for line in panel(figure_of("one seed"), "student").lines if line.get_marker() == "|"]
+
+
+def test_a_class_without_images_is_marked() -> None:
+    labels = [label.get_text() for label in panel(figure_of("long"), "recall by class").get_yticklabels()]
+    assert labels[1] == "West Highland white terrier (no images)"
+
+
+def test_the_picture_follows_nobodys_style(tmp_path: Path) -> None:
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
+        save_figure(comparison_figure(CASES["three"]), tmp_path / "one.png")
+    save_figure(figure_of("three"), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
