@@ -1,10 +1,11 @@
 """The run folder: its name, its files, and how a finished run is found again. Nothing in it is ever overwritten."""
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdignite.errors import UserError
 
 ROOT = Path("runs")
 PACKAGES = ("torch", "torchvision", "pytorch-ignite", "tensorboard", "numpy", "scikit-learn", "matplotlib", "fire")
-BEST = "best.pt"
+BEST, RESULT = "best.pt", "result.json"
 
 
 class Finished(NamedTuple):
@@ -36,11 +37,14 @@ def default_name(config: TrainConfig) -> str:
         config: of the run.
 
     Returns:
-        ``teacher``, ``baseline`` or ``distill-a0.5-T1``; with ``-dev`` where the run is a dry one.
+        ``teacher``, ``baseline`` or ``distill-a0.5-T1``; with ``-seed1`` for any seed but 0, and ``-dev`` where the
+        run is a dry one.
     """
     name = config.command
     if isinstance(config, DistillConfig):
         name += f"-a{config.alpha:g}-T{config.T:g}"
+    if config.seed:
+        name += f"-seed{config.seed}"
     return name + ("-dev" if config.fast_dev_run else "")
 
 
@@ -78,6 +82,42 @@ def write_json(path: Path, values: Any) -> None:
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        UserError: if the file cannot be read, or holds no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): mend or remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no JSON object): mend or remove it")
+    return values
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, which is how a run names the teacher that taught it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -163,15 +203,10 @@ def name_of(checkpoint: Path) -> str:
 
 
 def _finished(root: Path) -> Iterator[Finished]:
-    for path in sorted([*root.glob("*/result.json"), *root.glob("*/*/result.json")]):
-        if not path.with_name(BEST).is_file():
-            continue
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): mend or remove it") from error
-        if isinstance(result, Mapping) and {"command", "partial", "finished_at"} <= set(result):
-            yield Finished(path.parent, dict(result))
+    for path in sorted([*root.glob(f"*/{RESULT}"), *root.glob(f"*/*/{RESULT}")]):
+        result = read_json(path) if path.with_name(BEST).is_file() else {}
+        if {"command", "partial", "finished_at"} <= set(result):
+            yield Finished(path.parent, result)
 
 
 def _candidates(root: Path, default: str) -> Iterator[Path]:

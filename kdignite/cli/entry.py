@@ -20,7 +20,7 @@ from fire.core import FireExit
 from kdignite import __version__
 from kdignite.cli.flags import flags_of, usage_of
 from kdignite.cli.helptext import command_help, overview
-from kdignite.cli.parse import Line, check
+from kdignite.cli.parse import Line, Text, check
 from kdignite.cli.values import coerce
 from kdignite.config import COMMANDS, Config, configure
 from kdignite.errors import RunFailed, UserError
@@ -119,14 +119,16 @@ def plan_maker(kind: type[Config]) -> Callable[..., Plan]:
         kind: a config class.
 
     Returns:
-        A function whose keyword-only parameters are the command's flags and its plain word.
+        A function whose keyword-only parameters are the command's flags and its plain word or words.
     """
     known = {one.name: one for one in fields(kind)}
     positional = usage_of(kind.command).positional
     names = [*([positional] if positional else []), *flags_of(kind.command)]
 
-    def make(**texts: str) -> Plan:
-        values = {name: coerce(known[name], text) for name, text in texts.items()}
+    def make(**texts: Text) -> Plan:
+        values: dict[str, Any] = {
+            name: text if isinstance(text, tuple) else coerce(known[name], text) for name, text in texts.items()
+        }
         return Plan(configure(kind, **values) if "preset" in known else kind(**values))
 
     keyword = inspect.Parameter.KEYWORD_ONLY

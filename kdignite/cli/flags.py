@@ -17,11 +17,13 @@ class Usage(NamedTuple):
 
 
 USAGES: dict[str, Usage] = {
+    "reproduce": Usage(example="--preset=quick"),
     "data": Usage(example="--dataset=cifar10"),
     "teacher": Usage(example="--epochs=10 --seed=1"),
     "distill": Usage(example="--alpha=0.7 --T=3 --seed=1"),
     "baseline": Usage(example="--seed=1"),
     "evaluate": Usage(positional="run", example="runs/teacher --split=val"),
+    "compare": Usage(positional="runs", example="runs/teacher runs/distill-a0.9-T4 runs/baseline"),
     "adopt": Usage(
         positional="file",
         required=("arch", "size", "mean", "std"),
@@ -56,6 +58,32 @@ def flags_of(command: str) -> dict[str, Field[Any]]:
         for one in fields(COMMANDS[command])
         if "help" in one.metadata and one.name != usage_of(command).positional
     }
+
+
+def takes_several(command: str) -> bool:
+    """Whether a command takes any number of plain words, which are then the items of one field.
+
+    Args:
+        command: a key of `COMMANDS`.
+
+    Returns:
+        True if its plain word is a list.
+    """
+    positional = usage_of(command).positional
+    return any(one.name == positional and item_type(one.type) is not None for one in fields(COMMANDS[command]))
+
+
+def placeholder(command: str) -> str:
+    """How the plain word of a command is written in help.
+
+    Args:
+        command: a key of `COMMANDS`.
+
+    Returns:
+        Such as ``RUN``; ``RUN...`` where it takes several; empty where it takes none.
+    """
+    name = usage_of(command).positional.upper()
+    return f"{name.removesuffix('S')}..." if takes_several(command) else name
 
 
 def choices_of(one: Field[Any]) -> tuple[str, ...]:

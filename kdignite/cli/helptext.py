@@ -5,8 +5,8 @@ from dataclasses import Field
 from typing import Any
 
 from kdignite import __version__
-from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, usage_of
-from kdignite.config import COMMANDS, PRESETS, type_name
+from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, placeholder, usage_of
+from kdignite.config import COMMANDS, PRESETS, stage_of, type_name
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
@@ -22,8 +22,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("preset", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule"),
         *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
     ),
+    "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
     "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
-    "running": ("name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last"),
+    "comparison": ("reference",),
+    "running": ("name", "seed", "seeds", "device", "amp", "threads", "fast_dev_run", "keep_last"),
 }
 
 
@@ -74,7 +76,7 @@ def _command_entry(command: str) -> str:
 
 def _usage(command: str) -> str:
     usage = usage_of(command)
-    words = [command, usage.positional.upper(), *(f"--{name}=..." for name in usage.required), "[--flag=value ...]"]
+    words = [command, placeholder(command), *(f"--{name}=..." for name in usage.required), "[--flag=value ...]"]
     return f"usage:   {PROGRAM} {' '.join(word for word in words if word)}\nexample: {_example(command)}"
 
 
@@ -83,7 +85,7 @@ def _notes(command: str) -> list[str]:
     notes = []
     if positional:
         one = next(one for one in COMMANDS[command].__dataclass_fields__.values() if one.name == positional)
-        notes.append(_row(positional.upper(), one.metadata["help"]))
+        notes.append(_row(placeholder(command), one.metadata["help"]))
     if "alpha" in flags_of(command):
         notes.append(
             LOSS + "\nce: cross-entropy with the labels; KL: summed over classes; both: averaged over the batch"
@@ -108,7 +110,7 @@ def _group(command: str, title: str, members: list[Field[Any]]) -> str:
 def _flag(command: str, one: Field[Any]) -> str:
     kind, default = _kind(one), _default(command, one)
     tail = [kind, default] if "[" in default else [f"{kind}; {default}"]
-    meaning = _wrapped(one.metadata["help"], f"  --{one.name:<20}", 24)
+    meaning = _wrapped(one.metadata["help"], f"  --{one.name:<19} ", 24)
     return "\n".join([meaning, *(_wrapped(line, " " * 24, 24) for line in tail)])
 
 
@@ -124,9 +126,11 @@ def _kind(one: Field[Any]) -> str:
 def _default(command: str, one: Field[Any]) -> str:
     if one.name in usage_of(command).required:
         return "required"
-    values = {preset: recipes.get(command, {}).get(one.name, one.default) for preset, recipes in PRESETS.items()}
+    stage, name = stage_of(one.name) if command == "reproduce" else (command, one.name)
+    default = flags_of(stage)[name].default if name in flags_of(stage) else one.default
+    values = {preset: recipes.get(stage, {}).get(name, default) for preset, recipes in PRESETS.items()}
     if one.name == "preset" or len(set(values.values())) == 1:
-        return f"default {_value(one, one.default)}"
+        return f"default {_value(one, default)}"
     return "default " + ", ".join(f"[{preset}] {_value(one, value)}" for preset, value in values.items())
 
 

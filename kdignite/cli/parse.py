@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NamedTuple
 
-from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, usage_of
+from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, placeholder, takes_several, usage_of
 from kdignite.cli.values import TRUTH, shown
 from kdignite.config import COMMANDS, bare_type
 from kdignite.errors import UserError
@@ -17,14 +17,15 @@ HELP = ("-h", "--help")
 _NEGATIVE = re.compile(r"-(\.?[0-9]|(inf|infinity|nan)$)", re.IGNORECASE)
 _SHORT = re.compile(r"[A-Za-z]([0-9.+-].*)?")  # one letter, perhaps with its value: T, T4, T-4
 Flags = Mapping[str, Field[Any]]
+Text = str | tuple[str, ...]  # what was typed for a field; words, where a command takes several
 
 
 class Line(NamedTuple):
-    """What a command line asks for: the command is empty for the help of all; texts are flags as they were typed."""
+    """What a command line asks for: the command is empty for the help of all; texts are fields as they were typed."""
 
     action: Literal["help", "version", "run"]
     command: str = ""
-    texts: Mapping[str, str] = {}
+    texts: Mapping[str, Text] = {}
 
 
 def check(argv: Sequence[str]) -> Line:
@@ -78,9 +79,10 @@ def _flag_first(args: list[str]) -> Line:
     raise UserError(f"the command comes first, then its flags: {PROGRAM} {shown(ordered, limit=300)}")
 
 
-def _texts(command: str, tokens: Sequence[str]) -> dict[str, str]:
+def _texts(command: str, tokens: Sequence[str]) -> dict[str, Text]:
     flags = flags_of(command)
-    texts: dict[str, str] = {}
+    texts: dict[str, Text] = {}
+    words: tuple[str, ...] = ()
     rest = deque(tokens)
     last = ""
     while rest:
@@ -91,7 +93,9 @@ def _texts(command: str, tokens: Sequence[str]) -> dict[str, str]:
                 raise UserError(f"{command}: --{last} is given twice; keep one of them")
             texts[last] = text
         else:
-            texts[_word(command, flags, token, last=last, texts=texts)] = token
+            field = _word(command, flags, token, last=last, texts=texts)
+            words = (*words, token)
+            texts[field] = words if takes_several(command) else token
     return texts
 
 
@@ -129,7 +133,10 @@ def _flag_name(command: str, flags: Flags, typed: str) -> tuple[str, bool]:
     if bare != name and bare in flags and bare_type(flags[bare].type) is bool:
         return bare, True
     if name and name == usage_of(command).positional:
-        raise UserError(f"{command}: the {name} is typed without --{name}: {PROGRAM} {command} {name.upper()}")
+        are = "are" if takes_several(command) else "is"
+        raise UserError(
+            f"{command}: the {name} {are} typed without --{name}: {PROGRAM} {command} {placeholder(command)}"
+        )
     close = _closest(name, [*flags, "help"])
     advice = f"did you mean --{close}?" if close else f"see {PROGRAM} {command} --help"
     raise UserError(f"{command}: no flag --{shown(typed)}; {advice}")
@@ -155,13 +162,13 @@ def _single_dash(command: str, flags: Flags, token: str, rest: deque[str]) -> Us
     return UserError(f"{problem}; write --{found[0]}={shown(text)}")
 
 
-def _word(command: str, flags: Flags, word: str, *, last: str, texts: Mapping[str, str]) -> str:
+def _word(command: str, flags: Flags, word: str, *, last: str, texts: Mapping[str, Text]) -> str:
     """The field that a plain word fills; a word that fills none is refused."""
     before = flags[last].type if last else str
     if bare_type(before) is bool and word.lower() in TRUTH:
         raise UserError(f"{command}: write --{last}={word}, with '='")
     positional = usage_of(command).positional
-    if positional and positional not in texts:
+    if positional and (positional not in texts or takes_several(command)):
         return positional
     if item_type(before) is not None:
         raise UserError(f"{command}: stray word {shown(word)!r}; write lists with commas and no blanks: --{last}=A,B,C")

@@ -5,20 +5,13 @@ domain. Building a config checks every value, so that a config that exists is va
 """
 
 from kdignite.config.build import configure, from_json, to_json
-from kdignite.config.commands import (
-    AUGMENTATIONS,
-    COMMANDS,
-    RUN_NAME,
-    AdoptConfig,
-    BaselineConfig,
-    DataConfig,
-    DistillConfig,
-    EvaluateConfig,
-    TeacherConfig,
-    TrainConfig,
-)
+from kdignite.config.checks import RUN_NAME
+from kdignite.config.commands import AdoptConfig, CompareConfig, DataConfig, EvaluateConfig
 from kdignite.config.fields import Config, bare_type, flag, type_name
+from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
+from kdignite.config.study import ReproduceConfig, Stages, Study, settled, stage_of, stages, told_as_typed
+from kdignite.config.training import AUGMENTATIONS, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 
 __all__ = [
     "AUGMENTATIONS",
@@ -27,16 +20,24 @@ __all__ = [
     "RUN_NAME",
     "AdoptConfig",
     "BaselineConfig",
+    "CompareConfig",
     "Config",
     "DataConfig",
     "DistillConfig",
     "EvaluateConfig",
+    "ReproduceConfig",
+    "Stages",
+    "Study",
     "TeacherConfig",
     "TrainConfig",
     "bare_type",
     "configure",
     "flag",
     "from_json",
+    "settled",
+    "stage_of",
+    "stages",
     "to_json",
+    "told_as_typed",
     "type_name",
 ]

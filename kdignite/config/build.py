@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TypeVar
 
-from kdignite.config.commands import check_preset
+from kdignite.config.checks import check_preset
 from kdignite.config.fields import Config, Value
 from kdignite.config.presets import PRESETS
 from kdignite.errors import UserError
@@ -16,7 +16,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     """A config from a preset and the values that differ from it.
 
     Args:
-        kind: `TeacherConfig`, `DistillConfig` or `BaselineConfig` (the others have no presets).
+        kind: `TeacherConfig`, `DistillConfig`, `BaselineConfig` or `ReproduceConfig` (the others have no presets).
         preset: ``standard``, ``quick`` or ``original``.
         given: single values, which win over the preset.
 
@@ -27,7 +27,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         UserError: if the preset is unknown or a value is outside its domain.
     """
     check_preset(preset)
-    return kind(**{**PRESETS[preset][kind.command], "preset": preset, **given})
+    return kind(**{**PRESETS[preset].get(kind.command, {}), "preset": preset, **given})
 
 
 def to_json(config: Config) -> dict[str, Value]:

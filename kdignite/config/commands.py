@@ -1,15 +1,11 @@
-"""What each command can be told; the defaults are the preset ``standard``."""
+"""What the commands that do not train can be told."""
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kdignite.config.checks import check_name, check_val_size
 from kdignite.config.fields import Config, flag
-from kdignite.config.presets import PRESETS
 from kdignite.errors import UserError
-
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,116 +17,6 @@ class DataConfig(Config):
     dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
     data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
     image_size: int | None = flag(None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(Config):
-    """What every training command can be told."""
-
-    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
-    name: str | None = flag(None, "name of the run folder in runs/; unset: made from the command and its settings")
-
-    dataset: str | None = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
-    val_size: float | None = flag(
-        None,
-        "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
-        above=0,
-    )
-    image_size: int | None = flag(
-        None, "side in pixels at which folder images are kept; unset: the model's input size", low=8, high=1024
-    )
-    augment: str | None = flag(
-        None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
-    )
-    view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
-    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=2)
-
-    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
-    widths: tuple[int, ...] | None = flag(
-        None, "channels of each convolution, for models that take them: 64,64,64,24,12"
-    )
-    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
-    weights: str = flag("none", "initial weights: none, imagenet, or a file with a state dict")
-    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024)
-    normalize: str | None = flag(
-        None,
-        "statistics the input is normalized with: data (measured on the training split) or imagenet; "
-        "unset: imagenet with --weights=imagenet, else data",
-        choices=("data", "imagenet"),
-    )
-
-    epochs: int = flag(10, "passes over the training images", low=1)
-    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
-    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0)
-    momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1)
-    weight_decay: float = flag(5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
-    optimizer: str = flag("sgd", "sgd or adamw", choices=("sgd", "adamw"))
-    schedule: str = flag("onecycle", "learning rate over the run", choices=("constant", "cosine", "onecycle"))
-    warmup_epochs: float = flag(0.0, "epochs of linear warm-up, for constant and cosine", low=0)
-    grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0)
-    label_smoothing: float = flag(0.0, "share of the label spread evenly over all classes", low=0, below=1)
-    patience: int | None = flag(
-        None, "stop after this many epochs without a better validation accuracy; unset: never", low=1
-    )
-
-    seed: int = flag(0, "seed of initial weights, order and dropout", low=0)
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    amp: str = flag(
-        "auto",
-        "type of the products in training: off (float32), bf16, or auto, which is bf16 where the device has it in hardware",
-        choices=("auto", "off", "bf16"),
-    )
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
-    fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
-    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
-
-    def __post_init__(self) -> None:
-        """Check each field, then those that depend on one another."""
-        super().__post_init__()
-        check_preset(self.preset)
-        _check_name(self.name)
-        _check_val_size(self.val_size)
-        if self.schedule == "onecycle" and self.warmup_epochs:
-            raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
-        if self.warmup_epochs > self.epochs:
-            raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherConfig(TrainConfig):
-    """Train a teacher."""
-
-    command: ClassVar[str] = "teacher"
-
-    arch: str = flag("fastresnet", "model: a name of the list below, or package.module:function")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaselineConfig(TrainConfig):
-    """Train the student without a teacher: what distillation has to beat."""
-
-    command: ClassVar[str] = "baseline"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig(TrainConfig):
-    """Train a student with the help of a teacher."""
-
-    command: ClassVar[str] = "distill"
-
-    dataset: str | None = flag(
-        None,
-        "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
-        "unset: the teacher's with --teacher, else cifar10",
-    )
-    alpha: float = flag(0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1)
-    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0, high=1000)
-    teacher: str | None = flag(
-        None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
-    )
-    teacher_arch: str | None = flag(None, "package.module:function again, for a teacher of your own")
-    allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +38,33 @@ class EvaluateConfig(Config):
         super().__post_init__()
         if not self.run:
             raise UserError("evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Compare student and baseline beside their teacher: what distillation bought."""
+
+    command: ClassVar[str] = "compare"
+
+    runs: tuple[str, ...] | None = flag(
+        None,
+        "run folders (runs/NAME or NAME): students and baselines of the same seeds, and their teacher where it is to "
+        "be shown; runs that differ in their seed alone are taken together",
+    )
+    reference: str | None = flag(
+        None, "add the figures of the published experiment by class; CIFAR-10 only", choices=("original",)
+    )
+    name: str | None = flag(None, "name of the new folder in runs/; unset: compare-STUDENT")
+
+    def __post_init__(self) -> None:
+        """Check each field; runs are required."""
+        super().__post_init__()
+        check_name(self.name)
+        if not self.runs or not all(self.runs):
+            raise UserError(
+                "compare needs the folders of finished runs: python -m kdignite compare runs/TEACHER runs/STUDENT "
+                "runs/BASELINE"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +102,8 @@ class AdoptConfig(Config):
     def __post_init__(self) -> None:
         """Check each field; file, model and preprocessing are required, never assumed."""
         super().__post_init__()
-        _check_name(self.name)
-        _check_val_size(self.val_size)
+        check_name(self.name)
+        check_val_size(self.val_size)
         missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
         if not self.file:
             raise UserError(
@@ -203,33 +116,3 @@ class AdoptConfig(Config):
                 raise UserError(f"--{key} needs three numbers, red, green, blue: --{key}=.5,.5,.5")
         if min(self.std or (0,)) <= 0:
             raise UserError(f"--std must be above 0, not {','.join(map(str, self.std or ()))}")
-
-
-COMMANDS: dict[str, type[Config]] = {
-    one.command: one for one in (DataConfig, TeacherConfig, DistillConfig, BaselineConfig, EvaluateConfig, AdoptConfig)
-}
-
-
-def check_preset(preset: str) -> None:
-    """Refuse a preset that is not there.
-
-    Args:
-        preset: its name.
-
-    Raises:
-        UserError: naming those that are.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"--preset must be one of {', '.join(PRESETS)}, not {preset!r}")
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not RUN_NAME.fullmatch(name):
-        raise UserError(
-            f"--name must be letters, digits, '.', '_' or '-', starting with a letter or digit, not {name!r}"
-        )
-
-
-def _check_val_size(val_size: float | None) -> None:
-    if val_size is not None and val_size >= 1 and val_size != int(val_size):
-        raise UserError(f"--val_size must be a whole count or a fraction below 1, not {val_size:g}")

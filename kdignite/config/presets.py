@@ -11,6 +11,7 @@ _ORIGINAL: dict[str, Value] = {
     "lr": 0.001,
     "momentum": 0.9,
     "weight_decay": 0.0,
+    "optimizer": "sgd",
     "schedule": "constant",
 }
 # preset -> command -> what differs from the defaults above, which are the preset "standard"

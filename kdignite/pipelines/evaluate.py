@@ -2,20 +2,30 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from kdignite import checkpoints, runs
-from kdignite.checkpoints import Origin
+from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import EvaluateConfig
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import UserError
+from kdignite.evaluation import Outcome
 from kdignite.evaluation import evaluate as answers
 from kdignite.pipelines import results
 from kdignite.pipelines.building import revive
 from kdignite.pipelines.setup import Data, choose_device, open_data, say
 from kdignite.reports.tables import evaluation_table
+
+
+class Answered(NamedTuple):
+    """A checkpoint, the data it was asked about, and what it answered."""
+
+    path: Path
+    checkpoint: Checkpoint
+    data: Data
+    outcome: Outcome
 
 
 def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -31,6 +41,34 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     Raises:
         UserError: if the checkpoint cannot be used as it is.
     """
+    path, checkpoint, data, outcome = answer(config, root=root)
+    who = runs.name_of(path)
+    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
+    outcomes = {config.split: outcome}
+    summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
+    runs.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})
+    title = f"{results.SPLIT_NAMES[config.split].capitalize()} images, {who}"
+    say(evaluation_table(summary[config.split], title=title))
+    if config.split == "val":
+        say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
+    say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
+    return runs.Finished(folder, summary[config.split])
+
+
+def answer(config: EvaluateConfig, *, root: Path) -> Answered:
+    """Ask a checkpoint about the images of a part; nothing is written.
+
+    Args:
+        config: which one, and on what.
+        root: the folder of all runs.
+
+    Returns:
+        The checkpoint, the data and the `Outcome`.
+
+    Raises:
+        UserError: if the checkpoint cannot be used as it is.
+        RunFailed: if it answers with values that are no numbers.
+    """
     path = runs.find_checkpoint(config.run, root=root)
     checkpoint = checkpoints.load(path)
     origin = checkpoint.description.origin
@@ -44,18 +82,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
         say("note      the model was trained on part of its images only")
     part = getattr(data.splits, config.split)
     outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
-    results.checked(outcome, who=str(path))
-    who = runs.name_of(path)
-    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
-    outcomes = {config.split: outcome}
-    summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
-    runs.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})
-    title = f"{results.SPLIT_NAMES[config.split].capitalize()} images, {who}"
-    say(evaluation_table(summary[config.split], title=title))
-    if config.split == "val":
-        say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
-    say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
-    return runs.Finished(folder, summary[config.split])
+    return Answered(path, checkpoint, data, results.checked(outcome, who=str(path)))
 
 
 def _open(config: EvaluateConfig, origin: Origin, device: torch.device) -> Data:

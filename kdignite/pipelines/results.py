@@ -21,7 +21,8 @@ from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
-HPARAMS = ("command", "arch", "alpha", "T", "seed", "epochs", "lr", "batch_size", "preset")
+# TensorBoard shows the first five, by name, unasked; the text "config" has them all
+HPARAMS = ("T", "alpha", "command", "epochs", "seed")
 HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
 
 

@@ -1,7 +1,6 @@
 """Which teacher a run takes, what it inherits from it, and the checks that a teacher has to pass."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -136,7 +135,7 @@ def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, 
     if not config.allow_weak_teacher:
         check_accuracy(outcome, recorded if limit is None else None, who=str(checkpoint.path))
     _warn(origin, config)
-    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), _sha256(checkpoint.path), accuracy))
+    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), runs.sha256(checkpoint.path), accuracy))
 
 
 def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
@@ -181,8 +180,3 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
             f"warning   the teacher was trained with label smoothing {origin.label_smoothing:g}, which blurs what it "
             "says of the other classes: a T near 1 suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,9 @@
 """What the README shows works as it stands there."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,14 +11,43 @@ import pytest
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_python_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(README), "exec"), {})
-    assert -1 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"teacher", "distill-a0.7-T3", "baseline"}
+@pytest.fixture(scope="module")
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_python_examples_run_one_after_another(blocks: list[str], tmp_path: Path) -> None:
+    """As one script, whose module is ``__main__`` as in a notebook."""
+    script = tmp_path / "notebook.py"
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "One short seed proves nothing about distillation" in done.stdout
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        *("teacher", "distill-a0.7-T3", "baseline", "compare-distill-a0.7-T3"),
+        *("distill-a0.5-T2", "distill-a0.9-T4", "baseline-2"),
+    }
+    losses = {
+        name: json.loads((tmp_path / "runs" / name / "result.json").read_text())["loss"]
+        for name in ("distill-a0.7-T3", "distill-a0.5-T2", "baseline")
+    }
+    assert losses == {
+        "distill-a0.7-T3": "kd_loss",
+        "distill-a0.5-T2": "__main__:logit_matching",
+        "baseline": "cross_entropy",
+    }
+
+
+def test_the_python_examples_are_short(blocks: list[str]) -> None:
+    lines = [
+        [line for line in block.splitlines() if line and not line.startswith(("import", "from"))] for block in blocks
+    ]
+    whole, *own = map(len, lines)
+    assert whole <= 20
+    assert len(own) == 3
+    assert max(own) <= 10
 
 
 def test_nothing_is_left_open() -> None:

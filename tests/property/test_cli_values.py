@@ -80,6 +80,13 @@ def test_a_list_arrives_exactly(widths):
     assert planned("distill", f"--widths={','.join(map(str, widths))}").widths == tuple(widths)
 
 
+@settings(deadline=None)
+@given(runs=st.lists(TEXTS.filter(lambda text: text == "-" or not text.startswith("-")), min_size=1, max_size=5))
+def test_any_words_arrive_as_runs_unchanged_and_in_order(runs):
+    assert planned("compare", *runs).runs == tuple(runs)
+    assert planned("compare", *runs[:1], "--name=x", *runs[1:]).runs == tuple(runs)
+
+
 WORDS = st.one_of(
     TEXTS,
     st.sampled_from([*COMMANDS, "--help", "--", "-T4", "--keep_last", "--no-keep-last", "0.5", "-0.5", "--version"]),

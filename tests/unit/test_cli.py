@@ -28,7 +28,7 @@ from kdignite.models.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 TRAINING = ("teacher", "distill", "baseline")
-WORDS = {"evaluate": ["runs/teacher"], "adopt": ["net.pt"]}
+WORDS = {"evaluate": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
 ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--std=.25,.25,.25"]
 
 
@@ -165,6 +165,24 @@ def test_evaluate_takes_its_run_before_or_after_the_flags(argv, config_of):
     assert (config.run, config.split) == ("runs/a", "val")
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["a"], ("a",)),
+        (["a", "b", "a"], ("a", "b", "a")),
+        (["runs/a,b", "my runs/a b", "'a'", "(", "42", "None", "-", "-0.5"],
+         ("runs/a,b", "my runs/a b", "'a'", "(", "42", "None", "-", "-0.5")),
+        (["a", "--name=x", "b", "--reference", "original", "c"], ("a", "b", "c")),
+        (["--reference=original", "a", "b", "--name", "x", "c"], ("a", "b", "c")),
+        (["\udcff", "ﬁ", "run#1", "a=b", "true"], ("\udcff", "ﬁ", "run#1", "a=b", "true")),
+    ],
+)  # fmt: skip
+def test_compare_takes_any_number_of_runs_between_its_flags(typed, words, config_of):
+    config = config_of("compare", *typed)
+    assert config.runs == words
+    assert (config.reference, config.name) == (("original", "x") if "c" in typed else (None, None))
+
+
 @pytest.mark.parametrize("command", TRAINING)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_gives_its_values_and_a_flag_overrides_one(command, preset, config_of):
@@ -203,6 +221,7 @@ def test_the_words_of_the_process_are_the_default(runs, monkeypatch):
         (["distill", "--="], "distill: no flag --; see python -m kdignite distill --help"),
         (["baseline", "--wd=0"], "baseline: no flag --wd; see python -m kdignite baseline --help"),
         (["evaluate", "--run=x"], "evaluate: the run is typed without --run: python -m kdignite evaluate RUN"),
+        (["compare", "--runs=a,b"], "compare: the runs are typed without --runs: python -m kdignite compare RUN..."),
         (["distill", "--alpha=0.1", "--alpha=0.9"], "distill: --alpha is given twice; keep one of them"),
         (["distill", "--keep_last", "--no-keep-last"], "distill: --keep_last is given twice; keep one of them"),
         (["distill", "--"], "distill: '--' has no meaning here; write flags as --flag=value"),
@@ -235,7 +254,7 @@ def test_commands_and_flags_that_are_refused(typed, line, refusal):
         (["-T"], "not -T; write --T=VALUE"),
         (["-e", "3"], "not -e; write --epochs=3"),
         (["-k"], "not -k; write --keep_last"),
-        (["-a", "3"], "not -a; write one of --augment, --arch, --alpha, --allow_weak_teacher"),
+        (["-a", "3"], "not -a; write one of --augment, --arch, --amp, --alpha, --allow_weak_teacher"),
         (["-alpha=0.3"], "not -alpha=0.3; write --alpha=0.3"),
         (["-alhpa", "0.3"], "not -alhpa; write --alpha=0.3"),
         (["-x", "1"], "not -x; see python -m kdignite distill --help"),
@@ -275,6 +294,15 @@ def test_one_dash_is_refused_with_the_whole_name(typed, advice, refusal):
         (["evaluate", "a", "b"], "evaluate takes one run, not also 'b'; see python -m kdignite evaluate --help"),
         (["adopt", "a", "b"], "adopt takes one file, not also 'b'; see python -m kdignite adopt --help"),
         (["evaluate"], "evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME"),
+        (["compare"], "compare needs the folders of finished runs: "
+         "python -m kdignite compare runs/TEACHER runs/STUDENT runs/BASELINE"),
+        (["compare", "a", ""], "compare needs the folders of finished runs: "
+         "python -m kdignite compare runs/TEACHER runs/STUDENT runs/BASELINE"),
+        (["compare", "--reference=original"], "compare needs the folders of finished runs: "
+         "python -m kdignite compare runs/TEACHER runs/STUDENT runs/BASELINE"),
+        (["compare", "a", "--reference=mine"], "--reference must be one of original, not 'mine'"),
+        (["compare", "a", "--name", "x", "--name", "y"], "compare: --name is given twice; keep one of them"),
+        (["compare", "a", "--", "b"], "compare: '--' has no meaning here; write flags as --flag=value"),
     ],
 )  # fmt: skip
 def test_stray_words_are_refused(typed, line, refusal):
@@ -318,7 +346,7 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--widths=64,,24"], "--widths needs whole numbers separated by commas, not '64,,24'; write --widths=64,24"),
         (["--widths=wide"], "--widths needs whole numbers separated by commas, not 'wide'; "
          "write it like --widths=64,64,24"),
-        (["--optimizer=adam"], "--optimizer must be one of sgd, adamw, not 'adam'"),
+        (["--optimizer=adam"], "--optimizer must be one of nesterov, sgd, adamw, not 'adam'"),
         (["--preset=fast"], "--preset must be one of standard, quick, original, not 'fast'"),
     ],
 )  # fmt: skip
@@ -404,13 +432,13 @@ def test_help_shows_every_flag_with_its_meaning_and_default(command):
 
 def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
-    assert "a whole number at least 1\n" + " " * 24 + "default [standard] 10, [quick] 2, [original] 5\n" in teacher
+    assert "a whole number at least 1\n" + " " * 24 + "default [standard] 30, [quick] 2, [original] 5\n" in teacher
     assert "default [standard] fastresnet, [quick] fastresnet, [original] resnet50\n" in teacher
     assert "default [standard] 0.9, [quick] 0.9, [original] 0.5\n" in distill
     assert "one of standard, quick, original; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
     assert "true or false; default false\n" in distill
-    assert "one of sgd, adamw; default sgd\n" in distill
+    assert "one of nesterov, sgd, adamw\n" in distill
 
 
 def test_help_groups_the_flags():
@@ -436,6 +464,8 @@ def test_help_lists_the_models(command):
 
 def test_help_shows_the_plain_word_and_what_is_required():
     evaluate, adopt = helptext.command_help("evaluate"), helptext.command_help("adopt")
+    assert "compare RUN... [--flag=value ...]\n" in helptext.command_help("compare")
+    assert "\n  RUN...      run folders" in helptext.command_help("compare")
     assert "evaluate RUN [--flag=value ...]\n" in evaluate
     assert "--run" not in evaluate
     assert "adopt FILE --arch=... --size=... --mean=... --std=... [--flag=value ...]\n" in adopt
@@ -617,12 +647,16 @@ DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed"
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
 LEARNING = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"}
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience"}
+DISTILL = {"alpha", "T", "teacher", "allow_weak_teacher"}
+OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
+    "reproduce": TRAIN | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
     "data": {"dataset", "data_root", "image_size"},
     "teacher": TRAIN,
-    "distill": TRAIN | {"alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"},
+    "distill": TRAIN | DISTILL | {"teacher_arch"},
     "baseline": TRAIN,
     "evaluate": {"split", "dataset", "data_root", "arch", "device", "threads"},
+    "compare": {"reference", "name"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
         *("val_size", "image_size", "allow_weak_teacher", "device", "threads"),

@@ -13,6 +13,7 @@ from kdignite.config import (
     PRESETS,
     AdoptConfig,
     BaselineConfig,
+    CompareConfig,
     Config,
     DataConfig,
     DistillConfig,
@@ -29,6 +30,7 @@ from kdignite.errors import UserError
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
+    "compare": {"runs": ("runs/student", "runs/baseline")},
     "adopt": {"file": "net.pt", "arch": "cnn5", "size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)},
 }
 TRAINING = (TeacherConfig, DistillConfig, BaselineConfig)
@@ -177,6 +179,13 @@ def test_val_size_is_a_count_or_a_fraction(val_size: float | None) -> None:
 def test_evaluate_needs_a_run() -> None:
     text = "evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME"
     assert refusal(EvaluateConfig, run="") == text
+
+
+@pytest.mark.parametrize("runs", [None, ("",), ("runs/a", "")])
+def test_compare_needs_runs(runs: tuple[str, ...] | None) -> None:
+    text = "compare needs the folders of finished runs: "
+    text += "python -m kdignite compare runs/TEACHER runs/STUDENT runs/BASELINE"
+    assert refusal(CompareConfig, runs=runs) == text
 
 
 @pytest.mark.parametrize(

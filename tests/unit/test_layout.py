@@ -21,6 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "network": set(),
     "metrics": set(),
     "cost": set(),
+    "statistics": set(),
+    "comparison": {"metrics", "statistics"},
     "plugins": {"errors"},
     "config": {"errors"},
     "losses": {"errors"},

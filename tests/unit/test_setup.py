@@ -184,7 +184,14 @@ def test_what_was_left_open_is_settled() -> None:
 
 
 def test_what_was_given_stays() -> None:
-    given = {"amp": "off", "val_size": 15, "augment": "none", "normalize": "imagenet", "epochs": 3, "warmup_epochs": 1.0}
+    given = {
+        "amp": "off",
+        "val_size": 15,
+        "augment": "none",
+        "normalize": "imagenet",
+        "epochs": 3,
+        "warmup_epochs": 1.0,
+    }
     settled = setup.settle(baseline(**given, schedule="cosine"), toy(), device=CPU)
     assert {key: getattr(settled, key) for key in given} == given
 

@@ -1,0 +1,19 @@
+"""The commands, each with the class of its config."""
+
+from kdignite.config.commands import AdoptConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.fields import Config
+from kdignite.config.study import ReproduceConfig
+from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
+
+# in the order of --help: the whole study first, then its stages
+_KINDS = (
+    ReproduceConfig,
+    DataConfig,
+    TeacherConfig,
+    DistillConfig,
+    BaselineConfig,
+    EvaluateConfig,
+    CompareConfig,
+    AdoptConfig,
+)
+COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}

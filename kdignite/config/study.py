@@ -1,0 +1,150 @@
+"""``reproduce``: one config with the flags of all its stages."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, fields, make_dataclass
+from typing import ClassVar, NamedTuple
+
+from kdignite.config.build import configure, to_json
+from kdignite.config.checks import check_name
+from kdignite.config.fields import Config, Value, flag
+from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.errors import UserError
+
+PREFIX = "teacher_"  # of the flags of the teacher's own stage
+# flags that teacher, student and baseline share, in this order in the config
+SHARED = (
+    *("dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"),
+    *("device", "amp", "threads", "fast_dev_run", "keep_last"),
+)
+_FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
+_OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", *SHARED))
+_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher")
+
+
+class Stages(NamedTuple):
+    """The configs of the trainings of a study."""
+
+    teacher: TeacherConfig
+    students: tuple[DistillConfig, ...]  # one a seed
+    baselines: tuple[BaselineConfig, ...]  # the same seeds in the same order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Config):
+    """Data, teacher, student, baseline, evaluation and comparison, in one folder."""
+
+    command: ClassVar[str] = "reproduce"
+
+    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
+    name: str | None = flag(None, "name of the study's folder in runs/; unset: reproduce-PRESET")
+    seeds: int = flag(1, "how often student and baseline are trained, with the seeds from --seed on", low=1)
+    reference: str | None = flag(None, "published figures to compare with: original", choices=("original",))
+
+    def __post_init__(self) -> None:
+        """Check each field, and with them the config of every stage."""
+        super().__post_init__()
+        check_name(self.name)
+        stages(self)
+
+
+def stages(study: Study) -> Stages:
+    """The config of every training of a study: its preset for that stage, and what was given.
+
+    Args:
+        study: a `ReproduceConfig`.
+
+    Returns:
+        The stages.
+
+    Raises:
+        UserError: if a value does not suit its stage; the flag is called what was typed.
+    """
+    shared, own = _given(study, SHARED), _given(study, _OWN)
+    first = own.pop("seed", 0)
+    teacher = {name.removeprefix(PREFIX): value for name, value in _given(study, _prefixed(_OWN)).items()}
+    taught = _given(study, (*_DISTILL, f"{PREFIX}arch"))
+    if "teacher" in taught and set(teacher) - {"arch"}:
+        flags = ", ".join(f"--{PREFIX}{name}" for name in teacher if name != "arch")
+        raise UserError(f"--teacher={taught['teacher']} names a teacher that is there already: leave out {flags}")
+    preset, seeds = study.preset, range(first, first + study.seeds)
+    with told_as_typed():
+        teacher_stage = configure(TeacherConfig, preset=preset, **({"seed": first} | shared | teacher))
+    return Stages(
+        teacher=teacher_stage,
+        students=tuple(configure(DistillConfig, preset=preset, seed=s, **shared, **own, **taught) for s in seeds),
+        baselines=tuple(configure(BaselineConfig, preset=preset, seed=s, **shared, **own) for s in seeds),
+    )
+
+
+def settled(study: Study) -> dict[str, Value]:
+    """Every setting of a study under the name of its flag, whether it was given or comes from the preset.
+
+    Args:
+        study: a `ReproduceConfig`.
+
+    Returns:
+        Plain values; with ``seeds`` and ``reference``, without the names of single runs.
+    """
+    plan = stages(study)
+    of_teacher, of_student = to_json(plan.teacher), to_json(plan.students[0])
+    own = {name: getattr(study, name) for name in ("name", "seeds", "reference")}
+    return of_student | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN} | own
+
+
+class StageFlag(NamedTuple):
+    """A flag of one stage of a study."""
+
+    command: str
+    name: str
+
+
+def stage_of(name: str) -> StageFlag:
+    """The stage that a flag of a study goes to.
+
+    Args:
+        name: of the flag.
+
+    Returns:
+        ``teacher`` or ``distill``, which speaks for the baseline too, and what the flag is called there.
+    """
+    own = name.removeprefix(PREFIX)
+    return StageFlag("teacher", own) if own != name and own in _OWN else StageFlag("distill", name)
+
+
+@contextmanager
+def told_as_typed() -> Iterator[None]:
+    """Errors of the teacher's stage within the block call its flags what a study calls them: --lr is --teacher_lr."""
+    try:
+        yield
+    except UserError as error:
+        told = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
+        raise UserError(told) from error
+
+
+def _given(study: Study, names: Iterable[str]) -> dict[str, Value]:
+    return {name: getattr(study, name) for name in names if getattr(study, name) is not None}
+
+
+def _prefixed(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{PREFIX}{name}" for name in names)
+
+
+def _left_open(name: str, one: Field[Value], *, about: str = "") -> tuple[str, Value, Value]:
+    """The same flag, with no value of its own: each stage has its default."""
+    domain = {key: value for key, value in one.metadata.items() if key != "help"}
+    return name, one.type | None, flag(None, f"{about}{one.metadata['help']}", **domain)  # type: ignore[operator]
+
+
+ReproduceConfig: type[Study] = make_dataclass(
+    "ReproduceConfig",
+    [
+        *(_left_open(name, _FIELDS[name]) for name in (*SHARED, *_OWN, *_DISTILL)),
+        *(_left_open(f"{PREFIX}{name}", _FIELDS[name], about="of the teacher: ") for name in _OWN),
+    ],
+    bases=(Study,),
+    namespace={"__doc__": Study.__doc__, "__module__": __name__},
+    frozen=True,
+    kw_only=True,
+)

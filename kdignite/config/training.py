@@ -1,0 +1,130 @@
+"""What the training commands can be told; the defaults are the preset ``standard``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kdignite.config.checks import check_name, check_preset, check_val_size
+from kdignite.config.fields import Config, flag
+from kdignite.errors import UserError
+
+AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """What every training command can be told."""
+
+    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
+    name: str | None = flag(None, "name of the run folder in runs/; unset: made from the command and its settings")
+
+    dataset: str | None = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    val_size: float | None = flag(
+        None,
+        "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
+        above=0,
+    )
+    image_size: int | None = flag(
+        None, "side in pixels at which folder images are kept; unset: the model's input size", low=8, high=1024
+    )
+    augment: str | None = flag(
+        None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
+    )
+    view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
+    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=2)
+
+    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
+    widths: tuple[int, ...] | None = flag(
+        None, "channels of each convolution, for models that take them: 64,64,64,24,12"
+    )
+    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
+    weights: str = flag("none", "initial weights: none, imagenet, or a file with a state dict")
+    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024)
+    normalize: str | None = flag(
+        None,
+        "statistics the input is normalized with: data (measured on the training split) or imagenet; "
+        "unset: imagenet with --weights=imagenet, else data",
+        choices=("data", "imagenet"),
+    )
+
+    epochs: int = flag(10, "passes over the training images", low=1)
+    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
+    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0)
+    momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1)
+    weight_decay: float = flag(5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
+    optimizer: str = flag(
+        "nesterov",
+        "SGD with Nesterov's momentum, SGD with classical momentum, or AdamW",
+        choices=("nesterov", "sgd", "adamw"),
+    )
+    schedule: str = flag("onecycle", "learning rate over the run", choices=("constant", "cosine", "onecycle"))
+    warmup_epochs: float = flag(0.0, "epochs of linear warm-up, for constant and cosine", low=0)
+    grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0)
+    label_smoothing: float = flag(0.0, "share of the label spread evenly over all classes", low=0, below=1)
+    patience: int | None = flag(
+        None, "stop after this many epochs without a better validation accuracy; unset: never", low=1
+    )
+
+    seed: int = flag(0, "seed of initial weights, order and dropout", low=0)
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    amp: str = flag(
+        "auto",
+        "products in training: off (float32), bf16, or auto, which is bf16 where the device has instructions for it",
+        choices=("auto", "off", "bf16"),
+    )
+    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
+    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
+
+    def __post_init__(self) -> None:
+        """Check each field, then those that depend on one another."""
+        super().__post_init__()
+        check_preset(self.preset)
+        check_name(self.name)
+        check_val_size(self.val_size)
+        if self.schedule == "onecycle" and self.warmup_epochs:
+            raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise UserError("--optimizer=nesterov needs a --momentum above 0; without momentum it is --optimizer=sgd")
+        if self.warmup_epochs > self.epochs:
+            raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(TrainConfig):
+    """Train a teacher."""
+
+    command: ClassVar[str] = "teacher"
+
+    arch: str = flag("fastresnet", "model: a name of the list below, or package.module:function")
+    epochs: int = flag(30, "passes over the training images", low=1)
+    batch_size: int = flag(250, "images in a training step; BatchNorm needs two", low=2)
+    lr: float = flag(0.25, "peak learning rate, for the batch size in use", above=0)
+    weight_decay: float = flag(1.2e-3, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(TrainConfig):
+    """Train the student without a teacher: what distillation has to beat."""
+
+    command: ClassVar[str] = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainConfig):
+    """Train a student with the help of a teacher."""
+
+    command: ClassVar[str] = "distill"
+
+    dataset: str | None = flag(
+        None,
+        "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
+        "unset: the teacher's with --teacher, else cifar10",
+    )
+    alpha: float = flag(0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1)
+    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0, high=1000)
+    teacher: str | None = flag(
+        None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
+    )
+    teacher_arch: str | None = flag(None, "package.module:function again, for a teacher of your own")
+    allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")

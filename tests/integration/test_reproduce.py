@@ -1,0 +1,145 @@
+"""The whole study on digits: stages in one folder, skipped when finished, refused when settings differ."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdignite import checkpoints
+from kdignite.config import ReproduceConfig, configure
+from kdignite.config.study import Study
+from kdignite.errors import RunFailed, UserError
+from kdignite.pipelines import reproduce as module
+from kdignite.pipelines.reproduce import reproduce
+from kdignite.runs import Finished
+
+TINY = {
+    "dataset": "digits",
+    "threads": 1,
+    "epochs": 1,
+    "batch_size": 50,
+    "widths": (8, 8, 8, 8, 8),
+    "teacher_arch": "cnn5",
+    "teacher_widths": (16, 16, 16, 16, 16),
+    "teacher_epochs": 4,
+    "teacher_batch_size": 50,
+}
+
+
+def tiny(**given: object) -> Study:
+    return configure(ReproduceConfig, **{**TINY, **given})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return reproduce(tiny(seeds=2), root=tmp_path_factory.mktemp("studies"))
+
+
+def manifest(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_everything_is_in_one_folder(study: Finished) -> None:
+    assert study.folder.name == "reproduce-standard"
+    runs = {"teacher", "distill-a0.9-T4", "baseline", "distill-a0.9-T4-seed1", "baseline-seed1"}
+    found = {path.name for path in study.folder.iterdir() if path.is_dir()}
+    assert found == {*runs, "compare-distill-a0.9-T4"}
+    for name in runs:
+        files = {path.name for path in (study.folder / name).iterdir()}
+        assert files >= {"best.pt", "result.json", "predictions.npz", "confusion_matrix.png", "metrics.csv"}
+        assert not any(path.name == "last.pt" for path in (study.folder / name).iterdir())
+
+
+def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finished) -> None:
+    own = {"command", "alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"}
+    for seed in ("", "-seed1"):
+        student, alone = (
+            json.loads((study.folder / f"{name}{seed}" / "config.json").read_text())
+            for name in ("distill-a0.9-T4", "baseline")
+        )
+        assert {key for key in {*student, *alone} if student.get(key) != alone.get(key)} <= own
+
+
+def test_every_saved_model_was_evaluated_again(study: Finished) -> None:
+    stages = manifest(study.folder)["stages"]
+    assert isinstance(stages, dict)
+    for name, stage in stages.items():
+        if not name.startswith("compare"):
+            result = json.loads((study.folder / name / "result.json").read_text())
+            assert stage["evaluated"] == {key: result["test"][key] for key in ("num_correct", "num_images")}
+
+
+def test_run_again_it_trains_nothing(
+    study: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("teacher", "distill", "baseline", "compare", "answer"):
+        monkeypatch.setattr(module, name, lambda *args, **given: pytest.fail("ran again"))
+    before = manifest(study.folder)
+    again = reproduce(tiny(seeds=2), root=study.folder.parent)
+    assert again.folder == study.folder
+    assert again.result == study.result
+    assert manifest(study.folder) == before
+    assert capsys.readouterr().out.count("finished  ") == 6
+
+
+def test_it_goes_on_after_the_last_finished_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **given: object) -> Finished:
+        raise RunFailed("stopped here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "baseline", broken)
+        with pytest.raises(RunFailed, match="stopped here"):
+            reproduce(tiny(), root=tmp_path)
+    for name in ("teacher", "distill"):
+        monkeypatch.setattr(module, name, lambda *args, **given: pytest.fail("ran again"))
+    done = reproduce(tiny(), root=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["reproduce-standard"]
+    assert (done.folder / "baseline" / "result.json").is_file()
+
+
+def test_other_settings_are_another_study(study: Finished, tmp_path: Path) -> None:
+    root = study.folder.parent
+    with pytest.raises(UserError) as caught:
+        reproduce(tiny(seeds=2, alpha=0.5, name="reproduce-standard"), root=root)
+    told = f"{study.folder} is a study with other settings: --alpha was 0.9, is 0.5; choose another --name"
+    assert str(caught.value) == told
+
+
+def test_a_teacher_that_is_there_is_not_trained_again(
+    study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "teacher", lambda *args, **given: pytest.fail("trained"))
+    given = {key: value for key, value in TINY.items() if not key.startswith("teacher_")}
+    config = configure(ReproduceConfig, **given, teacher=str(study.folder / "teacher"))
+    done = reproduce(config, root=tmp_path)
+    student = json.loads((done.folder / "distill-a0.9-T4" / "result.json").read_text())
+    assert student["teacher"]["name"] == "teacher"
+    assert not (done.folder / "teacher").exists()
+    assert student["split"] == json.loads((study.folder / "teacher" / "result.json").read_text())["split"]
+
+
+def test_a_saved_model_that_is_not_what_its_run_recorded_stops_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = module.teacher
+
+    def tampered(*args: object, **given: object) -> Finished:
+        done = trained(*args, **given)  # type: ignore[arg-type]
+        path = done.folder / "best.pt"
+        payload = checkpoints.read(path)
+        payload["weights"]["linear.weight"] = torch.zeros_like(payload["weights"]["linear.weight"])
+        checkpoints.write(path, payload)
+        return done
+
+    monkeypatch.setattr(module, "teacher", tampered)
+    with pytest.raises(RunFailed, match=r"test images from .*best\.pt alone, but its run recorded"):
+        reproduce(tiny(), root=tmp_path)
+
+
+def test_a_model_that_cannot_be_built_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--teacher_weights must be none, imagenet or a file; there is no file no\.pt"):
+        reproduce(tiny(teacher_weights="no.pt"), root=tmp_path)
+    with pytest.raises(UserError, match=r"--weights must be none, imagenet or a file; there is no file no\.pt"):
+        reproduce(tiny(weights="no.pt"), root=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,98 @@
+"""One config for all stages of a study: which flag reaches which stage."""
+
+from dataclasses import fields
+
+import pytest
+
+from kdignite.config import (
+    PRESETS,
+    BaselineConfig,
+    DistillConfig,
+    ReproduceConfig,
+    TeacherConfig,
+    configure,
+    from_json,
+    stage_of,
+    stages,
+    to_json,
+)
+from kdignite.errors import UserError
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_study_is_its_preset_in_every_stage(preset: str) -> None:
+    plan = stages(configure(ReproduceConfig, preset=preset))
+    assert plan.teacher == configure(TeacherConfig, preset=preset)
+    assert plan.students == (configure(DistillConfig, preset=preset),)
+    assert plan.baselines == (configure(BaselineConfig, preset=preset),)
+
+
+def test_seeds_count_from_the_first_and_the_teacher_is_trained_once() -> None:
+    plan = stages(ReproduceConfig(seed=5, seeds=3))
+    assert [one.seed for one in plan.students] == [one.seed for one in plan.baselines] == [5, 6, 7]
+    assert plan.teacher.seed == 5
+    assert stages(ReproduceConfig(seed=5, teacher_seed=1)).teacher.seed == 1
+
+
+def test_a_flag_reaches_the_stages_it_is_for() -> None:
+    plan = stages(ReproduceConfig(epochs=3, teacher_epochs=7, batch_size=64, view_seed=2, alpha=0.3, T=2.0))
+    student, baseline = plan.students[0], plan.baselines[0]
+    assert (plan.teacher.epochs, student.epochs, baseline.epochs) == (7, 3, 3)
+    assert (plan.teacher.batch_size, student.batch_size, baseline.batch_size) == (
+        TeacherConfig().batch_size,
+        64,
+        64,
+    )
+    assert {plan.teacher.view_seed, student.view_seed, baseline.view_seed} == {2}
+    assert (student.alpha, student.T) == (0.3, 2.0)
+
+
+def test_every_flag_of_every_stage_can_be_given() -> None:
+    """All but the names of single runs: each training flag twice, for the student and for the teacher, or shared."""
+    of_study = {one.name for one in fields(ReproduceConfig)}
+    reached = {stage_of(name) for name in of_study}
+    shared = {one.name for one in fields(TeacherConfig)} - {name for command, name in reached if command == "teacher"}
+    assert {one.name for one in fields(DistillConfig)} - {name for _, name in reached} == {"teacher_arch"}
+    for name in shared - {"name", "preset"}:
+        given = {"dataset": "digits", "data_root": "x", "augment": "flip", "device": "cpu", "amp": "off"}.get(name, 16)
+        if name in {"fast_dev_run", "keep_last"}:
+            given = True
+        plan = stages(ReproduceConfig(**{name: given}))
+        assert {getattr(one, name) for one in (plan.teacher, *plan.students, *plan.baselines)} == {given}
+
+
+def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None:
+    plan = stages(ReproduceConfig(teacher_arch="mine:net"))
+    assert (plan.teacher.arch, plan.students[0].teacher_arch) == ("mine:net", "mine:net")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"lr": 0.0}, "--lr must be above 0, not 0"),
+        ({"teacher_lr": 0.0}, "--teacher_lr must be above 0, not 0"),
+        ({"teacher_warmup_epochs": 2.0}, "--teacher_warmup_epochs is for --teacher_schedule=constant or cosine"),
+        ({"seeds": 0}, "--seeds must be at least 1, not 0"),
+        ({"name": "../x"}, "--name must be letters"),
+        ({"preset": "fast"}, "--preset must be one of standard, quick, original, not 'fast'"),
+        ({"reference": "mine"}, "--reference must be one of original, not 'mine'"),
+        (
+            {"teacher": "runs/t", "teacher_epochs": 3, "teacher_lr": 0.2},
+            "--teacher=runs/t names a teacher that is there already: leave out --teacher_epochs, --teacher_lr",
+        ),
+    ],
+)
+def test_a_mistake_is_told_by_the_flag_that_was_typed(given: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ReproduceConfig(**given)
+    assert told in str(caught.value)
+
+
+def test_a_teacher_that_is_there_may_have_a_function_of_its_own() -> None:
+    plan = stages(ReproduceConfig(teacher="runs/t", teacher_arch="mine:net"))
+    assert (plan.students[0].teacher, plan.students[0].teacher_arch) == ("runs/t", "mine:net")
+
+
+def test_a_study_survives_json() -> None:
+    config = ReproduceConfig(preset="quick", seeds=2, widths=(8, 8, 8, 8, 8), teacher_lr=0.2)
+    assert from_json(ReproduceConfig, to_json(config)) == config
