@@ -132,7 +132,7 @@ def test_the_same_command_twice_gives_the_same_weights_in_two_folders(root: Path
     first = baseline(alone(seed=1), root=root)
     torch.rand(17)
     second = baseline(alone(seed=1), root=root)
-    assert (first.folder.name, second.folder.name) == ("baseline", "baseline-2")
+    assert (first.folder.name, second.folder.name) == ("baseline-seed1", "baseline-seed1-2")
     assert same(weights(first.folder), weights(second.folder))
 
 

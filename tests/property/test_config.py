@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdignite.config import COMMANDS, PRESETS, RUN_NAME, Config, DistillConfig, bare_type, configure, from_json, to_json
+from kdignite.config import (
+    COMMANDS,
+    PRESETS,
+    RUN_NAME,
+    Config,
+    DistillConfig,
+    ReproduceConfig,
+    bare_type,
+    configure,
+    from_json,
+    to_json,
+)
 from kdignite.errors import UserError
 
 EXAMPLES = settings(deadline=None, max_examples=100)
@@ -22,7 +33,11 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "mean": st.tuples(*[st.floats(0, 1)] * 3),
     "std": st.tuples(*[st.floats(0, 1, exclude_min=True)] * 3),
     "warmup_epochs": st.just(0.0),
+    "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
+    "seeds": st.integers(1, 3),
+    "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),
 }
+TIED = ("schedule", "warmup_epochs", "epochs", "optimizer", "momentum")
 
 
 def numbers(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
@@ -65,7 +80,9 @@ def configs(draw: st.DrawFn) -> Config:
     kind = draw(st.sampled_from(sorted(COMMANDS.values(), key=lambda one: one.command)))
     chosen = draw(given_values(kind))
     if chosen.get("schedule") in ("constant", "cosine"):
-        chosen["warmup_epochs"] = draw(st.floats(0, min(chosen["epochs"], 10**6)))
+        chosen["warmup_epochs"] = draw(st.floats(0, min(chosen["epochs"] or 1, 10**6)))
+    if kind is ReproduceConfig:  # rules between its flags are those of its stages, tested there
+        chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher"))
     return kind(**chosen)
 
 
