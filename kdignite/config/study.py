@@ -10,7 +10,7 @@ from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
-from kdignite.errors import UserError
+from kdignite.errors import RunFailed, UserError
 
 PREFIX = "teacher_"  # of the flags of the teacher's own stage
 # flags that teacher, student and baseline share, in this order in the config
@@ -118,9 +118,9 @@ def told_as_typed() -> Iterator[None]:
     """Errors of the teacher's stage within the block call its flags what a study calls them: --lr is --teacher_lr."""
     try:
         yield
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         told = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
-        raise UserError(told) from error
+        raise type(error)(told) from error
 
 
 def _given(study: Study, names: Iterable[str]) -> dict[str, Value]:

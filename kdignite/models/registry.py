@@ -199,14 +199,19 @@ def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) 
         # no_grad, not inference_mode: what a lazy module makes here must be trainable.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             logits = torch.func.functional_call(model, buffers, (images,))
-    except RuntimeError as error:
+            alone = torch.func.functional_call(model, buffers, (images[:1],))
+    except (RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())
-        raise UserError(f"{name} does not take images of shape {tuple(images.shape)}; see --size: {why}") from error
+        raise UserError(
+            f"{name} does not take two images of shape {tuple(images.shape[1:])}, or one alone; see --size: {why}"
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode
-    came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if came != (2, num_classes):
-        raise UserError(
-            f"{name} must turn 2 images into logits of shape (2, num_classes) = (2, {num_classes}), not {came}"
-        )
+    for number, answer in ((2, logits), (1, alone)):
+        came = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        if came != (number, num_classes):
+            raise UserError(
+                f"{name} must turn images (N, 3, {size}, {size}) into logits of shape (N, num_classes) = "
+                f"({number}, {num_classes}) for N = {number}, not {came}"
+            )

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from kdignite.config import TrainConfig
-from kdignite.data.batches import EVALUATION_BATCH
+from kdignite.data.batches import EVALUATION_BATCH, Batch
 from kdignite.data.splits import Part
+from kdignite.evaluation import Logits, fed
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import DEV_STEPS, say, training_part
 from kdignite.schedules import build_optimizer
@@ -53,10 +54,17 @@ def estimate(run: Run) -> float:
             break
         float(step(None, batch)["loss"])
         timed.append(time.perf_counter() - started)
+    an_image = _seconds_an_image(fed(model, prepare=run.student.prepare), next(run.batches(0, 0)))
     val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
-    evaluations = val * (run.config.epochs + 1) + test  # the saved model is evaluated on both
-    forward_steps = evaluations / run.config.batch_size / 3  # a forward pass is a third of a step
-    return min(timed) * (run.config.epochs * run.epoch_length + forward_steps)
+    evaluated = val * (run.config.epochs + 1) + test  # the saved model is evaluated on both
+    return min(timed) * run.config.epochs * run.epoch_length + an_image * evaluated
+
+
+def _seconds_an_image(logits_of: Logits, batch: Batch) -> float:
+    """Of an evaluation, which multiplies in float32 whatever the training does."""
+    started = time.perf_counter()
+    float(logits_of(batch.images)[0, 0])
+    return (time.perf_counter() - started) / len(batch.images)
 
 
 def _num_evaluated(run: Run, part: Part) -> int:

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdignite import runs
+from kdignite import checkpoints, runs
 from kdignite.config import (
     BaselineConfig,
     CompareConfig,
     DataConfig,
+    DistillConfig,
     EvaluateConfig,
     Stages,
     Study,
@@ -27,12 +28,14 @@ from kdignite.pipelines.compare import compare
 from kdignite.pipelines.data import data
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import answer
-from kdignite.pipelines.setup import DATASET, say
+from kdignite.pipelines.setup import DATASET, choose_device, say
 from kdignite.pipelines.teacher import teacher
+from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 
 MANIFEST = "manifest.json"
-MAY_CHANGE = ("name", "data_root", "seeds")  # a study goes on in another place, and for more seeds
+# settings under which a study goes on where it was: its place, more seeds, what its trainings do not depend on
+MAY_CHANGE = ("name", "data_root", "seeds", "reference", "allow_weak_teacher")
 
 
 class Progress(NamedTuple):
@@ -59,31 +62,40 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
         RunFailed: if a training fails, or a saved model does not score what its run recorded.
     """
     plan = stages(config)
-    _check(plan)
+    needed = _check(plan, root=root)
     study = _open(config, root=root)
     say(f"study     {study.folder}")
-    data(_data_config(plan.teacher))
+    source = data(needed)
+    if config.reference:
+        published(source.classes)
     teaching = _teacher(plan, study, root=root)
-    compared = [teaching.parent] if (teaching.parent / runs.RESULT).is_file() else []
+    compared = [teaching.parent] if _is_of_run(teaching) else []
     for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
-        taught = dataclasses.replace(of_student, teacher=str(teaching))
+        taught = _taught_by(teaching, of_student)
         student = _trained(study, taught, partial(distill, taught, root=study.folder))
         untaught = _on_the_same_data(of_baseline, student)
         alone = _trained(study, untaught, partial(baseline, untaught, root=study.folder))
         compared += [student.folder, alone.folder]
     settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
-    stage = "compare" + f"-{config.seeds}-seeds" * (config.seeds > 1)
+    stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
     comparison = _once(study, stage, partial(compare, settings, root=study.folder), result="compare.json")
     say(f"study     {study.folder}/ ({MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
 
-def _check(plan: Stages) -> None:
-    """Refuse models that cannot be built before hours are spent on the first of them."""
-    if plan.students[0].teacher is None:
+def _check(plan: Stages, *, root: Path) -> DataConfig:
+    """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
+    named = plan.students[0].teacher
+    choose_device(plan.teacher.device, threads=plan.teacher.threads)
+    check_architecture(plan.baselines[0])
+    if named is not None:
+        origin = checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin
+        dataset, image_size = plan.students[0].dataset or origin.dataset, origin.image_size
+    else:
         with told_as_typed():
             check_architecture(plan.teacher)
-    check_architecture(plan.baselines[0])
+        dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
+    return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
 
 
 def _open(config: Study, *, root: Path) -> Progress:
@@ -116,10 +128,9 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _data_config(config: TrainConfig) -> DataConfig:
-    return DataConfig(
-        dataset=config.dataset or DATASET, data_root=config.data_root, image_size=config.image_size or config.size
-    )
+def _is_of_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the one that a finished run is known by."""
+    return checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()
 
 
 def _teacher(plan: Stages, study: Progress, *, root: Path) -> Path:
@@ -130,6 +141,11 @@ def _teacher(plan: Stages, study: Progress, *, root: Path) -> Path:
     with told_as_typed():
         run = _trained(study, plan.teacher, partial(teacher, plan.teacher, root=study.folder))
     return run.folder / runs.BEST
+
+
+def _taught_by(teaching: Path, config: DistillConfig) -> DistillConfig:
+    weak = config.allow_weak_teacher or config.fast_dev_run  # after two steps every teacher is weak
+    return dataclasses.replace(config, teacher=str(teaching), allow_weak_teacher=weak)
 
 
 def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> BaselineConfig:

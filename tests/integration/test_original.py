@@ -48,7 +48,6 @@ def test_the_whole_study(file: Path, tmp_path: Path) -> None:
         teacher_weights=str(file),
         teacher_size=32,
         fast_dev_run=True,
-        allow_weak_teacher=True,
         **SMALL,
     )
     done = reproduce(config, root=tmp_path)

@@ -54,6 +54,12 @@ def test_nothing_is_left_open() -> None:
     assert "@@" not in README.read_text(encoding="utf-8")
 
 
+def test_every_file_that_is_linked_is_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+    assert linked
+    assert [name for name in linked if not (README.parent / name).is_file()] == []
+
+
 def test_every_command_of_the_table_exists() -> None:
     from kdignite.config import COMMANDS
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdignite import checkpoints
-from kdignite.config import ReproduceConfig, configure
+from kdignite.config import DistillConfig, ReproduceConfig, configure
 from kdignite.config.study import Study
 from kdignite.errors import RunFailed, UserError
 from kdignite.pipelines import reproduce as module
@@ -110,7 +110,7 @@ def test_a_teacher_that_is_there_is_not_trained_again(
     study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "teacher", lambda *args, **given: pytest.fail("trained"))
-    given = {key: value for key, value in TINY.items() if not key.startswith("teacher_")}
+    given = {key: value for key, value in TINY.items() if not key.startswith("teacher_") and key != "dataset"}
     config = configure(ReproduceConfig, **given, teacher=str(study.folder / "teacher"))
     done = reproduce(config, root=tmp_path)
     student = json.loads((done.folder / "distill-a0.9-T4" / "result.json").read_text())
@@ -143,3 +143,58 @@ def test_a_model_that_cannot_be_built_is_told_before_anything_is_trained(tmp_pat
     with pytest.raises(UserError, match=r"--weights must be none, imagenet or a file; there is no file no\.pt"):
         reproduce(tiny(weights="no.pt"), root=tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"--device=cuda:9 is not there: torch sees \d+ GPUs"):
+        reproduce(tiny(device="cuda:9"), root=tmp_path)
+    with pytest.raises(UserError, match="there is no run or checkpoint 'nosuch'"):
+        reproduce(configure(ReproduceConfig, teacher="nosuch"), root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_published_figures_of_other_classes_are_refused_before_anything_is_trained(
+    study: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "teacher", lambda *args, **given: pytest.fail("trained"))
+    with pytest.raises(UserError, match="--reference=original has the ten classes of CIFAR-10"):
+        reproduce(tiny(reference="original"), root=tmp_path)
+
+
+def test_more_seeds_go_on_with_what_is_there(study: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def stopped(config: DistillConfig, *, root: Path) -> Finished:
+        trained.append(config.seed)
+        raise RunFailed("stopped here")
+
+    monkeypatch.setattr(module, "distill", stopped)
+    with pytest.raises(RunFailed, match="stopped here"):
+        reproduce(tiny(seeds=3), root=study.folder.parent)
+    assert trained == [2]
+
+
+def test_a_failed_teacher_is_told_the_flags_of_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverged(*args: object, **given: object) -> Finished:
+        raise RunFailed("the loss is not a finite number any more: try a lower --lr")
+
+    monkeypatch.setattr(module, "teacher", diverged)
+    with pytest.raises(RunFailed, match="try a lower --teacher_lr"):
+        reproduce(tiny(), root=tmp_path)
+
+
+def test_a_dry_study(tmp_path: Path) -> None:
+    done = reproduce(tiny(fast_dev_run=True), root=tmp_path)
+    assert done.result["partial"]
+    assert {path.name for path in done.folder.iterdir() if path.is_dir()} == {
+        *("teacher-dev", "distill-a0.9-T4-dev", "baseline-dev", "compare-distill-a0.9-T4-dev"),
+    }
+
+
+def test_a_checkpoint_beside_another_run_is_compared_without_its_result(
+    study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "teacher" / "older.pt"
+    older.parent.mkdir()
+    older.write_bytes((study.folder / "teacher" / "best.pt").read_bytes())
+    older.with_name("result.json").write_text("{}")
+    given = {key: value for key, value in TINY.items() if not key.startswith("teacher_")}
+    done = reproduce(configure(ReproduceConfig, **given, teacher=str(older)), root=tmp_path / "runs")
+    assert done.result["teacher"] is None

@@ -321,7 +321,10 @@ def test_function_that_takes_other_arguments(mine: ModuleType) -> None:
 
 def test_module_with_another_number_of_outputs(mine: ModuleType) -> None:
     mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, 1000))
-    wanted = "user_models:net must turn 2 images into logits of shape (2, num_classes) = (2, 10), not "
+    wanted = (
+        "user_models:net must turn images (N, 3, 32, 32) into logits of shape (N, num_classes) = (2, 10) "
+        "for N = 2, not "
+    )
     assert refused() == wanted + "(2, 1000)"
     mine.net = lambda num_classes: nn.Identity()
     assert refused() == wanted + "(2, 3, 32, 32)"
@@ -338,7 +341,24 @@ def test_module_that_returns_no_tensor(mine: ModuleType) -> None:
 
 def test_module_for_another_size(mine: ModuleType) -> None:
     mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
-    assert refused(size=16).startswith("user_models:net does not take images of shape (2, 3, 16, 16); see --size: ")
+    assert refused(size=16).startswith(
+        "user_models:net does not take two images of shape (3, 16, 16), or one alone; see --size: "
+    )
+
+
+def test_module_that_needs_more_than_one_image(mine: ModuleType) -> None:
+    """squeeze() takes the batch axis too where there is one image; evaluation and cost ask about one."""
+    layers = (nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1))
+
+    class Squeezed(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = super().forward(images).squeeze()
+            return out
+
+    mine.net = lambda num_classes: Squeezed(*layers)
+    assert refused().endswith("= (1, 10) for N = 1, not (10,)")
+    mine.net = lambda num_classes: nn.Sequential(Squeezed(*layers), nn.BatchNorm1d(10))
+    assert "does not take two images of shape (3, 32, 32), or one alone; see --size: expected 2D" in refused()
 
 
 # --- weights that follow from the data

@@ -16,6 +16,7 @@ from kdignite.config import (
     stages,
     to_json,
 )
+from kdignite.config.study import _OWN, SHARED
 from kdignite.errors import UserError
 
 
@@ -48,17 +49,36 @@ def test_a_flag_reaches_the_stages_it_is_for() -> None:
 
 
 def test_every_flag_of_every_stage_can_be_given() -> None:
-    """All but the names of single runs: each training flag twice, for the student and for the teacher, or shared."""
-    of_study = {one.name for one in fields(ReproduceConfig)}
-    reached = {stage_of(name) for name in of_study}
-    shared = {one.name for one in fields(TeacherConfig)} - {name for command, name in reached if command == "teacher"}
+    reached = {stage_of(one.name) for one in fields(ReproduceConfig)}
     assert {one.name for one in fields(DistillConfig)} - {name for _, name in reached} == {"teacher_arch"}
-    for name in shared - {"name", "preset"}:
-        given = {"dataset": "digits", "data_root": "x", "augment": "flip", "device": "cpu", "amp": "off"}.get(name, 16)
-        if name in {"fast_dev_run", "keep_last"}:
-            given = True
-        plan = stages(ReproduceConfig(**{name: given}))
-        assert {getattr(one, name) for one in (plan.teacher, *plan.students, *plan.baselines)} == {given}
+    assert {name for command, name in reached if command == "teacher"} == set(_OWN)
+    assert {one.name for one in fields(TeacherConfig)} == {"preset", "name", *SHARED, *_OWN}
+
+
+GIVEN = {
+    **{"dataset": "digits", "data_root": "x", "augment": "flip", "device": "cpu", "amp": "off", "fast_dev_run": True},
+    **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
+    **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
+    **{"momentum": 0.5, "label_smoothing": 0.25},
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_flag_reaches_every_stage(name: str) -> None:
+    value = GIVEN.get(name, 16)
+    plan = stages(ReproduceConfig(**{name: value}))
+    assert {getattr(one, name) for one in (plan.teacher, *plan.students, *plan.baselines)} == {value}
+
+
+@pytest.mark.parametrize("name", _OWN)
+def test_a_flag_of_training_is_for_the_student_or_with_its_prefix_for_the_teacher(name: str) -> None:
+    value, plain = GIVEN.get(name, 16), stages(ReproduceConfig())
+    plan = stages(ReproduceConfig(**{name: value}))
+    assert {getattr(one, name) for one in (*plan.students, *plan.baselines)} == {value}
+    assert name == "seed" or plan.teacher == plain.teacher
+    plan = stages(ReproduceConfig(**{f"teacher_{name}": value}))
+    assert getattr(plan.teacher, name) == value
+    assert plan.baselines == plain.baselines
 
 
 def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None:
