@@ -1,18 +1,36 @@
 """The numbers of a comparison: answers of student, baseline and teacher to the same images in, plain values out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdignite import metrics, statistics
 from kdignite.metrics import Floats, Ints, Labels, Logits
 
-# of a run: parameters, multiply-adds of one image, file size, latency of one image, memory
+
+class Unit(NamedTuple):
+    """How a cost is called and shown, and what a smaller one is."""
+
+    name: str
+    unit: str
+    divisor: float
+    saved: str
+
+
+# of a run and, but for the first and the file, of one image
+COSTS = {
+    "num_parameters": Unit("parameters", "", 1, "fewer"),
+    "multiply_adds": Unit("multiply-adds of an image", "million", 1e6, "fewer"),
+    "file_bytes": Unit("file", "MiB", 2**20, "smaller"),
+    "latency_median_ms": Unit("CPU latency of an image, median", "ms", 1, "faster"),
+    "latency_p95_ms": Unit("CPU latency of an image, p95", "ms", 1, "faster"),
+    "peak_memory_bytes": Unit("peak memory of an image", "MiB", 2**20, "smaller"),
+}
 LATENCIES = ("latency_median_ms", "latency_p95_ms")
-COSTS = ("num_parameters", "multiply_adds", "file_bytes", *LATENCIES, "peak_memory_bytes")
 THREADS = "latency_threads"
-GAINED, LOST, NO_DIFFERENCE, ONE_SEED = "gained", "lost", "no difference", "one seed"
+GAINED, LOST, NO_DIFFERENCE = "gained", "lost", "no difference"
+ONE_SEED, NO_SPREAD = "one seed", "no spread"  # nothing to make an interval of
 Costs = Mapping[str, Any] | None
 
 
@@ -35,39 +53,45 @@ def comparison_summary(
 
     Returns:
         ``num_images``; ``teacher`` (None without one), ``student``, ``baseline``: scores of each; ``difference`` of the
-        accuracies with std and interval (None for one seed); ``mcnemar`` (None for several seeds); ``per_class``.
+        accuracies with std and interval (None for one seed; without a spread over the seeds there is no interval
+        either); ``mcnemar`` and ``class_noise`` (None for several seeds); ``per_class``.
         Shares and their differences are in [0, 1]; with several seeds a value is the mean over them.
     """
     groups = {"teacher": [] if teacher is None else [teacher], "student": students, "baseline": baselines}
     counted = {role: [_confusion(logits, labels) for logits in group] for role, group in groups.items()}
     right = [[logits.argmax(axis=1) == labels for logits in group] for group in (students, baselines)]
     one_seed = len(students) == 1
+    confusions = [counted["student"][0], counted["baseline"][0]]
     return {
         "num_images": len(labels),
         "teacher": None if teacher is None else _scores([teacher], labels),
-        "student": _scores(students, labels) | _likeness(students, labels, teacher=teacher),
-        "baseline": _scores(baselines, labels) | _likeness(baselines, labels, teacher=teacher),
+        "student": _scores(students, labels) | _fidelity(students, labels, teacher=teacher),
+        "baseline": _scores(baselines, labels) | _fidelity(baselines, labels, teacher=teacher),
         "difference": _difference(right, len(labels)),
         "mcnemar": statistics.mcnemar(right[0][0], right[1][0])._asdict() if one_seed else None,
+        "class_noise": _class_noise(*confusions) if one_seed else None,
         "per_class": _per_class(counted, classes),
     }
 
 
-def cost_summary(costs: Mapping[str, Sequence[Costs]]) -> dict[str, Any]:
+def cost_summary(costs: Mapping[str, Sequence[Costs]], *, same_processor: bool = True) -> dict[str, Any]:
     """What the models cost, and what the student saves.
 
     Args:
         costs: role -> the cost of each of its runs, a mapping with the keys `COSTS` and ``latency_threads``, or None
             where it was not measured.
+        same_processor: whether all latencies were measured on one kind of processor.
 
     Returns:
         ``teacher``, ``student``, ``baseline``: the median of each cost over the runs (of two the larger one), None
         where none has it; ``saved``: teacher / student of each cost, larger than 1 is cheaper, None where either is
-        missing, and of latencies also where they were measured with different numbers of threads.
+        missing or nothing, and of latencies also where they were measured with different numbers of threads or on
+        different processors.
     """
     found = {role: _middle_costs(group) for role, group in costs.items()}
     teacher, student = found["teacher"], found["student"]
-    comparable = [key for key in COSTS if key not in LATENCIES or teacher[THREADS] == student[THREADS]]
+    alike = same_processor and teacher[THREADS] == student[THREADS]
+    comparable = [key for key in COSTS if alike or key not in LATENCIES]
     saved = {key: _ratio(teacher[key], student[key]) if key in comparable else None for key in COSTS}
     return {**found, "saved": saved}
 
@@ -76,14 +100,15 @@ def verdict(difference: Mapping[str, float | None]) -> str:
     """What an interval of ``student - baseline`` allows to say.
 
     Args:
-        difference: with ``low`` and ``high``, both None for one seed.
+        difference: with ``std``, ``low`` and ``high``, as `comparison_summary` has it.
 
     Returns:
-        `GAINED` if it lies above 0, `LOST` if below, `NO_DIFFERENCE` if it holds 0, `ONE_SEED` without one.
+        `GAINED` if it lies above 0, `LOST` if below, `NO_DIFFERENCE` if it holds 0; without one `ONE_SEED`, or
+        `NO_SPREAD` where several seeds differ by the same.
     """
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
-        return ONE_SEED
+        return ONE_SEED if difference["std"] is None else NO_SPREAD
     return GAINED if low > 0 else LOST if high < 0 else NO_DIFFERENCE
 
 
@@ -112,8 +137,8 @@ def _scores(group: Sequence[Logits], labels: Labels) -> dict[str, Any]:
     }
 
 
-def _likeness(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> dict[str, Any]:
-    """How like the teacher's the answers are."""
+def _fidelity(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> dict[str, Any]:
+    """How far the answers are the teacher's."""
     if teacher is None:
         return {"agreement": None, "agreement_on_errors": None, "kl": None}
     predicted = teacher.argmax(axis=1)
@@ -132,7 +157,17 @@ def _difference(right: Sequence[Sequence[Any]], num_images: int) -> dict[str, fl
     if len(students) == 1:
         return {"mean": (students[0] - baselines[0]) / num_images, "std": None, "low": None, "high": None}
     found = statistics.paired_difference(students, baselines)
-    return {name: value / num_images for name, value in found._asdict().items()}
+    shares = {name: value / num_images for name, value in found._asdict().items()}
+    # seeds that happen to differ by the same would give an interval without width, which claims certainty
+    return shares | ({"low": None, "high": None} if found.std == 0 else {})
+
+
+def _class_noise(student: Ints, baseline: Ints) -> dict[str, Any]:
+    """What the difference of a class of usual size and accuracy may be by chance: two standard errors, a share."""
+    supports = [int(number) for number in student.sum(axis=1) if number > 0]
+    usual = sorted(supports)[len(supports) // 2]
+    error = statistics.difference_error(metrics.accuracy(student), metrics.accuracy(baseline), num_images=usual)
+    return {"num_images": usual, "equal_classes": len(set(supports)) == 1, "two_errors": 2 * error}
 
 
 def _per_class(counted: Mapping[str, Sequence[Ints]], classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -165,4 +200,4 @@ def _middle_costs(group: Sequence[Costs]) -> dict[str, float | None]:
 
 
 def _ratio(teacher: float | None, student: float | None) -> float | None:
-    return teacher / student if teacher is not None and student else None
+    return teacher / student if teacher and student else None

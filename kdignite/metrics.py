@@ -43,7 +43,7 @@ class Confused(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Class indices in descending order of F1: the head and the tail of the list."""
+    """Class indices in descending order of a score: the head and the tail of the list."""
 
     best: list[int]
     worst: list[int]
@@ -233,21 +233,21 @@ def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
     ]
 
 
-def best_and_worst(f1: Sequence[float], support: Sequence[int], *, each: int) -> Ranking:
-    """The classes with the highest and the lowest F1.
+def best_and_worst(scores: Sequence[float], support: Sequence[int], *, each: int) -> Ranking:
+    """The classes with the highest and the lowest score, such as F1 or what one model has more than another.
 
-    A class without images has no F1 and is left out.
+    A class without images has no score and is left out.
 
     Args:
-        f1: of C classes.
+        scores: of C classes.
         support: images of each class.
         each: how many at either end.
 
     Returns:
-        Ranking, both lists in descending order of F1, equals in class order; where at most ``2 * each`` classes have
-        images, all of them are in ``best`` and none in ``worst``.
+        Ranking, both lists in descending order of the score, equals in class order; where at most ``2 * each`` classes
+        have images, all of them are in ``best`` and none in ``worst``.
     """
-    ranked = sorted((c for c in range(len(f1)) if support[c] > 0), key=lambda c: -f1[c])
+    ranked = sorted((c for c in range(len(scores)) if support[c] > 0), key=lambda c: -scores[c])
     if len(ranked) <= 2 * each:
         return Ranking(best=ranked, worst=[])
     return Ranking(best=ranked[:each], worst=ranked[-each:])

@@ -19,7 +19,11 @@ from kdignite.config import DistillConfig, TrainConfig
 from kdignite.errors import UserError
 
 ROOT = Path("runs")
-PACKAGES = ("torch", "torchvision", "pytorch-ignite", "tensorboard", "numpy", "scikit-learn", "matplotlib", "fire")
+PACKAGES = (
+    *("torch", "torchvision", "pytorch-ignite", "tensorboard"),
+    *("numpy", "scipy", "scikit-learn", "matplotlib", "fire"),
+)
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
 BEST, RESULT = "best.pt", "result.json"
 
 
@@ -121,7 +125,7 @@ def sha256(path: Path) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a run was computed with: versions, commit, threads, device. No host name, no path.
+    """What a run was computed with: versions, commit, threads, processor, device. No host name, no path.
 
     Args:
         device: that computes.
@@ -139,6 +143,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
 
@@ -227,6 +232,16 @@ def _make_if_free(folder: Path) -> Path | None:
         return _make(folder)
     except FileExistsError:
         return None
+
+
+def _processor() -> str | None:
+    """The model of the processor, where the system tells it: latencies are comparable on the same model only."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(names, "") or platform.processor() or None
 
 
 def _commit() -> str | None:

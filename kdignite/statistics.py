@@ -157,6 +157,23 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
     return PairedDifference(float(np.mean(differences)), float(np.std(differences, ddof=1)), low, high)
 
 
+def difference_error(first: float, second: float, *, num_images: int) -> float:
+    """Standard error of the difference of two shares, each of as many images.
+
+    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if the images were drawn anew for either share. Two models that answer the
+    same images are often right or wrong together, and then their difference varies less.
+
+    Args:
+        first: p, in [0, 1].
+        second: q, in [0, 1].
+        num_images: n, at least 1.
+
+    Returns:
+        The standard error, a share.
+    """
+    return math.sqrt((first * (1 - first) + second * (1 - second)) / num_images)
+
+
 def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -> Agreement:
     """How often a model calls an image what the teacher calls it.
 

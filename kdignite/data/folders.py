@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from kdignite.data.sources import ImageSet, Source, StreamedImages, fingerprint
+from kdignite.data.sources import FOLDER, ImageSet, Source, StreamedImages, fingerprint
 from kdignite.errors import UserError
 
 IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded each time they are asked for
@@ -52,7 +52,7 @@ def load_folder(name: str, *, image_size: int, progress: bool = True) -> Source:
         UserError: if there are fewer than two classes, a class has no images, ``val`` or ``test`` has a class that
             ``train`` has not, or a file is no readable image.
     """
-    root = Path(name.removeprefix("folder:")).expanduser()
+    root = Path(name.removeprefix(FOLDER)).expanduser()
     if not (root / "train").is_dir():
         raise UserError(f"--dataset={name} needs images in PATH/train/CLASS/, but there is no folder {root / 'train'}")
     classes = _class_names(root / "train")

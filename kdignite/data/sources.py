@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from kdignite.errors import UserError
 
-CHOICES = ("cifar10", "cifar100", "digits", "folder:PATH", "package.module:function")
+FOLDER = "folder:"  # and then a path
+CHOICES = ("cifar10", "cifar100", "digits", f"{FOLDER}PATH", "package.module:function")
 
 
 class Items(Protocol):
@@ -91,7 +92,7 @@ def load_source(name: str, *, data_root: Path, image_size: int, progress: bool =
         from kdignite.data.digits import load_digits
 
         return load_digits()
-    if name.startswith("folder:"):
+    if name.startswith(FOLDER):
         from kdignite.data.folders import load_folder
 
         return load_folder(name, image_size=image_size, progress=progress)

@@ -8,8 +8,9 @@ from typing import Any
 from kdignite import runs
 from kdignite.comparison import comparison_summary, cost_summary, verdict
 from kdignite.config import CompareConfig, DistillConfig
+from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
-from kdignite.pipelines.matching import LOSS_FLAGS, TEACHER_FLAGS, Matched, match
+from kdignite.pipelines.matching import LOSS_FLAGS, TEACHER_FLAGS, Matched, match, same_processor
 from kdignite.pipelines.reading import RunFiles, read_run
 from kdignite.pipelines.remarks import is_short, remarks
 from kdignite.pipelines.setup import say
@@ -17,7 +18,6 @@ from kdignite.reports.comparison import class_csv, comparison_figure, comparison
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import OVERALL, SOURCE, published
 
-FOLDER = "folder:"
 LOSS_SETTINGS = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS - TEACHER_FLAGS]
 
 
@@ -109,7 +109,8 @@ def _summary(matched: Matched, *, reference: str | None) -> dict[str, Any]:
                 "teacher": [matched.teacher.result.get("cost")] if matched.teacher else [],
                 "student": [run.result.get("cost") for run in matched.students],
                 "baseline": [run.result.get("cost") for run in matched.baselines],
-            }
+            },
+            same_processor=same_processor(matched.all),
         ),
         "published": None,
         "partial": any(run.result["partial"] for run in matched.all),
@@ -119,8 +120,8 @@ def _summary(matched: Matched, *, reference: str | None) -> dict[str, Any]:
         rows = [{"class": name, **figures._asdict()} for name, figures in zip(classes, by_class, strict=True)]
         summary["published"] = {"source": SOURCE, **OVERALL._asdict(), "per_class": rows}
     summary["notes"] = remarks(matched, summary)
-    summary["verdict"] = {"kind": verdict(summary["difference"]), "text": verdict_text(summary)}
-    return summary
+    kind = verdict(summary["difference"])
+    return summary | {"verdict": {"kind": kind, "text": verdict_text(summary, kind=kind)}}
 
 
 def _about(run: RunFiles) -> dict[str, Any]:

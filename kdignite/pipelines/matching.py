@@ -18,14 +18,15 @@ PROGRAM = "python -m kdignite"
 LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
 # How a student came by its teacher; that it was the same one, its sha256 says.
 TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher"}
-# Names and leftovers, which change no weight; the data, which fingerprint and split identify; the machine, which is
-# told as a note.
+# Names and leftovers, which change no weight; the data, which fingerprint and split identify, and the file of initial
+# weights, which its sha256 does; the machine, which is told as a note.
 FREE_FLAGS = {
     *("preset", "name", "keep_last", "seed"),
     *("dataset", "data_root", "val_size"),
+    *("weights",),
     *("device", "threads"),
 }
-MACHINE = ("device", "threads", "cpu", "torch", "commit")
+MACHINE = ("device", "threads", "cpu", "processor", "torch", "commit")
 NOT_RECORDED = object()
 
 
@@ -71,7 +72,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         found: the runs that are compared.
 
     Returns:
-        A line for each difference: device, threads, CPU, torch, code.
+        A line for each difference: device, threads, CPU, processor, torch, code.
     """
     notes = []
     for name in MACHINE:
@@ -79,11 +80,25 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         for run in found:
             packages = run.environment.get("packages")
             place = packages if name == "torch" and isinstance(packages, Mapping) else run.environment
-            labels.setdefault(_shown(place.get(name)), []).append(run.label)
+            value = place.get(name)
+            if value is not None or name != "processor":  # which not every system tells
+                labels.setdefault(_shown(value), []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name
             notes.append(f"different {what}: {', '.join(f'{v} ({_listed(who)})' for v, who in labels.items())}")
     return notes
+
+
+def same_processor(found: Sequence[RunFiles]) -> bool:
+    """Whether latencies of the runs can be compared.
+
+    Args:
+        found: the runs that are compared.
+
+    Returns:
+        False where two of them recorded different processors; one that recorded none speaks against nothing.
+    """
+    return len({run.environment.get("processor") for run in found} - {None}) <= 1
 
 
 def _by_role(found: Sequence[RunFiles]) -> Matched:
@@ -198,11 +213,17 @@ def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]
     """A line for each setting that differs, as it is typed."""
     names = [name for name in {**one.config, **other.config} if name not in free]
     values = {name: [run.config.get(name, NOT_RECORDED) for run in (one, other)] for name in names}
+    values["weights"] = [_initial_weights(run) for run in (one, other)]
     return [
         f"--{name}: {_shown(first)} ({one.folder}) against {_shown(second)} ({other.folder})"
         for name, (first, second) in values.items()
         if first != second
     ]
+
+
+def _initial_weights(run: RunFiles) -> Any:
+    """What identifies the initial weights: a word or the sha256 of a file; of older runs the flag as it was typed."""
+    return run.environment.get("weights", run.config.get("weights", NOT_RECORDED))
 
 
 def _teacher_of(student: RunFiles) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdignite.comparison import THREADS
-from kdignite.pipelines.matching import Matched, machine_notes
+from kdignite.pipelines.matching import Matched, machine_notes, same_processor
 
 SHORT = 5  # epochs; the preset quick has fewer
 
@@ -60,10 +60,13 @@ def _of_seeds(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
     if len(seeds) == 1:
         short = "short " if is_short(matched) else ""
         others = " and ".join(f"--seed={seeds[0] + step}" for step in (1, 2))
-        return [f"one {short}seed proves nothing about distillation: repeat distill and baseline with {others}, ..."]
+        return [
+            f"one {short}seed proves nothing about distillation: repeat distill and baseline with {others}, ...; "
+            "in a study: reproduce ... --seeds=3"
+        ]
     notes = []
     if summary["difference"]["std"] == 0:
-        notes.append("the difference is the same for every seed, so its interval has no width: chance, or equal models")
+        notes.append("the difference is the same for every seed, which gives no interval: chance, or equal models")
     accuracies = [summary[role]["accuracy"] for role in ("student", "baseline")]
     if any(found["low"] < 0 or found["high"] > 1 for found in accuracies):
         notes.append(f"an interval reaches beyond what an accuracy can be: {len(seeds)} seeds are too few for it")
@@ -85,5 +88,10 @@ def _of_costs(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
     unmeasured = [run.label for run in matched.all if not run.result.get("cost")]
     if unmeasured:
         return [f"no cost was measured for {', '.join(unmeasured)}"]
+    notes = []
     threads = {summary["cost"][role][THREADS] for role in ("teacher", "student") if summary[role] is not None}
-    return ["latencies were measured with different numbers of threads"] if len(threads) > 1 else []
+    if len(threads) > 1:
+        notes.append("latencies were measured with different numbers of threads")
+    if not same_processor(matched.all):
+        notes.append("latencies were measured on different processors: they cannot be compared")
+    return notes

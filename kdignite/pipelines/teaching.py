@@ -10,6 +10,7 @@ from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.data.batches import evaluation_batches
+from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, evaluate
 from kdignite.pipelines.building import revive
@@ -17,7 +18,6 @@ from kdignite.pipelines.preparing import Taught
 from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, say
 from kdignite.teachers import check_accuracy
 
-FOLDER = "folder:"
 T = TypeVar("T", bound=TrainConfig)
 
 

@@ -169,7 +169,13 @@ def _advice(config: TrainConfig) -> str:
 
 def _environment(run: Run) -> dict[str, Any]:
     taught = run.taught._asdict() if run.taught else None
-    return runs.environment(run.device) | {"data": run.data.source.fingerprint, "teacher": taught}
+    found = {"data": run.data.source.fingerprint, "weights": _initial_weights(run.config), "teacher": taught}
+    return runs.environment(run.device) | found
+
+
+def _initial_weights(config: TrainConfig) -> str:
+    """What identifies them: a word, or the sha256 of the file, whose path says nothing of what it holds."""
+    return config.weights if config.weights in ("none", "imagenet") else runs.sha256(Path(config.weights))
 
 
 @contextmanager

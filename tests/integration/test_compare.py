@@ -2,17 +2,19 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from kdignite import runs
+from kdignite import checkpoints, runs
 from kdignite.cli import main
 from kdignite.config import CompareConfig, to_json
 from kdignite.errors import UserError
@@ -135,8 +137,8 @@ def test_recall_by_class(told: Told, trained: Path) -> None:
         assert per_cent(rows[str(c)][3]) == pytest.approx(by_role[1][c] - by_role[2][c], abs=6e-4)
 
 
-def test_likeness_and_calibration(told: Told, trained: Path) -> None:
-    likeness, calibration = (rows_of(told.text, name) for name in ("Likeness to the teacher", "Calibration"))
+def test_fidelity_and_calibration(told: Told, trained: Path) -> None:
+    fidelity, calibration = (rows_of(told.text, name) for name in ("Fidelity to the teacher", "Calibration"))
     its = predicted(trained, "teacher")
     wrong = its.classes != its.labels
     p = np.exp(its.logits) / np.exp(its.logits).sum(1, keepdims=True)
@@ -149,7 +151,7 @@ def test_likeness_and_calibration(told: Told, trained: Path) -> None:
             divergence.append(stats.entropy(p, q, axis=1).mean())
             losses.append(log_loss(run.labels, q))
         for (name, cells), values, scale in zip(
-            likeness.items(), (agreed, on_errors, divergence), (100, 100, 1), strict=True
+            fidelity.items(), (agreed, on_errors, divergence), (100, 100, 1), strict=True
         ):
             mean, std = map(float, re.fullmatch(r"([\d.]+) \(std ([\d.]+)\)", cells[column]).groups())
             assert mean == pytest.approx(scale * np.mean(values), abs=0.051), name
@@ -196,10 +198,10 @@ def test_alpha_0_differs_from_the_baseline_by_exactly_nothing(trained: Path) -> 
     for seed in (0, 1):
         distill(student(seed=seed, alpha=0.0, name=f"ignored-{seed}"), root=trained)
     summary = compare(CompareConfig(runs=("teacher", "ignored-0", "ignored-1", *BASELINES)), root=trained).result
-    assert summary["difference"] == {"mean": 0, "std": 0, "low": 0, "high": 0}
+    assert summary["difference"] == {"mean": 0, "std": 0, "low": None, "high": None}
     assert {row["difference"] for row in summary["per_class"]} == {0}
     assert summary["student"] == summary["baseline"]
-    assert summary["verdict"]["kind"] == "no difference"
+    assert summary["verdict"]["kind"] == "no spread"
     one = compare(CompareConfig(runs=("ignored-0", "baseline-0")), root=trained).result
     assert one["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1}
 
@@ -239,6 +241,25 @@ def test_runs_that_were_not_trained_alike_are_refused(trained: Path) -> None:
         with pytest.raises(UserError, match=text):
             compare(CompareConfig(runs=words), root=trained)
     assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_path: Path) -> None:
+    weights = checkpoints.load(trained / "student-0" / "best.pt").weights
+    torch.save(weights, tmp_path / "a.pt")
+    shutil.copy(tmp_path / "a.pt", tmp_path / "moved.pt")
+    torch.save({key: value.abs() for key, value in weights.items()}, tmp_path / "other.pt")
+    distill(student(epochs=1, weights=str(tmp_path / "a.pt"), name="from-a"), root=trained)
+    for name in ("moved", "other"):
+        baseline(alone(epochs=1, weights=str(tmp_path / f"{name}.pt"), name=f"from-{name}"), root=trained)
+    sha256 = {name: runs.sha256(tmp_path / f"{name}.pt") for name in ("a", "moved", "other")}
+    assert sha256["a"] == sha256["moved"]
+    environment = (trained / "from-a" / "environment.json").read_text(encoding="utf-8")
+    assert json.loads(environment)["weights"] == sha256["a"]
+    assert str(tmp_path) not in environment
+    assert runs.read_json(trained / "baseline-0" / "environment.json")["weights"] == "none"
+    compare(CompareConfig(runs=("from-a", "from-moved")), root=trained)
+    with pytest.raises(UserError, match=rf"--weights: {sha256['a']} \(\S*from-a\) against {sha256['other']} \("):
+        compare(CompareConfig(runs=("from-a", "from-other")), root=trained)
 
 
 def test_what_runs_record_is_what_is_compared(trained: Path) -> None:

@@ -165,7 +165,17 @@ def test_an_interval_needs_two_seeds_and_every_seed_a_partner():
         statistics.paired_difference([1.0, 2.0], [1.0])
 
 
-# --- likeness
+@settings(deadline=None)
+@given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(0, n))))
+def test_the_error_of_a_difference_of_two_shares_is_that_of_independent_images(counted):
+    num_images, first, second = counted
+    answers = [np.repeat([1.0, 0.0], [right, num_images - right]) for right in (first, second)]
+    expected = math.sqrt(sum(right.var() for right in answers) / num_images)
+    found = statistics.difference_error(first / num_images, second / num_images, num_images=num_images)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+# --- fidelity
 
 
 @st.composite

@@ -436,10 +436,12 @@ FREE = {
     **{"name": "mine", "preset": "original", "keep_last": True, "device": "cpu", "threads": 1},
     **{"dataset": "folder:x", "data_root": "elsewhere", "val_size": 0.1},
 }
+IDENTIFIED = {"seed", "weights"}  # by which runs are paired; by its sha256
 
 
 @pytest.mark.parametrize("name", FREE)
-def test_what_changes_no_weight_may_differ(root: Path, name: str) -> None:
+def test_a_free_flag_may_differ(root: Path, name: str) -> None:
+    """What changes no weight, the data that were compared already, and the machine, of which a note tells."""
     path = root / "baseline-0" / "config.json"
     runs.write_json(path, {**runs.read_json(path), name: FREE[name]})
     compared(root, *ONE)
@@ -447,10 +449,33 @@ def test_what_changes_no_weight_may_differ(root: Path, name: str) -> None:
 
 def test_every_flag_is_either_free_or_compared() -> None:
     """A new flag is compared unless somebody decides that it changes nothing."""
-    assert set(FREE) | {"seed"} == FREE_FLAGS
+    assert set(FREE) | IDENTIFIED == FREE_FLAGS
     assert {"alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"} <= LOSS_FLAGS
     assert TEACHER_FLAGS <= LOSS_FLAGS
     assert not LOSS_FLAGS & set(to_json(BaselineConfig()))
+
+
+def with_weights(root: Path, *, typed: str, recorded: str | None) -> None:
+    """Make the baseline anew, with such initial weights in its config and its environment."""
+    environment = {} if recorded is None else {"weights": recorded}
+    again(root, "baseline-0", "baseline", config={"weights": typed}, draw=3, environment=environment)
+
+
+def test_the_file_of_initial_weights_is_known_by_what_it_holds(root: Path) -> None:
+    one, other = "1" * 64, "2" * 64
+    again(root, "student-0", "distill", config={"weights": "a.pt"}, environment={"weights": one})
+    with_weights(root, typed="moved/b.pt", recorded=one)
+    compared(root, *ONE)
+    with_weights(root, typed="a.pt", recorded=other)
+    told = refused(root, *ONE)
+    assert f"what distillation did: --weights: {one} (runs/student-0) against {other} (runs/baseline-0)" in told
+
+
+def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path) -> None:
+    with_weights(root, typed="none", recorded="none")
+    compared(root, *ONE)
+    with_weights(root, typed="a.pt", recorded=None)
+    assert "--weights: none (runs/student-0) against a.pt (runs/baseline-0)" in refused(root, *ONE)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +523,10 @@ def test_students_may_name_their_teacher_differently(root: Path) -> None:
 
 def test_one_seed_proves_nothing_and_a_short_one_less(root: Path) -> None:
     summary = compared(root, *ONE)
-    advice = "about distillation: repeat distill and baseline with --seed=1 and --seed=2, ..."
+    advice = (
+        "about distillation: repeat distill and baseline with --seed=1 and --seed=2, ...; "
+        "in a study: reproduce ... --seeds=3"
+    )
     assert summary["notes"] == [f"one seed proves nothing {advice}"]
     assert summary["verdict"]["kind"] == "one seed"
     assert summary["verdict"]["text"].startswith("One seed proves nothing about distillation: student - baseline is ")
@@ -542,6 +570,28 @@ def test_what_computed_a_run_is_told_where_it_differs(root: Path) -> None:
     ]
 
 
+def test_latencies_of_different_processors_are_not_compared(root: Path) -> None:
+    told = "latencies were measured on different processors: they cannot be compared"
+    for name, command in zip(ONE, ("teacher", "distill", "baseline"), strict=True):
+        again(root, name, command, environment={"processor": "EPYC 1"})
+    assert compared(root, *ONE)["cost"]["saved"]["latency_median_ms"] == 1
+    again(root, "student-0", "distill", environment={"processor": "EPYC 2"})
+    summary = compared(root, *ONE)
+    assert "different processor: EPYC 1 (teacher, baseline-0), EPYC 2 (student-0)" in summary["notes"]
+    assert told in summary["notes"]
+    assert summary["cost"]["saved"]["latency_median_ms"] is summary["cost"]["saved"]["latency_p95_ms"] is None
+    assert summary["cost"]["saved"]["num_parameters"] == 1
+
+
+@pytest.mark.parametrize("unknown", [{}, {"processor": None}])
+def test_a_processor_that_was_not_recorded_speaks_against_nothing(root: Path, unknown: dict[str, Any]) -> None:
+    again(root, "student-0", "distill", environment={"processor": "EPYC 1"})
+    again(root, "baseline-0", "baseline", environment=unknown)
+    summary = compared(root, *ONE)
+    assert summary["cost"]["saved"]["latency_median_ms"] == 1
+    assert not [note for note in summary["notes"] if "processor" in note]
+
+
 def test_equal_machines_are_not_mentioned(root: Path) -> None:
     assert machine_notes([read_run(root / name, label=name) for name in ALL]) == []
 
@@ -551,9 +601,11 @@ def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
         again(root, f"student-{seed}", "distill", config={"seed": seed}, draw=5)
         again(root, f"baseline-{seed}", "baseline", config={"seed": seed}, draw=5)
     summary = compared(root, *ALL)
-    assert summary["difference"] == {"mean": 0, "std": 0, "low": 0, "high": 0}
-    assert summary["verdict"]["kind"] == "no difference"
-    same = "the difference is the same for every seed, so its interval has no width: chance, or equal models"
+    assert summary["difference"] == {"mean": 0, "std": 0, "low": None, "high": None}
+    assert summary["verdict"]["kind"] == "no spread"
+    said = "No interval can be given: student - baseline is 0.00 points in each of the 2 seeds."
+    assert summary["verdict"]["text"] == said
+    same = "the difference is the same for every seed, which gives no interval: chance, or equal models"
     assert same in summary["notes"]
 
 

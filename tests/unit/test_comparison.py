@@ -9,7 +9,18 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from kdignite.comparison import COSTS, GAINED, LOST, NO_DIFFERENCE, ONE_SEED, comparison_summary, cost_summary, verdict
+from kdignite.comparison import (
+    COSTS,
+    GAINED,
+    LATENCIES,
+    LOST,
+    NO_DIFFERENCE,
+    NO_SPREAD,
+    ONE_SEED,
+    comparison_summary,
+    cost_summary,
+    verdict,
+)
 
 CLASSES = ("cat", "dog", "frog", "owl")
 LABELS = np.array([0, 1, 2] * 50)  # no owls
@@ -98,7 +109,7 @@ def test_a_class_without_images_has_no_recall() -> None:
     assert all(value is None for name, value in empty.items() if name not in ("class", "support"))
 
 
-def test_likeness_is_measured_for_student_and_baseline() -> None:
+def test_fidelity_is_measured_for_student_and_baseline() -> None:
     predicted = TEACHER.argmax(1)
     wrong = predicted != LABELS
     for role, group in (("student", STUDENTS), ("baseline", BASELINES)):
@@ -125,10 +136,31 @@ def test_without_a_teacher() -> None:
 
 def test_equal_runs_differ_by_exactly_nothing() -> None:
     summary = comparison_summary(STUDENTS, STUDENTS, LABELS, teacher=TEACHER, classes=CLASSES)
-    assert summary["difference"] == {"mean": 0.0, "std": 0.0, "low": 0.0, "high": 0.0}
+    assert summary["difference"] == {"mean": 0.0, "std": 0.0, "low": None, "high": None}
     assert {row["difference"] for row in summary["per_class"]} == {0.0, None}
     one = comparison_summary(STUDENTS[:1], STUDENTS[:1], LABELS, teacher=TEACHER, classes=CLASSES)
     assert one["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+
+
+def test_seeds_that_differ_by_the_same_give_no_interval() -> None:
+    sure = 9.0 * np.eye(4)[LABELS]
+    worse = sure.copy()
+    worse[:3] = np.roll(worse[:3], 1, axis=1)
+    summary = comparison_summary([sure] * 2, [worse] * 2, LABELS, teacher=None, classes=CLASSES)
+    assert summary["difference"] == {"mean": 3 / 150, "std": 0.0, "low": None, "high": None}
+    assert verdict(summary["difference"]) == NO_SPREAD
+
+
+def test_what_a_class_differs_by_for_no_reason() -> None:
+    p, q = accuracies(STUDENTS[:1])[0], accuracies(BASELINES[:1])[0]
+    expected = 2 * math.sqrt(stats.bernoulli(p).var() / 50 + stats.bernoulli(q).var() / 50)
+    assert ONE["class_noise"] == {"num_images": 50, "equal_classes": True, "two_errors": pytest.approx(expected)}
+    assert SEVERAL["class_noise"] is None
+    keep = np.r_[0:75, 75:150:3]  # 50 cats, but fewer of the others
+    students, baselines = [STUDENTS[0][keep]], [BASELINES[0][keep]]
+    found = comparison_summary(students, baselines, LABELS[keep], teacher=None, classes=CLASSES)["class_noise"]
+    assert found["num_images"] == sorted(np.bincount(LABELS[keep]))[1]
+    assert not found["equal_classes"]
 
 
 def test_everything_can_be_written_as_json() -> None:
@@ -137,18 +169,21 @@ def test_everything_can_be_written_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "kind"),
+    ("std", "low", "high", "kind"),
     [
-        (0.001, 0.02, GAINED),
-        (-0.02, -0.001, LOST),
-        (-0.01, 0.01, NO_DIFFERENCE),
-        (0.0, 0.0, NO_DIFFERENCE),
-        (0.0, 0.1, NO_DIFFERENCE),
-        (None, None, ONE_SEED),
+        (0.1, 0.001, 0.02, GAINED),
+        (0.1, -0.02, -0.001, LOST),
+        (0.1, -0.01, 0.01, NO_DIFFERENCE),
+        (0.1, 0.0, 0.1, NO_DIFFERENCE),
+        (0.1, -0.1, 0.0, NO_DIFFERENCE),
+        (None, None, None, ONE_SEED),
+        (0.0, None, None, NO_SPREAD),
     ],
 )
-def test_the_verdict_follows_from_where_the_interval_lies(low: float | None, high: float | None, kind: str) -> None:
-    assert verdict({"mean": 0.5, "std": 0.1, "low": low, "high": high}) == kind
+def test_the_verdict_follows_from_where_the_interval_lies(
+    std: float | None, low: float | None, high: float | None, kind: str
+) -> None:
+    assert verdict({"mean": 0.5, "std": std, "low": low, "high": high}) == kind
 
 
 # --- costs
@@ -185,3 +220,17 @@ def test_latencies_of_different_threads_have_no_ratio() -> None:
     assert saved["peak_memory_bytes"] == saved["num_parameters"] == 2
     mixed = cost_summary({"teacher": teachers, "student": [*students, *teachers], "baseline": students})
     assert mixed["student"]["latency_threads"] is None
+
+
+def test_a_cost_of_nothing_has_no_ratio() -> None:
+    free, paid = [cost(4.0, multiply_adds=0)], [cost(2.0)]
+    for teachers, students in ((free, paid), (paid, free), (free, free)):
+        saved = cost_summary({"teacher": teachers, "student": students, "baseline": students})["saved"]
+        assert saved["multiply_adds"] is None
+        assert saved["num_parameters"] == teachers[0]["num_parameters"] / students[0]["num_parameters"]
+
+
+def test_latencies_of_different_processors_have_no_ratio() -> None:
+    costs = {"teacher": [cost(4.0)], "student": [cost(2.0)], "baseline": [cost(2.0)]}
+    saved = cost_summary(costs, same_processor=False)["saved"]
+    assert saved == {key: None if key in LATENCIES else 2 for key in COSTS}

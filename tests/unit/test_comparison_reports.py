@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from kdignite.comparison import COSTS, comparison_summary, cost_summary
+from kdignite.comparison import COSTS, NO_SPREAD, comparison_summary, cost_summary, verdict
 from kdignite.errors import UserError
 from kdignite.reports.comparison import class_csv, comparison_figure, comparison_text, summary_csv, verdict_text
 from kdignite.reports.comparison.words import kept_line, subject, times
@@ -89,7 +89,12 @@ def make(
         rows = [{"class": name, **its._asdict()} for name, its in zip(classes, published(classes), strict=True)]
         summary["published"] = {"source": SOURCE, **OVERALL._asdict(), "per_class": rows}
     summary |= given
-    return summary | {"verdict": {"kind": "", "text": verdict_text(summary)}}
+    kind = verdict(summary["difference"])
+    return summary | {"verdict": {"kind": kind, "text": verdict_text(summary, kind=kind)}}
+
+
+def said_of(summary: dict[str, Any]) -> str:
+    return verdict_text(summary, kind=verdict(summary["difference"]))
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -140,7 +145,7 @@ def test_tables_are_aligned_and_in_their_order(case: str) -> None:
         lines = block.strip().splitlines()
         if lines[0].startswith("|"):
             assert len({len(line) for line in lines}) == 1
-    wanted = ["Accuracy on the test images", "By class", "Likeness to the teacher", "Calibration", "Cost", "Runs"]
+    wanted = ["Accuracy on the test images", "By class", "Fidelity to the teacher", "Calibration", "Cost", "Runs"]
     missing = {"no teacher": {wanted[2]}, "two alone": {wanted[2]}, "no cost": {"Cost"}}.get(case, set())
     assert list(tables(text)) == [title for title in wanted if title not in missing]
     assert text.isascii() or case == "long"
@@ -181,13 +186,68 @@ def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:
 )  # fmt: skip
 def test_verdicts(case: str, start: str) -> None:
     found = {name: 100 * value for name, value in CASES[case]["difference"].items() if value is not None}
-    assert verdict_text(CASES[case]) == start.format(**found, minus=-found["mean"])
+    assert said_of(CASES[case]) == start.format(**found, minus=-found["mean"])
 
 
 def test_no_difference_at_all_has_no_sign() -> None:
-    nothing = {"mean": -0.0, "std": 0.0, "low": -1e-9, "high": 0.0}
+    nothing = {"mean": -0.0, "std": 1e-9, "low": -1e-9, "high": 0.0}
     said = "No difference shown: student - baseline is 0.00 points (95 % interval 0.00 to 0.00, 3 seeds)."
-    assert verdict_text({**CASES["gained"], "difference": nothing}) == said
+    assert said_of({**CASES["gained"], "difference": nothing}) == said
+
+
+def test_seeds_that_differ_by_the_same_claim_nothing() -> None:
+    alike = {"mean": 0.0123, "std": 0.0, "low": None, "high": None}
+    summary = {**CASES["gained"], "difference": alike}
+    said = "No interval can be given: student - baseline is +1.23 points in each of the 3 seeds."
+    assert said_of(summary) == said
+    summary["verdict"] = {"kind": NO_SPREAD, "text": said}
+    text = comparison_text(summary)
+    row = tables(text)["Accuracy on the test images"][-1]
+    assert row == ["student - baseline", "+1.23", "-", "0.00", "-"]
+    assert "paired t" not in text
+    assert "gained" not in text
+    assert not [line for line in panel(comparison_figure(summary), "student").lines if line.get_marker() == "|"]
+
+
+def test_the_interval_is_said_to_be_over_seeds_of_the_student() -> None:
+    said = (
+        "The paired t interval is of the mean of the differences seed by seed: over seeds of the student, with this "
+        "one teacher, on these test images."
+    )
+    assert said in comparison_text(CASES["gained"])
+    assert "paired t" not in comparison_text(CASES["one seed"])
+
+
+def test_epochs_of_runs_that_stopped_early_are_a_range() -> None:
+    summary = CASES["gained"]
+    stopped = {"student-1": 7, "baseline-2": 12, "teacher-0": 30}
+    runs = [{**run, "epochs": stopped.get(run["run"], 9)} for run in summary["runs"]]
+    assert "; 7 to 12 epochs; seeds 0, 1, 2" in subject({**summary, "runs": runs})
+    alike = [{**run, "epochs": 30 if run["role"] == "teacher" else 1} for run in runs]
+    assert "; 1 epoch; seeds 0, 1, 2" in subject({**summary, "runs": alike})
+
+
+def test_the_class_table_shows_the_spread_over_the_seeds() -> None:
+    summary = CASES["gained"]
+    text = comparison_text(summary)
+    header, *rows = tables(text)["By class"]
+    assert header[5:] == ["std"]
+    stds = [*(row["difference_std"] for row in summary["per_class"]), summary["difference"]["std"]]
+    assert [row[5] for row in rows] == [f"{100 * std:.1f}" for std in stds]
+    assert "means over 3 seeds, std: of the difference over the seeds." in text
+    assert "are noise" not in text
+
+
+def test_one_seed_says_what_is_noise_in_a_class() -> None:
+    summary = CASES["one seed"]
+    p, q = (summary[role]["accuracy"]["mean"] for role in ("student", "baseline"))
+    noise = 200 * np.sqrt((p * (1 - p) + q * (1 - q)) / 100)
+    said = f"about +-{noise:.1f} points (two standard errors of a difference of two proportions) are noise."
+    assert f"recognised. With 100 images a class, {said}" in comparison_text(summary)
+    uneven = {**summary, "class_noise": {**summary["class_noise"], "equal_classes": False}}
+    assert f"recognised. With 100 images in the median class, {said}" in comparison_text(uneven)
+    sure = {**summary, "class_noise": {**summary["class_noise"], "two_errors": 0.0}}
+    assert "are noise" not in comparison_text(sure)
 
 
 def test_the_class_table_has_the_form_of_the_published_one() -> None:
@@ -217,16 +277,17 @@ def test_published_columns_stand_beside() -> None:
 
 def test_without_a_teacher_there_is_no_column_for_it() -> None:
     found = tables(comparison_text(CASES["no teacher"]))
-    assert found["By class"][0] == ["class", "student", "baseline", "student - baseline"]
+    assert found["By class"][0] == ["class", "student", "baseline", "student - baseline", "std"]
     assert [row[0] for row in found["Accuracy on the test images"][1:]] == ["student", "baseline", "student - baseline"]
     assert found["Cost"][0] == ["", "student", "baseline"]
     assert found["Calibration"][0] == ["", "student", "baseline"]
 
 
-def test_many_classes_show_what_gained_and_what_lost_most() -> None:
+def test_many_classes_show_the_largest_and_the_smallest_differences() -> None:
     summary = CASES["hundred"]
     text = comparison_text(summary)
-    assert "The 5 classes that gained most and the 5 that lost most of 100; all: classes.csv." in text
+    said = "The 5 classes with the largest and the 5 with the smallest difference of 100; all: classes.csv."
+    assert said in text
     shown = [row[0] for row in tables(text)["By class"][1:]]
     ranked = [row["class"] for row in sorted(summary["per_class"], key=lambda row: -row["difference"])]
     assert shown == [*ranked[:5], *ranked[-5:], "overall"]
@@ -266,11 +327,11 @@ def test_mcnemar_is_said_to_be_of_this_pair() -> None:
     assert "p = below 0.0001:" in comparison_text(tiny)
 
 
-def test_likeness_and_calibration_show_their_spread() -> None:
+def test_fidelity_and_calibration_show_their_spread() -> None:
     summary = CASES["gained"]
     found = tables(comparison_text(summary))
     student = summary["student"]
-    assert [row[1] for row in found["Likeness to the teacher"][1:]] == [
+    assert [row[1] for row in found["Fidelity to the teacher"][1:]] == [
         *(
             f"{100 * student[k]['mean']:.1f} (std {100 * student[k]['std']:.1f})"
             for k in ("agreement", "agreement_on_errors")
@@ -281,7 +342,7 @@ def test_likeness_and_calibration_show_their_spread() -> None:
         f"{100 * summary['teacher']['ece']['mean']:.1f}",
         f"{summary['teacher']['loss']['mean']:.3f}",
     ]
-    one = tables(comparison_text(CASES["one class"]))["Likeness to the teacher"]
+    one = tables(comparison_text(CASES["one class"]))["Fidelity to the teacher"]
     assert one[2][1:] == ["-", "-"]  # a teacher that never errs
 
 
@@ -311,6 +372,14 @@ def test_what_is_kept_where_nothing_is_saved_or_known() -> None:
         ": 21 x more parameters, 13 x more multiply-adds, 6.6 x slower on the CPU."
     )
     assert kept_line(CASES["no teacher"]) == ""
+
+
+def test_a_teacher_whose_arithmetic_is_not_counted() -> None:
+    summary = make(CIFAR10, costs=({**BIG, "multiply_adds": 0}, SMALL))
+    row = next(row for row in tables(comparison_text(summary))["Cost"] if row[0].startswith("multiply-adds"))
+    assert row[1:] == ["0.00", "19.3", "19.3", "-"]
+    assert "multiply-adds" not in kept_line(summary)
+    comparison_figure(summary)
 
 
 @pytest.mark.parametrize(
@@ -465,8 +534,9 @@ def test_the_headline_is_the_verdict() -> None:
         words = " ".join(text.get_text() for text in figure_of(case).texts)
         for said in (summary["verdict"]["text"], subject(summary), kept_line(summary)):
             assert said in words
-    assert "Shown: the 10 that gained most and the 10 that lost most of 100 classes." in words_of("hundred")
-    assert "Shown: the 4 with images of 30 classes." in words_of("mostly empty")
+    ends = "Shown: the 10 with the largest and the 10 with the smallest difference, of 100 classes."
+    assert ends in words_of("hundred")
+    assert "Shown: the 4 with images, of 30 classes." in words_of("mostly empty")
     assert "Shown:" not in words_of("twenty")
 
 
@@ -508,6 +578,9 @@ def test_cost_is_the_first_that_was_measured_for_all() -> None:
     unknown: Mapping[str, Any] = {"multiply_adds": None, "latency_median_ms": None}
     figure = comparison_figure(make(CIFAR10, costs=({**BIG, **unknown}, {**SMALL, **unknown})))
     assert panel(figure, "accuracy (%) against cost").get_xlabel() == "parameters"
+    unlike = ({**BIG, "multiply_adds": None, "latency_threads": 2}, {**SMALL, "multiply_adds": None})
+    axes = panel(comparison_figure(make(CIFAR10, costs=unlike)), "accuracy (%) against cost")
+    assert axes.get_xlabel() == "parameters"
     for case in ("no cost", "no teacher"):
         assert len(figure_of(case).axes) == 3
 

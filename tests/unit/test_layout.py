@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "handlers": {"metrics", "checkpoints", "evaluation", "schedules", "streams", "errors"},
     "teachers": {"streams", "checkpoints", "evaluation", "data", "errors", "steps"},
     "runs": {"checkpoints", "config", "errors", PACKAGE},
-    "reports": {"metrics", "errors"},
+    "reports": {"metrics", "comparison", "errors"},
     "cli": {"errors", "config", "models.registry", PACKAGE},
     "__main__": {"cli"},
     "__init__": set(),

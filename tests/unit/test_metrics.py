@@ -147,6 +147,7 @@ def test_best_and_worst():
     f1, support = [0.5, 0.9, 0.0, 0.5, 0.7, 0.0], [1, 1, 0, 1, 1, 1]
     assert metrics.best_and_worst(f1, support, each=2) == ([1, 4], [3, 5])
     assert metrics.best_and_worst(f1, support, each=3) == ([1, 4, 0, 3, 5], [])
+    assert metrics.best_and_worst([-0.2, 0.1, -0.3, 0.0], [1] * 4, each=1) == ([1], [2])
 
 
 def test_summary_is_plain_json_and_agrees_with_its_parts(predictions):

@@ -140,12 +140,26 @@ def test_the_environment_says_what_computed_and_not_where() -> None:
     assert found["kdignite"] == kdignite.__version__
     assert found["packages"]["torch"] == version("torch")
     assert set(found["packages"]) == set(runs.PACKAGES)
+    assert found["packages"]["scipy"] == version("scipy")  # which computes the intervals
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()
     text = json.dumps(found)
     for private in (socket.gethostname(), str(Path.cwd()), str(Path.home()), str(Path(kdignite.__file__).parent)):
         assert private not in text
     assert not re.search(r'"/', text)
+
+
+def test_the_processor_is_called_by_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listing = tmp_path / "cpuinfo"
+    monkeypatch.setattr(runs, "CPUINFO", listing)
+    monkeypatch.setattr(runs.platform, "processor", lambda: "arm")
+    assert runs.environment(CPU)["processor"] == "arm"
+    listing.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Chip: 2 GHz \n\nmodel name\t: Other\n")
+    assert runs.environment(CPU)["processor"] == "Chip: 2 GHz"
+    listing.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    assert runs.environment(CPU)["processor"] == "arm"
+    monkeypatch.setattr(runs.platform, "processor", lambda: "")
+    assert runs.environment(CPU)["processor"] is None
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

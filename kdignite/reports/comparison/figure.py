@@ -47,8 +47,8 @@ class Frame(NamedTuple):
 def comparison_figure(summary: Summary) -> Figure:
     """Accuracy with intervals, accuracy against cost, recall and difference by class; the verdict is the headline.
 
-    Up to 20 classes all of them, in class order; above that the 10 that gained most and the 10 that lost most. Without
-    a teacher or its cost the panel of costs is left out.
+    Up to 20 classes all of them, in class order; above that the 10 with the largest and the 10 with the smallest
+    difference. Without a teacher or its cost the panel of costs is left out.
 
     Args:
         summary: as in `kdignite.reports.comparison.comparison_text`.
@@ -127,9 +127,9 @@ def _rows(summary: Summary) -> Rows:
     heights = [i + 0.6 * (i >= len(choice.best)) for i in range(len(shown))]
     note = ""
     if len(shown) < len(summary["per_class"]):
-        ends = f"the {NUM_ENDS} that gained most and the {NUM_ENDS} that lost most"
+        ends = f"the {NUM_ENDS} with the largest and the {NUM_ENDS} with the smallest difference"
         which = ends if choice.worst else f"the {len(shown)} with images"
-        note = f"Shown: {which} of {len(summary['per_class'])} classes."
+        note = f"Shown: {which}, of {len(summary['per_class'])} classes."
     found = summary["difference"]
     last = {**overall, "difference": found["mean"], "low": found["low"], "high": found["high"]}
     return Rows([*names, "all images"], [*rows, last], [*heights, heights[-1] + 1.4], note)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from kdignite.reports.comparison.words import COSTS, MODELS, Summary
+from kdignite.comparison import COSTS
+from kdignite.reports.comparison.words import MODELS, Summary
 from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION
 from kdignite.reports.text import points
 
@@ -74,12 +75,13 @@ def axis_of_cost(summary: Summary) -> str:
         summary: as in `kdignite.reports.comparison.comparison_text`.
 
     Returns:
-        The first cost that was measured for all models; empty without one or without a teacher.
+        The first cost that was measured for all models, and alike; empty without one or without a teacher.
     """
     if summary["teacher"] is None:
         return ""
-    costs = (key for key in AXES_OF_COST if all(summary["cost"][role][key] for role in MODELS))
-    return next(costs, "")
+    cost = summary["cost"]
+    known = (key for key in AXES_OF_COST if cost["saved"][key] and all(cost[role][key] for role in MODELS))
+    return next(known, "")
 
 
 def accuracy_and_cost(axes: Axes, summary: Summary, cost: str) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdignite.reports.comparison.words import COSTS, MODELS, Summary, overall_row, published_rows
+from kdignite.comparison import COSTS
+from kdignite.reports.comparison.words import FIDELITY, MODELS, Summary, overall_row, published_rows
 from kdignite.reports.text import csv_text
 
 SCORES = (*MODELS, "difference")
 SPREADS = ("student_std", "baseline_std", "difference_std")
-LIKENESS = ("agreement", "agreement_on_errors", "kl")
 
 
 def class_csv(summary: Summary) -> str:
@@ -45,7 +45,7 @@ def summary_csv(summary: Summary) -> str:
     groups = [summary[role] or {} for role in MODELS]
     rows: list[list[Any]] = [["accuracy_low", *_each(groups, "accuracy", "low")]]
     rows += [["accuracy_high", *_each(groups, "accuracy", "high")]]
-    for name in ("accuracy", "loss", "ece", *LIKENESS):
+    for name in ("accuracy", "loss", "ece", *FIDELITY):
         rows.append([name, *_each(groups, name, "mean"), *_each(groups[1:], name, "std")])
     rows += [[name, *(summary["cost"][role][name] for role in MODELS)] for name in COSTS]
     rows.append(["num_images", *(summary["num_images"] if group else None for group in groups)])

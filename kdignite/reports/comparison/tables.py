@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kdignite.comparison import COSTS, LATENCIES, THREADS
 from kdignite.reports.comparison.words import (
-    COSTS,
+    FIDELITY,
     MODELS,
     Summary,
     class_choice,
@@ -19,19 +20,13 @@ from kdignite.reports.text import NO_SCORE, markdown_table, per_cent, points
 
 MAX_CLASSES = 20  # longer tables are not read
 NUM_ENDS = 5
-LATENCIES = ("latency_median_ms", "latency_p95_ms")
-THREADS = "latency_threads"
-LIKENESS = {
-    "agreement": "agrees with the teacher (%)",
-    "agreement_on_errors": "gives the teacher's wrong answer where it errs (%)",
-    "kl": "KL from the teacher at T=1 (nats)",
-}
 
 
 def comparison_text(summary: Summary) -> str:
     """The whole report but its picture.
 
-    Up to 20 classes all of them are shown in class order; above that the 5 that gained most and the 5 that lost most.
+    Up to 20 classes all of them are shown in class order; above that the 5 with the largest and the 5 with the smallest
+    difference.
 
     Args:
         summary: as ``compare`` collects it: `kdignite.comparison.comparison_summary` with runs, seeds, costs, notes,
@@ -48,7 +43,7 @@ def comparison_text(summary: Summary) -> str:
                 *(["\n".join(f"- note: {note}" for note in summary["notes"])] if summary["notes"] else []),
                 *_accuracy(summary),
                 *_classes(summary),
-                *_likeness(summary),
+                *_fidelity(summary),
                 *_calibration(summary),
                 *_costs(summary),
                 *_runs(summary),
@@ -67,7 +62,7 @@ def _accuracy(summary: Summary) -> list[str]:
             ends = f"{per_cent(found['low'], digits=2)} to {per_cent(found['high'], digits=2)}"
             spread = per_cent(found["std"], digits=2)
             rows.append((role, per_cent(found["mean"], digits=2), ends, spread, over))
-    found = summary["difference"]
+    found, seeds = summary["difference"], len(summary["seeds"])
     ends = f"{points(found['low'], digits=2)} to {points(found['high'], digits=2)}"
     rows.append(
         (
@@ -75,32 +70,35 @@ def _accuracy(summary: Summary) -> list[str]:
             points(found["mean"], digits=2),
             NO_SCORE if found["low"] is None else ends,
             per_cent(found["std"], digits=2),
-            NO_SCORE if found["low"] is None else f"{len(summary['seeds'])} seeds (paired t)",
+            NO_SCORE if found["low"] is None else f"{seeds} seeds (paired t)",
         )
     )
-    return ["## Accuracy on the test images", markdown_table(rows, num_names=1), _test(summary)]
+    return ["## Accuracy on the test images", markdown_table(rows, num_names=1), *_test(summary)]
 
 
-def _test(summary: Summary) -> str:
+def _test(summary: Summary) -> list[str]:
     """What stands behind the difference."""
     found = summary["mcnemar"]
     if found is None:
-        return (
-            "The paired t interval is of the mean of the differences seed by seed; it speaks of the recipe, as far as "
-            f"{len(summary['seeds'])} seeds can."
-        )
-    return (
+        if summary["difference"]["low"] is None:
+            return []
+        return [
+            "The paired t interval is of the mean of the differences seed by seed: over seeds of the student, with "
+            "this one teacher, on these test images."
+        ]
+    return [
         f"Exact McNemar test, p = {_p_value(found['p_value'])}: {found['only_first']:,} test images are right in the "
         f"student alone, {found['only_second']:,} in the baseline alone. It is about this pair of models, not about "
         "distillation: another seed gives another pair."
-    )
+    ]
 
 
 def _classes(summary: Summary) -> list[str]:
     rows, choice = summary["per_class"], class_choice(summary, most=MAX_CLASSES, each=NUM_ENDS)
     shown = [*choice.best, *choice.worst]
-    header = ["class", *MODELS, "student - baseline"]
-    cells = [_class_cells(row) for row in [*(rows[c] for c in shown), overall_row(summary)]]
+    seeds = len(summary["seeds"])
+    header = ["class", *MODELS, "student - baseline", *(["std"] if seeds > 1 else [])]
+    cells = [_class_cells(row)[: len(header)] for row in [*(rows[c] for c in shown), overall_row(summary)]]
     if summary["published"]:
         header += [f"publ. {name}" for name in ("teacher", "student", "baseline", "difference")]
         figures = published_rows(summary)
@@ -108,16 +106,28 @@ def _classes(summary: Summary) -> list[str]:
             row += [*map(per_cent, found), points(found.difference)]
     if summary["teacher"] is None:
         header, cells = _without(header), [_without(row) for row in cells]
-    seeds = len(summary["seeds"])
     said = "Recall in per cent: the share of the images of a class that are recognised"
-    said += f"; means over {seeds} seeds." if seeds > 1 else "."
+    said += f"; means over {seeds} seeds, std: of the difference over the seeds." if seeds > 1 else "."
+    said += _noise(summary)
     if choice.worst:
-        ends = f"The {NUM_ENDS} classes that gained most and the {NUM_ENDS} that lost most"
+        ends = f"The {NUM_ENDS} classes with the largest and the {NUM_ENDS} with the smallest difference"
         said += f" {ends} of {len(rows)}; all: classes.csv."
     elif len(shown) < len(rows):
         said += f" The {len(shown)} of {len(rows)} classes that have images; all: classes.csv."
     source = [f"{summary['published']['source']}."] if summary["published"] else []
     return ["## By class", said, markdown_table([header, *cells], num_names=1), *source]
+
+
+def _noise(summary: Summary) -> str:
+    """How large a difference one seed shows in a class for no reason."""
+    found = summary["class_noise"]
+    if not found or not found["two_errors"]:
+        return ""
+    usual = "a class" if found["equal_classes"] else "in the median class"
+    return (
+        f" With {found['num_images']:,} image{'s' * (found['num_images'] != 1)} {usual}, about "
+        f"+-{per_cent(found['two_errors'])} points (two standard errors of a difference of two proportions) are noise."
+    )
 
 
 def _without(row: list[str]) -> list[str]:
@@ -126,18 +136,22 @@ def _without(row: list[str]) -> list[str]:
 
 
 def _class_cells(row: Mapping[str, Any]) -> list[str]:
-    return [row["class"], *(per_cent(row[role]) for role in MODELS), points(row["difference"])]
+    scores = (per_cent(row[role]) for role in MODELS)
+    return [row["class"], *scores, points(row["difference"]), per_cent(row["difference_std"])]
 
 
-def _likeness(summary: Summary) -> list[str]:
+def _fidelity(summary: Summary) -> list[str]:
     if summary["teacher"] is None:
         return []
     rows: list[tuple[str, ...]] = [("", "student", "baseline")]
-    for name, meaning in LIKENESS.items():
+    for name, meaning in FIDELITY.items():
         show = _nats if name == "kl" else per_cent
         rows.append((meaning, *(_with_spread(summary[role][name], show) for role in ("student", "baseline"))))
-    said = "How alike the answers are; the baseline, which never saw the teacher, shows what likeness comes unasked."
-    return ["## Likeness to the teacher", said, markdown_table(rows, num_names=1)]
+    said = (
+        "How far the answers are the teacher's (Stanton et al. 2021, arXiv:2106.05945); the baseline, which never saw "
+        "the teacher, shows how much of it comes unasked."
+    )
+    return ["## Fidelity to the teacher", said, markdown_table(rows, num_names=1)]
 
 
 def _calibration(summary: Summary) -> list[str]:

@@ -1,31 +1,19 @@
 """What a comparison says in sentences, and which of its values are shown."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from kdignite.comparison import COSTS, GAINED, LOST, NO_DIFFERENCE, NO_SPREAD, ONE_SEED
 from kdignite.metrics import Ranking, best_and_worst
 from kdignite.reports.published import Published
 from kdignite.reports.text import NO_SCORE, per_cent, points
 
 MODELS = ("teacher", "student", "baseline")
 
-
-class Unit(NamedTuple):
-    """How a cost is called and shown, and what a smaller one is."""
-
-    name: str
-    unit: str
-    divisor: float
-    saved: str
-
-
-COSTS = {
-    "num_parameters": Unit("parameters", "", 1, "fewer"),
-    "multiply_adds": Unit("multiply-adds of an image", "million", 1e6, "fewer"),
-    "file_bytes": Unit("file", "MiB", 2**20, "smaller"),
-    "latency_median_ms": Unit("CPU latency of an image, median", "ms", 1, "faster"),
-    "latency_p95_ms": Unit("CPU latency of an image, p95", "ms", 1, "faster"),
-    "peak_memory_bytes": Unit("peak memory of an image", "MiB", 2**20, "smaller"),
+FIDELITY = {
+    "agreement": "agrees with the teacher (%)",
+    "agreement_on_errors": "gives the teacher's wrong answer where it errs (%)",
+    "kl": "KL from the teacher at T=1 (nats)",
 }
 USUAL_LOSS = "kd_loss"  # not worth a word
 EQUAL = "equal"
@@ -33,30 +21,28 @@ OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 Summary = Mapping[str, Any]
 
 
-def verdict_text(summary: Summary) -> str:
+def verdict_text(summary: Summary, *, kind: str) -> str:
     """What the comparison shows, in a sentence that claims no more than the runs allow.
 
     Args:
         summary: as in `kdignite.reports.comparison.comparison_text`, without verdict.
+        kind: as `kdignite.comparison.verdict` decided it.
 
     Returns:
         One line.
     """
     difference, seeds = summary["difference"], len(summary["seeds"])
-    mean, low, high = (difference[key] for key in ("mean", "low", "high"))
-    if low is None:
-        short = "short " if summary["short"] else ""
-        said = (
-            f"One {short}seed proves nothing about distillation: student - baseline is {points(mean, digits=2)} points."
-        )
-    else:
-        interval = f"95 % interval {points(low, digits=2)} to {points(high, digits=2)}, {seeds} seeds"
-        if low > 0:
-            said = f"Distillation gained {per_cent(mean, digits=2)} points of accuracy ({interval})."
-        elif high < 0:
-            said = f"Distillation cost {per_cent(-mean, digits=2)} points of accuracy ({interval})."
-        else:
-            said = f"No difference shown: student - baseline is {points(mean, digits=2)} points ({interval})."
+    mean, low, high = (points(difference[key], digits=2) for key in ("mean", "low", "high"))
+    is_mean, size = f"student - baseline is {mean} points", per_cent(abs(difference["mean"]), digits=2)
+    interval = f"95 % interval {low} to {high}, {seeds} seeds"
+    short = "short " if summary["short"] else ""
+    said = {
+        ONE_SEED: f"One {short}seed proves nothing about distillation: {is_mean}.",
+        NO_SPREAD: f"No interval can be given: {is_mean} in each of the {seeds} seeds.",
+        GAINED: f"Distillation gained {size} points of accuracy ({interval}).",
+        LOST: f"Distillation cost {size} points of accuracy ({interval}).",
+        NO_DIFFERENCE: f"No difference shown: {is_mean} ({interval}).",
+    }[kind]
     return said + (" Only part of the images was seen: nothing to quote." if summary["partial"] else "")
 
 
@@ -67,20 +53,27 @@ def subject(summary: Summary) -> str:
         summary: as in `kdignite.reports.comparison.comparison_text`.
 
     Returns:
-        Data, models, settings of the loss, epochs and seeds.
+        Data, models, settings of the loss, epochs of students and baselines, and seeds.
     """
     of = {run["role"]: run for run in reversed(summary["runs"])}
     taught = of["teacher"]["arch"] if "teacher" in of else summary["taught_by"]
     set_to = {name: plain(value) for name, value in summary["settings"].items() if value not in (None, USUAL_LOSS)}
     settings = ", ".join(f"{name} {value}" for name, value in set_to.items())
-    epochs, seeds = of["student"]["epochs"], summary["seeds"]
+    seeds = summary["seeds"]
     parts = [
         f"{summary['dataset']}, {summary['num_images']:,} test images",
         f"student {of['student']['arch']} taught by {taught} ({settings})",
-        f"{epochs} epoch{'s' * (epochs != 1)}",
+        _epochs(summary),
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
     ]
     return "; ".join(parts)
+
+
+def _epochs(summary: Summary) -> str:
+    """Of all students and baselines: with ``--patience`` each may have stopped at another epoch."""
+    trained = [run["epochs"] for run in summary["runs"] if run["role"] != "teacher"]
+    low, high = min(trained), max(trained)
+    return f"{low} to {high} epochs" if low != high else f"{low} epoch{'s' * (low != 1)}"
 
 
 def kept_line(summary: Summary) -> str:
@@ -108,7 +101,7 @@ def times(ratio: float | None, cost: str) -> str:
 
     Args:
         ratio: teacher / student.
-        cost: a key of `COSTS`.
+        cost: a key of `kdignite.comparison.COSTS`.
 
     Returns:
         Such as ``21 x fewer``, ``1.3 x slower``, ``equal``.
@@ -122,7 +115,7 @@ def times(ratio: float | None, cost: str) -> str:
 
 
 def class_choice(summary: Summary, *, most: int, each: int) -> Ranking:
-    """The classes to show: all in class order, or those that gained and those that lost most.
+    """The classes to show: all in class order, or those with the largest and with the smallest difference.
 
     Args:
         summary: as in `kdignite.reports.comparison.comparison_text`.
