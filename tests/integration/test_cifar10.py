@@ -43,13 +43,22 @@ def test_the_split_holds_5000_images_out(source: Source) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_baseline_reaches_80_per_cent_in_10_epochs(source: Source, tmp_path: Path) -> None:
+def test_the_baseline_passes_82_per_cent_in_10_epochs(source: Source, tmp_path: Path) -> None:
     """And scores the same when a fresh process evaluates its file."""
     torch.set_num_threads(os.cpu_count() or 1)
     run = baseline(configure(BaselineConfig), root=tmp_path / "runs")
     assert run.result["epochs"] == 10
-    assert run.result["test"]["accuracy"] >= 0.80
+    assert run.result["test"]["accuracy"] > 0.82
     command = [sys.executable, "-m", "kdignite", "evaluate", "runs/baseline", "--split=val"]
     subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     (evaluation,) = tmp_path.glob("runs/evaluate-baseline-val/evaluation.json")
     assert json.loads(evaluation.read_text())["num_correct"] == run.result["val"]["num_correct"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_three_epochs_pass_the_published_accuracy(source: Source, tmp_path: Path) -> None:
+    """The published experiment reported 67.7 % for this architecture, taught, after ten epochs."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    run = baseline(configure(BaselineConfig, epochs=3), root=tmp_path / "runs")
+    assert run.result["test"]["accuracy"] > 0.677
