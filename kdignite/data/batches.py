@@ -163,7 +163,7 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
     loader = DataLoader(
         store,
         batch_sampler=[indices.tolist() for indices in wanted],
-        num_workers=min(os.cpu_count() or 1, MAX_WORKERS, len(wanted)),
+        num_workers=min(_num_cores(), MAX_WORKERS, len(wanted)),
         pin_memory=images.labels.is_cuda,
         generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
     )
@@ -188,3 +188,9 @@ def image_side(images: ImageSet) -> int:
 
 def _pick(values: Tensor, indices: Tensor) -> Tensor:
     return values[indices.to(values.device, non_blocking=True)]
+
+
+def _num_cores() -> int:
+    """Cores that this process may use: a container or a scheduler may allow fewer than there are."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
