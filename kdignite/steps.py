@@ -83,7 +83,7 @@ def distill_step(
         alpha: in [0, 1], weight of the teacher's term.
         T: temperature, above 0.
         label_smoothing: in [0, 1), of the labels.
-        loss: another function of the same arguments, instead of the one above; it gets at least float32.
+        loss: another function of the same arguments, instead of the one above; under amp it gets float32.
         grad_clip: largest norm of the gradient; None: no clipping.
         amp: type in which the student multiplies (autocast); the teacher, whose answers have to be the same for every
             student, is not affected. None: no autocast.

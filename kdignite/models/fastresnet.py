@@ -79,8 +79,8 @@ def whiten(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     With ``C = mean(p p^T) = V diag(v) V^T`` over all 2x2 patches p (12 numbers each), the kernels are
     ``V^T / sqrt(v + 5e-4)`` and their negatives. The first layer has then nothing to learn, and the others learn faster
-    from what it passes on (measured over eight epochs on CIFAR-10 in a prototype: the validation accuracy is ahead from
-    the second epoch on).
+    from what it passes on (prototype on CIFAR-10, one seed, against a trained 3x3 stem: 8.0, 4.8 and 2.7 points more
+    validation accuracy in epochs 2 to 4, after which the other was not trained on).
 
     Args:
         model: of `fastresnet`, on the CPU; changed.
@@ -97,11 +97,9 @@ def whiten(model: nn.Module, batches: Iterable[Tensor]) -> None:
     # an eigenvector's sign is arbitrary: its largest component is made positive, on every processor
     signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
     kernels = (directions * signs / (variances + WHITENING_FLOOR).sqrt()).T.reshape(-1, 3, PATCH, PATCH)
-    stem: nn.Conv2d = model.get_submodule("stem")  # type: ignore[assignment]
     with torch.no_grad():
-        stem.weight.copy_(torch.cat([kernels, -kernels]))
-        if stem.bias is not None:
-            stem.bias.zero_()
+        model.get_parameter("stem.weight").copy_(torch.cat([kernels, -kernels]))
+        model.get_parameter("stem.bias").zero_()
 
 
 def _stage(before: int, width: int) -> nn.Module:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
@@ -12,9 +11,9 @@ from kdignite.config import AdoptConfig, to_json
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.specs import Preprocessing
 from kdignite.evaluation import Outcome, evaluate
-from kdignite.models.registry import build_model, check_model
+from kdignite.models.registry import check_model
 from kdignite.pipelines import results
-from kdignite.pipelines.building import architecture_of, revive
+from kdignite.pipelines.building import architecture_of, rebuild, revive
 from kdignite.pipelines.setup import Data, choose_device, open_data, say
 from kdignite.teachers import check_accuracy
 
@@ -58,7 +57,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     runs.write_json(folder / "config.json", to_json(config))
     runs.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
-    cost = results.cost_of(_rebuilt(adopted), size=description.preprocessing.size, file=folder / "best.pt")
+    cost = results.cost_of(rebuild(adopted), size=description.preprocessing.size, file=folder / "best.pt")
     result = _result(config, data, folder) | {"cost": cost} | summaries
     runs.write_json(folder / "result.json", result)
     say(f"run       {folder}: a teacher for python -m kdignite distill --teacher={folder}")
@@ -94,16 +93,6 @@ def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: st
         )
         for split, part in (("val", data.splits.val), ("test", data.splits.test))
     }
-
-
-def _rebuilt(adopted: Checkpoint) -> nn.Module:
-    """The model itself, which a function from images to logits hides."""
-    description = adopted.description
-    name, options = description.architecture
-    size = description.preprocessing.size
-    model = build_model(name, num_classes=len(description.classes), size=size, options=options)
-    checkpoints.load_weights(model, adopted.weights, source=str(adopted.path))
-    return model
 
 
 def _result(config: AdoptConfig, data: Data, folder: Path) -> dict[str, Any]:

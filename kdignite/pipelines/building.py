@@ -107,6 +107,25 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
     say(f"weights   {config.weights}{head}")
 
 
+def rebuild(checkpoint: Checkpoint) -> nn.Module:
+    """The model of a checkpoint with its weights, on the CPU; `revive` adds how it is fed and refuses strange code.
+
+    Args:
+        checkpoint: as read.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: if it cannot be built, or the weights do not fit.
+    """
+    name, options = checkpoint.description.architecture
+    num_classes, size = len(checkpoint.description.classes), checkpoint.description.preprocessing.size
+    model = build_model(name, num_classes=num_classes, size=size, options=options)
+    checkpoints.load_weights(model, checkpoint.weights, source=str(checkpoint.path))
+    return model
+
+
 def revive(
     checkpoint: Checkpoint, *, classes: tuple[str, ...], device: torch.device, arch: str | None, again: str
 ) -> Logits:
@@ -126,7 +145,7 @@ def revive(
         UserError: if the model cannot be built, the weights do not fit, or the classes are others.
     """
     description = checkpoint.description
-    name, options = description.architecture
+    name = description.architecture.name
     if ":" not in name and arch not in (None, name):
         raise UserError(f"{checkpoint.path} holds a {name}, not a {arch}: leave that out")
     if ":" in name and arch != name:
@@ -134,9 +153,7 @@ def revive(
             f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
             f"repeat its name: {again}{name}"
         )
-    size = description.preprocessing.size
-    model = build_model(name, num_classes=len(description.classes), size=size, options=options)
-    checkpoints.load_weights(model, checkpoint.weights, source=str(checkpoint.path))
+    model = rebuild(checkpoint)
     prepare = preparer(description.preprocessing, device=device)
     return fed(_on(model, device), prepare=prepare, order=_class_order(checkpoint, classes, device))
 
