@@ -25,7 +25,7 @@ UNREADABLE = (
 )
 
 
-def write(path: Path, payload: Mapping[str, Any]) -> None:
+def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
     """Write a file so that at every moment either the old or the new one is complete on the disk.
 
     Temporary file in the same folder, sync, rename, sync of the folder; the old file is gone only with the rename.
@@ -33,16 +33,21 @@ def write(path: Path, payload: Mapping[str, Any]) -> None:
     Args:
         path: where to; an existing file is replaced.
         payload: tensors and plain values.
+        previous: the name that an existing file gets instead of being dropped; None: it is dropped.
+
+    Raises:
+        OSError: if it cannot be written (the disk is full, say); the old file is still there then.
     """
-    replace(path, lambda file: torch.save(dict(payload), file))
+    replace(path, lambda file: _save(dict(payload), file), previous=previous)
 
 
-def replace(path: Path, save: Callable[[IO[bytes]], Any]) -> None:
+def replace(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
     """Put a new file in place of an old one, completely or not at all.
 
     Args:
         path: where to; an existing file is replaced.
         save: writes the content into an open binary file.
+        previous: the name that an existing file gets instead of being dropped; None: it is dropped.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -50,6 +55,8 @@ def replace(path: Path, save: Callable[[IO[bytes]], Any]) -> None:
             save(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -109,6 +116,14 @@ def _check_archive(path: Path) -> None:
         damaged = folders[0] if folders else archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"checksum of {damaged}")
+
+
+def _save(payload: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(payload, file)
+    except RuntimeError as error:  # what torch's archive writer makes of a full disk
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(_first_line(reason)) from error
 
 
 def _sync_folder(folder: Path) -> None:

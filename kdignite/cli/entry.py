@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import fire
 from fire.core import FireExit
 
-from kdignite import __version__
+from kdignite import __version__, stopping
 from kdignite.cli.flags import flags_of, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import Line, Text, check
@@ -80,16 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(argv: Sequence[str]) -> int:
     try:
-        with _sigterm_raises():
+        with _signals_heeded():
             return _run(check(argv))
     except UserError as error:
         return _report(f"error: {error}", MISUSED)
     except RunFailed as error:
         return _report(f"failed: {error}", FAILED)
+    except stopping.Stopped as stop:
+        return _told_stopped(stop.number)
     except KeyboardInterrupt:
-        return _report("interrupted", INTERRUPTED)
+        return _told_stopped(signal.SIGINT)
     except Terminated:
-        return _report("terminated", TERMINATED)
+        return _told_stopped(signal.SIGTERM)
 
 
 def make_plan(line: Line) -> Plan:
@@ -160,20 +162,34 @@ def _pipeline(command: str) -> Callable[[Any], object]:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within the block SIGTERM raises `Terminated`, so that files are closed; afterwards it does what it did before."""
+def _signals_heeded() -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM stop a training after its iteration, and anything else at once.
+
+    Afterwards they do what they did before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread install a handler
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if number == signal.SIGTERM or handler is not signal.SIG_IGN:  # a shell's & makes Ctrl-C not ours
+            signal.signal(number, _stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    if not stopping.ask(number):
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+    if number == signal.SIGINT:
+        os.write(2, b"\nkdignite: stopping after this step; Ctrl-C again stops at once\n")  # print is not reentrant
+
+
+def _told_stopped(number: int) -> int:
+    return _report("interrupted", INTERRUPTED) if number == signal.SIGINT else _report("terminated", TERMINATED)
 
 
 def _outputs() -> list[TextIO]:

@@ -25,7 +25,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
     "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
     "comparison": ("reference",),
-    "running": ("name", "seed", "seeds", "device", "amp", "threads", "fast_dev_run", "keep_last"),
+    "running": (
+        *("name", "resume", "seed", "seeds", "device", "amp", "threads", "fast_dev_run", "keep_last", "save_every_s"),
+    ),
 }
 
 

@@ -113,8 +113,8 @@ def _flag(command: str, flags: Flags, token: str, rest: deque[str]) -> tuple[str
         return name, "false"
     if not equals and bare_type(flags[name].type) is bool:
         return name, "true"
-    if not equals and rest and not _is_flag(rest[0]):
-        text = rest.popleft()
+    if not equals:
+        text = rest.popleft() if rest and not _is_flag(rest[0]) else flags[name].metadata["alone"]
     if not text:
         raise UserError(f"{command}: --{name} needs a value; write --{name}=VALUE")
     return name, text

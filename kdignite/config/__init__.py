@@ -11,11 +11,12 @@ from kdignite.config.fields import Config, bare_type, flag, type_name
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
 from kdignite.config.study import ReproduceConfig, Stages, Study, settled, stage_of, stages, told_as_typed
-from kdignite.config.training import AUGMENTATIONS, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.config.training import AUGMENTATIONS, NEWEST, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 
 __all__ = [
     "AUGMENTATIONS",
     "COMMANDS",
+    "NEWEST",
     "PRESETS",
     "RUN_NAME",
     "AdoptConfig",

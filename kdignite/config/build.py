@@ -1,7 +1,7 @@
 """Configs from presets, and to and from JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TypeVar
 
 from kdignite.config.checks import check_preset
@@ -27,19 +27,23 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         UserError: if the preset is unknown or a value is outside its domain.
     """
     check_preset(preset)
-    return kind(**{**PRESETS[preset].get(kind.command, {}), "preset": preset, **given})
+    values = {**PRESETS[preset].get(kind.command, {}), **given}
+    if any(one.name == "given" for one in fields(kind)):
+        values["given"] = tuple(values)
+    return kind(**values, preset=preset)  # type: ignore[call-arg]
 
 
 def to_json(config: Config) -> dict[str, Value]:
-    """The config as JSON values (tuples become lists).
+    """The flags of a config as JSON values (tuples become lists).
 
     Args:
         config: any config.
 
     Returns:
-        A dict that `from_json` turns back into an equal config.
+        A dict that `from_json` turns back into a config of the same values.
     """
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    values = {one.name: getattr(config, one.name) for one in fields(config) if "help" in one.metadata}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def from_json(kind: type[C], values: Mapping[str, Value]) -> C:

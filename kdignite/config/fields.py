@@ -19,6 +19,7 @@ def flag(
     above: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] = (),
+    alone: str = "",
 ) -> Any:
     """A dataclass field with what the command line needs to know of it.
 
@@ -30,11 +31,12 @@ def flag(
         above: numbers must be larger than this.
         below: numbers must be smaller than this.
         choices: the allowed words.
+        alone: the text that the flag means when it is typed without a value; empty: it needs one.
 
     Returns:
         The ``dataclasses.field``.
     """
-    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
+    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
     return field(default=default, metadata={"help": help, **domain})
 
 

@@ -1,12 +1,13 @@
 """What the training commands can be told; the defaults are the preset ``standard``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
 
+NEWEST = "newest"  # --resume: the newest run of the same settings
 AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 
 
@@ -75,6 +76,17 @@ class TrainConfig(Config):
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
     keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
+    save_every_s: float = flag(
+        60.0, "seconds between two saves of the complete state within an epoch; each epoch's end is one too", low=0
+    )
+    resume: str | None = flag(
+        None,
+        "go on with an unfinished run: its folder or name, whose own settings hold; --resume alone: the newest one of "
+        "the settings typed, or a new one if there is none",
+        alone=NEWEST,
+    )
+    # names of the values that `configure` was given; None: all of them. What was not given, a resumed run decides.
+    given: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check each field, then those that depend on one another."""

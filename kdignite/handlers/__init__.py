@@ -5,7 +5,15 @@ run in the order in which they are attached, so a pipeline lists them in one vis
 place that knows events.
 """
 
-from kdignite.handlers.saving import attach_best_checkpoint, attach_early_stopping, attach_last_checkpoint
+from kdignite.handlers.saving import (
+    BestFile,
+    attach_best_checkpoint,
+    attach_early_stopping,
+    attach_saving,
+    attach_stop,
+    close_epoch,
+    reason,
+)
 from kdignite.handlers.showing import (
     BAR_EVERY,
     COLUMNS,
@@ -15,8 +23,9 @@ from kdignite.handlers.showing import (
     attach_progress_bar,
     attach_tensorboard,
     duration,
+    write_csv,
 )
-from kdignite.handlers.state import EpochSums, History, Row, Snapshot
+from kdignite.handlers.state import Clock, EpochSums, History, Row, Snapshot
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,
@@ -35,6 +44,8 @@ __all__ = [
     "GUARD_EVERY",
     "NOT_PLOTTED",
     "RECALL_CLASSES",
+    "BestFile",
+    "Clock",
     "EpochSums",
     "History",
     "Row",
@@ -45,13 +56,17 @@ __all__ = [
     "attach_epoch_sums",
     "attach_epoch_table",
     "attach_history",
-    "attach_last_checkpoint",
     "attach_learning_rate",
     "attach_metrics_csv",
     "attach_nan_guard",
     "attach_progress_bar",
+    "attach_saving",
     "attach_step_seed",
+    "attach_stop",
     "attach_tensorboard",
     "attach_validation",
+    "close_epoch",
     "duration",
+    "reason",
+    "write_csv",
 ]

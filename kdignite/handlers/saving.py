@@ -1,6 +1,8 @@
 """Handlers that save the run, or stop it early."""
 
+import copy
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,22 +10,54 @@ from typing import Any
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, EarlyStopping
 
-from kdignite import checkpoints
+from kdignite import checkpoints, stopping
 from kdignite.handlers.state import Snapshot
 
 
-def attach_best_checkpoint(trainer: Engine, run_dir: Path, *, payload: Callable[[], dict[str, Any]]) -> Checkpoint:
+class BestFile:
+    """``best.pt``: a payload that cannot be written now (a full disk, say) is kept in memory and tried again.
+
+    Args:
+        path: the file.
+        say: prints a line.
+    """
+
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+        """Nothing is owed yet."""
+        self.path, self.say = path, say
+        self.owed: Mapping[str, Any] | None = None
+
+    def put(self, payload: Mapping[str, Any], _filename: str) -> None:
+        """Write a payload in place of all earlier ones, as Ignite's Checkpoint asks for."""
+        self.owed = payload
+        self.settle()
+        if self.owed is not None:
+            self.owed = copy.deepcopy(payload)  # the weights go on changing
+
+    def settle(self) -> None:
+        """Write what is owed, or say why it still cannot be written."""
+        if self.owed is None:
+            return
+        try:
+            checkpoints.write(self.path, self.owed)
+        except OSError as error:
+            self.say(f"warning   {self.path} cannot be written ({reason(error)}): it is tried again after each epoch")
+        else:
+            self.owed = None
+
+
+def attach_best_checkpoint(
+    trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]], score: float | None = None
+) -> None:
     """Write ``best.pt`` whenever the validation accuracy is better than ever before.
 
     Ignite keeps a first score that is not a number for ever; epochs without a finite score are left out here.
 
     Args:
         trainer: the training engine, with the validation attached before.
-        run_dir: where to.
+        file: where to.
         payload: makes what the file holds.
-
-    Returns:
-        The handler, whose state belongs into the checkpoint of the run.
+        score: the accuracy of what the file holds already; None: there is no such file.
     """
 
     def accuracy(engine: Engine) -> float:
@@ -31,29 +65,55 @@ def attach_best_checkpoint(trainer: Engine, run_dir: Path, *, payload: Callable[
 
     handler = Checkpoint(
         {"best": Snapshot(payload)},
-        _writer(run_dir),
+        file.put,
         filename_pattern="best.pt",
         score_function=accuracy,
     )
+    if score is not None:
+        handler.load_state_dict({"_saved": [(score, file.path.name)]})
+
+    def look_after() -> None:
+        file.settle()
+        if handler.last_checkpoint and file.owed is None and not file.path.exists():
+            file.say(f"warning   {file.path} is gone: the best of the epochs to come takes its place")
+            handler.reset()
+
     finite = Events.EPOCH_COMPLETED(event_filter=lambda engine, _: math.isfinite(accuracy(engine)))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, look_after)
     trainer.add_event_handler(finite, handler)
-    return handler
 
 
-def attach_last_checkpoint(trainer: Engine, run_dir: Path, *, state: Mapping[str, Any]) -> Checkpoint:
-    """Write ``last.pt``, the complete state of the run, after every epoch; attached last, so that nothing is missing.
+def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) -> None:
+    """Save the complete state after every epoch, and in between when it is due; attached last, so nothing is missing.
+
+    Ignite's Checkpoint is driven by counts of events and cannot save at a time, nor where a run is stopped between two.
 
     Args:
         trainer: the training engine.
-        run_dir: where to.
-        state: names to objects with a ``state_dict``.
-
-    Returns:
-        The handler.
+        save: writes the state.
+        every_s: seconds between two saves within an epoch; 0: after every iteration.
     """
-    handler = Checkpoint(dict(state), _writer(run_dir), filename_pattern="last.pt")
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, handler)
-    return handler
+    saved_at = time.monotonic()
+
+    def save_now() -> None:
+        nonlocal saved_at
+        save()
+        saved_at = time.monotonic()
+
+    due = Events.ITERATION_COMPLETED(event_filter=lambda *_: time.monotonic() - saved_at >= every_s)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED | due, save_now)
+
+
+def attach_stop(trainer: Engine) -> None:
+    """Stop after the iteration in which somebody asked for it.
+
+    Args:
+        trainer: the training engine.
+
+    Raises:
+        Stopped: from the engine's ``run``.
+    """
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check())
 
 
 def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
@@ -77,10 +137,22 @@ def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
     return handler
 
 
-def _writer(run_dir: Path) -> Callable[[Mapping[str, Any], str], None]:
-    """A save handler that replaces a file by renaming; Ignite's deletes the old file before it writes the new one."""
+def close_epoch(trainer: Engine) -> None:
+    """Do what comes after the last iteration of an epoch: for a run that was stopped between the two.
 
-    def write(payload: Mapping[str, Any], filename: str) -> None:
-        checkpoints.write(run_dir / filename, payload)
+    Args:
+        trainer: the training engine, whose state is that after the iteration.
+    """
+    trainer.fire_event(Events.EPOCH_COMPLETED)
 
-    return write
+
+def reason(error: OSError) -> str:
+    """Why a file cannot be written.
+
+    Args:
+        error: as raised.
+
+    Returns:
+        Words such as ``No space left on device``.
+    """
+    return error.strerror or str(error)

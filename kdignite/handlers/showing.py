@@ -1,16 +1,19 @@
 """Handlers that show the run: CSV file, TensorBoard, progress bar, table."""
 
 import csv
+import io
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
+from kdignite import checkpoints
+from kdignite.handlers.saving import reason
 from kdignite.handlers.state import History, Row
 
 BAR_EVERY = 10  # iterations
@@ -30,26 +33,36 @@ COLUMNS = {
 NOT_PLOTTED = ("epoch", "seconds")
 
 
-def attach_metrics_csv(trainer: Engine, history: History, *, path: Path) -> None:
+def attach_metrics_csv(trainer: Engine, history: History, *, path: Path, say: Callable[[str], None] = print) -> None:
     """Write the history to a CSV file, whole, after every epoch: it never disagrees with the history.
 
     Args:
         trainer: the training engine.
         history: one row an epoch.
         path: the file.
+        say: prints a line.
     """
-
-    def write(engine: Engine) -> None:
-        del engine
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(history.rows)
-
+    write = _forgiving(lambda: write_csv(path, history.rows), what=str(path), say=say)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, write)
 
 
-def attach_tensorboard(trainer: Engine, history: History, writer: SummaryWriter) -> None:
+def write_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows of a history, completely or not at all.
+
+    Args:
+        path: the file; an existing one is replaced.
+        rows: one an epoch; what a row lacks stays empty.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoints.replace(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def attach_tensorboard(
+    trainer: Engine, history: History, writer: SummaryWriter, *, say: Callable[[str], None] = print
+) -> None:
     """Write every row of the history to TensorBoard, under the same tags in every run; x is the epoch.
 
     torch's writer is used, not Ignite's logger, which writes another file layout where tensorboardX is installed.
@@ -58,16 +71,20 @@ def attach_tensorboard(trainer: Engine, history: History, writer: SummaryWriter)
         trainer: the training engine.
         history: one row an epoch; rows that are there at the start are written too.
         writer: closed by whoever opened it.
+        say: prints a line.
     """
-    for row in history.rows:
-        _plot(writer, row)
 
-    def plot(engine: Engine) -> None:
-        del engine
+    def plot_last() -> None:
         _plot(writer, history.rows[-1])
         writer.flush()
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, plot)
+    def plot_earlier() -> None:
+        for row in history.rows:
+            _plot(writer, row)
+        writer.flush()
+
+    _forgiving(plot_earlier, what="TensorBoard's file", say=say)()
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, _forgiving(plot_last, what="TensorBoard's file", say=say))
 
 
 def attach_progress_bar(trainer: Engine) -> ProgressBar:
@@ -102,7 +119,7 @@ def attach_progress_bar(trainer: Engine) -> ProgressBar:
 
 
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:
-    """Print a row of the table after every epoch, and the header before the first.
+    """Print the header of a table now, and a row after every epoch.
 
     Args:
         trainer: the training engine.
@@ -110,7 +127,7 @@ def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str]
         say: prints a line.
     """
     header = f"{'epoch':>7} {'loss':>8} {'ce':>8} {'kd':>8} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}"
-    trainer.add_event_handler(Events.STARTED, lambda _: say(header))
+    say(header)
 
     def show(engine: Engine) -> None:
         row = history.rows[-1]
@@ -136,6 +153,22 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _forgiving(write: Callable[[], None], *, what: str, say: Callable[[str], None]) -> Callable[[], None]:
+    """The same, but a log that cannot be written is told once and costs no training."""
+    told = False
+
+    def attempt() -> None:
+        nonlocal told
+        try:
+            write()
+        except OSError as error:
+            if not told:
+                say(f"warning   {what} cannot be written ({reason(error)}): the training goes on without")
+            told = True
+
+    return attempt
 
 
 def _plot(writer: SummaryWriter, row: Row) -> None:

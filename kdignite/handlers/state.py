@@ -1,5 +1,6 @@
 """What handlers remember, in forms that can be saved."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,46 @@ class EpochSums:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from saved sums."""
         self.sums = {name: value.to("cpu" if name == "images" else self.device) for name, value in state.items()}
+
+
+class Clock:
+    """Seconds: of the steps of the open epoch, and of the whole run; both go on where a resumed run was stopped.
+
+    Ignite's Timer cannot be given the seconds that an earlier process spent.
+    """
+
+    def __init__(self) -> None:
+        self.spent = 0.0  # on the steps of the open epoch, up to the last pause
+        self.running_since: float | None = None
+        self.run_began = time.perf_counter()
+
+    def start(self) -> None:
+        """Steps begin."""
+        self.running_since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Steps end."""
+        self.spent, self.running_since = self.epoch(), None
+
+    def reset(self) -> None:
+        """Start an epoch."""
+        self.spent = 0.0
+
+    def epoch(self) -> float:
+        """Seconds of the steps of the open epoch so far."""
+        return self.spent + (time.perf_counter() - self.running_since if self.running_since is not None else 0.0)
+
+    def run(self) -> float:
+        """Seconds of the run so far."""
+        return time.perf_counter() - self.run_began
+
+    def state_dict(self) -> dict[str, float]:
+        """Both times so far."""
+        return {"epoch": self.epoch(), "run": self.run()}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from saved times."""
+        self.spent, self.run_began = float(state["epoch"]), time.perf_counter() - float(state["run"])
 
 
 class History:

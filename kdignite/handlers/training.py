@@ -5,13 +5,12 @@ from collections.abc import Callable
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Timer
 from torch.optim import Optimizer
 
 from kdignite import metrics
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
-from kdignite.handlers.state import EpochSums, History, Row
+from kdignite.handlers.state import Clock, EpochSums, History, Row
 from kdignite.schedules import LearningRate
 from kdignite.streams import seed_device
 
@@ -95,18 +94,19 @@ def attach_nan_guard(trainer: Engine, sums: EpochSums, *, advice: str) -> None:
     trainer.add_event_handler(Events.ITERATION_COMPLETED(every=GUARD_EVERY) | Events.EPOCH_COMPLETED, guard)
 
 
-def attach_clock(trainer: Engine) -> Timer:
+def attach_clock(trainer: Engine) -> Clock:
     """Measure the time of the steps of each epoch; attached before the validation, it leaves that out.
 
     Args:
         trainer: the training engine.
 
     Returns:
-        The timer; ``value()`` is in seconds.
+        The clock.
     """
-    timer = Timer()
-    timer.attach(trainer, start=Events.EPOCH_STARTED, pause=Events.EPOCH_COMPLETED)
-    return timer
+    clock = Clock()
+    trainer.add_event_handler(Events.EPOCH_STARTED, clock.start)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, clock.pause)
+    return clock
 
 
 def attach_validation(trainer: Engine, *, validate: Callable[[], Outcome]) -> None:
@@ -133,7 +133,7 @@ def attach_validation(trainer: Engine, *, validate: Callable[[], Outcome]) -> No
 def attach_history(
     trainer: Engine,
     sums: EpochSums,
-    clock: Timer,
+    clock: Clock,
     *,
     lr_at: LearningRate,
     classes: tuple[str, ...],
@@ -144,7 +144,7 @@ def attach_history(
     Args:
         trainer: the training engine, with clock and validation attached before.
         sums: of the open epoch; started anew afterwards.
-        clock: of the open epoch.
+        clock: of the open epoch; started anew afterwards.
         lr_at: the learning rate by step.
         classes: names, for the recall of each.
         accuracy_teacher: the teacher's validation accuracy, where there is one.
@@ -155,7 +155,7 @@ def attach_history(
     history = History()
 
     def record(engine: Engine) -> None:
-        state, means, seconds = engine.state, sums.means(), clock.value()
+        state, means, seconds = engine.state, sums.means(), clock.epoch()
         row: Row = {
             "epoch": state.epoch,
             "loss": means["loss"],
@@ -173,6 +173,7 @@ def attach_history(
         row |= {f"recall/{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
         history.rows.append(row)
         sums.reset()
+        clock.reset()
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, record)
     return history

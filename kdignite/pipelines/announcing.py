@@ -73,7 +73,8 @@ def _num_evaluated(run: Run, part: Part) -> int:
 
 def _wrapped(config: TrainConfig) -> list[str]:
     """The resolved config in lines of a readable width; what is off or unset is left out."""
-    shown = [one for one in fields(config) if getattr(config, one.name) not in (None, False)]
+    told = (one for one in fields(config) if "help" in one.metadata)
+    shown = [one for one in told if getattr(config, one.name) not in (None, False)]
     words = [f"{one.name}={_text(getattr(config, one.name))}" for one in shown]
     lines = ["config   "]
     for word in words:

@@ -6,9 +6,11 @@ from kdignite import runs
 from kdignite.config import BaselineConfig
 from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.teaching import as_taught
 
 
+@resumable
 def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Train the student without a teacher, on the same data, views, order and initial weights as ``distill``.
 

@@ -10,6 +10,7 @@ from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.preparing import prepare_run
+from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.setup import AMP, choose_device, open_training_data, say, settle
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
@@ -17,6 +18,7 @@ from kdignite.steps import distill_step
 from kdignite.teachers import live_teacher
 
 
+@resumable
 def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: DistillationLoss = kd_loss) -> runs.Finished:
     """Train a student on the labels and a teacher's softened predictions.
 

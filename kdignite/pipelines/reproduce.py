@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kdignite import checkpoints, runs
 from kdignite.config import (
+    NEWEST,
     BaselineConfig,
     CompareConfig,
     DataConfig,
@@ -72,9 +73,8 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     compared = [teaching.parent] if _is_of_run(teaching) else []
     for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
         taught = _taught_by(teaching, of_student)
-        student = _trained(study, taught, partial(distill, taught, root=study.folder))
-        untaught = _on_the_same_data(of_baseline, student)
-        alone = _trained(study, untaught, partial(baseline, untaught, root=study.folder))
+        student = _trained(study, taught, distill)
+        alone = _trained(study, _on_the_same_data(of_baseline, student), baseline)
         compared += [student.folder, alone.folder]
     settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
     stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
@@ -139,7 +139,7 @@ def _teacher(plan: Stages, study: Progress, *, root: Path) -> Path:
     if named is not None:
         return runs.find_checkpoint(named, root=root)
     with told_as_typed():
-        run = _trained(study, plan.teacher, partial(teacher, plan.teacher, root=study.folder))
+        run = _trained(study, plan.teacher, teacher)
     return run.folder / runs.BEST
 
 
@@ -156,9 +156,10 @@ def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> Baselin
     )
 
 
-def _trained(study: Progress, config: TrainConfig, run: Callable[[], runs.Finished]) -> runs.Finished:
+def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
     """A finished training whose saved model has shown once more, from its file alone, that it scores what it did."""
     stage = runs.default_name(config)
+    run = partial(command, dataclasses.replace(config, resume=NEWEST), root=study.folder)
     finished = _once(study, stage, run, result=runs.RESULT)
     record = study.manifest["stages"][stage]
     if "evaluated" not in record:

@@ -6,8 +6,10 @@ from kdignite import runs
 from kdignite.config import TeacherConfig
 from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.resuming import resumable
 
 
+@resumable
 def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Train a teacher and evaluate it on the test images.
 

@@ -1,6 +1,6 @@
 """The run that teacher, baseline and distill share: train, evaluate what was saved, report."""
 
-import time
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,18 +9,19 @@ from typing import Any
 from ignite.engine import Engine
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints, handlers, runs
+from kdignite import checkpoints, handlers, runs, stopping
 from kdignite.checkpoints import Description, Validation
-from kdignite.config import TrainConfig, to_json
+from kdignite.config import TrainConfig
 from kdignite.data.batches import evaluation_batches, run_batches
 from kdignite.data.splits import Part
-from kdignite.errors import RunFailed
+from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
-from kdignite.pipelines import results
+from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of, revive
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import DEV_STEPS, is_partial, say
+from kdignite.pipelines.state import Engaged, restore, saver
 from kdignite.teachers import tolerance
 
 
@@ -35,30 +36,38 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         The folder and the result.
 
     Raises:
+        UserError: if a run is to be resumed that cannot be.
         RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
     """
+    earlier = resuming.find(run, root=root)
+    if isinstance(earlier, runs.Finished):
+        return earlier
     announce(run)
-    say(f"time      about {handlers.duration(estimate(run))} on this machine, from a few steps of a copy")
-    folder = runs.create(root, name=run.config.name, default=runs.default_name(run.config))
-    say(f"run       {folder}")
-    runs.write_json(folder / "config.json", to_json(run.config))
-    runs.write_json(folder / "environment.json", _environment(run))
-    started = time.perf_counter()
-    with _writer(folder) as writer:
-        history = _train(run, folder, writer)
-        seconds = time.perf_counter() - started
-        result = _conclude(run, folder, history, seconds=seconds)
-        results.plot(writer, folder, result, config=run.config, epoch=len(history.rows))
-    if not run.config.keep_last:
-        (folder / "last.pt").unlink(missing_ok=True)
-    runs.write_json(folder / "result.json", result)  # last: a run that has a result is a finished one
+    seconds = estimate(run)
+    with resuming.opened(run, earlier, root=root) as folder:
+        say(f"run       {folder}")
+        engaged = _engage(run, folder, resumed=earlier is not None)
+        iteration = engaged.trainer.state.iteration
+        if earlier is not None:
+            resuming.take_over(run, folder, iteration=iteration)
+        left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
+        say(f"time      about {left} on this machine, from a few steps of a copy")
+        with _told_how_to_go_on(run, folder), _writer(folder) as writer:
+            _train(engaged, folder, writer)
+            result = _conclude(engaged, folder)
+            with suppress(OSError):  # a log, told already
+                results.plot(writer, folder, result, config=run.config, epoch=len(engaged.history.rows))
+        runs.write_json(folder / runs.RESULT, result)  # a run that has a result is a finished one
+        if not run.config.keep_last:
+            for name in (runs.LAST, runs.PREVIOUS):
+                (folder / name).unlink(missing_ok=True)
     say(results.closing_lines(folder, result))
     return runs.Finished(folder, result)
 
 
-def _train(run: Run, folder: Path, writer: SummaryWriter) -> handlers.History:
-    """All handlers of a run in the order in which they act."""
-    config, device, data = run.config, run.device, run.data
+def _engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
+    """The engine of a run with everything that remembers something, where the run stands."""
+    config, device = run.config, run.device
     trainer = Engine(run.make_step(run.student.model, run.optimizer, prepare=run.student.prepare))
     trainer.logger.disabled = True  # errors are raised and told once, by whoever called
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
@@ -72,29 +81,70 @@ def _train(run: Run, folder: Path, writer: SummaryWriter) -> handlers.History:
         sums,
         clock,
         lr_at=run.lr_at,
-        classes=data.source.classes,
+        classes=run.data.source.classes,
         accuracy_teacher=run.taught.accuracy if run.taught else None,
     )
-    handlers.attach_metrics_csv(trainer, history, path=folder / "metrics.csv")
-    handlers.attach_tensorboard(trainer, history, writer)
+    best = handlers.BestFile(folder / runs.BEST, say=say)
+    score = _recorded_score(best.path) if resumed else None
+    handlers.attach_best_checkpoint(trainer, best, payload=lambda: _payload(run, trainer), score=score)
+    patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
+    engaged = Engaged(run, trainer, sums, clock, history, best, patience)
+    if resumed:
+        restore(engaged, folder)
+    return engaged
+
+
+def _train(engaged: Engaged, folder: Path, writer: SummaryWriter) -> None:
+    """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands."""
+    run, trainer, history = engaged.run, engaged.trainer, engaged.history
     bar = handlers.attach_progress_bar(trainer)
+    table = folder / "metrics.csv"
+    handlers.attach_metrics_csv(trainer, history, path=table, say=bar.log_message)
+    handlers.attach_tensorboard(trainer, history, writer, say=bar.log_message)
     handlers.attach_epoch_table(trainer, history, say=bar.log_message)
-    state = {"model": run.student.model, "optimizer": run.optimizer, "trainer": trainer, "sums": sums}
-    state |= {"history": history, "about": handlers.Snapshot(lambda: _about(run))}
-    state["best"] = handlers.attach_best_checkpoint(trainer, folder, payload=lambda: _payload(run, trainer))
-    if config.patience is not None:
-        state["early_stopping"] = handlers.attach_early_stopping(trainer, patience=config.patience)
-    handlers.attach_last_checkpoint(trainer, folder, state=state)
-    stream = run_batches(run.batches, epochs=config.epochs, epoch_length=run.epoch_length)
-    trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
-    return history
+    save = saver(engaged, folder)
+    handlers.attach_saving(trainer, save, every_s=run.config.save_every_s)
+    handlers.attach_stop(trainer)
+    try:
+        with stopping.listening():
+            _go_on(engaged)
+    except stopping.Stopped:
+        save()
+        raise
+    except RunFailed:
+        with suppress(OSError):
+            handlers.write_csv(table, [*history.rows, *_undefined_row(engaged)])
+        raise
 
 
-def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: float) -> dict[str, Any]:
+def _go_on(engaged: Engaged) -> None:
+    """Run the engine from the iteration after the last one that was done to the end."""
+    run, trainer, config = engaged.run, engaged.trainer, engaged.run.config
+    done = trainer.state.iteration
+    if len(engaged.history.rows) < done // run.epoch_length:
+        handlers.close_epoch(trainer)
+    stopped_early = engaged.patience is not None and engaged.patience.counter >= engaged.patience.patience
+    if done < config.epochs * run.epoch_length and not stopped_early:
+        stream = run_batches(run.batches, epochs=config.epochs, epoch_length=run.epoch_length, first_iteration=done)
+        trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
+
+
+def _undefined_row(engaged: Engaged) -> list[handlers.Row]:
+    """For the table: the epoch whose loss stopped being a number, if that is what happened."""
+    loss = engaged.sums.means().get("loss", 0.0) if engaged.sums.sums else 0.0
+    return [] if math.isfinite(loss) else [{"epoch": engaged.trainer.state.epoch, "loss": loss}]
+
+
+def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
     """Evaluate the saved model as anybody would who gets the file, and write everything but the result itself."""
-    best = folder / "best.pt"
+    run, history, best = engaged.run, engaged.history, engaged.best.path
+    engaged.best.settle()
+    if engaged.best.owed is not None:
+        raise RunFailed(f"{best} cannot be written: make room, then resume the run")
     if not best.is_file():
-        raise RunFailed(f"no epoch of {folder} had a finite validation result: try a lower --lr")
+        known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in history.rows)
+        why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
+        raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
     checkpoint = checkpoints.load(best)
     config, classes = run.config, run.data.source.classes
     logits_of = revive(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
@@ -119,7 +169,7 @@ def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: flo
         "cost": results.cost_of(run.student.model, size=config.size, file=best),
         "epochs": len(history.rows),
         "best_epoch": checkpoint.description.validation.epoch,
-        "wall_seconds": round(seconds, 1),
+        "wall_seconds": round(engaged.clock.run(), 1),
         "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
         "teacher": run.taught._asdict() if run.taught else None,
         **summaries,
@@ -129,7 +179,7 @@ def _conclude(run: Run, folder: Path, history: handlers.History, *, seconds: flo
 def _validation(run: Run) -> Callable[[], Outcome]:
     logits_of = fed(run.student.model, prepare=run.student.prepare)
     num_classes = len(run.data.source.classes)
-    return lambda: evaluate(logits_of, _evaluated(run, run.data.splits.val), num_classes=num_classes)
+    return lambda: evaluate(logits_of, stopping.heeding(_evaluated(run, run.data.splits.val)), num_classes=num_classes)
 
 
 def _evaluated(run: Run, part: Part) -> Iterator[Any]:
@@ -149,9 +199,15 @@ def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
     return checkpoints.to_payload(description, run.student.model.state_dict())
 
 
-def _about(run: Run) -> dict[str, Any]:
-    """What a resumed run has to agree with."""
-    return {"format": checkpoints.FORMAT, "config": to_json(run.config), "split": run.data.splits.hash}
+def _recorded_score(best: Path) -> float | None:
+    """The validation accuracy of the ``best.pt`` of a run that goes on; None: the next epoch's is better."""
+    if not best.exists():
+        return None
+    try:
+        return checkpoints.load(best).description.validation.accuracy
+    except UserError as error:
+        say(f"warning   {error}; the best of the epochs to come takes its place")
+        return None
 
 
 def _check_saved(outcome: Outcome, recorded: Validation, path: Path) -> None:
@@ -167,15 +223,21 @@ def _advice(config: TrainConfig) -> str:
     return ", ".join(f"{name}={getattr(config, name):g}" for name in names if hasattr(config, name))
 
 
-def _environment(run: Run) -> dict[str, Any]:
-    taught = run.taught._asdict() if run.taught else None
-    found = {"data": run.data.source.fingerprint, "weights": _initial_weights(run.config), "teacher": taught}
-    return runs.environment(run.device) | found
-
-
-def _initial_weights(config: TrainConfig) -> str:
-    """What identifies them: a word, or the sha256 of the file, whose path says nothing of what it holds."""
-    return config.weights if config.weights in ("none", "imagenet") else runs.sha256(Path(config.weights))
+@contextmanager
+def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
+    """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
+    resume = f"python -m kdignite {run.config.command} --resume={folder}"
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
+    except OSError as error:
+        raise RunFailed(f"{error}: mend that (make room on a full disk), then resume with {resume}") from error
+    except Exception:
+        raise
+    except BaseException:
+        say(f"stopped   resume with: {resume}")
+        raise
 
 
 @contextmanager

@@ -18,6 +18,7 @@ LONGEST_BODY = 40  # lines of a function without its docstring
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "streams": set(),
+    "stopping": set(),
     "network": set(),
     "metrics": set(),
     "cost": set(),
@@ -32,11 +33,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "steps": {"losses", "data"},
     "checkpoints": {"errors", "data.specs", PACKAGE},
     "evaluation": {"losses", "data"},
-    "handlers": {"metrics", "checkpoints", "evaluation", "schedules", "streams", "errors"},
+    "handlers": {"metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors"},
     "teachers": {"streams", "checkpoints", "evaluation", "data", "errors", "steps"},
     "runs": {"checkpoints", "config", "errors", PACKAGE},
     "reports": {"metrics", "comparison", "errors"},
-    "cli": {"errors", "config", "models.registry", PACKAGE},
+    "cli": {"errors", "stopping", "config", "models.registry", PACKAGE},
     "__main__": {"cli"},
     "__init__": set(),
 }

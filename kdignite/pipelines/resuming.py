@@ -1,0 +1,319 @@
+"""Going on with a run that was stopped: which one, whether it still has the same settings, and its folder."""
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import kdignite
+from kdignite import checkpoints, runs
+from kdignite.config import NEWEST, TrainConfig, from_json, to_json
+from kdignite.data.sources import FOLDER
+from kdignite.errors import UserError
+from kdignite.pipelines.preparing import Run
+from kdignite.pipelines.setup import say
+
+C = TypeVar("C", bound=TrainConfig)
+# settings that change no number of a run: names, places, leftovers; a teacher, data and initial weights are known by
+# what they hold and not by where they lie
+FREE = {
+    *("preset", "name", "resume", "save_every_s", "keep_last"),
+    *("dataset", "data_root", "weights", "teacher", "teacher_arch", "allow_weak_teacher"),
+}
+MACHINE = ("device", "threads")  # may change, but the numbers then do, in their last digits
+USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own
+EVENTS = "events.out.tfevents.*"
+ROOM = 3  # complete states that must fit on the disk: last.pt, previous.pt, and the one being written
+STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
+
+
+class Difference(NamedTuple):
+    """A setting that is not what it was."""
+
+    name: str
+    before: Any
+    now: Any
+
+
+def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
+    """A training command that knows ``--resume=RUN``: the run's own settings hold, and a finished run stays as it is.
+
+    Args:
+        command: a pipeline ``command(config, *, root, ...)``.
+
+    Returns:
+        The same, with that.
+    """
+
+    @functools.wraps(command)
+    def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
+        if config.resume in (None, NEWEST):
+            return command(config, root=root, **own)
+        folder = _named(config, root=root)
+        finished = _finished(folder)
+        return finished or command(_remembered(config, folder, root=root), root=root, **own)
+
+    return call
+
+
+def find(run: Run, *, root: Path) -> Path | runs.Finished | None:
+    """The folder of the run to go on with.
+
+    Args:
+        run: about to start; its config says whether to resume.
+        root: the folder of all runs.
+
+    Returns:
+        An unfinished run of the same settings; a finished one of them, which is told; or None for a new run.
+
+    Raises:
+        UserError: if the run that was named has other settings; each difference is listed.
+    """
+    config = run.config
+    if config.resume is None:
+        return None
+    if config.resume != NEWEST:
+        _check_same(run, Path(config.resume))
+        return Path(config.resume)
+    if config.name is not None and (root / config.name / runs.CONFIG).is_file():
+        _check_same(run, root / config.name)
+        return _finished(root / config.name) or root / config.name
+    now = _identity(run)
+    same = [folder for folder in _folders(config, root) if not _differences(_recorded(folder), now)]
+    unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
+    if unfinished:
+        return unfinished[0]
+    if same:
+        return _finished(same[0])
+    say(f"resume    {root}/ has no run of these settings: this is a new one")
+    return None
+
+
+@contextmanager
+def opened(run: Run, earlier: Path | None, *, root: Path) -> Iterator[Path]:
+    """The folder of a run, locked: an earlier one as it is, or a new one with its settings written.
+
+    Args:
+        run: about to start.
+        earlier: the folder that `find` found; None: a new one is made.
+        root: the folder of all runs.
+
+    Yields:
+        The folder.
+
+    Raises:
+        UserError: if another process works in it, or the disk has no room.
+    """
+    _check_room(run, root if earlier is None else earlier)
+    folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
+    with runs.locked(folder):
+        if earlier is None:
+            runs.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | _sources(run))
+            _write_config(run, folder)
+        elif (folder / runs.RESULT).exists():
+            raise UserError(f"{folder} has just been finished by another process")
+        yield folder
+
+
+def about(run: Run) -> dict[str, Any]:
+    """What the complete state of a run says of where it belongs.
+
+    Args:
+        run: whose state it is.
+
+    Returns:
+        Plain values.
+    """
+    return {"format": checkpoints.FORMAT, "kdignite": kdignite.__version__, "run": _identity(run)}
+
+
+def check_about(run: Run, values: Mapping[str, Any], *, who: str) -> None:
+    """Refuse a complete state of another run.
+
+    Args:
+        run: about to go on.
+        values: what `about` wrote.
+        who: the file, for the message.
+
+    Raises:
+        UserError: if it is of another format or other settings.
+    """
+    if values["format"] != checkpoints.FORMAT:
+        raise UserError(
+            f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "
+            f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
+        )
+    found = [one for one in _differences(values["run"], _identity(run)) if one.name != "epochs"]
+    if found:
+        raise UserError(f"{who} is the state of another run ({_told(found)})")
+
+
+def take_over(run: Run, folder: Path, *, iteration: int) -> None:
+    """Make the folder of an earlier run that of this one: sweep it, record where the run goes on, and tell it.
+
+    What is swept: what a killed process left half written, and event files, which are written anew.
+
+    Args:
+        run: going on.
+        folder: of the run, whose state has been loaded.
+        iteration: the last one that was done before.
+    """
+    for pattern in (f"{checkpoints.TEMPORARY}*", EVENTS):
+        for path in folder.glob(pattern):
+            path.unlink()  # of a link: the link itself
+    _write_config(run, folder)
+    say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
+    path = folder / runs.ENVIRONMENT
+    recorded, now = runs.read_json(path), runs.environment(run.device)
+    keys = ("device", "threads", "cpu", "processor", "kdignite", "packages")
+    changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
+    entry = {"iteration": iteration, "at": runs.now(), "changed": changed}
+    runs.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
+    if changed:
+        told = _told([Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"])
+        say(f"note      another machine than before ({told or 'other packages'}): from here on the numbers are")
+        say("          not bit-equal to those of a run that was never stopped")
+
+
+def _named(config: TrainConfig, *, root: Path) -> Path:
+    """The folder that ``--resume=RUN`` means."""
+    for path in (Path(str(config.resume)), root / str(config.resume)):
+        folder = path.parent if path.is_file() else path
+        if (folder / runs.CONFIG).is_file():
+            if folder.is_symlink():
+                raise UserError(f"{folder} is a link: resume the folder that it points to, {folder.resolve()}")
+            return folder
+    have = [folder.name for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
+    raise UserError(
+        f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
+        f"{checkpoints.listed(sorted(have))}"
+    )
+
+
+def _finished(folder: Path) -> runs.Finished | None:
+    """A run that has its result already, which is told."""
+    if not (folder / runs.RESULT).is_file():
+        return None
+    result = runs.read_json(folder / runs.RESULT)
+    say(f"resume    {folder} has already finished ({result.get('epochs')} epochs): nothing is done")
+    return runs.Finished(folder, result)
+
+
+def _remembered(config: C, folder: Path, *, root: Path) -> C:
+    """The settings that a run recorded, with those that were given now."""
+    recorded = runs.read_json(folder / runs.CONFIG)
+    command = recorded.pop("command", None)
+    if command != config.command:
+        raise UserError(f"{folder} is a run of {command}: python -m kdignite {command} --resume={folder}")
+    given = set(to_json(config)) if config.given is None else set(config.given)
+    for name in USERS_CODE:
+        value = str(recorded.get(name))
+        if ":" in value and not value.startswith(FOLDER) and getattr(config, name) != value:
+            raise UserError(
+                f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
+            )
+    try:
+        before = from_json(type(config), recorded)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{folder / runs.CONFIG}: {error}") from error
+    now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
+    if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
+        now = {"teacher": _teacher_of(folder, root)} | now
+    return dataclasses.replace(before, **now)
+
+
+def _teacher_of(folder: Path, root: Path) -> str | None:
+    """The teacher that a run had, where it is among the finished ones."""
+    taught = runs.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
+    paths = (teacher.folder / runs.BEST for teacher in runs.finished_teachers(root))
+    return next((str(path) for path in paths if runs.sha256(path) == taught.get("sha256")), None)
+
+
+def _folders(config: TrainConfig, root: Path) -> list[Path]:
+    """Run folders of the same command, the newest first."""
+    paths = (path for path in root.glob(f"*/{runs.CONFIG}") if not path.parent.is_symlink())
+    dated = sorted(((path.stat().st_mtime_ns, path) for path in paths), reverse=True)
+    return [path.parent for _, path in dated if _command_in(path) == config.command]
+
+
+def _command_in(path: Path) -> Any:
+    """What made a run; a folder that cannot be read is none of ours to resume."""
+    try:
+        return runs.read_json(path).get("command")
+    except UserError:
+        return None
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a run and its resumption have to agree on."""
+    return {name: value for name, value in to_json(run.config).items() if name not in FREE} | _flat(_sources(run))
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The identity of the run in a folder."""
+    config, environment = (runs.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
+    sources = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
+    return {name: value for name, value in config.items() if name not in {*FREE, "command"}} | _flat(sources)
+
+
+def _sources(run: Run) -> dict[str, Any]:
+    """What a run starts from, by content: data, split, initial weights, loss, teacher."""
+    weights = run.config.weights
+    return {
+        "data": run.data.source.fingerprint,
+        "split": run.data.splits.hash,
+        "weights": weights if weights in ("none", "imagenet") else runs.sha256(Path(weights)),
+        "loss": run.loss,
+        "teacher": run.taught._asdict() if run.taught else None,
+    }
+
+
+def _flat(sources: Mapping[str, Any]) -> dict[str, Any]:
+    teacher = sources["teacher"]
+    return {**sources, "teacher": teacher["sha256"] if teacher else None}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    names = [name for name in {**before, **now} if name not in MACHINE]
+    return [Difference(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+
+
+def _check_same(run: Run, folder: Path) -> None:
+    found = _differences(_recorded(folder), _identity(run))
+    if run.config.schedule == "constant":
+        found = [one for one in found if one.name != "epochs"]
+    if not found:
+        return
+    why = ""
+    if any(one.name == "epochs" for one in found):
+        why = f"; under --schedule={run.config.schedule} the learning rate of every step depends on --epochs"
+    raise UserError(f"{folder} has other settings: {_told(found)}{why}; resume it with its own, or start a new run")
+
+
+def _told(found: list[Difference]) -> str:
+    return "; ".join(f"{one.name}: {_shown(one.before)} -> {_shown(one.now)}" for one in found)
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)[:80]
+
+
+def _check_room(run: Run, place: Path) -> None:
+    """Refuse a disk that cannot hold what the run will save."""
+    while not place.exists():
+        place = place.parent
+    weights = sum(value.numel() * value.element_size() for value in run.student.model.state_dict().values())
+    needed, free = ROOM * STATES_OF_ADAMW * weights, shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"the disk of {place} has {free / 1e6:.0f} MB free, checkpoints of this run need up to "
+            f"{needed / 1e6:.0f} MB: make room first"
+        )
+
+
+def _write_config(run: Run, folder: Path) -> None:
+    config = to_json(dataclasses.replace(run.config, resume=None))
+    runs.write_json(folder / runs.CONFIG, {"command": run.config.command} | config)

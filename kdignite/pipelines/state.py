@@ -1,0 +1,159 @@
+"""The complete state of a run: saved at any iteration, checked, and loaded again so that nothing shows."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ignite.engine import Engine
+from ignite.handlers import EarlyStopping
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kdignite import checkpoints, handlers, runs
+from kdignite.errors import UserError
+from kdignite.pipelines.preparing import Run
+from kdignite.pipelines.resuming import about, check_about
+from kdignite.pipelines.setup import say
+
+# what a file of another shape than expected runs into; each is told as damage
+STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+
+
+class Engaged(NamedTuple):
+    """A run with its engine and everything that remembers something between two iterations."""
+
+    run: Run
+    trainer: Engine
+    sums: handlers.EpochSums
+    clock: handlers.Clock
+    history: handlers.History
+    best: handlers.BestFile
+    patience: EarlyStopping | None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What has a ``state_dict``, by its name in the file."""
+        parts = {"sums": self.sums, "clock": self.clock, "history": self.history}
+        return parts | ({"patience": self.patience} if self.patience else {})
+
+
+def saver(engaged: Engaged, folder: Path) -> Callable[[], None]:
+    """A function that writes ``last.pt`` and keeps the one before it as ``previous.pt``.
+
+    Nothing is written while a number is not finite, since the run is about to fail then, nor while ``best.pt`` waits to
+    be written, which the state would take for done. A disk that is full is told, and the next save tries again.
+
+    Args:
+        engaged: the run.
+        folder: of the run.
+
+    Returns:
+        The function.
+    """
+
+    def save() -> None:
+        engaged.best.settle()
+        state = _take(engaged)
+        if engaged.best.owed is not None or not _is_finite([state["model"], state["sums"]]):
+            return
+        try:
+            checkpoints.write(folder / runs.LAST, state, previous=folder / runs.PREVIOUS)
+        except OSError as error:
+            why = handlers.reason(error)
+            say(f"warning   {folder / runs.LAST} cannot be written ({why}): the next save tries again")
+
+    return save
+
+
+def restore(engaged: Engaged, folder: Path) -> None:
+    """Put a run where it was stopped: at its start, if that was before its first save.
+
+    Args:
+        engaged: the run, as it would start.
+        folder: of the run, in which nothing is changed.
+
+    Raises:
+        UserError: if no state can be used; every file is named with the reason.
+    """
+    problems: list[str] = []
+    for path in (folder / runs.LAST, folder / runs.PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            _load(engaged, checkpoints.read(path), path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            say(f"warning   {problem}; {path.name} is used instead")
+        return
+    if problems:
+        raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
+    if any((folder / name).exists() for name in (runs.BEST, "metrics.csv")):
+        raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
+
+
+def _take(engaged: Engaged) -> dict[str, Any]:
+    run, state = engaged.run, engaged.trainer.state
+    return {
+        "about": about(run),
+        "model": run.student.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "trainer": {"iteration": state.iteration, "epoch_length": run.epoch_length},
+        **{name: part.state_dict() for name, part in engaged.parts.items()},
+    }
+
+
+def _load(engaged: Engaged, state: Any, path: Path) -> None:
+    try:
+        check_about(engaged.run, state["about"], who=str(path))
+        iteration = _checked_iteration(engaged, state)
+        _check_optimizer(engaged.run.optimizer, state["optimizer"]["state"])
+        if not _is_finite([state["sums"], state["optimizer"]["state"]]):
+            raise ValueError("values that are not finite")
+        checkpoints.load_weights(engaged.run.student.model, state["model"], source=str(path))
+        # the groups hold settings, which the config decides
+        groups = engaged.run.optimizer.state_dict()["param_groups"]
+        engaged.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        for name, part in engaged.parts.items():
+            part.load_state_dict(state[name])
+        length, epochs = engaged.run.epoch_length, engaged.run.config.epochs
+        engaged.trainer.load_state_dict({"iteration": iteration, "epoch_length": length, "max_epochs": epochs})
+    except UserError:
+        raise
+    except STRANGE as error:
+        raise UserError(f"{path} is damaged: it is no complete state of this run ({error!r:.200})") from error
+
+
+def _checked_iteration(engaged: Engaged, state: Mapping[str, Any]) -> int:
+    """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
+    iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
+    if type(iteration) is not int or iteration < 1 or length != engaged.run.epoch_length:
+        raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")
+    epochs, inside = divmod(iteration, length)
+    rows = [row["epoch"] for row in state["history"]["rows"]]
+    if rows not in ([*range(1, epochs + 1)], [*range(1, epochs + (inside > 0))]):
+        raise ValueError(f"a history of {len(rows)} epochs after {iteration} iterations")
+    wanted = engaged.run.config.epochs
+    if epochs + (inside > 0) > wanted:
+        raise UserError(f"the run is in epoch {epochs + (inside > 0)} already, --epochs={wanted} is too few")
+    return iteration
+
+
+def _check_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Every tensor is that of a parameter: of its shape, or a single number such as a count of steps."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():
+        for name, value in values.items():
+            if value is not None and value.dim() and value.shape != parameters[index].shape:
+                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")
+
+
+def _is_finite(values: Any) -> bool:
+    """Whether every number in nested containers is one."""
+    if isinstance(values, Mapping):
+        return all(map(_is_finite, values.values()))
+    if isinstance(values, list | tuple):
+        return all(map(_is_finite, values))
+    return not isinstance(values, Tensor) or bool(torch.isfinite(values).all())

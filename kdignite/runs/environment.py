@@ -1,0 +1,65 @@
+"""What a run was computed with."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdignite
+
+PACKAGES = (
+    *("torch", "torchvision", "pytorch-ignite", "tensorboard"),
+    *("numpy", "scipy", "scikit-learn", "matplotlib", "fire"),
+)
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a run was computed with: versions, commit, threads, processor, device. No host name, no path.
+
+    Args:
+        device: that computes.
+
+    Returns:
+        Plain values.
+    """
+    return {
+        "kdignite": kdignite.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def _processor() -> str | None:
+    """The model of the processor, where the system tells it: latencies are comparable on the same model only."""
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(names, "") or platform.processor() or None
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, where it runs from a git checkout."""
+    checkout = Path(kdignite.__file__).parents[1]
+    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's checkout
+        return None
+    try:
+        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

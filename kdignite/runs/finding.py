@@ -1,0 +1,77 @@
+"""How a finished run is found again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdignite.errors import UserError
+from kdignite.runs.files import read_json
+from kdignite.runs.folders import BEST, RESULT
+
+
+class Finished(NamedTuple):
+    """A run that has a result."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+def finished_teachers(root: Path) -> list[Finished]:
+    """Finished runs of ``teacher``, the newest first by the time in their result.
+
+    Partial runs are left out, and adopted models, of which nobody knows what they were trained on: those have to be
+    asked for.
+
+    Args:
+        root: the folder of all runs; studies inside it are searched too.
+
+    Returns:
+        The runs.
+    """
+    found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
+    return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
+
+
+def find_checkpoint(run: str, *, root: Path) -> Path:
+    """The checkpoint that a RUN or FILE on the command line means.
+
+    Args:
+        run: a path of a file or a run folder, or the name of a run in ``root``.
+        root: the folder of all runs.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = (Path(run), root / run)
+    for path in paths:
+        if path.is_file():
+            return path
+        if (path / BEST).is_file():
+            return path / BEST
+    early = [path for path in reversed(paths) if path.is_dir()]
+    if early:
+        raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
+    have = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{BEST}"))) or "none"
+    raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
+
+
+def name_of(checkpoint: Path) -> str:
+    """What a checkpoint is called: by its run folder, or by its file where it stands alone.
+
+    Args:
+        checkpoint: the file.
+
+    Returns:
+        A name that can be part of the name of a folder.
+    """
+    return checkpoint.resolve().parent.name if checkpoint.name == BEST else checkpoint.stem
+
+
+def _finished(root: Path) -> Iterator[Finished]:
+    for path in sorted([*root.glob(f"*/{RESULT}"), *root.glob(f"*/*/{RESULT}")]):
+        result = read_json(path) if path.with_name(BEST).is_file() else {}
+        if {"command", "partial", "finished_at"} <= set(result):
+            yield Finished(path.parent, result)

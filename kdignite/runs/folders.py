@@ -1,0 +1,74 @@
+"""The folder of a run: its name and what it is called inside. Nothing in it is ever overwritten."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdignite.config import DistillConfig, TrainConfig
+from kdignite.errors import UserError
+
+ROOT = Path("runs")
+BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
+CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
+
+
+def default_name(config: TrainConfig) -> str:
+    """The name of a run that was given none: short, and telling in the list of TensorBoard.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        ``teacher``, ``baseline`` or ``distill-a0.5-T1``; with ``-seed1`` for any seed but 0, and ``-dev`` where the
+        run is a dry one.
+    """
+    name = config.command
+    if isinstance(config, DistillConfig):
+        name += f"-a{config.alpha:g}-T{config.T:g}"
+    if config.seed:
+        name += f"-seed{config.seed}"
+    return name + ("-dev" if config.fast_dev_run else "")
+
+
+def create(root: Path, *, name: str | None, default: str) -> Path:
+    """Make a new folder for a run.
+
+    Args:
+        root: the folder of all runs.
+        name: the name that was asked for; it must be free.
+        default: the name otherwise, with -2, -3, ... where it is taken.
+
+    Returns:
+        The new, empty folder.
+
+    Raises:
+        UserError: if the name is taken, or the folder cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            return _make(root / name)
+        return next(folder for folder in map(_make_if_free, _candidates(root, default)) if folder is not None)
+    except OSError as error:
+        if name is not None and isinstance(error, FileExistsError) and root.is_dir():
+            raise UserError(f"{root / name} exists and is never overwritten: choose another --name") from error
+        raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
+
+
+def _candidates(root: Path, default: str) -> Iterator[Path]:
+    yield root / default
+    number = 2
+    while True:
+        yield root / f"{default}-{number}"
+        number += 1
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir(exist_ok=False)
+    return folder
+
+
+def _make_if_free(folder: Path) -> Path | None:
+    try:
+        return _make(folder)
+    except FileExistsError:
+        return None

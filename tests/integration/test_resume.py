@@ -1,0 +1,471 @@
+"""A run that was stopped, at any iteration and in any way, ends as if nobody had stopped it."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdignite import checkpoints, runs, stopping
+from kdignite.config import NEWEST, BaselineConfig, TrainConfig, configure
+from kdignite.errors import RunFailed, UserError
+from kdignite.pipelines import training
+from kdignite.pipelines.baseline import baseline
+from kdignite.pipelines.distill import distill
+from kdignite.pipelines.teacher import teacher
+from kdignite.runs import Finished
+
+from .conftest import alone, learner, student
+
+EPOCH = 26  # iterations: 1,297 images in batches of 50
+WALL_CLOCK = {"seconds", "images_per_s"}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.load(folder / "best.pt").weights
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if key not in WALL_CLOCK} for row in csv.DictReader(file)]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = set(events.Tags()["scalars"]) - WALL_CLOCK
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """Bit-equal weights, table and curves, and no trace of the interruption."""
+    assert {path.name for path in one.iterdir() if "tfevents" not in path.name} == {
+        path.name for path in other.iterdir() if "tfevents" not in path.name
+    }
+    assert len(list(one.glob("events*"))) == len(list(other.glob("events*"))) == 1
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert table(one) == table(other)
+    assert curves(one) == curves(other)
+    for name in ("test", "val", "best_epoch", "epochs"):
+        assert (
+            json.loads((one / "result.json").read_text())[name] == json.loads((other / "result.json").read_text())[name]
+        )
+
+
+class Pulled(BaseException):
+    """The plug was pulled: nothing that runs afterwards in the process may help the run."""
+
+
+def asked_to_stop(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
+    """Somebody presses Ctrl-C during an iteration."""
+    run_batches = training.run_batches
+
+    def pressed(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes), 1):
+            if first_iteration + number == iteration:
+                assert stopping.ask(signal.SIGINT)
+                monkeypatch.setattr(training, "run_batches", run_batches)
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", pressed)
+
+
+COMMANDS: dict[str, tuple[Callable[..., Finished], Callable[..., TrainConfig]]] = {
+    "teacher": (teacher, learner),
+    "baseline": (baseline, alone),
+    "distill": (distill, student),
+}
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def whole(request: pytest.FixtureRequest, taught: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of each command that was never stopped."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("whole")
+    (root / "teacher").symlink_to(taught.folder)
+    command, config = COMMANDS[request.param]
+    return command(config(**settings(request.param)), root=root)
+
+
+def settings(command: str) -> dict[str, Any]:
+    """Dropout-free models have no mask to lose; momentum, BatchNorm, early stopping and views they all have."""
+    return {"name": "run", "patience": 5, "epochs": 3} | ({"teacher": "teacher"} if command == "distill" else {})
+
+
+# iteration 1; inside the first, second and third epoch; the last of an epoch; the first of one; the very last
+@pytest.mark.parametrize("iteration", [1, 7, EPOCH, EPOCH + 1, 2 * EPOCH + 11, 3 * EPOCH])
+def test_stopped_after_any_iteration_it_ends_the_same(
+    whole: Finished, root: Path, iteration: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, config = COMMANDS[whole.result["command"]]
+    started = config(**settings(whole.result["command"]))
+    asked_to_stop(monkeypatch, iteration)
+    with pytest.raises(stopping.Stopped):
+        command(started, root=root)
+    state = checkpoints.read(root / "run" / "last.pt")
+    assert state["trainer"]["iteration"] == iteration
+    again = command(configure(type(started), resume="run"), root=root)
+    assert again.folder == root / "run"
+    assert_alike(again.folder, whole.folder)
+
+
+# --- without a chance to save: what the last save holds is what counts
+
+
+def pulled(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
+    """The process ends after an iteration, and nothing that is printed or saved afterwards counts."""
+    run_batches = training.run_batches
+
+    def cut(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes)):
+            if first_iteration + number == iteration:
+                monkeypatch.setattr(training, "run_batches", run_batches)
+                raise Pulled
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", cut)
+
+
+def unfinished(root: Path, monkeypatch: pytest.MonkeyPatch, *, iteration: int = EPOCH + 7, **given: Any) -> Path:
+    """A baseline that was stopped in its second epoch, with a save after every iteration."""
+    pulled(monkeypatch, iteration)
+    with pytest.raises(Pulled):
+        baseline(alone(**{**settings("baseline"), "save_every_s": 0, **given}), root=root)
+    return root / str(given.get("name", "run"))
+
+
+def resumed(root: Path, **given: Any) -> Finished:
+    return baseline(configure(BaselineConfig, **{"resume": "run", **given}), root=root)
+
+
+@pytest.fixture(scope="module")
+def reference(taught: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same baseline, never stopped."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("reference")
+    (root / "teacher").symlink_to(taught.folder)
+    return baseline(alone(**settings("baseline")), root=root).folder
+
+
+def test_the_start_in_the_middle_of_an_epoch_is_what_makes_it_the_same(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the engine would be fed the epoch from its first batch again, and this must show."""
+    asked_to_stop(monkeypatch, EPOCH + 7)
+    with pytest.raises(stopping.Stopped):
+        baseline(alone(**settings("baseline")), root=root)
+    run_batches = training.run_batches
+
+    def from_the_first_batch(*args: Any, first_iteration: int, **sizes: int) -> Iterator[Any]:
+        return run_batches(*args, first_iteration=first_iteration - first_iteration % EPOCH, **sizes)
+
+    monkeypatch.setattr(training, "run_batches", from_the_first_batch)
+    again = baseline(configure(BaselineConfig, resume="run"), root=root)
+    first, second = weights(again.folder), weights(reference)
+    assert not all(torch.equal(first[key], second[key]) for key in first)
+    assert table(again.folder) != table(reference)
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.iterdir())}
+
+
+def damage(path: Path, kind: str) -> None:
+    content = bytearray(path.read_bytes())
+    if kind == "truncated":
+        content = content[: len(content) // 2]
+    elif kind == "empty":
+        content = bytearray()
+    else:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "bit-flipped"])
+def test_a_damaged_state_is_told_and_the_one_before_it_is_used(
+    reference: Path, root: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = unfinished(root, monkeypatch)
+    damage(folder / "last.pt", kind)
+    (folder / ".tmp-4711-last.pt").write_bytes(b"half written")
+    again = resumed(root)
+    out = capsys.readouterr().out
+    warnings = [line for line in out.splitlines() if line.startswith("warning   ") and "last.pt" in line]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("previous.pt is used instead")
+    assert f"resume    after iteration {EPOCH + 6} of {3 * EPOCH}" in out
+    assert_alike(again.folder, reference)
+
+
+def test_where_every_state_is_damaged_the_run_is_left_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(root, monkeypatch)
+    damage(folder / "last.pt", "truncated")
+    damage(folder / "previous.pt", "bit-flipped")
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        resumed(root)
+    told = rf"{folder} cannot be resumed, none of its states can be used: {folder}/last\.pt is damaged.*; "
+    assert re.fullmatch(rf"{told}{folder}/previous\.pt is damaged.*", str(caught.value))
+    assert contents(folder) == before
+
+
+def test_a_removed_state_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(root, monkeypatch)
+    for name in ("last.pt", "previous.pt"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"run cannot be resumed: it has no last\.pt; start a new run"):
+        resumed(root)
+
+
+def test_stopped_before_its_first_save_it_starts_at_its_beginning(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(root, monkeypatch, iteration=5, save_every_s=3600)
+    assert not (folder / "last.pt").exists()
+    assert_alike(resumed(root).folder, reference)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "gone"])
+def test_without_its_best_file_a_run_goes_on_with_the_best_of_what_comes(
+    reference: Path, root: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = unfinished(root, monkeypatch)
+    if kind == "gone":
+        (folder / "best.pt").unlink()
+    else:
+        damage(folder / "best.pt", kind)
+    again = resumed(root)
+    assert ("the best of the epochs to come takes its place" in capsys.readouterr().out) == (kind == "truncated")
+    assert again.result["best_epoch"] >= 2
+    assert table(again.folder) == table(reference)
+
+
+def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_batches = training.run_batches
+
+    def sweeping(*args: Any, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, **sizes)):
+            if number == EPOCH + 3:
+                for path in (root / "run").iterdir():
+                    if path.suffix == ".pt" or "tfevents" in path.name or path.suffix == ".csv":
+                        path.unlink()
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", sweeping)
+    done = baseline(alone(**settings("baseline")), root=root)
+    assert done.result["best_epoch"] >= 2
+    assert len(table(done.folder)) == 3
+    assert "best.pt is gone: the best of the epochs to come" in capsys.readouterr().out
+
+
+# --- settings
+
+
+def test_other_settings_are_refused_one_by_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(root, monkeypatch)
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        resumed(root, batch_size=60, lr=0.2, seed=1)
+    assert str(caught.value) == (
+        f"{folder} has other settings: batch_size: 50 -> 60; lr: 0.1 -> 0.2; seed: 0 -> 1; "
+        "resume it with its own, or start a new run"
+    )
+    with pytest.raises(UserError, match=r"epochs: 3 -> 4; under --schedule=onecycle the learning rate of every step"):
+        resumed(root, epochs=4)
+    assert contents(folder) == before
+
+
+def test_more_epochs_under_a_constant_rate_are_those_of_a_longer_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"schedule": "constant", "lr": 0.02}
+    unfinished(root, monkeypatch, epochs=2, **given)
+    longer = resumed(root, epochs=4)
+    at_once = baseline(alone(**{**settings("baseline"), **given, "epochs": 4, "name": "at-once"}), root=root)
+    assert json.loads((longer.folder / "config.json").read_text())["epochs"] == 4
+    assert_alike(longer.folder, at_once.folder)
+
+
+def test_fewer_epochs_than_are_done_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished(root, monkeypatch, schedule="constant")
+    with pytest.raises(UserError, match=r"the run is in epoch 2 already, --epochs=1 is too few"):
+        resumed(root, epochs=1)
+
+
+def test_another_number_of_threads_is_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished(root, monkeypatch)
+    again = resumed(root, threads=2)
+    out = capsys.readouterr().out
+    assert "another machine than before (threads: 1 -> 2)" in out
+    assert "not bit-equal" in out
+    entry = json.loads((again.folder / "environment.json").read_text())["resumed"][0]
+    assert (entry["iteration"], entry["changed"]) == (EPOCH + 7, {"threads": 2})
+
+
+def test_a_finished_run_stays_as_it_is(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(reference)
+    for resume in (str(reference), str(reference / "best.pt"), "run"):
+        again = resumed(reference.parent, resume=resume)
+        assert again.folder.resolve() == reference.resolve()
+        assert f"resume    {again.folder} has already finished (3 epochs): nothing is done" in capsys.readouterr().out
+    assert contents(reference) == before
+
+
+# --- --resume alone
+
+
+def test_the_newest_run_of_the_same_settings_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"save_every_s": 0, "epochs": 2}
+    for seed in (0, 1, 0):
+        pulled(monkeypatch, EPOCH + 5)
+        with pytest.raises(Pulled):
+            baseline(alone(seed=seed, **given), root=root)
+    assert {path.name for path in root.iterdir()} == {"teacher", "baseline", "baseline-seed1", "baseline-2"}
+    assert baseline(alone(seed=0, resume=NEWEST, **given), root=root).folder.name == "baseline-2"
+    assert baseline(alone(seed=1, resume=NEWEST, **given), root=root).folder.name == "baseline-seed1"
+    assert baseline(alone(seed=0, resume=NEWEST, **given), root=root).folder.name == "baseline"
+    assert not (root / "baseline-3").exists()
+
+
+def test_with_none_to_resume_it_begins_and_with_a_finished_one_it_ends(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = baseline(alone(resume=NEWEST), root=root)
+    assert "has no run of these settings: this is a new one" in capsys.readouterr().out
+    assert json.loads((first.folder / "config.json").read_text())["resume"] is None
+    before = contents(first.folder)
+    again = baseline(alone(resume=NEWEST), root=root)
+    assert "has already finished (2 epochs)" in capsys.readouterr().out
+    assert (again.folder, contents(first.folder)) == (first.folder, before)
+
+
+def test_a_name_says_which_run_is_meant(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(root, monkeypatch)
+    with pytest.raises(UserError, match=r"run has other settings: seed: 0 -> 1"):
+        baseline(alone(**settings("baseline"), seed=1, resume=NEWEST), root=root)
+    assert baseline(alone(**settings("baseline"), resume=NEWEST), root=root).folder == folder
+
+
+def test_the_teacher_is_the_one_it_began_with(taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a newer one has finished since."""
+    pulled(monkeypatch, EPOCH + 5)
+    with pytest.raises(Pulled):
+        distill(student(name="run", save_every_s=0), root=root)
+    newer = teacher(learner(epochs=1), root=root)
+    again = distill(configure(type(student()), resume="run"), root=root)
+    assert again.result["teacher"]["sha256"] == runs.sha256(taught.folder / "best.pt")
+    (again.folder / "result.json").unlink()
+    other = configure(type(student()), resume="run", teacher=str(newer.folder), allow_weak_teacher=True)
+    with pytest.raises(UserError, match=r"teacher: [0-9a-f]{64} -> [0-9a-f]{64}"):
+        distill(other, root=root)
+
+
+# --- numbers that are none
+
+
+def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate jumps in the second epoch: the first one's files stay, and the state is finite."""
+    given = {**settings("baseline"), "save_every_s": 0, "schedule": "constant", "lr": 0.02}
+    from kdignite.pipelines import preparing
+
+    monkeypatch.setattr(preparing, "learning_rate", lambda *_, peak, **__: lambda step: 1e30 if step >= EPOCH else peak)
+    with pytest.raises(RunFailed, match=r"the loss is not a finite number any more \(epoch 2"):
+        baseline(alone(**given), root=root)
+    rows = table(root / "run")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[1]["loss"] in ("nan", "inf")
+    assert checkpoints.load(root / "run" / "best.pt").description.validation.epoch == 1
+    state = checkpoints.read(root / "run" / "last.pt")
+    assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
+
+
+# --- a disk that is full
+
+
+def test_a_state_or_a_log_that_cannot_be_written_costs_no_training(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace = checkpoints.files.replace
+
+    def full(path: Path, *args: Any, **given: Any) -> None:
+        full_until_epoch_3 = path.name in ("metrics.csv", "last.pt", "best.pt") and len(written) < 6
+        if full_until_epoch_3:
+            written.append(path.name)
+            raise OSError(28, "No space left on device")
+        replace(path, *args, **given)
+
+    written: list[str] = []
+    for module in (checkpoints, checkpoints.files):
+        monkeypatch.setattr(module, "replace", full)
+    done = baseline(alone(**settings("baseline")), root=root)
+    out = capsys.readouterr().out
+    assert set(written) >= {"metrics.csv", "best.pt"}
+    assert "metrics.csv cannot be written (No space left on device): the training goes on without" in out
+    assert "best.pt cannot be written (No space left on device): it is tried again after each epoch" in out
+    assert_alike(done.folder, reference)
+
+
+def test_a_best_file_that_can_never_be_written_is_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = checkpoints.files.write
+
+    def full(path: Path, payload: Any, **given: Any) -> None:
+        if path.name == "best.pt":
+            raise OSError(28, "No space left on device")
+        write(path, payload, **given)
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    with pytest.raises(RunFailed, match=r"best\.pt cannot be written: make room, then resume the run"):
+        baseline(alone(**settings("baseline")), root=root)
+    assert not (root / "run" / "result.json").exists()
+
+
+# --- another process
+
+
+def holding(folder: Path) -> subprocess.Popen[str]:
+    code = """if True:
+        import pathlib, sys
+        from kdignite.runs import locked
+        with locked(pathlib.Path(sys.argv[1])):
+            print("held", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_run_in_progress_is_left_alone_and_a_stale_lock_taken_over(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(root, monkeypatch)
+    process = holding(folder)
+    try:
+        with pytest.raises(UserError, match=rf"run is in progress in another process \(pid {process.pid}\)"):
+            resumed(root)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (folder / ".lock").read_text() == f"{process.pid}\n"
+    assert_alike(resumed(root).folder, reference)
+    assert not (folder / ".lock").exists()
