@@ -33,12 +33,18 @@ class _Wish:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within the block a first signal waits for the next `check`."""
+    """Within the block a first signal waits for the next `check`; the end of the block is one too.
+
+    Raises:
+        Stopped: where a signal came after the last check.
+    """
     _Wish.listening, _Wish.number = True, None
     try:
         yield
     finally:
         _Wish.listening = False
+    if _Wish.number is not None:
+        raise Stopped(_Wish.number)
 
 
 def ask(number: int) -> bool:

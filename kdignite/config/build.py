@@ -59,7 +59,7 @@ def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
     Raises:
         UserError: if a key is unknown or a value is outside its domain.
     """
-    unknown = sorted(set(values) - {one.name for one in fields(kind)})
+    unknown = sorted(set(values) - {one.name for one in fields(kind) if "help" in one.metadata})
     if unknown:
         raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -21,7 +21,7 @@ TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher"}
 # Names and leftovers, which change no weight; the data, which fingerprint and split identify, and the file of initial
 # weights, which its sha256 does; the machine, which is told as a note.
 FREE_FLAGS = {
-    *("preset", "name", "keep_last", "seed"),
+    *("command", "preset", "name", "keep_last", "save_every_s", "resume", "seed"),
     *("dataset", "data_root", "val_size"),
     *("weights",),
     *("device", "threads"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import kdignite
 from kdignite import checkpoints, runs
-from kdignite.config import NEWEST, TrainConfig, from_json, to_json
+from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
 from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
 from kdignite.pipelines.preparing import Run
@@ -79,6 +79,7 @@ def find(run: Run, *, root: Path) -> Path | runs.Finished | None:
         _check_same(run, Path(config.resume))
         return Path(config.resume)
     if config.name is not None and (root / config.name / runs.CONFIG).is_file():
+        _check_ours(config, root / config.name)
         _check_same(run, root / config.name)
         return _finished(root / config.name) or root / config.name
     now = _identity(run)
@@ -183,14 +184,25 @@ def _named(config: TrainConfig, *, root: Path) -> Path:
     for path in (Path(str(config.resume)), root / str(config.resume)):
         folder = path.parent if path.is_file() else path
         if (folder / runs.CONFIG).is_file():
-            if folder.is_symlink():
-                raise UserError(f"{folder} is a link: resume the folder that it points to, {folder.resolve()}")
+            _check_ours(config, folder)
             return folder
     have = [folder.name for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
     raise UserError(
         f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
         f"{checkpoints.listed(sorted(have))}"
     )
+
+
+def _check_ours(config: TrainConfig, folder: Path) -> None:
+    """Refuse a link, and a run of another command."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link: resume the folder that it points to, {folder.resolve()}")
+    command = runs.read_json(folder / runs.CONFIG).get("command")
+    if command == config.command:
+        return
+    if not issubclass(COMMANDS.get(str(command), Config), TrainConfig):
+        raise UserError(f"{folder} is no run of a training: there is nothing to resume")
+    raise UserError(f"{folder} is a run of {command}: python -m kdignite {command} --resume={folder}")
 
 
 def _finished(folder: Path) -> runs.Finished | None:
@@ -205,9 +217,7 @@ def _finished(folder: Path) -> runs.Finished | None:
 def _remembered(config: C, folder: Path, *, root: Path) -> C:
     """The settings that a run recorded, with those that were given now."""
     recorded = runs.read_json(folder / runs.CONFIG)
-    command = recorded.pop("command", None)
-    if command != config.command:
-        raise UserError(f"{folder} is a run of {command}: python -m kdignite {command} --resume={folder}")
+    del recorded["command"]  # checked already
     given = set(to_json(config)) if config.given is None else set(config.given)
     for name in USERS_CODE:
         value = str(recorded.get(name))

@@ -1,5 +1,6 @@
 """One process at a time works in a run folder."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from kdignite.errors import UserError
 
 LOCK = ".lock"
+HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX allows a system to answer if another process has the lock
 
 
 @contextmanager
@@ -47,9 +49,11 @@ def _held(path: Path) -> int:
             raise UserError(f"{path.parent} cannot be written to: {error.strerror}") from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
             os.close(descriptor)
+            if error.errno not in HELD:
+                raise UserError(f"{path} cannot be locked: {error.strerror}") from error
             raise UserError(
                 f"{path.parent} is in progress in another process (pid {holder or 'unknown'}): wait for it, or stop it"
             ) from None

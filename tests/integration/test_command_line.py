@@ -1,17 +1,14 @@
 """The command line in processes of its own, as a user meets it."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from kdignite.cli import main
-from kdignite.runs import Finished
 
 DIGITS = ("--dataset=digits", "--arch=cnn5", "--widths=8,8,8,8,8", "--threads=1")
 
@@ -86,26 +83,6 @@ def test_without_any_way_to_get_the_data(tmp_path: Path) -> None:
     assert done.returncode == 2, done
     assert "--dataset=digits" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_without_a_traceback(taught: Finished, tmp_path: Path, number: int, code: int) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "teacher").symlink_to(taught.folder)
-    command = [sys.executable, "-m", "kdignite", "distill", *DIGITS, "--epochs=10000"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    best = tmp_path / "runs" / "distill-a0.9-T4" / "best.pt"
-    deadline = time.monotonic() + 60
-    while not best.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in errors
-    assert best.is_file()
-    assert not best.with_name("result.json").exists()
 
 
 def test_a_closed_pipe_and_an_ascii_terminal(tmp_path: Path) -> None:

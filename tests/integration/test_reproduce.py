@@ -1,16 +1,20 @@
 """The whole study on digits: stages in one folder, skipped when finished, refused when settings differ."""
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kdignite import checkpoints
+from kdignite import checkpoints, stopping
 from kdignite.config import DistillConfig, ReproduceConfig, configure
 from kdignite.config.study import Study
 from kdignite.errors import RunFailed, UserError
 from kdignite.pipelines import reproduce as module
+from kdignite.pipelines import training
 from kdignite.pipelines.reproduce import reproduce
 from kdignite.runs import Finished
 
@@ -198,3 +202,33 @@ def test_a_checkpoint_beside_another_run_is_compared_without_its_result(
     given = {key: value for key, value in TINY.items() if not key.startswith("teacher_")}
     done = reproduce(configure(ReproduceConfig, **given, teacher=str(older)), root=tmp_path / "runs")
     assert done.result["teacher"] is None
+
+
+def test_a_stage_that_was_stopped_goes_on_where_it_was(
+    study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of the student's epoch: the same command resumes it by itself, to the same weights."""
+    run_batches = training.run_batches
+    started = 0
+
+    def stopped(*args: Any, **sizes: int) -> Iterator[Any]:
+        nonlocal started
+        started += 1
+        for number, batch in enumerate(run_batches(*args, **sizes)):
+            if (started, number) == (2, 11):
+                assert stopping.ask(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", stopped)
+    with pytest.raises(stopping.Stopped):
+        reproduce(tiny(), root=tmp_path)
+    done = reproduce(tiny(), root=tmp_path)
+    assert "resume    after iteration 12 of 26" in capsys.readouterr().out
+    assert {path.name for path in done.folder.iterdir() if path.is_dir()} == {
+        *("teacher", "distill-a0.9-T4", "baseline", "compare-distill-a0.9-T4")
+    }
+    for name in ("teacher", "distill-a0.9-T4", "baseline"):
+        weights, unbroken = (
+            checkpoints.load(folder / name / "best.pt").weights for folder in (done.folder, study.folder)
+        )
+        assert all(torch.equal(weights[key], unbroken[key]) for key in weights)

@@ -1,5 +1,6 @@
 """The folder of a run: how it is named, found, and never overwritten."""
 
+import importlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainC
 from kdignite.errors import UserError
 
 CPU = torch.device("cpu")
+module = importlib.import_module("kdignite.runs.environment")  # the package has a function of that name
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -139,7 +141,7 @@ def test_the_environment_says_what_computed_and_not_where() -> None:
     found = runs.environment(CPU)
     assert found["kdignite"] == kdignite.__version__
     assert found["packages"]["torch"] == version("torch")
-    assert set(found["packages"]) == set(runs.PACKAGES)
+    assert set(found["packages"]) == set(module.PACKAGES)
     assert found["packages"]["scipy"] == version("scipy")  # which computes the intervals
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()
@@ -151,14 +153,14 @@ def test_the_environment_says_what_computed_and_not_where() -> None:
 
 def test_the_processor_is_called_by_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listing = tmp_path / "cpuinfo"
-    monkeypatch.setattr(runs, "CPUINFO", listing)
-    monkeypatch.setattr(runs.platform, "processor", lambda: "arm")
+    monkeypatch.setattr(module, "CPUINFO", listing)
+    monkeypatch.setattr(module.platform, "processor", lambda: "arm")
     assert runs.environment(CPU)["processor"] == "arm"
     listing.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Chip: 2 GHz \n\nmodel name\t: Other\n")
     assert runs.environment(CPU)["processor"] == "Chip: 2 GHz"
     listing.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
     assert runs.environment(CPU)["processor"] == "arm"
-    monkeypatch.setattr(runs.platform, "processor", lambda: "")
+    monkeypatch.setattr(module.platform, "processor", lambda: "")
     assert runs.environment(CPU)["processor"] is None
 
 

@@ -1,0 +1,225 @@
+"""Processes that are really killed: by -9 at any moment, while a file is being written, and by signals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kdignite import checkpoints
+from kdignite.runs import Finished
+
+from .alike import assert_alike
+from .test_command_line import environment
+
+# some seconds of training with a save after every iteration
+LONG = ["--dataset=digits", "--epochs=12", "--widths=8,8,8,8,8", "--batch_size=50", "--threads=1", "--save_every_s=0"]
+DISTILL = [sys.executable, "-m", "kdignite", "distill", *LONG, "--name=run"]
+RESUME = [sys.executable, "-m", "kdignite", "distill", "--resume=run"]
+
+
+@pytest.fixture(scope="module")
+def place(taught: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher and a run that was never stopped, ``runs/whole/run``."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "whole" / "runs").mkdir(parents=True)
+    (folder / "whole" / "runs" / "teacher").symlink_to(taught.folder)
+    subprocess.run(DISTILL, cwd=folder / "whole", env=environment(), check=True, capture_output=True)
+    return folder
+
+
+def started(command: list[str], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(process: subprocess.Popen[str], state: Path, *, after: int) -> int:
+    """Wait until the run has saved something newer than a time; the time of that, or of the end of the run."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if state.exists() and state.stat().st_mtime_ns > after:
+            return state.stat().st_mtime_ns
+        time.sleep(0.01)
+    return after
+
+
+def killed_until_it_ends(cwd: Path, *, kills: int, seed: int) -> int:
+    """Kill a run at random moments, then let it end; how often it was hit while it was training."""
+    chance, hits, saved = random.Random(seed), 0, 0
+    state = cwd / "runs" / "run" / "last.pt"
+    for attempt in range(kills):
+        process = started(DISTILL if attempt == 0 else RESUME, cwd)
+        wait_for(process, state, after=saved)
+        time.sleep(chance.uniform(0, 0.8))
+        hits += process.poll() is None
+        process.kill()
+        process.communicate()
+        saved = state.stat().st_mtime_ns
+    done = subprocess.run(RESUME, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return hits
+
+
+def beside(place: Path, name: str) -> Path:
+    (place / name / "runs").mkdir(parents=True)
+    (place / name / "runs" / "teacher").symlink_to(place / "whole" / "runs" / "teacher")
+    return place / name
+
+
+def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(place: Path) -> None:
+    cwd = beside(place, "killed")
+    assert killed_until_it_ends(cwd, kills=3, seed=int.from_bytes(os.urandom(2), "big")) == 3
+    assert_alike(cwd / "runs" / "run", place / "whole" / "runs" / "run")
+    resumed = json.loads((cwd / "runs" / "run" / "environment.json").read_text())["resumed"]
+    assert len(resumed) == 3
+    assert all(entry["changed"] == {} for entry in resumed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_many_moments_and_resumed_it_ends_bit_equal(place: Path) -> None:
+    hits = 0
+    for round_ in range(6):
+        cwd = beside(place, f"killed-{round_}")
+        hits += killed_until_it_ends(cwd, kills=4, seed=round_)
+        assert_alike(cwd / "runs" / "run", place / "whole" / "runs" / "run")
+    assert hits >= 20
+
+
+SAVING = """
+import sys
+from pathlib import Path
+import os, torch
+from kdignite import checkpoints
+folder, last = Path(sys.argv[1]), Path(sys.argv[1]) / "last.pt"
+number = 0
+print("ready", flush=True)
+for _ in sys.stdin:  # a child for each line, so that torch is imported once
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        while True:
+            number += 1
+            payload = {"number": number, "values": torch.full((1_000_000,), float(number))}
+            checkpoints.write(last, payload, previous=folder / "previous.pt")
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("gone", flush=True)
+"""
+
+
+@contextmanager
+def forker(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", SAVING, str(folder)]
+    process = subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_killed_while_saving_a_whole_file_is_left(tmp_path: Path) -> None:
+    chance, half_written = random.Random(7), 0
+    with forker(tmp_path) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(12):
+            process.stdin.write("\n")
+            child = int(process.stdout.readline())
+            time.sleep(chance.uniform(0.15, 0.35))
+            os.kill(child, signal.SIGKILL)
+            assert process.stdout.readline() == "gone\n"
+            present = [tmp_path / name for name in ("last.pt", "previous.pt") if (tmp_path / name).exists()]
+            for path in present:  # not one of them is damaged: what is half written has another name
+                content = checkpoints.read(path)
+                assert content["values"].eq(content["number"]).all()
+            assert present
+            leftovers = list(tmp_path.glob(".tmp-*"))
+            half_written += len(leftovers)
+            for path in (*present, *leftovers):
+                path.unlink()
+    assert half_written  # else no kill has ever met a save
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(taught: Finished, tmp_path: Path, number: int, code: int) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "teacher").symlink_to(taught.folder)
+    command = [*DISTILL, "--save_every_s=3600"]
+    command.remove("--save_every_s=0")
+    process = started(command, tmp_path)
+    folder = tmp_path / "runs" / "run"
+    saved = wait_for(process, folder / "last.pt", after=0)
+    asked = time.monotonic()
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 5
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == f"kdignite: {'interrupted' if number == signal.SIGINT else 'terminated'}"
+    assert out.splitlines()[-1] == "stopped   resume with: python -m kdignite distill --resume=runs/run"
+    assert (folder / "last.pt").stat().st_mtime_ns > saved
+    assert {path.name for path in folder.iterdir() if path.suffix == ".pt"} == {"best.pt", "last.pt", "previous.pt"}
+    assert not (folder / ".lock").exists()
+    assert not (folder / "result.json").exists()
+    state = checkpoints.read(folder / "last.pt")
+    assert len(state["history"]["rows"]) == state["trainer"]["iteration"] // state["trainer"]["epoch_length"]
+
+
+SLOW_MODEL = """
+import time
+from torch import nn
+
+class Slow(nn.Sequential):
+    def forward(self, images):
+        if self.training:
+            print("step", flush=True)
+            time.sleep(20)
+        return super().forward(images)
+
+def slow(num_classes):
+    return Slow(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+"""
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SLOW_MODEL)
+    command = [sys.executable, "-m", "kdignite", "baseline", "--dataset=digits", "--arch=mine:slow", "--threads=1"]
+    driver = f"import sys; sys.argv = {['kdignite', *command[3:]]!r}\n" + NO_ESTIMATE
+    process = started([sys.executable, "-c", driver], tmp_path)
+    assert process.stdout is not None
+    while process.stdout.readline() != "step\n":
+        assert process.poll() is None
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.7)
+    assert process.poll() is None  # the first one waits for the step
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 4
+    assert process.returncode == 130
+    assert "stopping after this step; Ctrl-C again stops at once" in errors
+    assert "Traceback" not in errors
+    assert "stopped   resume with" in out
+
+
+# a step of this model takes longer than a test should wait for the estimate of the running time
+NO_ESTIMATE = """
+from kdignite.pipelines import training
+training.estimate = lambda run: 0.0
+from kdignite.cli import main
+sys.exit(main())
+"""
