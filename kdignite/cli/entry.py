@@ -1,5 +1,6 @@
 """From the words of the command line to an exit code."""
 
+import errno
 import importlib
 import inspect
 import io
@@ -29,6 +30,7 @@ from kdignite.errors import RunFailed, UserError
 PIPELINES = {command: f"kdignite.pipelines.{command}:{command}" for command in COMMANDS}
 
 OK, FAILED, MISUSED = 0, 1, 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 + the number of SIGINT, SIGPIPE, SIGTERM, as shells count
 
 
@@ -86,6 +88,10 @@ def _outcome(argv: Sequence[str]) -> int:
         return _report(f"error: {error}", MISUSED)
     except RunFailed as error:
         return _report(f"failed: {error}", FAILED)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _report(f"failed: {error}: make room, then type the same again", FAILED)
     except stopping.Stopped as stop:
         return _told_stopped(stop.number)
     except KeyboardInterrupt:

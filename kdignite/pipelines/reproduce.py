@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, claims, runs
 from kdignite.config import (
     NEWEST,
     BaselineConfig,
@@ -22,14 +22,14 @@ from kdignite.config import (
     stages,
     told_as_typed,
 )
-from kdignite.errors import RunFailed, UserError
+from kdignite.errors import RunFailed, UserError, brief
 from kdignite.pipelines.baseline import baseline
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.compare import compare
 from kdignite.pipelines.data import data
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import answer
-from kdignite.pipelines.setup import DATASET, choose_device, say
+from kdignite.pipelines.setup import DATASET, choose_device, is_code, named_by, say
 from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
@@ -65,7 +65,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     plan = stages(config)
     needed = _check(plan, root=root)
     study = _open(config, root=root)
-    say(f"study     {study.folder}")
+    say(f"study     {study.folder}; the same command goes on where it was stopped")
     source = data(needed)
     if config.reference:
         published(source.classes)
@@ -90,7 +90,8 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
     check_architecture(plan.baselines[0])
     if named is not None:
         origin = checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin
-        dataset, image_size = plan.students[0].dataset or origin.dataset, origin.image_size
+        dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
+        image_size = origin.image_size
     else:
         with told_as_typed():
             check_architecture(plan.teacher)
@@ -104,7 +105,7 @@ def _open(config: Study, *, root: Path) -> Progress:
     default = f"{config.command}-{config.preset}"
     named = [root / config.name] if config.name else []
     for path in sorted((folder / MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
-        manifest = runs.read_json(path) if path.is_file() else {}
+        manifest = _manifest(path) if path.exists() else {}
         if manifest.get("settings") == settings:
             return Progress(path.parent, manifest)
         if named and manifest:
@@ -113,6 +114,21 @@ def _open(config: Study, *, root: Path) -> Progress:
     study = Progress(folder, {"settings": settings, "started_at": runs.now(), "stages": {}})
     _save(study)
     return study
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What `_save` wrote: the stages of a study are folders inside it."""
+    manifest = runs.read_json(path)
+    try:
+        claims.part(manifest, "settings")
+        stages = claims.part(manifest, "stages")
+        for stage in stages:
+            folder = claims.name(claims.part(stages, stage), "folder")
+            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
+                raise ValueError(f"{brief(folder)!r} is no folder of the study")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+    return manifest
 
 
 def _differences(manifest: dict[str, Any], settings: dict[str, Any]) -> str:
@@ -125,7 +141,7 @@ def _differences(manifest: dict[str, Any], settings: dict[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "unset"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return brief(",".join(map(brief, value)) if isinstance(value, list) else value)
 
 
 def _is_of_run(checkpoint: Path) -> bool:
@@ -150,10 +166,15 @@ def _taught_by(teaching: Path, config: DistillConfig) -> DistillConfig:
 
 def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> BaselineConfig:
     """The baseline gets what the student inherited from its teacher."""
-    resolved = runs.read_json(student.folder / "config.json")
-    return dataclasses.replace(
-        config, **{name: resolved[name] for name in ("dataset", "val_size", "image_size", "augment")}
-    )
+    path = student.folder / runs.CONFIG
+    resolved = runs.read_json(path)
+    try:
+        dataset = claims.text(resolved, "dataset")
+        named_by(path, dataset, asked=config.dataset if config.dataset == dataset else None)
+        inherited = {name: resolved.get(name) for name in ("val_size", "image_size", "augment")}
+        return dataclasses.replace(config, dataset=dataset, **inherited)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
@@ -167,6 +188,7 @@ def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.F
         again = EvaluateConfig(
             run=str(finished.folder),
             arch=arch,
+            dataset=config.dataset if is_code(config.dataset or "") else None,
             data_root=config.data_root,
             device=config.device,
             threads=config.threads,
@@ -177,7 +199,8 @@ def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.F
 
 
 def _evaluated(config: EvaluateConfig, finished: runs.Finished) -> dict[str, int]:
-    outcome, recorded = answer(config, root=runs.ROOT).outcome, finished.result["test"]
+    recorded = _recorded(finished)
+    outcome = answer(config, root=runs.ROOT).outcome
     counted = {"num_correct": outcome.num_correct, "num_images": len(outcome.labels)}
     told = f"{outcome.num_correct:,} of {len(outcome.labels):,} test images from {finished.folder}/{runs.BEST} alone"
     if counted["num_images"] == recorded["num_images"]:  # a dry run counts a few images only
@@ -186,6 +209,15 @@ def _evaluated(config: EvaluateConfig, finished: runs.Finished) -> dict[str, int
         told += f", {recorded['num_correct']:,} in its run"
     say(f"evaluated {told}")
     return counted
+
+
+def _recorded(finished: runs.Finished) -> dict[str, int]:
+    """How many test images a run had, and how many right."""
+    try:
+        test = claims.part(finished.result, "test")
+        return {name: claims.count(test, name) for name in ("num_images", "num_correct")}
+    except ValueError as error:
+        raise UserError(f"{finished.folder / runs.RESULT} is damaged ({brief(error)}): make the run again") from error
 
 
 def _once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
