@@ -4,6 +4,7 @@ A checkpoint says everything needed to use it: the architecture and its argument
 it was selected on, and the accuracy it had there. Weights are loaded completely or not at all.
 """
 
+from kdignite.checkpoints.archives import check_arrays
 from kdignite.checkpoints.description import (
     FORMAT,
     Architecture,
@@ -15,7 +16,7 @@ from kdignite.checkpoints.description import (
     to_payload,
 )
 from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, replace, write
-from kdignite.checkpoints.weights import LISTED, listed, load_weights, state_dict_in, strip_prefix
+from kdignite.checkpoints.weights import LISTED, check_fit, listed, load_weights, prefixes, state_dict_in, strip_prefix
 
 __all__ = [
     "FORMAT",
@@ -27,10 +28,13 @@ __all__ = [
     "Description",
     "Origin",
     "Validation",
+    "check_arrays",
+    "check_fit",
     "from_payload",
     "listed",
     "load",
     "load_weights",
+    "prefixes",
     "read",
     "replace",
     "state_dict_in",

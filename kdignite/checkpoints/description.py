@@ -7,11 +7,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 import kdignite
+from kdignite import claims
 from kdignite.checkpoints.weights import is_state_dict
-from kdignite.data.specs import Preprocessing, preprocessing_from
-from kdignite.errors import UserError
+from kdignite.data.specs import Preprocessing, check_class_names, preprocessing_from
+from kdignite.errors import UserError, brief
 
 FORMAT = 1  # raised when files of an older version can no longer be read as they are
+LARGEST_IMAGE = 8192  # side in pixels
+LARGEST_OPTION = 2**31  # of the numbers in an architecture's options
+MOST_OPTIONS = 64
 
 
 class Architecture(NamedTuple):
@@ -101,6 +105,24 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
     Raises:
         UserError: if the file is no kdignite checkpoint, or of a newer format.
     """
+    _check_format(payload, path)
+    try:
+        description = Description(
+            architecture=_architecture(claims.part(payload, "architecture")),
+            classes=_classes(claims.rows(payload, "classes")),
+            preprocessing=preprocessing_from(claims.part(payload, "preprocessing")),
+            origin=_origin(claims.part(payload, "origin")),
+            validation=_validation(claims.part(payload, "validation")),
+        )
+        return Checkpoint(description, _tensors(payload.get("weights")), path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: its description cannot be read ({brief(error)})") from error
+
+
+def _check_format(payload: Any, path: Path) -> None:
+    """Refuse what is something else than a checkpoint, or one of another time."""
     if isinstance(payload, Mapping) and "about" in payload:
         raise UserError(f"{path} is the state of an unfinished run: use {path.with_name('best.pt')}")
     if not isinstance(payload, Mapping) or "format" not in payload:
@@ -108,31 +130,73 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
             f"{path} is no kdignite checkpoint (it has no description of its model): "
             f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of it"
         )
-    if payload["format"] != FORMAT:
+    if type(payload["format"]) is not int or payload["format"] != FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {payload['format']}, written by kdignite {payload.get('kdignite', '?')}; "
+            f"{path} has checkpoint format {brief(payload['format'])}, written by kdignite "
+            f"{brief(payload.get('kdignite', '?'))}; "
             f"this is kdignite {kdignite.__version__}, which reads format {FORMAT}"
         )
-    try:
-        architecture = payload["architecture"]
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture["options"].items()}
-        description = Description(
-            architecture=Architecture(architecture["name"], options),
-            classes=tuple(payload["classes"]),
-            preprocessing=preprocessing_from(payload["preprocessing"]),
-            origin=Origin(**payload["origin"]),
-            validation=Validation(**payload["validation"]),
-        )
-        return Checkpoint(description, _tensors(payload["weights"]), path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: its description cannot be read ({error!r})") from error
 
 
-def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+def _architecture(values: Mapping[str, Any]) -> Architecture:
+    options = claims.part(values, "options")
+    if len(options) > MOST_OPTIONS:
+        raise ValueError(f"a model with {len(options)} options")
+    return Architecture(claims.name(values, "name"), {key: _option(key, value) for key, value in options.items()})
+
+
+def _option(key: str, value: Any) -> Any:
+    """A word, a number, or some of them; what the model takes, its builder knows."""
+    items = value if isinstance(value, list | tuple) else [value]
+    large = any(isinstance(item, int | float) and abs(item) > LARGEST_OPTION for item in items)
+    if large or not claims.is_setting(value):
+        raise ValueError(f"option {brief(key)} must be a word, a number or a few of them, not {brief(value)}")
+    return tuple(items) if isinstance(value, list | tuple) else value
+
+
+def _classes(names: list[Any]) -> tuple[str, ...]:
+    check_class_names(names)
+    return tuple(names)
+
+
+def _origin(values: Mapping[str, Any]) -> Origin:
+    _check_keys(values, Origin._fields)
+    words = ("command", "dataset", "fingerprint", "split", "augment")
+    return Origin(
+        **{key: claims.text(values, key) for key in words},
+        val_size=None if values["val_size"] is None else claims.number(values, "val_size", above=0),
+        image_size=claims.count(values, "image_size", low=1, high=LARGEST_IMAGE),
+        label_smoothing=_share(values, "label_smoothing"),
+        partial=claims.flag(values, "partial"),
+    )
+
+
+def _validation(values: Mapping[str, Any]) -> Validation:
+    _check_keys(values, Validation._fields)
+    num_images = claims.count(values, "num_images", low=1)
+    return Validation(
+        num_correct=claims.count(values, "num_correct", high=num_images),
+        num_images=num_images,
+        epoch=claims.count(values, "epoch"),  # 0: adopted, of which nobody knows
+    )
+
+
+def _share(values: Mapping[str, Any], key: str) -> float:
+    share = claims.number(values, key, below=1)
+    if share < 0:
+        raise ValueError(f"{key} must be at least 0, not {share:g}")
+    return share
+
+
+def _check_keys(values: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if {*values} != {*known}:
+        odd = sorted({*values} ^ {*known})
+        raise ValueError(f"{brief(odd[0])} is one entry too {'many' if odd[0] in values else 'few'}")
+
+
+def _tensors(values: Any) -> dict[str, Tensor]:
     if not is_state_dict(values):
-        raise TypeError("weights that are no tensors")
+        raise ValueError("weights that are no tensors")
     return dict(values)
 
 

@@ -1,9 +1,9 @@
 """Files: written so that a crash leaves a usable one, read so that nothing is used unchecked."""
 
+import io
 import os
 import pickle
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,17 +12,18 @@ from typing import IO, Any
 
 import torch
 
+from kdignite.checkpoints.archives import check_archive, is_archive
 from kdignite.checkpoints.description import Checkpoint, from_payload
-from kdignite.errors import UserError
+from kdignite.checkpoints.vetting import LIMIT_BYTES, Node, vet
+from kdignite.errors import UserError, brief
 
 TEMPORARY = ".tmp-"
-FOLDER_BIT = 0x10  # MS-DOS attribute of an entry of an archive
-# What torch and zipfile raise on bytes that are no file of torch.save, or not any more. The last four come from files
-# without checksums (torch before 1.6), whose every byte is trusted.
+# What torch, numpy and zipfile raise on bytes that are no file of theirs, or not any more.
 UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError),
     *(LookupError, TypeError, AssertionError, struct.error),
 )
+OLD_MAGIC, OLD_PROTOCOL, OLD_COUNT_BYTES = 0x1950A86A20F9469CFC6C, 1001, 8  # of files of torch before 1.6
 
 
 def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
@@ -63,30 +64,33 @@ def replace(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | No
     _sync_folder(path.parent)
 
 
-def read(path: Path) -> Any:
-    """Read a file that ``torch.save`` wrote, after checking its checksums, without running anything it names.
+def read(path: Path, *, may_be_old: bool = True) -> Any:
+    """Read a file that ``torch.save`` wrote, after following what it asks for, without running anything it names.
 
     Args:
         path: the file.
+        may_be_old: also read the format of torch before 1.6, which has no checksums: a damaged number stays unnoticed.
 
     Returns:
-        Tensors on the CPU and plain values.
+        Ordinary tensors on the CPU, each no larger than what the file holds of it, and plain values.
 
     Raises:
         UserError: if it is missing, damaged, or holds anything but tensors and plain values.
     """
-    if not path.is_file():
+    if not path.is_file():  # what follows links; a pipe or a device is none, and might never end
         raise UserError(f"there is no file {path}")
     try:
-        _check_archive(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what matters follows: loaded or refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # once: what was checked is what is loaded, even if the name changes hands
+            _check(file, may_be_old=may_be_old)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise UserError(f"{path} is damaged, or was not written by torch.save ({_first_line(error)})") from error
+        why = brief(_first_line(error))
+        raise UserError(f"{path} is damaged, or was not written by torch.save ({why})") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is no file of torch.save, or holds more than tensors and plain values, so it was not loaded: "
+            f"{path} is no file of torch.save, or holds more than tensors and plain values "
+            f"({brief(_first_line(error))}), so it was not loaded: "
             "save the state dict alone, torch.save(model.state_dict(), FILE)"
         ) from error
 
@@ -103,27 +107,53 @@ def load(path: Path) -> Checkpoint:
     Raises:
         UserError: as `read` and `from_payload`.
     """
-    return from_payload(read(path), path)
+    return from_payload(read(path, may_be_old=False), path)
 
 
-def _check_archive(path: Path) -> None:
-    """The checksum of every entry; files of torch before 1.6 are no archives and have none."""
-    if not zipfile.is_zipfile(path):
+def _check(file: IO[bytes], *, may_be_old: bool) -> None:
+    """Refuse a file that is damaged, or asks for more than it holds."""
+    if is_archive(file):
+        _check_new(file)
         return
-    with zipfile.ZipFile(path) as archive:
-        # torch reads nothing for an entry that is marked as a folder: its tensor would be whatever was in memory
-        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & FOLDER_BIT]
-        damaged = folders[0] if folders else archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"checksum of {damaged}")
+    _check_old(file)
+    if not may_be_old:
+        raise ValueError("a file of torch before 1.6, which has no checksums")
+
+
+def _check_new(file: IO[bytes]) -> None:
+    """Every entry by its checksum, the pickle, and the storages that it claims by the sizes of their entries."""
+    sizes = check_archive(file)
+    top = next(iter(sizes), "").partition("/")[0]
+    if any(not name.startswith(f"{top}/") for name in sizes) or sizes.get(f"{top}/data.pkl", 0) > LIMIT_BYTES:
+        raise zipfile.BadZipFile("an archive of something else")
+    with zipfile.ZipFile(file) as archive:
+        found = vet(io.BytesIO(archive.read(f"{top}/data.pkl")))
+    for storage in found.storages.values():
+        if sizes.get(f"{top}/data/{storage.key}") != storage.num_bytes:
+            raise ValueError(f"a tensor claims {storage.num_bytes:,} bytes that are not there")
+
+
+def _check_old(file: IO[bytes]) -> None:
+    """Five pickles and then the numbers, without checksums: that the sizes agree is all that can be known."""
+    pickled = io.BytesIO(file.read(LIMIT_BYTES))
+    magic, protocol, _, found, keys = (vet(pickled) for _ in range(5))
+    if magic.value != OLD_MAGIC or protocol.value != OLD_PROTOCOL:
+        raise pickle.UnpicklingError("another kind of pickle")
+    named = keys.value.items if isinstance(keys.value, Node) and keys.value.kind == "list" else []
+    if {*named} != {*found.storages} or len(named) != len(found.storages):
+        raise ValueError("tensors without numbers")
+    end = pickled.tell() + sum(OLD_COUNT_BYTES + storage.num_bytes for storage in found.storages.values())
+    if end != file.seek(0, os.SEEK_END):
+        raise ValueError(f"its tensors end at byte {end:,}, the file does not")
 
 
 def _save(payload: dict[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(payload, file)
     except RuntimeError as error:  # what torch's archive writer makes of a full disk
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise OSError(_first_line(reason)) from error
+        cause = error.__context__
+        told = (cause.errno, cause.strerror) if isinstance(cause, OSError) else (_first_line(error),)
+        raise OSError(*told) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,15 +1,17 @@
 """State dicts: loaded completely or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdignite.errors import UserError
+from kdignite import claims
+from kdignite.errors import UserError, brief
 
 LISTED = 6  # keys named in an error; the rest is counted
+LONGEST_WORD = 300  # characters of each
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -24,7 +26,21 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         UserError: if a key is missing or unexpected, a shape or a type differs, or a value is not finite. The message
             lists the keys and names a prefix that would make them match.
     """
-    own = model.state_dict()
+    check_fit(model.state_dict(), weights, source=source)
+    model.load_state_dict(dict(weights), strict=True)
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights that are not those of a model, key by key.
+
+    Args:
+        own: state dict of the model; its numbers do not matter, and may not be there (device ``meta``).
+        weights: that should fit.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
     missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     if missing or unexpected:
         raise UserError(
@@ -39,7 +55,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise UserError(f"the weights of {source} are not finite numbers: {listed(broken)}")
-    model.load_state_dict(dict(weights), strict=True)
 
 
 def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
@@ -59,7 +74,7 @@ def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
         return dict(content)
     found = {k: v for k, v in content.items() if is_state_dict(v)} if isinstance(content, Mapping) else {}
     if len(found) != 1:
-        have = f"one of {', '.join(map(str, found))}" if found else "none"
+        have = f"one of {listed([str(key) for key in found])}" if found else "none"
         raise UserError(f"{path} must hold one state dict (names to tensors); found {have}: save that one alone")
     return dict(next(iter(found.values())))
 
@@ -84,6 +99,11 @@ def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict
     return {key.removeprefix(prefix): value for key, value in weights.items()}
 
 
+def prefixes(key: str) -> Iterator[str]:
+    """What a key begins with, up to each of its dots: ``a.`` and ``a.b.`` of ``a.b.c``."""
+    return (key[: index + 1] for index, letter in enumerate(key) if letter == ".")
+
+
 def listed(words: list[str]) -> str:
     """A few words and a count of the rest.
 
@@ -96,12 +116,15 @@ def listed(words: list[str]) -> str:
     if not words:
         return "none"
     rest = len(words) - LISTED
-    return ", ".join(words[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    named = [brief(word, longest=LONGEST_WORD) for word in words[:LISTED]]
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
 
 
 def is_state_dict(value: Any) -> bool:
-    """Whether a value is a dict of tensors, and not an empty one."""
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    """Whether a value is a dict of names to tensors, and not an empty one."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(map(claims.is_name, value)) and all(isinstance(one, Tensor) for one in value.values())
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -114,9 +137,7 @@ def _shape(value: Tensor) -> str:
 
 def _prefix_hint(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
     """What to strip, where stripping one prefix would make the keys match."""
-    longest = min(weights, key=len, default="")
-    ends = [index + 1 for index, letter in enumerate(longest) if letter == "."]
-    for prefix in (longest[:end] for end in ends):
+    for prefix in prefixes(min(weights, key=len, default="")):
         if {key.removeprefix(prefix) for key in weights if key.startswith(prefix)} == set(own):
             return f"; they match without their prefix: --strip_prefix={prefix}"
     return ""

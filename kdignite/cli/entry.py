@@ -92,12 +92,8 @@ def _outcome(argv: Sequence[str]) -> int:
         if error.errno not in NO_ROOM:
             raise
         return _report(f"failed: {error}: make room, then type the same again", FAILED)
-    except stopping.Stopped as stop:
-        return _told_stopped(stop.number)
-    except KeyboardInterrupt:
-        return _told_stopped(signal.SIGINT)
-    except Terminated:
-        return _told_stopped(signal.SIGTERM)
+    except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
+        return _told_stopped(stop)
 
 
 def make_plan(line: Line) -> Plan:
@@ -194,8 +190,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
         os.write(2, b"\nkdignite: stopping after this step; Ctrl-C again stops at once\n")  # print is not reentrant
 
 
-def _told_stopped(number: int) -> int:
-    return _report("interrupted", INTERRUPTED) if number == signal.SIGINT else _report("terminated", TERMINATED)
+def _told_stopped(stop: BaseException) -> int:
+    number = stop.number if isinstance(stop, stopping.Stopped) else None
+    if number == signal.SIGINT or isinstance(stop, KeyboardInterrupt):
+        return _report("interrupted", INTERRUPTED)
+    return _report("terminated", TERMINATED)
 
 
 def _outputs() -> list[TextIO]:

@@ -4,22 +4,19 @@ Images that fit in memory are indexed; larger sets are decoded by worker process
 the same functions, and neither draws a random number.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kdignite.data.sources import ImageSet
 from kdignite.data.splits import Part
 from kdignite.data.views import apply_views, draw_views, pick_views
-from kdignite.errors import UserError
+from kdignite.data.workers import decoded
 from kdignite.streams import stream
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
-MAX_WORKERS = 8  # processes that decode images which do not fit in memory
 
 
 class Batch(NamedTuple):
@@ -155,23 +152,17 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
 
     Returns:
         An iterator over uint8 (B, 3, S, S), on the device the images are on.
+
+    Raises:
+        UserError: if an image is not what it should be.
+        RunFailed: if a worker dies or fails in another way.
     """
     store = images.images
     if isinstance(store, Tensor):
         yield from (_pick(store, indices) for indices in wanted)
         return
-    loader = DataLoader(
-        store,
-        batch_sampler=[indices.tolist() for indices in wanted],
-        num_workers=min(_num_cores(), MAX_WORKERS, len(wanted)),
-        pin_memory=images.labels.is_cuda,
-        generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
-    )
-    try:
-        for pixels in loader:
-            yield pixels.to(images.labels.device, non_blocking=True)
-    except UserError as error:  # raised in a worker, whose traceback torch puts before the line
-        raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
+    for pixels in decoded(store, wanted, pin_memory=images.labels.is_cuda):
+        yield pixels.to(images.labels.device, non_blocking=True)
 
 
 def image_side(images: ImageSet) -> int:
@@ -188,9 +179,3 @@ def image_side(images: ImageSet) -> int:
 
 def _pick(values: Tensor, indices: Tensor) -> Tensor:
     return values[indices.to(values.device, non_blocking=True)]
-
-
-def _num_cores() -> int:
-    """Cores that this process may use: a container or a scheduler may allow fewer than there are."""
-    allowed = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(allowed(0)) if allowed else os.cpu_count() or 1

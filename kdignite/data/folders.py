@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from kdignite.data.sources import FOLDER, ImageSet, Source, StreamedImages, fingerprint
+from kdignite.data.specs import check_class_names
 from kdignite.errors import UserError
 
 IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded each time they are asked for
@@ -52,10 +53,10 @@ def load_folder(name: str, *, image_size: int, progress: bool = True) -> Source:
         UserError: if there are fewer than two classes, a class has no images, ``val`` or ``test`` has a class that
             ``train`` has not, or a file is no readable image.
     """
-    root = Path(name.removeprefix(FOLDER)).expanduser()
+    root = place_of(name)
     if not (root / "train").is_dir():
         raise UserError(f"--dataset={name} needs images in PATH/train/CLASS/, but there is no folder {root / 'train'}")
-    classes = _class_names(root / "train")
+    classes = tuple(_classes_in(root / "train"))
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} needs a folder for each of two or more classes, but has {len(classes)}")
     listings = {key: _listing(root / key, classes) for key in SETS if (root / key).is_dir()}
@@ -69,7 +70,22 @@ def load_folder(name: str, *, image_size: int, progress: bool = True) -> Source:
             key: ImageSet(StreamedImages(one.files, read), torch.tensor(one.labels)) for key, one in listings.items()
         }
     digests = {key: _listing_digest(one, root) for key, one in listings.items()}
-    return folder_like_source(name, classes=classes, sets=sets, digests=digests)
+    recorded = _bytes_of(name).decode("utf-8", "surrogateescape")
+    return folder_like_source(recorded, classes=classes, sets=sets, digests=digests)
+
+
+def place_of(name: str) -> Path:
+    """The folder that the name of a data set means.
+
+    Args:
+        name: ``folder:PATH``, as this process was given it, or as a record spells it, whatever locale wrote that.
+
+    Returns:
+        The path, which need not exist.
+    """
+    given = name.removeprefix(FOLDER)
+    path = Path(given).expanduser()
+    return path if path.is_dir() else Path(os.fsdecode(_bytes_of(given))).expanduser()
 
 
 def folder_like_source(
@@ -85,7 +101,14 @@ def folder_like_source(
 
     Returns:
         The data set.
+
+    Raises:
+        UserError: if class names are such as no table could show.
     """
+    try:
+        check_class_names(classes)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
     return Source(
         name=name,
         classes=classes,
@@ -147,21 +170,33 @@ def square(image: Image.Image, *, size: int) -> Tensor:
     return pixels.contiguous()
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")))
+def _classes_in(folder: Path) -> dict[str, Path]:
+    """Class name -> its folder, sorted by name."""
+    found = {_text(one.name, errors="backslashreplace"): one for one in folder.iterdir() if one.is_dir()}
+    return {name: found[name] for name in sorted(found) if not name.startswith(".")}
+
+
+def _text(name: str, *, errors: str) -> str:
+    """A name as UTF-8 spells it: under another locale the same bytes are other text, but no other data set."""
+    return os.fsencode(name).decode("utf-8", errors)
+
+
+def _bytes_of(name: str) -> bytes:
+    """A name as UTF-8, also one whose bytes the locale could not read."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _listing(folder: Path, classes: Sequence[str]) -> Listing:
     """The images of one set; its classes must be among those of the training set."""
-    present = _class_names(folder)
+    present = _classes_in(folder)
     if unknown := sorted(set(present) - set(classes)):
         raise UserError(f"{folder} has a class {unknown[0]!r} that train has not: its classes are {', '.join(classes)}")
     if not present:
         raise UserError(f"{folder} needs a folder for each class, but has none: fill it or remove it")
     extensions = {key for key, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = {name: _images_in(folder / name, extensions) for name in present}
+    files = {name: _images_in(path, extensions) for name, path in present.items()}
     if empty := [name for name in present if not files[name]]:
-        raise UserError(f"{folder / empty[0]} has no images: a class needs one or more")
+        raise UserError(f"{present[empty[0]]} has no images: a class needs one or more")
     return Listing(
         files=tuple(path for paths in files.values() for path in paths),
         labels=tuple(classes.index(name) for name, paths in files.items() for _ in paths),
@@ -175,7 +210,7 @@ def _images_in(folder: Path, extensions: set[str]) -> list[Path]:
         folders[:] = [one for one in folders if not one.startswith(".")]
         paths = (Path(parent, one) for one in names if not one.startswith("."))
         found += [path for path in paths if path.suffix.lower() in extensions]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(found, key=lambda path: os.fsencode(path.relative_to(folder)))
 
 
 def _decode(files: Sequence[Path], size: int, *, progress: bool) -> Tensor:
@@ -193,5 +228,8 @@ def _decode(files: Sequence[Path], size: int, *, progress: bool) -> Tensor:
 
 def _listing_digest(listing: Listing, root: Path) -> str:
     """A hash of paths and sizes: the same whatever size the images are kept at, and whether they fit in memory."""
-    files = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in listing.files]
+    files = [
+        (_text(path.relative_to(root).as_posix(), errors="surrogateescape"), path.stat().st_size)
+        for path in listing.files
+    ]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

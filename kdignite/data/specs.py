@@ -1,12 +1,14 @@
 """How images are prepared for a model: values that travel inside its checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdignite.errors import UserError
+from kdignite import claims
+from kdignite.errors import UserError, brief
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SIZES = (8, 1024)  # sides of a model's input, in pixels
 INTERPOLATION = "bilinear, antialiased"  # the one way in which images are resized here
 
 
@@ -30,11 +32,36 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
 
     Raises:
         UserError: if images were resized in a way that is unknown here.
+        ValueError: if a value is none that `Preprocessing` can have.
     """
-    if values["interpolation"] != INTERPOLATION:
-        raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint asks for {values['interpolation']!r}")
+    how = claims.text(values, "interpolation")
+    if how != INTERPOLATION:
+        raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint asks for {brief(how)!r}")
+    low, high = SIZES
+    mean, std = (claims.rows(values, key) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"mean and std must have a number for each of three channels, not {len(mean)} and {len(std)}")
     return Preprocessing(
-        size=int(values["size"]),
-        mean=tuple(map(float, values["mean"])),
-        std=tuple(map(float, values["std"])),
+        size=claims.count(values, "size", low=low, high=high),
+        mean=tuple(float(claims.number({"mean": value}, "mean")) for value in mean),
+        std=tuple(float(claims.number({"std": value}, "std", above=0)) for value in std),
     )
+
+
+def check_class_names(classes: Sequence[object]) -> None:
+    """Refuse names of classes that could not be told apart, or would garble a table.
+
+    Args:
+        classes: as they were found.
+
+    Raises:
+        UserError: naming the first that is wrong.
+    """
+    wrong = [name for name in classes if not claims.is_name(name)]
+    if wrong:
+        raise UserError(
+            f"a class name must be text of 1 to {claims.LONGEST_NAME} characters without control characters, "
+            f"not {brief(wrong[0])!r}"
+        )
+    if not classes or len(set(classes)) != len(classes):
+        raise UserError("class names must differ from one another, and there must be some")

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
 from kdignite.plugins import import_function
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
     for option in options:
         if option not in taken:
             takers = [other for other, entry in MODELS.items() if option in entry.options]
-            raise UserError(f"{name} takes no --{option}" + (f"; {_listed(takers)}" if takers else ""))
+            raise UserError(f"{name} takes no --{brief(option)}" + (f"; {_listed(takers)}" if takers else ""))
     if "widths" in options:
         check_widths(options["widths"])
     smallest = _min_size(name, options)
@@ -109,8 +109,10 @@ def check_widths(widths: tuple[int, ...]) -> None:
     Raises:
         UserError: if they are not five, or one is below 1.
     """
-    if len(widths) != 5 or min(widths) < 1:
-        came = ",".join(map(str, widths))
+    # not annotations alone: options also come from checkpoints
+    whole = isinstance(widths, tuple) and all(type(width) is int for width in widths)
+    if not whole or len(widths) != 5 or min(widths) < 1:
+        came = ",".join(map(brief, widths)) if isinstance(widths, tuple) else brief(widths)
         raise UserError(f"--widths needs five channel counts of at least 1, such as 64,64,64,24,12, not {came}")
 
 

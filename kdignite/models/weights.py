@@ -69,13 +69,17 @@ def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, sour
         The head's keys that were left as initialised; empty if everything was loaded.
 
     Raises:
-        UserError: if keys are missing or unexpected, or shapes differ. Nothing has been loaded then.
+        UserError: if keys are missing or unexpected, shapes or kinds of numbers differ, or a value is not finite.
+            Nothing has been loaded then.
     """
     own: dict[str, Tensor] = model.state_dict()
     head = _head_keys(model)
     misfit = _misfit(own, state_dict, head=head)
     if any(misfit):
         raise UserError(_told(misfit, source=source, prefix=_prefix_that_helps(own, state_dict, head=head)))
+    strange = [key for key in own if key in state_dict and not _can_become(state_dict[key], own[key])]
+    if strange:
+        raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {_some(strange)}")
     kept = [] if _fits(own, state_dict, head) else head
     model.load_state_dict({**own, **{key: value for key, value in state_dict.items() if key not in kept}})
     return kept
@@ -102,6 +106,12 @@ def _head_keys(model: nn.Module) -> list[str]:
 
 def _fits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], keys: Iterable[str]) -> bool:
     return all(key in given and given[key].shape == own[key].shape for key in keys)
+
+
+def _can_become(given: Tensor, own: Tensor) -> bool:
+    """Whether values can be copied into a tensor and stay what they are, but for precision."""
+    same_kind = given.is_floating_point() == own.is_floating_point() and given.is_complex() == own.is_complex()
+    return same_kind and bool(torch.isfinite(given).all())
 
 
 def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> Misfit:

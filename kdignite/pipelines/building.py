@@ -14,6 +14,7 @@ from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, mea
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, fed
+from kdignite.models.outline import outline
 from kdignite.models.registry import build_model, check_model, fit_model
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.pipelines.setup import Data, is_partial, say
@@ -110,6 +111,8 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
 def rebuild(checkpoint: Checkpoint) -> nn.Module:
     """The model of a checkpoint with its weights, on the CPU; `revive` adds how it is fed and refuses strange code.
 
+    The weights are compared with what the description describes before memory is taken for it.
+
     Args:
         checkpoint: as read.
 
@@ -121,6 +124,12 @@ def rebuild(checkpoint: Checkpoint) -> nn.Module:
     """
     name, options = checkpoint.description.architecture
     num_classes, size = len(checkpoint.description.classes), checkpoint.description.preprocessing.size
+    try:
+        described = outline(name, num_classes=num_classes, size=size, options=options)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
+    if described is not None:
+        checkpoints.check_fit(described, checkpoint.weights, source=str(checkpoint.path))
     model = build_model(name, num_classes=num_classes, size=size, options=options)
     checkpoints.load_weights(model, checkpoint.weights, source=str(checkpoint.path))
     return model

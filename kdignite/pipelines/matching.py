@@ -11,7 +11,7 @@ import numpy as np
 from kdignite import runs
 from kdignite.config import BaselineConfig, DistillConfig
 from kdignite.errors import UserError
-from kdignite.pipelines.reading import RunFiles
+from kdignite.pipelines.reading import MACHINE, RunFiles
 
 PROGRAM = "python -m kdignite"
 # What a distillation can be told and a baseline cannot: its loss and its teacher.
@@ -26,7 +26,6 @@ FREE_FLAGS = {
     *("weights",),
     *("device", "threads"),
 }
-MACHINE = ("device", "threads", "cpu", "processor", "torch", "commit")
 NOT_RECORDED = object()
 
 

@@ -1,17 +1,20 @@
 """A finished run, read from the files of its folder and checked, so that it can be compared with others."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from kdignite import checkpoints, runs
-from kdignite.errors import UserError
+from kdignite import checkpoints, claims, runs
+from kdignite.comparison import COSTS, THREADS
+from kdignite.errors import UserError, brief
 
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
 ARRAYS = ("test_logits", "test_labels", "test_indices")
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
+MACHINE = ("device", "threads", "cpu", "processor", "torch", "commit")
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
 
@@ -61,8 +64,8 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
         label=label,
         role=ROLES[result["command"]],
         result=result,
-        config=runs.read_json(folder / "config.json"),
-        environment=runs.read_json(folder / "environment.json"),
+        config=_settings(folder / "config.json"),
+        environment=_environment(folder / "environment.json"),
         classes=classes,
         logits=logits,
         labels=labels,
@@ -75,18 +78,65 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not path.is_file():
         raise UserError(f"{folder} is not a finished run: it has no {runs.RESULT}; let the run end, or leave it out")
     result = runs.read_json(path)
-    if result.get("command") not in ROLES:
+    command = result.get("command")
+    if not isinstance(command, str) or command not in ROLES:
         raise UserError(f"{folder} is no run of {', '.join(ROLES)}: leave it out")
-    trained = TRAINED_KEYS if result["command"] != "adopt" else ()
+    trained = TRAINED_KEYS if command != "adopt" else ()
     missing = [key for key in (*KEYS, *trained) if key not in result]
     if missing:
         raise _damaged(path, f"it has no {', '.join(missing)}")
     try:
-        classes = tuple(str(row["class"]) for row in result["test"]["per_class"])
-        _ = result["test"]["num_correct"], result["command"] == "distill" and result["teacher"]["sha256"]
-    except (KeyError, TypeError) as error:
-        raise _damaged(path, "the scores or the teacher in it are not what a run writes") from error
-    return result, classes
+        _check_result(result)
+        return result, _classes(claims.part(result, "test"))
+    except ValueError as error:
+        raise _damaged(path, brief(error)) from error
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    for key in ("name", "arch", "fingerprint", "split"):
+        claims.name(result, key)
+    for key in ("dataset", "loss"):  # a folder's path may be longer than a name
+        if not claims.is_word(result.get(key, "")):
+            raise ValueError(f"{key} must be a word, not {brief(result[key])}")
+    claims.flag(result, "partial")
+    if result["command"] != "adopt":
+        for key in ("seed", "epochs", "best_epoch"):
+            claims.count(result, key)
+    if result["command"] == "distill":
+        taught = claims.part(result, "teacher")
+        claims.name(taught, "name")
+        claims.name(taught, "sha256")
+    cost = claims.part(result, "cost") if result.get("cost") else {}
+    for key in cost:
+        if cost[key] is not None and claims.number(cost, key) < 0 and key in (*COSTS, THREADS):
+            raise ValueError(f"{key} must not be negative")
+
+
+def _classes(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    claims.count(scores, "num_correct")
+    rows = claims.rows(scores, "per_class")
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("per_class must be a list of scores")
+    return tuple(claims.name(row, "class") for row in rows)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    config = runs.read_json(path)
+    strange = [key for key, value in config.items() if not (claims.is_name(key) and claims.is_setting(value))]
+    if strange:
+        raise _damaged(path, f"{brief(strange[0])} is no setting")
+    return config
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    """What is compared of it: plain values, and the versions of packages."""
+    found = runs.read_json(path)
+    packages = found.get("packages")
+    values = {**found, **packages} if isinstance(packages, dict) else found
+    strange = [key for key in (*MACHINE, "weights") if not claims.is_setting(values.get(key))]
+    if strange:
+        raise _damaged(path, f"{strange[0]} is no plain value")
+    return found
 
 
 def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]:
@@ -95,10 +145,13 @@ def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]
         raise UserError(f"{path.parent} has no predictions.npz: make the run again")
     try:
         # opened here: numpy leaves a file open that is no archive
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in ARRAYS}
+        with path.open("rb") as file:
+            checkpoints.check_arrays(file)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in ARRAYS}
     except checkpoints.UNREADABLE as error:
-        raise _damaged(path, str(error).partition("\n")[0]) from error
+        raise _damaged(path, brief(error)) from error
     logits, labels, indices = arrays.values()
     num_images = len(labels) if labels.ndim == 1 else -1
     if logits.shape != (num_images, num_classes) or indices.shape != (num_images,) or not num_images:
@@ -106,8 +159,8 @@ def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]
         raise _damaged(path, f"expected arrays of one length and {num_classes} classes, got {shapes}")
     if any(not np.issubdtype(array.dtype, np.integer) for array in (labels, indices)):
         raise _damaged(path, "labels and indices are no whole numbers")
-    if not np.issubdtype(logits.dtype, np.floating) or not np.isfinite(logits).all():
-        raise _damaged(path, "its scores are not all finite numbers")
+    if logits.dtype != np.float32 or not np.isfinite(logits).all():
+        raise _damaged(path, "its scores are not all finite numbers of single precision")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise _damaged(path, f"its labels are not all below {num_classes}")
     return arrays

@@ -35,6 +35,7 @@ from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 
 MANIFEST = "manifest.json"
+INHERITED = ("dataset", "val_size", "image_size", "augment")  # by the baseline, from the student
 # settings under which a study goes on where it was: its place, more seeds, what its trainings do not depend on
 MAY_CHANGE = ("name", "data_root", "seeds", "reference", "allow_weak_teacher")
 
@@ -171,8 +172,8 @@ def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> Baselin
     try:
         dataset = claims.text(resolved, "dataset")
         named_by(path, dataset, asked=config.dataset if config.dataset == dataset else None)
-        inherited = {name: resolved.get(name) for name in ("val_size", "image_size", "augment")}
-        return dataclasses.replace(config, dataset=dataset, **inherited)
+        inherited: dict[str, Any] = {name: resolved.get(name) for name in INHERITED}
+        return dataclasses.replace(config, **inherited)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -220,8 +220,9 @@ def _remembered(config: C, folder: Path, *, root: Path) -> C:
     del recorded["command"]  # checked already
     given = set(to_json(config)) if config.given is None else set(config.given)
     for name in USERS_CODE:
-        value = str(recorded.get(name))
-        if ":" in value and not value.startswith(FOLDER) and getattr(config, name) != value:
+        value = recorded.get(name)
+        is_code = isinstance(value, str) and ":" in value and not value.startswith(FOLDER)
+        if is_code and getattr(config, name) != value:
             raise UserError(
                 f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
             )

@@ -9,9 +9,9 @@ import torch
 
 from kdignite.config import TrainConfig
 from kdignite.data.batches import image_side, on_device
-from kdignite.data.sources import Source, load_source
+from kdignite.data.sources import FOLDER, Source, load_source
 from kdignite.data.splits import Part, Splits, limited, split_source
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -29,12 +29,47 @@ class Data(NamedTuple):
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe.
+    """Print a line at once, also into a pipe; names from files command no terminal.
 
     Args:
-        line: of text.
+        line: of text, or several; control characters but line breaks are spelled out.
     """
-    print(line, flush=True)
+    visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)
+    print(visible, flush=True)
+
+
+def is_code(dataset: str) -> bool:
+    """Whether the name of a data set is that of a function of the user's own.
+
+    Args:
+        dataset: its name.
+
+    Returns:
+        True for ``package.module:function``.
+    """
+    return ":" in dataset and not dataset.startswith(FOLDER)
+
+
+def named_by(who: object, dataset: str, *, asked: str | None) -> str:
+    """The data set that was asked for, else the one that a file names, unless that would run code of the file's choice.
+
+    Args:
+        who: the file, for the message.
+        dataset: that it names.
+        asked: what ``--dataset`` says.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: if it is a function, which has to be repeated.
+    """
+    if asked is None and is_code(dataset):
+        raise UserError(
+            f"{who} was made with a data set of your own, and a file never names code to run: repeat its name: "
+            f"--dataset={brief(dataset, longest=300)}"
+        )
+    return asked or dataset
 
 
 def choose_device(name: str, *, threads: int | None) -> torch.device:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdignite.checkpoints import replace
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
+
+LARGEST_JSON = 64 * 2**20  # bytes; the confusion matrix of 1,000 classes takes a tenth of it
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -34,14 +36,24 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if the file cannot be read, or holds no JSON object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path} is no file: mend or remove it")
+        if path.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{path} is larger than any that a run writes: mend or remove it")
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): mend or remove it") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged (it holds no JSON object): mend or remove it")
     return values
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def sha256(path: Path) -> str:

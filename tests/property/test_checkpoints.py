@@ -18,9 +18,12 @@ DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 )
-NUMBERS = st.floats(allow_nan=False)
-COUNTS = st.integers(0, 2**63 - 1)
-WORDS = st.text(max_size=12)
+COUNTS = st.integers(0, 2**53)
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
+WORDS = NAMES | st.just("")
+PIXELS = st.floats(allow_nan=False, allow_infinity=False)
+STDS = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+SETTINGS = st.integers(-(2**31), 2**31)
 
 
 @st.composite
@@ -36,17 +39,17 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 OPTIONS = st.dictionaries(
-    WORDS, st.one_of(st.integers(), WORDS, st.booleans(), st.none(), st.lists(st.integers(), max_size=5).map(tuple))
+    WORDS, st.one_of(SETTINGS, WORDS, st.booleans(), st.none(), st.lists(SETTINGS, max_size=5).map(tuple))
 )
 DESCRIPTIONS = st.builds(
     Description,
-    architecture=st.builds(Architecture, name=WORDS, options=OPTIONS),
-    classes=st.lists(WORDS, max_size=12).map(tuple),
+    architecture=st.builds(Architecture, name=NAMES, options=OPTIONS),
+    classes=st.lists(NAMES, min_size=1, max_size=12, unique=True).map(tuple),
     preprocessing=st.builds(
         Preprocessing,
-        size=st.integers(1, 10_000),
-        mean=st.tuples(NUMBERS, NUMBERS, NUMBERS),
-        std=st.tuples(NUMBERS, NUMBERS, NUMBERS),
+        size=st.integers(8, 1024),
+        mean=st.tuples(PIXELS, PIXELS, PIXELS),
+        std=st.tuples(STDS, STDS, STDS),
         interpolation=st.just(INTERPOLATION),
     ),
     origin=st.builds(
@@ -55,13 +58,17 @@ DESCRIPTIONS = st.builds(
         dataset=WORDS,
         fingerprint=WORDS,
         split=WORDS,
-        val_size=st.none() | NUMBERS | COUNTS,
-        image_size=COUNTS,
+        val_size=st.none() | STDS | COUNTS.filter(bool),
+        image_size=st.integers(1, 8192),
         augment=WORDS,
-        label_smoothing=NUMBERS,
+        label_smoothing=st.floats(0, 1, exclude_max=True),
         partial=st.booleans(),
     ),
-    validation=st.builds(Validation, num_correct=COUNTS, num_images=COUNTS, epoch=COUNTS),
+    validation=st.lists(COUNTS, min_size=2, max_size=2).flatmap(
+        lambda pair: st.builds(
+            Validation, num_correct=st.just(min(pair)), num_images=st.just(max(*pair, 1)), epoch=COUNTS
+        )
+    ),
 )
 
 
@@ -80,7 +87,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @settings(deadline=None)
-@given(description=DESCRIPTIONS, weights=st.dictionaries(WORDS, tensors(), min_size=1, max_size=5))
+@given(description=DESCRIPTIONS, weights=st.dictionaries(NAMES, tensors(), min_size=1, max_size=5))
 def test_reading_undoes_writing(description: Description, weights: dict[str, Tensor]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "best.pt"

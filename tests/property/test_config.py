@@ -66,13 +66,18 @@ def values(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
     elif wanted in (int, float):
         strategy = numbers(one)
     else:
-        items = {int: st.integers(1, LARGEST), str: st.text(), float: st.floats(**FINITE)}[get_args(wanted)[0]]
+        items = {int: st.integers(1, LARGEST), str: st.text(), float: numbers(one)}[get_args(wanted)[0]]
         strategy = st.lists(items, min_size=1).map(tuple)
     return st.none() | strategy if one.default is None and one.name != "size" else strategy
 
 
+def flags(kind: type[Config]) -> list[dataclasses.Field[Any]]:
+    """The fields that can be told; `given` says which of them were."""
+    return [one for one in dataclasses.fields(kind) if "help" in one.metadata]
+
+
 def given_values(kind: type[Config]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({one.name: values(one) for one in dataclasses.fields(kind)})
+    return st.fixed_dictionaries({one.name: values(one) for one in flags(kind)})
 
 
 @st.composite
@@ -100,7 +105,7 @@ def test_writing_and_reading_as_json_is_identity(config: Config) -> None:
 @EXAMPLES
 @given(configs())
 def test_json_holds_every_field(config: Config) -> None:
-    assert list(to_json(config)) == [one.name for one in dataclasses.fields(config)]
+    assert list(to_json(config)) == [one.name for one in flags(type(config))]
 
 
 @EXAMPLES
@@ -109,8 +114,12 @@ def test_what_is_given_wins_over_the_preset(preset: str, chosen: dict[str, Any],
     names = data.draw(st.sets(st.sampled_from(sorted(set(chosen) - {"preset"}))))
     config = configure(DistillConfig, preset=preset, **{name: chosen[name] for name in names})
     plain = configure(DistillConfig, preset=preset)
-    for one in dataclasses.fields(config):
+    for one in flags(DistillConfig):
         assert getattr(config, one.name) == (chosen if one.name in names else vars(plain))[one.name]
+    assert config.given is not None
+    assert set(config.given) == names | set(PRESETS[preset]["distill"])
+    assert config == dataclasses.replace(config, given=None)
+    assert from_json(DistillConfig, to_json(config)) == config
 
 
 @EXAMPLES

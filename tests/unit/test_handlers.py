@@ -5,11 +5,13 @@ import io
 import math
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytest
@@ -19,10 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints, handlers
+from kdignite import checkpoints, handlers, stopping
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
-from kdignite.handlers import showing
+from kdignite.handlers import saving, showing, state
 from kdignite.pipelines import training
 
 CPU = torch.device("cpu")
@@ -107,6 +109,41 @@ def resumed(trainer: Engine, *, epochs: int, epoch_length: int = len(SIZES)) -> 
     """The engine as if it had run these epochs already."""
     trainer.load_state_dict({"iteration": epochs * epoch_length, "epoch_length": epoch_length, "max_epochs": 100})
     return trainer
+
+
+def failing(error: BaseException) -> Callable[..., NoReturn]:
+    def call(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return call
+
+
+FULL = OSError(28, "No space left on device")
+
+
+def attach_best(
+    trainer: Engine,
+    folder: Path,
+    *,
+    payload: Callable[[], dict[str, Any]] | None = None,
+    score: float | None = None,
+    say: Callable[[str], object] = print,
+) -> handlers.BestFile:
+    """``best.pt``, which holds the number of its epoch where nothing else is asked for."""
+    file = handlers.BestFile(folder / "best.pt", say=say)
+    make = payload or (lambda: {"epoch": trainer.state.epoch})
+    handlers.attach_best_checkpoint(trainer, file, payload=make, score=score)
+    return file
+
+
+def attach_last(trainer: Engine, folder: Path, *, every_s: float = 3600.0, **parts: Any) -> None:
+    """``last.pt`` with the states of all parts."""
+
+    def save() -> None:
+        states = {name: part.state_dict() for name, part in {"trainer": trainer, **parts}.items()}
+        checkpoints.write(folder / "last.pt", states)
+
+    handlers.attach_saving(trainer, save, every_s=every_s)
 
 
 # --- learning rate and seeds
@@ -271,8 +308,8 @@ def test_files_of_earlier_epochs_stay_when_the_guard_stops_a_run(tmp_path: Path)
         return outcome(5)
 
     handlers.attach_validation(trainer, validate=validate)
-    handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
-    handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "sums": sums})
+    attach_best(trainer, tmp_path)
+    attach_last(trainer, tmp_path, sums=sums)
     with pytest.raises(RunFailed):
         run(trainer, 3)
     assert validated == [1]
@@ -360,6 +397,72 @@ def test_the_clock_measures_the_steps_of_one_epoch_without_its_validation() -> N
         assert row["images_per_s"] == pytest.approx(sum(SIZES) / row["seconds"], rel=0.05)
 
 
+class Watch:
+    """A clock of which the test says how it runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 5000.0
+        monkeypatch.setattr(state, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+def test_a_clock_counts_the_seconds_between_start_and_pause(watch: Watch) -> None:
+    clock = handlers.Clock()
+    watch.passes(1)
+    assert (clock.epoch(), clock.run()) == (0, 1)
+    clock.start()
+    watch.passes(2)
+    assert (clock.epoch(), clock.run()) == (2, 3)  # while it runs
+    clock.pause()
+    watch.passes(4)
+    assert (clock.epoch(), clock.run()) == (2, 7)
+    clock.start()
+    watch.passes(8)
+    clock.pause()
+    clock.pause()
+    assert (clock.epoch(), clock.run()) == (10, 15)
+    clock.reset()
+    assert (clock.epoch(), clock.run()) == (0, 15)
+    clock.start()
+    watch.passes(0.5)
+    assert (clock.epoch(), clock.run()) == (0.5, 15.5)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_clock_goes_on_from_a_file_and_not_from_the_time_in_between(
+    tmp_path: Path, watch: Watch, paused: bool
+) -> None:
+    first = handlers.Clock()
+    watch.passes(3)
+    first.start()
+    watch.passes(4)
+    if paused:
+        first.pause()
+    checkpoints.write(tmp_path / "last.pt", {"clock": first.state_dict()})
+    assert checkpoints.read(tmp_path / "last.pt")["clock"] == {"epoch": 4, "run": 7}
+    watch.now = 10.0  # another process, perhaps after a restart of the machine
+    second = handlers.Clock()
+    watch.passes(100)  # until the state is loaded
+    second.load_state_dict(checkpoints.read(tmp_path / "last.pt")["clock"])
+    assert (second.epoch(), second.run()) == (4, 7)
+    watch.passes(2)
+    assert (second.epoch(), second.run()) == (4, 9)  # its steps have not begun yet
+    second.start()
+    watch.passes(5)
+    assert (second.epoch(), second.run()) == (9, 14)
+    second.pause()
+    assert second.state_dict() == {"epoch": 9, "run": 14}
+    second.reset()
+    assert second.state_dict() == {"epoch": 0, "run": 14}
+
+
 def test_a_history_goes_on_from_a_file_and_shares_nothing_with_it(trainer: Engine, tmp_path: Path) -> None:
     history = attach_rows(trainer, [outcome(2), outcome(8, finite=False)])
     run(trainer, 2)
@@ -392,6 +495,105 @@ def test_the_csv_file_holds_the_rows(trainer: Engine, tmp_path: Path) -> None:
             value = row[name]
             assert text == "" if value is None else repr(float(text)) == repr(float(value))
     assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
+
+
+def test_a_table_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.csv"
+    handlers.write_csv(path, [{"epoch": 1, "loss": 0.5}])
+    before = path.read_bytes()
+    assert [row["loss"] for row in csv.DictReader(io.StringIO(before.decode()))] == ["0.5"]
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def full_after_the_text(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(path.read_bytes() == before)
+        raise FULL
+
+    monkeypatch.setattr(os, "fsync", full_after_the_text)
+    with pytest.raises(OSError, match="No space left"):
+        handlers.write_csv(path, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    assert synced == [True]
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_row_of_a_table_may_lack_columns_and_have_others(tmp_path: Path) -> None:
+    handlers.write_csv(tmp_path / "metrics.csv", [{"epoch": 2, "loss": math.inf, "recall/cat": 0.5, "kd": None}])
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == list(handlers.COLUMNS)
+    assert {name: text for name, text in row.items() if text} == {"epoch": "2", "loss": "inf"}
+
+
+class Log(NamedTuple):
+    """One of the logs of a run: how it is attached, what it writes with, and what it is called."""
+
+    attach: Callable[[Engine, handlers.History, Path, SummaryWriter, list[str]], None]
+    breaks: tuple[Any, str]
+    name: str
+
+
+LOGS = {
+    "metrics.csv": Log(
+        lambda trainer, history, folder, writer, said: handlers.attach_metrics_csv(
+            trainer, history, path=folder / "metrics.csv", say=said.append
+        ),
+        (checkpoints, "replace"),
+        "{folder}/metrics.csv",
+    ),
+    "TensorBoard": Log(
+        lambda trainer, history, folder, writer, said: handlers.attach_tensorboard(
+            trainer, history, writer, say=said.append
+        ),
+        (SummaryWriter, "flush"),
+        "TensorBoard's file",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", LOGS)
+def test_a_log_that_cannot_be_written_is_told_once_and_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    log, trainer, said = LOGS[which], silent(step), []
+    history = attach_rows(trainer, [outcome(correct) for correct in (3, 4, 5)])
+    with SummaryWriter(str(tmp_path)) as writer:
+        log.attach(trainer, history, tmp_path, writer, said)
+        owner, name = log.breaks
+        works = getattr(owner, name)
+        full = failing(FULL)
+        monkeypatch.setattr(owner, name, full)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda _: monkeypatch.setattr(owner, name, works))
+        run(trainer, 3)
+        monkeypatch.setattr(owner, name, works)
+    assert len(history.rows) == 3
+    what = log.name.format(folder=tmp_path)
+    assert said == [f"warning   {what} cannot be written (No space left on device): the training goes on without"]
+    if which == "metrics.csv":  # where there is room again, nothing is missing
+        assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("which", LOGS)
+def test_a_bug_in_a_log_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    log, trainer, said = LOGS[which], silent(step), []
+    history = attach_rows(trainer, [outcome(3)])
+    with SummaryWriter(str(tmp_path)) as writer:
+        log.attach(trainer, history, tmp_path, writer, said)
+        with monkeypatch.context() as broken:
+            broken.setattr(*log.breaks, failing(ValueError("a bug")))
+            with pytest.raises(ValueError, match="a bug"):
+                run(trainer, 1)
+    assert said == []
+
+
+def test_rows_of_a_run_that_goes_on_may_find_no_room_either(trainer: Engine, tmp_path: Path) -> None:
+    history, said = handlers.History(), []
+    history.load_state_dict({"rows": [{"epoch": 1, "loss": 9.0}]})
+    with SummaryWriter(str(tmp_path)) as writer, pytest.MonkeyPatch.context() as full:
+        full.setattr(SummaryWriter, "flush", failing(FULL))
+        handlers.attach_tensorboard(trainer, history, writer, say=said.append)
+    assert len(said) == 1
 
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -487,7 +689,7 @@ def best_of(folder: Path, accuracies: list[float]) -> int | None:
     """The epoch whose weights are in ``best.pt``."""
     trainer = silent(step)
     attach_scores(trainer, accuracies)
-    handlers.attach_best_checkpoint(trainer, folder, payload=lambda: {"epoch": trainer.state.epoch})
+    attach_best(trainer, folder)
     run(trainer, len(accuracies))
     path = folder / "best.pt"
     return checkpoints.read(path)["epoch"] if path.exists() else None
@@ -516,17 +718,28 @@ def test_the_first_best_epoch_with_a_finite_accuracy_is_kept(
     assert [file.name for file in tmp_path.iterdir()] == (["best.pt"] if best else [])
 
 
-def test_a_run_that_goes_on_remembers_its_best_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("accuracy", "by"), [(0.7, "first"), (0.8, "first"), (0.81, "second")])
+def test_a_run_that_goes_on_knows_the_score_of_the_file_that_is_there(tmp_path: Path, accuracy: float, by: str) -> None:
     first, second = silent(step), resumed(silent(step), epochs=2)
     attach_scores(first, [0.4, 0.8])
-    before = handlers.attach_best_checkpoint(first, tmp_path, payload=lambda: {"by": "first"})
-    handlers.attach_last_checkpoint(first, tmp_path, state={"best": before, "trainer": first})
+    attach_best(first, tmp_path, payload=lambda: {"by": "first"})
     run(first, 2)
-    attach_scores(second, [0.0, 0.0, 0.7])
-    after = handlers.attach_best_checkpoint(second, tmp_path, payload=lambda: {"by": "second"})
-    after.load_state_dict(checkpoints.read(tmp_path / "last.pt")["best"])
+    attach_scores(second, [0.0, 0.0, accuracy])
+    attach_best(second, tmp_path, payload=lambda: {"by": "second"}, score=0.8)
     run(second, 3, done=2)
-    assert checkpoints.read(tmp_path / "best.pt") == {"by": "first"}
+    assert checkpoints.read(tmp_path / "best.pt") == {"by": by}
+
+
+@pytest.mark.parametrize("score", [None, 0.8])
+def test_where_the_file_is_gone_the_best_epoch_to_come_takes_its_place(tmp_path: Path, score: float | None) -> None:
+    trainer, said = silent(step), []
+    attach_scores(trainer, [0.9, 0.3, 0.5, 0.4])
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda _: (tmp_path / "best.pt").unlink(missing_ok=True))
+    attach_best(trainer, tmp_path, score=score, say=said.append)
+    run(trainer, 4)
+    assert checkpoints.read(tmp_path / "best.pt") == {"epoch": 3}
+    gone = f"warning   {tmp_path / 'best.pt'} is gone: the best of the epochs to come takes its place"
+    assert said == [gone] * (1 if score is None else 2)
 
 
 @pytest.mark.parametrize("name", ["best.pt", "last.pt"])
@@ -536,9 +749,9 @@ def test_the_old_file_is_there_until_the_new_one_takes_its_name(
     trainer, seen = silent(step), []
     attach_scores(trainer, [0.1, 0.2, 0.3])
     if name == "best.pt":
-        handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+        attach_best(trainer, tmp_path)
     else:
-        handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "history": handlers.History()})
+        attach_last(trainer, tmp_path, history=handlers.History())
     fsync = os.fsync
 
     def watched(descriptor: int) -> None:
@@ -551,50 +764,241 @@ def test_the_old_file_is_there_until_the_new_one_takes_its_name(
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("error", [TypeError, OSError])
-def test_a_save_that_fails_is_tried_once_and_its_error_comes_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+def test_a_best_file_that_cannot_be_made_is_a_bug_which_comes_out_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = silent(step)
     attach_scores(trainer, [0.1, 0.2])
-    handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
+    attach_best(trainer, tmp_path)
     run(trainer, 1)
     calls: list[Path] = []
 
     def fail(path: Path, payload: Mapping[str, Any]) -> None:
         calls.append(path)
-        raise error("no room")
+        raise TypeError("no such thing")
 
     monkeypatch.setattr(checkpoints, "write", fail)
-    with pytest.raises(error, match="no room"):
+    with pytest.raises(TypeError, match="no such thing"):
         run(trainer, 2, done=1)
     assert calls == [tmp_path / "best.pt"]
     assert checkpoints.read(tmp_path / "best.pt") == {"epoch": 1}
 
 
-def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> None:
+class Owing(NamedTuple):
+    """A run whose disk was full in some epochs: what it said in each, and which epoch its file held after each."""
+
+    file: handlers.BestFile
+    said: list[list[str]]
+    held: list[int | None]
+
+
+def owing(folder: Path, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], *, full: set[int]) -> Owing:
+    trainer, weight = silent(step), torch.zeros(2)
+    said: list[list[str]] = []
+    held: list[int | None] = []
+    write = checkpoints.write
+
+    def disk(path: Path, payload: Mapping[str, Any]) -> None:
+        if trainer.state.epoch in full:
+            raise FULL
+        write(path, payload)
+
+    def look(_: Engine) -> None:
+        path = folder / "best.pt"
+        found = checkpoints.read(path) if path.exists() else None
+        held.append(found["epoch"] if found else None)
+        assert found is None or found["weights"]["w"].tolist() == [found["epoch"]] * 2
+
+    monkeypatch.setattr(checkpoints, "write", disk)
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda _: said.append([]))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: weight.fill_(engine.state.epoch))
+    attach_scores(trainer, accuracies)
+
+    def make() -> dict[str, Any]:
+        return {"epoch": trainer.state.epoch, "weights": {"w": weight}}
+
+    file = attach_best(trainer, folder, payload=make, say=lambda line: said[-1].append(line))  # noqa: PLW0108 - late
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, look)
+    run(trainer, len(accuracies))
+    return Owing(file, said, held)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "full", "held"),
+    [
+        ([0.9, 0.8, 0.7], {1}, [None, 1, 1]),  # tried again though a worse one came, with the weights that it had
+        ([0.9, 0.8, 0.7], {1, 2}, [None, None, 1]),
+        ([0.5, 0.9, 0.7], {1, 2}, [None, None, 2]),  # of those owed the best one
+        ([0.5, 0.9, 0.7], {2}, [1, 1, 2]),  # the earlier file stays until then
+        ([0.5, 0.9, 0.95], {2}, [1, 1, 3]),
+        ([0.9, NAN, 0.5], {1}, [None, 1, 1]),
+        ([0.9, 0.8], {1, 2}, [None, None]),
+    ],
+)
+def test_a_best_file_that_finds_no_room_is_kept_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], full: set[int], held: list[int | None]
+) -> None:
+    done = owing(tmp_path, monkeypatch, accuracies, full=full)
+    assert done.held == held
+    line = (
+        f"warning   {tmp_path / 'best.pt'} cannot be written (No space left on device): "
+        "it is tried again after each epoch"
+    )
+    for epoch, lines in enumerate(done.said, 1):
+        assert set(lines) == ({line} if epoch in full else set())
+    assert (done.file.owed is None) == (len(accuracies) not in full)
+    assert [path.name for path in tmp_path.iterdir()] == (["best.pt"] if done.held[-1] else [])
+
+
+def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = owing(tmp_path, monkeypatch, [0.4, 0.9], full={1, 2})
+    monkeypatch.undo()
+    done.file.settle()
+    done.file.settle()
+    assert checkpoints.read(tmp_path / "best.pt")["epoch"] == 2
+    assert done.file.owed is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(FULL, "No space left on device"), (OSError("PytorchStreamWriter failed"), "PytorchStreamWriter failed")],
+)
+def test_the_reason_why_a_file_cannot_be_written_is_told_in_words(error: OSError, told: str) -> None:
+    assert handlers.reason(error) == told
+
+
+# --- the complete state: when it is saved
+
+
+def saves_of(every_s: float) -> list[str]:
+    """What happens in a run, and where in it the state is saved."""
+    trainer, log = silent(step), []
+    handlers.attach_saving(trainer, lambda: log.append("save"), every_s=every_s)
+    trainer.add_event_handler(Events.ITERATION_STARTED, lambda engine: log.append(str(engine.state.iteration)))
+    run(trainer, 2)
+    return log
+
+
+def test_without_a_pause_the_state_is_saved_after_every_step_and_again_when_the_epoch_is_over() -> None:
+    first, second = (["1", "2", "3"], ["4", "5", "6"])
+    expected = [[*(word for number in epoch for word in (number, "save")), "save"] for epoch in (first, second)]
+    assert saves_of(0.0) == expected[0] + expected[1]
+
+
+def test_with_a_long_pause_the_state_is_saved_when_an_epoch_is_over() -> None:
+    assert saves_of(3600.0) == ["1", "2", "3", "save", "4", "5", "6", "save"]
+
+
+def test_the_pause_is_counted_from_the_last_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, log = [100.0], []
+
+    def timed(engine: Engine, batch: FakeBatch) -> None:
+        now[0] += 10.0
+        log.append(str(engine.state.iteration))
+
+    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    trainer = silent(timed)
+    handlers.attach_saving(trainer, lambda: log.append("save"), every_s=20.0)
+    run(trainer, 2, (1,) * 5)
+    assert log == ["1", "2", "save", "3", "4", "save", "5", "save", "6", "7", "save", "8", "9", "save", "10", "save"]
+
+
+def test_a_state_that_cannot_be_saved_comes_out_and_is_not_taken_for_saved() -> None:
+    """What to do with it is for whoever saves to say."""
     trainer = silent(step)
+    handlers.attach_saving(trainer, failing(FULL), every_s=0.0)
+    with pytest.raises(OSError, match="No space left"):
+        run(trainer, 1)
+    assert trainer.state.iteration == 1
+
+
+def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> None:
+    trainer, model = silent(step), torch.nn.Linear(1, 1)
     history = attach_rows(trainer, [outcome(3), outcome(8), outcome(8)])
-    best = handlers.attach_best_checkpoint(trainer, tmp_path, payload=lambda: {"epoch": trainer.state.epoch})
-    stopping = handlers.attach_early_stopping(trainer, patience=5)
-    state = {
-        "model": torch.nn.Linear(1, 1),
-        "trainer": trainer,
-        "history": history,
-        "best": best,
-        "early_stopping": stopping,
-        "about": handlers.Snapshot(lambda: {"epoch": trainer.state.epoch}),
-    }
-    handlers.attach_last_checkpoint(trainer, tmp_path, state=state)
+    patience = handlers.attach_early_stopping(trainer, patience=5)
+    about = handlers.Snapshot(lambda: {"epoch": trainer.state.epoch})
+    attach_last(trainer, tmp_path, model=model, history=history, early_stopping=patience, about=about)
     run(trainer, 3)
     found = checkpoints.read(tmp_path / "last.pt")
-    assert set(found) == set(state)
-    assert torch.equal(found["model"]["weight"], state["model"].weight)
+    assert set(found) == {"model", "trainer", "history", "early_stopping", "about"}
+    assert torch.equal(found["model"]["weight"], model.weight)
     assert found["trainer"]["iteration"] == 9
     assert [row["epoch"] for row in found["history"]["rows"]] == [1, 2, 3]
     assert found["about"] == {"epoch": 3}
-    assert found["best"] == {"_saved": [(0.8, "best.pt")]}
     assert (found["early_stopping"]["counter"], found["early_stopping"]["best_score"]) == (1, 0.8)
+
+
+def test_within_an_epoch_the_state_has_its_open_sums_and_after_it_none(tmp_path: Path) -> None:
+    trainer = silent(step)
+    sums, clock = handlers.attach_epoch_sums(trainer, device=CPU), handlers.attach_clock(trainer)
+    handlers.attach_validation(trainer, validate=lambda: outcome(5))
+    history = handlers.attach_history(
+        trainer, sums, clock, lr_at=lambda _: 0.1, classes=("cat", "dog"), accuracy_teacher=None
+    )
+    seen: list[tuple[int, float, int]] = []
+
+    def save() -> None:
+        seen.append((trainer.state.iteration, float(sums.sums.get("images", 0.0)), len(history.rows)))
+
+    handlers.attach_saving(trainer, save, every_s=0.0)
+    run(trainer, 2)
+    assert seen == [
+        *[(1, 4, 0), (2, 8, 0), (3, 10, 0), (3, 0, 1)],
+        *[(4, 4, 1), (5, 8, 1), (6, 10, 1), (6, 0, 2)],
+    ]
+
+
+# --- stopping because somebody asked for it
+
+
+def stopped(trainer: Engine, epochs: int = 3) -> int:
+    """The number of the signal that stopped a run."""
+    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+        run(trainer, epochs)
+    return caught.value.number
+
+
+@pytest.mark.parametrize("iteration", [1, 2, 3, 4, 8])
+def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int) -> None:
+    done: list[int] = []
+
+    def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        if engine.state.iteration == iteration:
+            assert stopping.ask(signal.SIGTERM)
+        return step(engine, batch)
+
+    trainer = silent(asked)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: done.append(engine.state.iteration))
+    handlers.attach_stop(trainer)
+    assert stopped(trainer) == signal.SIGTERM
+    assert done == list(range(1, iteration + 1))  # what else is due after the iteration is done first
+    assert trainer.state.iteration == iteration
+
+
+def test_a_run_that_nobody_asks_goes_on() -> None:
+    trainer = silent(step)
+    handlers.attach_stop(trainer)
+    with stopping.listening():
+        assert run(trainer, 2).iteration == 6
+
+
+def test_a_run_that_was_stopped_after_an_epochs_last_step_can_close_it() -> None:
+    """Then it has the row that it would have had, and the next epoch follows."""
+    whole, first = silent(step), silent(step)
+    expected = attach_rows(whole, [outcome(3), outcome(8)])
+    run(whole, 2)
+    history = attach_rows(first, [outcome(3)])
+    first.add_event_handler(Events.ITERATION_COMPLETED(once=3), failing(stopping.Stopped(2)))
+    with pytest.raises(stopping.Stopped):
+        run(first, 1)
+    assert history.rows == []
+    order: list[str] = []
+    first.add_event_handler(Events.ITERATION_COMPLETED, lambda _: order.append("iteration"))
+    first.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: order.append(f"epoch {engine.state.epoch}"))
+    handlers.close_epoch(first)
+    assert order == ["epoch 1"]
+    timeless = [{name: row[name] for name in row if name not in ("seconds", "images_per_s")} for row in history.rows]
+    assert timeless == [{name: value for name, value in expected.rows[0].items() if name in timeless[0]}]
 
 
 # --- early stopping
@@ -632,8 +1036,7 @@ def test_a_run_stops_after_patience_epochs_without_a_better_one(
 def test_the_count_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     first, second = silent(step), resumed(silent(step), epochs=3)
     attach_scores(first, [0.9, 0.8, 0.8])
-    stopping = handlers.attach_early_stopping(first, patience=4)
-    handlers.attach_last_checkpoint(first, tmp_path, state={"early_stopping": stopping, "trainer": first})
+    attach_last(first, tmp_path, early_stopping=handlers.attach_early_stopping(first, patience=4))
     run(first, 3)
     attach_scores(second, [0.0] * 3 + [0.85] * 7)
     again = handlers.attach_early_stopping(second, patience=4)
@@ -646,7 +1049,7 @@ def test_what_is_attached_later_still_sees_the_epoch_in_which_a_run_stops(tmp_pa
     trainer = silent(step)
     attach_scores(trainer, [0.5] * 9)
     handlers.attach_early_stopping(trainer, patience=1)
-    handlers.attach_last_checkpoint(trainer, tmp_path, state={"trainer": trainer, "history": handlers.History()})
+    attach_last(trainer, tmp_path)
     run(trainer, 9)
     assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 6
 
@@ -781,10 +1184,10 @@ def wired(folder: Path, writer: SummaryWriter, process: Callable[[Engine, Any], 
     handlers.attach_tensorboard(engine, history, writer)
     handlers.attach_progress_bar(engine)
     handlers.attach_epoch_table(engine, history, say=lambda line: log.append(f"table {line.split()[0]}"))
-    handlers.attach_best_checkpoint(engine, folder, payload=take("best"))
-    state = {"trainer": engine, "history": history, "about": handlers.Snapshot(take("last"))}
+    attach_best(engine, folder, payload=take("best"))
     handlers.attach_early_stopping(engine, patience=1)
-    handlers.attach_last_checkpoint(engine, folder, state=state)
+    attach_last(engine, folder, history=history, about=handlers.Snapshot(take("last")))
+    handlers.attach_stop(engine)
     return Wired(engine, log)
 
 
@@ -828,7 +1231,8 @@ def test_an_error_in_the_validation_comes_out_and_nothing_is_saved(trainer: Engi
         raise ZeroDivisionError
 
     handlers.attach_validation(trainer, validate=broken)
-    handlers.attach_best_checkpoint(trainer, tmp_path, payload=dict)
+    attach_best(trainer, tmp_path, payload=dict)
+    attach_last(trainer, tmp_path)
     with pytest.raises(ZeroDivisionError):
         run(trainer, 2)
     assert trainer.state.epoch == 1

@@ -1,0 +1,783 @@
+"""Files as somebody would write them who means harm: refused in one line, without memory, time or code of theirs."""
+
+import ast
+import io
+import json
+import os
+import time
+import tracemalloc
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kdignite
+from kdignite import checkpoints, runs
+from kdignite.checkpoints import Architecture, Description, Origin, Validation
+from kdignite.cli import main
+from kdignite.config import BaselineConfig, DistillConfig, EvaluateConfig, ReproduceConfig, configure
+from kdignite.data.specs import Preprocessing
+from kdignite.errors import BRIEF, UserError, brief
+from kdignite.models import registry
+from kdignite.models.outline import outline as outlined
+from kdignite.models.weights import transfer_weights
+from kdignite.pipelines import building
+from kdignite.pipelines.baseline import baseline
+from kdignite.pipelines.distill import distill
+from kdignite.pipelines.evaluate import evaluate
+from kdignite.pipelines.reading import read_run
+from kdignite.pipelines.reproduce import reproduce
+from kdignite.pipelines.setup import say
+
+HUGE = 2**30
+LONGEST_LINE = 5_000  # characters of an error
+ALLOWED_BYTES = 2 * 2**20  # that Python may take to refuse a small file
+WIDTHS = (8, 6, 5, 4, 3)
+
+
+@pytest.fixture(autouse=True)
+def soon() -> Iterator[None]:
+    """No refusal takes long."""
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < 20
+
+
+def refused(read: Callable[[Path], object], path: Path) -> str:
+    """The one line that refuses a file."""
+    with pytest.raises(UserError) as caught:
+        read(path)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert str(path) in told
+    assert len(told) - len(str(path)) < LONGEST_LINE
+    return told.replace(str(path), path.name)
+
+
+# --- pickles that ask for more than they bring
+
+
+def number(value: int) -> bytes:
+    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
+
+
+def numbers(*values: int) -> bytes:
+    return b"(" + b"".join(map(number, values)) + b"t"
+
+
+def word(text: str) -> bytes:
+    return b"X" + len(text.encode()).to_bytes(4, "little") + text.encode()
+
+
+def name(path: str) -> bytes:
+    module, _, last = path.rpartition(".")
+    return f"c{module}\n{last}\n".encode()
+
+
+def call(path: str, *arguments: bytes) -> bytes:
+    return name(path) + b"(" + b"".join(arguments) + b"tR"
+
+
+def storage(length: int = 3, *, kind: str = "torch.FloatStorage", key: str = "0", end: bytes = b"") -> bytes:
+    return b"(" + word("storage") + name(kind) + word(key) + word("cpu") + number(length) + end + b"tQ"
+
+
+NO_HOOKS = call("collections.OrderedDict")
+
+
+def tensor(
+    held: bytes,
+    *,
+    offset: int = 0,
+    size: tuple[int, ...] = (3,),
+    stride: tuple[int, ...] = (1,),
+    hooks: bytes = NO_HOOKS,
+) -> bytes:
+    parts = (held, number(offset), numbers(*size), numbers(*stride), b"\x89", hooks)
+    return call("torch._utils._rebuild_tensor_v2", *parts)
+
+
+def archive(pickled: bytes, *, entries: Mapping[str, bytes] | None = None) -> bytes:
+    """A file of torch whose every checksum is right: the pickle given, and a storage of three numbers."""
+    held = {"data.pkl": b"\x80\x02" + pickled + b".", "byteorder": b"little", "data/0": bytes(12), "version": b"3\n"}
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as made:
+        for entry, value in {**held, **(entries or {})}.items():
+            made.writestr(f"archive/{entry}", value)
+    return content.getvalue()
+
+
+DEEP = b"]" * 40 + b"a" * 39
+LAUGHS = b"]q\x00K\x01a" + b"".join(b"](h\x00" + b"h\x00" * 9 + b"eq\x00" for _ in range(12))
+COLLIDING = b"}(" + b"".join(number((2**61 - 1) * index) + b"K\x00" for index in range(9)) + b"u"
+
+ASKING = {
+    # what is asked for, and what the line says of it
+    "numbers beyond the storage": (tensor(storage(HUGE), size=(HUGE,)), "a tensor claims 4,294,967,296 bytes that are"),
+    "fewer numbers than the storage": (tensor(storage(2), size=(2,)), "a tensor claims 8 bytes that are not there"),
+    "a storage of another kind": (tensor(storage(3, kind="torch.DoubleStorage")), "a tensor claims 24 bytes"),
+    "a storage that is not there": (tensor(storage(key="../0")), "a tensor claims 12 bytes"),
+    "two lengths of a storage": (tensor(storage()) + tensor(storage(2), size=(2,)) + b"\x86", "with two lengths"),
+    "one number as many": (tensor(storage(), size=(HUGE,), stride=(0,)), "a tensor that is larger than its storage"),
+    "a tensor behind its storage": (tensor(storage(), offset=1), "a tensor that is larger than its storage"),
+    "a tensor across its storage": (tensor(storage(), size=(2,), stride=(3,)), "larger than its storage"),
+    "a tensor before its storage": (tensor(storage(), offset=-1), "a tensor without shape or numbers"),
+    "a negative shape": (tensor(storage(), size=(-3,)), "a tensor without shape or numbers"),
+    "a shape without strides": (tensor(storage(), stride=()), "damaged"),
+    "a tensor with hooks": (tensor(storage(), hooks=NO_HOOKS + word("a") + b"K\x01s"), "a tensor with hooks"),
+    "a reserve of bytes": (call("builtins.bytearray", number(HUGE)), "builtins.bytearray"),
+    "a tensor of nothing": (call("torch.FloatTensor", number(HUGE)), "torch.FloatTensor"),
+    "a storage of nothing": (call("torch.storage.UntypedStorage", number(HUGE)), "torch.storage.UntypedStorage"),
+    "a tensor without numbers": (
+        call("torch._utils._rebuild_meta_tensor_no_storage", name("torch.float32"), numbers(3), numbers(1), b"\x89"),
+        "torch._utils._rebuild_meta_tensor_no_storage",
+    ),
+    "a subclass": (name("torch._tensor._rebuild_from_type_v2"), "torch._tensor._rebuild_from_type_v2"),
+    "a sparse tensor": (name("torch._utils._rebuild_sparse_tensor"), "torch._utils._rebuild_sparse_tensor"),
+    "a quantised tensor": (name("torch._utils._rebuild_qtensor"), "torch._utils._rebuild_qtensor"),
+    "a codec": (call("_codecs.encode", word("x"), word("zip")), "_codecs.encode"),
+    "a function": (name("os.system"), "os.system"),
+    "a call of no function": (b"K\x01)R", "a call of no function"),
+    "a method of a dict": (NO_HOOKS + b"}" + word("items") + b"K\x01sb", "an object with attributes"),
+    "itself": (b"]q\x00h\x00a", "a container that holds itself"),
+    "lists in lists": (DEEP, "containers in containers without end"),
+    "ten lists of ten lists of": (LAUGHS, "containers in containers without end"),
+    "keys of one hash": (COLLIDING, "a dict whose keys are no words or numbers"),
+    "a key that is a list": (b"}]K\x01s", "a dict whose keys are no words or numbers"),
+    "another protocol": (b"\x80\x04N", "pickle protocol 4"),
+    "an opcode of old": (b"I1\n", "the pickle opcode INT"),
+    "a text of old": (b"S'\\\x92'\n", "the pickle opcode STRING"),  # an escape that Python warns of
+    "nothing": (b"", "a pickle that makes no sense"),
+    "what was never stored": (b"h\x07", "a pickle that makes no sense"),
+}
+
+
+@pytest.mark.parametrize("case", ASKING)
+def test_a_file_gets_no_more_than_it_brings(tmp_path: Path, case: str) -> None:
+    pickled, told = ASKING[case]
+    path = tmp_path / "bad.pt"
+    path.write_bytes(archive(pickled))
+    tracemalloc.start()
+    try:
+        line, (_, most) = refused(checkpoints.read, path), tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert told in line
+    assert most < ALLOWED_BYTES
+
+
+@pytest.mark.parametrize(
+    "case", ["one number as many", "a tensor without numbers", "a method of a dict", "itself", "keys of one hash"]
+)
+def test_torch_alone_would_have_given_it(tmp_path: Path, case: str) -> None:
+    """Otherwise the test above would prove nothing."""
+    torch.load(io.BytesIO(archive(ASKING[case][0])), weights_only=True)
+
+
+def test_what_the_tests_write_is_read_where_it_is_honest(tmp_path: Path) -> None:
+    path = tmp_path / "good.pt"
+    path.write_bytes(archive(tensor(storage())))
+    assert torch.equal(checkpoints.read(path), torch.zeros(3))
+
+
+def test_a_pickle_without_end_is_refused(tmp_path: Path) -> None:
+    for pickled, told in ((b"N" * 1_000_001, "more than 1,000,000 values"), (b"N" * 5_000_000, "of something else")):
+        (tmp_path / "long.pt").write_bytes(archive(pickled))
+        assert told in refused(checkpoints.read, tmp_path / "long.pt")
+
+
+def test_tied_weights_and_odd_strides_are_read(tmp_path: Path) -> None:
+    """Honest files may share a storage, skip in it, or hold nothing."""
+    one = torch.arange(12.0).reshape(3, 4)
+    values: dict[str, Any] = {
+        "one": one,
+        "tied": one,
+        "turned": one.T,
+        "part": one[1:, ::2],
+        "pixels": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "empty": torch.empty(0, 5),
+        "scalar": torch.tensor(3),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "more": [1, 2.5, None, True, "x", (1, (2, 3)), {"a": {0: OrderedDict(b=1)}}],
+    }
+    for new in (True, False):
+        torch.save(values, tmp_path / "good.pt", _use_new_zipfile_serialization=new)
+        found = checkpoints.read(tmp_path / "good.pt")
+        assert found["more"] == values["more"]
+        assert all(torch.equal(found[key], value) for key, value in values.items() if key != "more")
+        assert found["one"].data_ptr() == found["tied"].data_ptr() == found["turned"].data_ptr()
+
+
+def test_an_expanded_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).expand(10**12)}, tmp_path / "wide.pt")
+    assert "a tensor that is larger than its storage" in refused(checkpoints.read, tmp_path / "wide.pt")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.eye(3).to_sparse(),
+        torch.empty(3, device="meta"),
+        torch.zeros(3, dtype=torch.uint16),
+        b"bytes",
+        {1, 2},
+        torch.float32,
+    ],
+    ids=repr,
+)
+def test_what_no_state_dict_holds_is_refused(tmp_path: Path, value: object) -> None:
+    torch.save({"w": value}, tmp_path / "odd.pt")
+    assert "holds more than tensors and plain values (" in refused(checkpoints.read, tmp_path / "odd.pt")
+
+
+def old(*pickles: object, numbers_of: bytes) -> bytes:
+    """A file in the format of torch before 1.6, from its pickles."""
+    content = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, content, _use_new_zipfile_serialization=False)
+    whole = content.getvalue()
+    start = whole.index(b"}q\x00X\x01\x00\x00\x00w") - 2  # of the fourth pickle
+    return whole[:start] + b"".join(b"\x80\x02" + one + b"." for one in pickles if isinstance(one, bytes)) + numbers_of
+
+
+THREE = (3).to_bytes(8, "little") + bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("pickles", "numbers_of", "told"),
+    [
+        (
+            (tensor(storage(HUGE, end=b"N"), size=(HUGE,)), b"]" + word("0") + b"a"),
+            THREE,
+            "its tensors end at byte 4,294",
+        ),
+        ((tensor(storage(end=b"N")), b"]"), b"", "tensors without numbers"),  # memory as it was found
+        ((tensor(storage(end=b"N")), word("0")), THREE, "tensors without numbers"),
+        ((tensor(storage(end=b"N"), size=(HUGE,), stride=(0,)), b"]"), b"", "a tensor that is larger than its storage"),
+        ((tensor(storage(end=b"N")), b"]" + word("0") + b"a"), THREE + b"x", "the file does not"),
+        ((name("os.system"), b"]"), b"", "os.system"),
+    ],
+)
+def test_a_file_of_the_old_format_gets_no_more_than_it_brings(
+    tmp_path: Path, pickles: tuple[bytes, ...], numbers_of: bytes, told: str
+) -> None:
+    path = tmp_path / "old.pt"
+    path.write_bytes(old(*pickles, numbers_of=numbers_of))
+    assert told in refused(checkpoints.read, path)
+
+
+def test_the_old_format_that_the_tests_write_is_read_where_it_is_honest(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt"
+    path.write_bytes(old(tensor(storage(end=b"N")), b"]" + word("0") + b"a", numbers_of=THREE))
+    assert torch.equal(checkpoints.read(path), torch.zeros(3))
+
+
+# --- archives that can be read in two ways
+
+
+def repacked(content: bytes, *, compression: int = zipfile.ZIP_STORED, more: str = "") -> bytes:
+    """The same entries once more, with one behind them."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(made, "w", compression) as after:
+        for entry in before.infolist():
+            after.writestr(entry.filename, before.read(entry))
+        if more:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Duplicate name")
+                after.writestr(more, b"other")
+    return made.getvalue()
+
+
+HONEST = archive(tensor(storage()))
+
+
+def with_comment(content: bytes) -> bytes:
+    """Something behind the end of the archive that belongs to it."""
+    return content[:-2] + (6).to_bytes(2, "little") + b"more\r\n"
+
+
+def overlapping(content: bytes) -> bytes:
+    """Two entries that start at the same byte."""
+    altered, starts = bytearray(content), []
+    start = content.find(b"PK\x01\x02")
+    while start >= 0:
+        starts.append(start)
+        start = content.find(b"PK\x01\x02", start + 4)
+    altered[starts[1] + 42 : starts[1] + 46] = content[starts[0] + 42 : starts[0] + 46]
+    return bytes(altered)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (repacked(archive(b"N", entries={"data/1": bytes(10**7)}), compression=zipfile.ZIP_DEFLATED), "is compressed"),
+        (repacked(HONEST, more="archive/data/0"), "its directory can be read in two ways"),
+        (repacked(HONEST, more="archive/DATA/0"), "its directory can be read in two ways"),
+        (repacked(HONEST, more="other/data/0"), "an archive of something else"),
+        (repacked(HONEST, more="data.pkl"), "an archive of something else"),
+        (with_comment(HONEST), "its directory can be read in two ways"),
+        (HONEST + b"x", "damaged"),
+        (overlapping(HONEST), "overlaps another entry"),
+    ],
+    ids=["compressed", "twice", "another case", "two folders", "no folder", "comment", "more behind", "overlapping"],
+)
+def test_an_archive_that_could_be_read_in_two_ways_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "bad.pt").write_bytes(content)
+    assert told in refused(checkpoints.read, tmp_path / "bad.pt")
+
+
+def test_an_archive_behind_something_else_is_no_archive(tmp_path: Path) -> None:
+    """torch goes by the first bytes of a file, zipfile by its last ones."""
+    buffer = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=False)
+    (tmp_path / "both.pt").write_bytes(buffer.getvalue() + HONEST)
+    assert "the file does not" in refused(checkpoints.read, tmp_path / "both.pt")
+
+
+# --- what is no file
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "missing"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "result.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    assert refused(checkpoints.read, path) == "there is no file result.json"
+    assert refused(runs.read_json, path).startswith(("result.json is no file", "result.json cannot be read"))
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(HONEST)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert "Permission denied" in refused(checkpoints.read, path)
+
+
+# --- descriptions
+
+
+def payload(**changed: Any) -> dict[str, Any]:
+    description = Description(
+        Architecture("cnn5", {"widths": WIDTHS}),
+        ("cat", "dog"),
+        Preprocessing(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        Origin("teacher", "digits", "f", "s", 200, 32, "crop", 0.1, False),
+        Validation(150, 200, 3),
+    )
+    weights = registry.build_model("cnn5", num_classes=2, size=32, options={"widths": WIDTHS}).state_dict()
+    content = checkpoints.to_payload(description, weights)
+    for path, value in changed.items():
+        *parents, last = path.split("__")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return content
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "best.pt"
+    torch.save(content, path)
+    return path
+
+
+CLAIMS: list[tuple[str, Any, str]] = [
+    ("format", True, "has checkpoint format True"),
+    ("format", [[]] * 9, "has checkpoint format a list"),
+    ("architecture__name", "", "name must be a name without control characters"),
+    ("architecture__name", "x" * 300, "name must be text of up to 255 characters"),
+    ("architecture__name", "\x1b[31mred", "not '\\\\x1b[31mred'"),
+    ("architecture__options", [], "options must be a dict, not a list"),
+    ("architecture__options", {str(n): 1 for n in range(65)}, "a model with 65 options"),
+    ("architecture__options", {"widths": [[1]]}, "option widths must be a word, a number or a few of them"),
+    ("architecture__options", {"widths": [10**12]}, "option widths must be a word, a number or a few of them"),
+    ("architecture__options", {"widths": float("nan")}, "option widths must be a word"),
+    ("classes", {"cat": 1}, "classes must be a list, not a dict"),
+    ("classes", [], "class names must differ from one another, and there must be some"),
+    ("classes", ["cat", "cat"], "class names must differ from one another"),
+    ("classes", ["cat", 7], "a class name must be text of 1 to 255 characters"),
+    ("classes", ["cat", ""], "a class name must be text of 1 to 255 characters"),
+    ("classes", ["cat", "d" * 256], "a class name must be text of 1 to 255 characters"),
+    ("classes", ["cat", "\x1b]0;title\x07"], "without control characters, not '\\\\x1b]0;title\\\\x07'"),
+    ("classes", ["cat", "do\ng"], "without control characters"),
+    ("classes", ["cat", "\ud800"], "without control characters"),
+    ("preprocessing__size", 10**9, "size must be a whole number from 8 to 1024, not 1000000000"),
+    ("preprocessing__size", 7, "size must be a whole number from 8 to 1024, not 7"),
+    ("preprocessing__size", True, "size must be a whole number"),
+    ("preprocessing__size", 32.0, "size must be a whole number"),
+    ("preprocessing__mean", (0.1, 0.2), "a number for each of three channels, not 2 and 3"),
+    ("preprocessing__mean", "abc", "mean must be a list, not abc"),
+    ("preprocessing__mean", (0.1, float("nan"), 0.1), "mean must be a finite number, not nan"),
+    ("preprocessing__mean", (0.1, 10**400, 0.1), "mean must be a finite number"),
+    ("preprocessing__std", (0.1, 0.0, 0.1), "std must be a finite number above 0, not 0.0"),
+    ("preprocessing__std", (0.1, -1, 0.1), "std must be a finite number above 0, not -1"),
+    ("preprocessing__std", (0.1, float("inf"), 0.1), "std must be a finite number above 0, not inf"),
+    ("preprocessing__interpolation", "nearest", "the checkpoint asks for 'nearest'"),
+    ("preprocessing__interpolation", ["nearest"], "interpolation must be text"),
+    ("origin__extra", 1, "extra is one entry too many"),
+    ("origin__dataset", None, "dataset must be text"),
+    ("origin__dataset", "x" * 6000, "dataset must be text of up to 5,000 characters"),
+    ("origin__val_size", float("inf"), "val_size must be a finite number above 0"),
+    ("origin__val_size", -1, "val_size must be a finite number above 0"),
+    ("origin__image_size", 10**6, "image_size must be a whole number from 1 to 8192"),
+    ("origin__label_smoothing", 1.0, "label_smoothing must be a finite number below 1"),
+    ("origin__label_smoothing", -0.1, "label_smoothing must be at least 0"),
+    ("origin__partial", 0, "partial must be true or false, not 0"),
+    ("validation__num_images", 0, "num_images must be a whole number from 1"),
+    ("validation__num_correct", 201, "num_correct must be a whole number from 0 to 200, not 201"),
+    ("validation__num_correct", 150.0, "num_correct must be a whole number"),
+    ("validation__epoch", -1, "epoch must be a whole number from 0"),
+    ("weights", {}, "weights that are no tensors"),
+    ("weights", {3: torch.zeros(1)}, "weights that are no tensors"),
+    ("weights", {"a\nb": torch.zeros(1)}, "weights that are no tensors"),
+    ("weights", {"x" * 256: torch.zeros(1)}, "weights that are no tensors"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "told"), CLAIMS)
+def test_a_description_with_an_impossible_value_is_refused(tmp_path: Path, where: str, value: Any, told: str) -> None:
+    assert told in refused(checkpoints.load, written(tmp_path, payload(**{where: value})))
+
+
+@pytest.mark.parametrize("key", ["architecture", "classes", "preprocessing", "origin", "validation"])
+def test_what_a_description_lacks_is_named(tmp_path: Path, key: str) -> None:
+    content = payload()
+    del content[key]
+    assert f"(it has no {key})" in refused(checkpoints.load, written(tmp_path, content))
+
+
+# --- models that no computer could hold
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"architecture__options": {"widths": [10**6] * 5}}, "(8, 3, 3, 3) float32 for (1000000, 3, 3, 3) float32"),
+        ({"architecture__options": {"widths": [2**31] * 5}}, "cnn5 cannot be built as asked"),
+        ({"classes": [f"c{index}" for index in range(50_000)]}, "linear.weight (2, 3) float32 for (50000, 3)"),
+        ({"preprocessing__size": 1024}, "linear.weight (2, 3) float32 for (2, 3072) float32"),
+        ({"architecture__name": "resnet50", "architecture__options": {}}, "do not fit the model: missing bn1.bias"),
+        ({"architecture__options": {"widths": 8}}, "five channel counts of at least 1"),
+        ({"architecture__options": {"widths": [8, 6, 5, 4, "3"]}}, "five channel counts of at least 1"),
+        ({"architecture__options": {"depth\x1b": 8}}, "cnn5 takes no --depth\\x1b"),
+        ({"architecture__options": {"num_classes": 8}}, "cnn5 takes no --num_classes"),
+        (
+            {"architecture__name": "resnet18", "architecture__options": {"stem": [1]}},
+            "--stem must be imagenet or cifar",
+        ),
+        ({"architecture__name": "no" * 99}, "no model is called"),
+    ],
+)
+def test_no_memory_is_taken_for_a_model_that_the_weights_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the model was built")
+
+    path = written(tmp_path, payload(**changes))
+    monkeypatch.setattr(building, "build_model", never)
+    assert told in refused(lambda path: building.rebuild(checkpoints.load(path)), path)
+
+
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_the_outline_of_a_model_has_its_keys_shapes_and_types(name: str) -> None:
+    found = outlined(name, num_classes=7, size=32, options={})
+    own = registry.build_model(name, num_classes=7, size=32, options={}).state_dict()
+    assert found is not None
+    assert list(found) == list(own)
+    assert all((found[key].shape, found[key].dtype) == (own[key].shape, own[key].dtype) for key in own)
+    assert all(value.is_meta for value in found.values())
+
+
+@pytest.mark.parametrize("value", [torch.full((2, 3), float("nan")), torch.ones(2, 3).int(), torch.ones(2, 3) * 1j])
+def test_initial_weights_that_are_no_numbers_of_the_kind_are_refused(value: torch.Tensor) -> None:
+    model = registry.build_model("cnn5", num_classes=2, size=32, options={"widths": WIDTHS})
+    weights = {**model.state_dict(), "linear.weight": value}
+    before = model.get_parameter("linear.weight").clone()
+    with pytest.raises(UserError, match=r"no finite numbers of the model's kind: linear\.weight$"):
+        transfer_weights(model, weights, source="--weights=f.pt")
+    assert torch.equal(model.get_parameter("linear.weight"), before)
+
+
+# --- code
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module in the current folder that leaves a mark when it is imported."""
+    (tmp_path / "trap.py").write_text("import pathlib\npathlib.Path('ran').touch()\ndef sets(): ...\ndef net(n): ...\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "ran"
+
+
+def test_a_checkpoint_that_names_a_data_set_to_import_is_refused(tmp_path: Path, trap: Path) -> None:
+    path = written(tmp_path, payload(origin__dataset="trap:sets"))
+    told = refused(lambda path: evaluate(EvaluateConfig(run=str(path)), root=tmp_path / "runs"), path)
+    assert told.endswith("a file never names code to run: repeat its name: --dataset=trap:sets")
+    with pytest.raises(UserError, match="the teacher was made with a data set of your own, and a file never names"):
+        distill(configure(DistillConfig, teacher=str(path)), root=tmp_path / "runs")
+    with pytest.raises(UserError, match="was made with a data set of your own, and a file never names"):
+        reproduce(configure(ReproduceConfig, teacher=str(path)), root=tmp_path / "runs")
+    assert not trap.exists()
+
+
+def test_a_checkpoint_that_names_a_model_to_import_is_refused(tmp_path: Path, trap: Path) -> None:
+    content = payload(architecture__name="trap:net", architecture__options={})
+    content["classes"] = [str(digit) for digit in range(10)]
+    path = written(tmp_path, content)
+    told = refused(lambda path: evaluate(EvaluateConfig(run=str(path)), root=tmp_path / "runs"), path)
+    assert "a file never names code to run: repeat its name: python -m kdignite evaluate" in told
+    assert not trap.exists()
+
+
+class Bomb:
+    """Runs a command when it is unpickled by something that trusts it."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self.command,)
+
+
+FED = ("--size=32", "--mean=0.5,0.5,0.5", "--std=0.2,0.2,0.2", "--dataset=digits")
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["archive", "old"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "bomb.pt"),
+        ("adopt", "bomb.pt", "--arch=cnn5", *FED),
+        ("distill", "--teacher=bomb.pt", "--dataset=digits"),
+        ("baseline", "--weights=bomb.pt", "--dataset=digits", "--fast_dev_run"),
+        ("reproduce", "--teacher=bomb.pt"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_door_runs_what_is_in_a_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    new: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"w": Bomb(f"touch {tmp_path}/ran")}, "bomb.pt", _use_new_zipfile_serialization=new)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "kdignite: error: bomb.pt is no file of torch.save, or holds more than tensors and plain values" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+    torch.load("bomb.pt", weights_only=False)
+    assert (tmp_path / "ran").exists()  # it was a real one
+
+
+def test_the_package_deletes_single_names_only() -> None:
+    """``unlink`` of a link removes the link; whatever walks through folders is not called at all."""
+    walking = ("rmtree", "removedirs", "rmdir", "remove")
+    package = Path(kdignite.__file__).parent
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in walking
+    ]
+    assert found == []
+
+
+def test_writing_over_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    (tmp_path / "best.pt").symlink_to(target)
+    checkpoints.write(tmp_path / "best.pt", {"a": 1})
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "best.pt").is_symlink()
+
+
+# --- JSON, arrays and words
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[" * 100_000, "damaged (maximum recursion depth exceeded"),
+        ('{"a": ' * 100_000, "damaged (maximum recursion depth exceeded"),
+        ('{"a": NaN}', "damaged (NaN is no JSON)"),
+        ('{"a": -Infinity}', "damaged (-Infinity is no JSON)"),
+        ('{"a": ' + "9" * 5000 + "}", "damaged (Exceeds the limit"),
+        ("\ufeff{}", "damaged ("),
+        ("", "damaged (Expecting value"),
+        ("[]", "damaged (it holds no JSON object)"),
+    ],
+)
+def test_json_that_no_run_writes_is_refused(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "result.json").write_text(content, encoding="utf-8")
+    assert told in refused(runs.read_json, tmp_path / "result.json")
+
+
+def test_json_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "result.json").open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    assert "larger than any that a run writes" in refused(runs.read_json, tmp_path / "result.json")
+
+
+def run_folder(folder: Path) -> Path:
+    """A finished baseline on four images of two classes."""
+    folder.mkdir()
+    logits = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    labels = np.array([0, 1, 1, 1])
+    result = {
+        **{"command": "baseline", "name": "b", "partial": False, "seed": 0, "epochs": 1, "best_epoch": 1},
+        **{"dataset": "digits", "fingerprint": "f", "split": "s", "arch": "cnn5", "teacher": None, "cost": None},
+        "test": {"num_correct": 3, "per_class": [{"class": "cat"}, {"class": "dog"}]},
+    }
+    runs.write_json(folder / "result.json", result)
+    runs.write_json(folder / "config.json", {"widths": [8] * 5, "lr": 0.1})
+    runs.write_json(folder / "environment.json", {"device": "cpu", "packages": {"torch": "2.6"}})
+    np.savez_compressed(folder / "predictions.npz", test_logits=logits, test_labels=labels, test_indices=np.arange(4))
+    return folder
+
+
+def test_the_run_of_the_tests_is_read_as_it_is(tmp_path: Path) -> None:
+    assert read_run(run_folder(tmp_path / "b"), label="b").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("result.json", {"command": ["teacher"]}, "is no run of teacher"),
+        ("result.json", {"name": 1}, "name must be text"),
+        ("result.json", {"arch": "\x1b[2J"}, "arch must be a name without control characters"),
+        ("result.json", {"dataset": "a\nb"}, "dataset must be a word"),
+        ("result.json", {"loss": {"a": 1}}, "loss must be a word"),
+        ("result.json", {"partial": "no"}, "partial must be true or false"),
+        ("result.json", {"seed": 1e300}, "seed must be a whole number"),
+        ("result.json", {"epochs": -1}, "epochs must be a whole number"),
+        ("result.json", {"command": "distill", "teacher": {"name": "t"}}, "it has no sha256"),
+        ("result.json", {"cost": {"num_parameters": "many"}}, "num_parameters must be a finite number"),
+        ("result.json", {"cost": {"num_parameters": -1}}, "num_parameters must not be negative"),
+        ("result.json", {"cost": [1]}, "cost must be a dict"),
+        ("result.json", {"test": []}, "test must be a dict"),
+        ("result.json", {"test": {"num_correct": 3, "per_class": {}}}, "per_class must be a list"),
+        ("result.json", {"test": {"num_correct": 3, "per_class": [1, 2]}}, "per_class must be a list of scores"),
+        ("result.json", {"test": {"num_correct": 3, "per_class": [{"class": "a\x07"}]}}, "class must be a name"),
+        ("config.json", {"lr": {"a": 1}}, "lr is no setting"),
+        ("config.json", {"lr": "\x1b"}, "lr is no setting"),
+        ("config.json", {"a\nb": 1}, "a b is no setting"),
+        ("environment.json", {"processor": ["x", ["y"]]}, "processor is no plain value"),
+        ("environment.json", {"packages": {"torch": {}}}, "torch is no plain value"),
+    ],
+)
+def test_a_run_with_an_impossible_value_is_refused(
+    tmp_path: Path, file: str, changes: dict[str, Any], told: str
+) -> None:
+    folder = run_folder(tmp_path / "b")
+    path = folder / file
+    path.write_text(json.dumps({**runs.read_json(path), **changes}))
+    assert told in refused(lambda folder: read_run(folder, label="b"), folder)
+
+
+def npy(*, shape: str, descr: str = "<f4", held: int = 0) -> bytes:
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(held)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (npy(shape="1000000000, 2"), "test_logits.npy claims other numbers than it holds"),
+        (npy(shape="4, 2", held=31), "test_logits.npy claims other numbers than it holds"),
+        (npy(shape="4, 2", descr="|O", held=32), "test_logits.npy is no array of plain numbers"),
+        (npy(shape="(" * 500 + "4, 2", held=32), "test_logits.npy is no array of plain numbers"),
+        (npy(shape="4, 2", held=32).replace(b"NUMPY\x01", b"NUMPY\x02"), "is no array of plain numbers"),
+        (npy(shape="4, 2", descr="<f8", held=64), "its scores are not all finite numbers of single precision"),
+        (bytes(300 * 2**20), "it claims 314,"),
+    ],
+    ids=["shape", "short", "objects", "brackets", "version", "double", "bomb"],
+)
+def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    folder = run_folder(tmp_path / "b")
+    path = folder / "predictions.npz"
+    with np.load(path) as stored:
+        others = {name: stored[name] for name in ("test_labels", "test_indices")}
+    np.savez(path, **others)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test_logits.npy", content)
+    assert told in refused(lambda folder: read_run(folder, label="b"), folder)
+
+
+@pytest.mark.parametrize("folder", ["../outside", "/tmp", "..", ".", "a/b", "", "link", "a\x00b", 7, None])
+def test_a_study_whose_stage_lies_elsewhere_is_refused(tmp_path: Path, folder: object) -> None:
+    study = tmp_path / "reproduce-quick"
+    study.mkdir()
+    (study / "link").symlink_to(tmp_path)
+    stages = {"teacher": {"folder": folder}}
+    (study / "manifest.json").write_text(json.dumps({"settings": {}, "stages": stages}))
+    config = configure(ReproduceConfig, preset="quick", dataset="digits")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged \((.* is no folder of the study|folder must be)"):
+        reproduce(config, root=tmp_path)
+
+
+@pytest.mark.parametrize("manifest", [{"settings": []}, {"settings": {}}, {"settings": {}, "stages": {"a": 1}}])
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    study = tmp_path / "reproduce-quick"
+    study.mkdir()
+    (study / "manifest.json").write_text(json.dumps(manifest))
+    config = configure(ReproduceConfig, preset="quick", dataset="digits", name="reproduce-quick")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged \((settings must be|it has no stages|a must be)"):
+        reproduce(config, root=tmp_path)
+
+
+def test_words_from_files_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("one\ntwo\x1b]0;title\x07 \u2502 caf\u00e9 \x9b31m\r")
+    assert capsys.readouterr().out == "one\ntwo\\x1b]0;title\\x07 \u2502 caf\u00e9 \\x9b31m\\r\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("short", "short"),
+        ("two\nlines\x1b", "two lines\\x1b"),
+        ([1] * 10**6, "a list"),
+        (torch.zeros(2), "a Tensor"),
+        (10**100, "1" + "0" * 96 + "..."),
+        ("x" * 10**6, "x" * (BRIEF - 3) + "..."),
+        ("\x1b" * 10**6, "\\x1b" * 24 + "\\..."),
+        (ValueError("why"), "why"),
+        (None, "None"),
+    ],
+    ids=repr,
+)
+def test_what_a_message_repeats_of_a_file_is_short_and_visible(value: object, text: str) -> None:
+    assert brief(value) == text
+
+
+def test_a_class_of_a_data_set_that_no_table_could_show_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    for label in ("cat", "do\x1bg"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "train" / label / "a.png")
+    config = configure(BaselineConfig, dataset=f"folder:{tmp_path}")
+    with pytest.raises(UserError, match=r"a class name must be .* without control characters, not 'do\\\\x1bg'"):
+        baseline(config, root=tmp_path / "runs")
