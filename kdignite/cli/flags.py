@@ -23,6 +23,7 @@ USAGES: dict[str, Usage] = {
     "distill": Usage(example="--alpha=0.7 --T=3 --seed=1"),
     "baseline": Usage(example="--seed=1"),
     "evaluate": Usage(positional="run", example="runs/teacher --split=val"),
+    "doctor": Usage(positional="run", example="runs/teacher --observed=10"),
     "compare": Usage(positional="runs", example="runs/teacher runs/distill-a0.9-T4 runs/baseline"),
     "adopt": Usage(
         positional="file",

@@ -16,6 +16,7 @@ LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": (
         *("dataset", "data_root", "split", "val_size", "image_size", "augment", "view_seed", "limit_train", "classes"),
+        *("num_images",),
     ),
     "model": ("arch", "widths", "stem", "weights", "strip_prefix", "size", "normalize", "mean", "std"),
     "training": (
@@ -24,9 +25,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
     "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
+    "what you saw": ("observed", "observed_images", "predictions", "per_class"),
     "comparison": ("reference",),
     "running": (
         *("name", "resume", "seed", "seeds", "device", "amp", "threads", "fast_dev_run", "keep_last", "save_every_s"),
+        *("draws",),
     ),
 }
 

@@ -1,6 +1,7 @@
 """The commands, each with the class of its config."""
 
 from kdignite.config.commands import AdoptConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
@@ -13,6 +14,7 @@ _KINDS = (
     DistillConfig,
     BaselineConfig,
     EvaluateConfig,
+    DoctorConfig,
     CompareConfig,
     AdoptConfig,
 )

@@ -8,14 +8,14 @@ import torch
 
 from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import EvaluateConfig
+from kdignite.config import DoctorConfig, EvaluateConfig
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
 from kdignite.evaluation import evaluate as answers
 from kdignite.pipelines import results
 from kdignite.pipelines.building import revive
-from kdignite.pipelines.setup import Data, choose_device, open_data, say
+from kdignite.pipelines.setup import Data, choose_device, named_by, open_data, say
 from kdignite.reports.tables import evaluation_table
 
 
@@ -73,7 +73,7 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
     checkpoint = checkpoints.load(path)
     origin = checkpoint.description.origin
     device = choose_device(config.device, threads=config.threads)
-    data = _open(config, origin, device)
+    data = open_as_recorded(config, origin, device)
     again = f"python -m kdignite evaluate {config.run} --arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
     if origin.split != data.splits.hash:
@@ -85,11 +85,20 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
     return Answered(path, checkpoint, data, results.checked(outcome, who=str(path)))
 
 
-def _open(config: EvaluateConfig, origin: Origin, device: torch.device) -> Data:
-    """The data that the checkpoint names, or others; those need not be divisible in the same way."""
+def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, device: torch.device) -> Data:
+    """The data that a checkpoint names, or others; those need not be divisible in the same way.
+
+    Args:
+        config: says where the data are now.
+        origin: of the checkpoint.
+        device: that computes.
+
+    Returns:
+        The data, on the device.
+    """
     opened = partial(
         open_data,
-        config.dataset or origin.dataset,
+        named_by(config.run, origin.dataset, asked=config.dataset),
         data_root=config.data_root,
         image_size=origin.image_size,
         device=device,

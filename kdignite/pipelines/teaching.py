@@ -11,11 +11,12 @@ from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.sources import FOLDER
+from kdignite.diagnosis.softness import smoothing_doubt
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, evaluate
 from kdignite.pipelines.building import revive
 from kdignite.pipelines.preparing import Taught
-from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, say
+from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, named_by, say
 from kdignite.teachers import check_accuracy
 
 T = TypeVar("T", bound=TrainConfig)
@@ -92,10 +93,13 @@ def inherit(config: T, origin: Origin) -> T:
 
     Returns:
         The config with data set, validation size, image size and augmentation filled in.
+
+    Raises:
+        UserError: if the data set is a function of the user's own, which has to be named again.
     """
     return dataclasses.replace(
         config,
-        dataset=config.dataset or origin.dataset,
+        dataset=named_by("the teacher", origin.dataset, asked=config.dataset),
         val_size=origin.val_size if config.val_size is None else config.val_size,
         image_size=config.image_size or origin.image_size,
         augment=config.augment or origin.augment or None,
@@ -175,8 +179,5 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
         say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
-    if origin.label_smoothing > 0 and config.T > 1:
-        say(
-            f"warning   the teacher was trained with label smoothing {origin.label_smoothing:g}, which blurs what it "
-            "says of the other classes: a T near 1 suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
-        )
+    if doubt := smoothing_doubt(origin.label_smoothing, T=config.T):
+        say(f"warning   {doubt}")

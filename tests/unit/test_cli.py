@@ -17,18 +17,18 @@ import fire
 import pytest
 from fire.core import FireExit
 
-from kdignite import __version__
+from kdignite import __version__, stopping
 from kdignite.cli import entry, helptext, main
 from kdignite.cli.entry import PIPELINES, Plan, plan_maker
 from kdignite.cli.flags import USAGES, flags_of, usage_of
 from kdignite.cli.parse import Line, check
-from kdignite.config import COMMANDS, PRESETS, BaselineConfig, Config, DistillConfig, TeacherConfig
+from kdignite.config import COMMANDS, NEWEST, PRESETS, BaselineConfig, Config, DistillConfig, TeacherConfig, bare_type
 from kdignite.errors import RunFailed, UserError
 from kdignite.models.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 TRAINING = ("teacher", "distill", "baseline")
-WORDS = {"evaluate": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
+WORDS = {"evaluate": ["runs/teacher"], "doctor": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
 ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--std=.25,.25,.25"]
 
 
@@ -148,6 +148,38 @@ def test_a_value_arrives_with_the_type_of_its_field(typed, field, value, config_
     assert type(got) is type(value)
 
 
+@pytest.mark.parametrize("command", TRAINING)
+@pytest.mark.parametrize(
+    ("typed", "run", "given"),
+    [
+        ([], None, set()),
+        (["--resume"], NEWEST, {"resume"}),
+        (["--resume=teacher-2"], "teacher-2", {"resume"}),
+        (["--resume", "teacher-2"], "teacher-2", {"resume"}),
+        (["--resume", "runs/my run/"], "runs/my run/", {"resume"}),
+        (["--resume", "--seed=1"], NEWEST, {"resume", "seed"}),
+        (["--resume", "--keep_last"], NEWEST, {"resume", "keep_last"}),
+        (["--seed=1", "--resume"], NEWEST, {"resume", "seed"}),
+        (["--seed", "1", "--resume", "2"], "2", {"resume", "seed"}),
+    ],
+)
+def test_resume_means_the_newest_run_or_the_one_that_is_named(command, typed, run, given, config_of):
+    config = config_of(command, *typed)
+    assert config.resume == run
+    assert set(config.given) == given
+    assert config.seed == ("seed" in given)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_other_flag_means_something_without_a_value(command, refusal):
+    alone = {name for name, one in flags_of(command).items() if one.metadata["alone"]}
+    assert alone == ({"resume"} if command in TRAINING else set())
+    for name, one in flags_of(command).items():
+        if name not in alone and bare_type(one.type) is not bool:
+            for typed in ([f"--{name}"], [f"--{name}", "--help-me-not=1"], [f"--{name}="], [f"--{name}", ""]):
+                assert refusal(command, *typed) == f"{command}: --{name} needs a value; write --{name}=VALUE"
+
+
 def test_lists_of_numbers_and_of_words(config_of):
     config = config_of(*ADOPT, "--classes=cat,dog")
     assert (config.mean, config.std, config.classes) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), ("cat", "dog"))
@@ -232,6 +264,11 @@ def test_the_words_of_the_process_are_the_default(runs, monkeypatch):
         (["distill", "--name", "--T=4"], "distill: --name needs a value; write --name=VALUE"),
         (["distill", "--name="], "distill: --name needs a value; write --name=VALUE"),
         (["distill", "--name", ""], "distill: --name needs a value; write --name=VALUE"),
+        (["distill", "--resume="], "distill: --resume needs a value; write --resume=VALUE"),
+        (["distill", "--resume", ""], "distill: --resume needs a value; write --resume=VALUE"),
+        (["distill", "--resume", "--resume"], "distill: --resume is given twice; keep one of them"),
+        (["distill", "--no-resume"], "distill: no flag --no-resume; did you mean --resume?"),
+        (["reproduce", "--resume"], "reproduce: no flag --resume; see python -m kdignite reproduce --help"),
         (["--alpha=.3", "distill"], "the command comes first, then its flags: python -m kdignite distill --alpha=.3"),
         (["--name", "a b", "distill"], "the command comes first, then its flags: "
          "python -m kdignite distill --name 'a b'"),
@@ -550,6 +587,8 @@ def raising(error: BaseException) -> Callable[[], None]:
         (RunFailed("the loss is nan"), 1, "kdignite: failed: the loss is nan\n"),
         (RunFailed("\x1b[31mred \u200b"), 1, "kdignite: failed: \\x1b[31mred \\u200b\n"),
         (KeyboardInterrupt(), 130, "kdignite: interrupted\n"),
+        (stopping.Stopped(signal.SIGINT), 130, "kdignite: interrupted\n"),
+        (stopping.Stopped(signal.SIGTERM), 143, "kdignite: terminated\n"),
     ],
 )
 def test_an_end_on_purpose_is_one_line(error, code, line, runs, capsys):
@@ -593,6 +632,74 @@ def test_sigterm_ends_the_run_with_143_and_the_handler_is_put_back(runs, capsys)
         signal.signal(signal.SIGTERM, old)
     assert ended == ["cleaned up"]
     assert capsys.readouterr() == ("", "kdignite: terminated\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "last"),
+    [(signal.SIGINT, 130, "kdignite: interrupted\n"), (signal.SIGTERM, 143, "kdignite: terminated\n")],
+)
+def test_a_signal_waits_for_what_listens_and_a_second_one_does_not(number, code, last, runs, capfd):
+    did: list[str] = []
+
+    def wait_for_it() -> None:
+        with stopping.listening():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            did.append("finished the step")
+            stopping.check()
+            did.append("went on")
+
+    def be_asked_again() -> None:
+        with stopping.listening():
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            did.append("first")
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+            did.append("went on")
+
+    told = "\nkdignite: stopping after this step; Ctrl-C again stops at once\n" if number == signal.SIGINT else ""
+    for then, reached in ((wait_for_it, "finished the step"), (be_asked_again, "first")):
+        runs.then = then
+        did.clear()
+        assert main(["teacher"]) == code
+        assert did == [reached]
+        assert capfd.readouterr() == ("", told + last)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_listens_a_signal_stops_at_once(number, runs, capfd):
+    did: list[str] = []
+
+    def then() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        did.append("went on")
+
+    runs.then = then
+    assert main(["teacher"]) == (130 if number == signal.SIGINT else 143)
+    assert did == []
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_what_signals_do_is_put_back_and_what_a_shell_ignores_stays_ignored(runs):
+    within: list[Any] = []
+    runs.then = lambda: within.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        assert main(["teacher"]) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert within[0] is signal.SIG_IGN  # of a job that a shell put into the background with &
+    assert callable(within[1])
+    runs.then = lambda: within.extend(map(signal.getsignal, before))
+    assert main(["teacher"]) == 0
+    assert within[2] is within[3] is within[1]
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_main_runs_in_a_thread_too(runs):
@@ -642,20 +749,24 @@ def test_the_module_ends_with_the_code_of_main():
 
 # --- the flags ----------------------------------------------------------------------------------------------------
 
-RECIPE = {"preset", "name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last"}
+RECIPE = {"preset", "name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last", "save_every_s"}
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
 LEARNING = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"}
-TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience"}
+TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"alpha", "T", "teacher", "allow_weak_teacher"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
-    "reproduce": TRAIN | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
+    "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
     "data": {"dataset", "data_root", "image_size"},
     "teacher": TRAIN,
     "distill": TRAIN | DISTILL | {"teacher_arch"},
     "baseline": TRAIN,
     "evaluate": {"split", "dataset", "data_root", "arch", "device", "threads"},
+    "doctor": {
+        *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
+        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads"),
+    },
     "compare": {"reference", "name"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from types import GenericAlias
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from kdignite.config import (
     DataConfig,
     DistillConfig,
     EvaluateConfig,
+    ReproduceConfig,
     TeacherConfig,
     TrainConfig,
     bare_type,
     configure,
     from_json,
+    stages,
     to_json,
     type_name,
 )
@@ -30,6 +33,7 @@ from kdignite.errors import UserError
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
+    "doctor": {"run": "runs/teacher"},
     "compare": {"runs": ("runs/student", "runs/baseline")},
     "adopt": {"file": "net.pt", "arch": "cnn5", "size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)},
 }
@@ -58,7 +62,7 @@ def build(kind: type[Config], **given: Any) -> Config:
     return kind(**{**REQUIRED.get(kind.command, {}), **given})
 
 
-FIELDS = [(kind, one) for kind in COMMANDS.values() for one in dataclasses.fields(kind)]
+FIELDS = [(kind, one) for kind in COMMANDS.values() for one in dataclasses.fields(kind) if "help" in one.metadata]
 EACH_FIELD = pytest.mark.parametrize(
     ("kind", "one"), FIELDS, ids=[f"{kind.command}-{one.name}" for kind, one in FIELDS]
 )
@@ -93,6 +97,11 @@ def test_every_field_has_help_and_a_named_type(kind: type[Config], one: dataclas
     assert type_name(one.type) == WORDS[bare_type(one.type)]
 
 
+def test_no_field_but_one_is_hidden_from_the_command_line() -> None:
+    hidden = {(kind, one.name) for kind in COMMANDS.values() for one in dataclasses.fields(kind)}
+    assert hidden - {(kind, one.name) for kind, one in FIELDS} == {(kind, "given") for kind in TRAINING}
+
+
 LIMITED = [
     (kind, one, key)
     for kind, one in FIELDS
@@ -109,7 +118,8 @@ def test_every_limit_is_enforced(kind: type[Config], one: dataclasses.Field[Any]
     words = {"low": "at least", "high": "at most", "above": "above", "below": "below"}[key]
     step = 1 if bare_type(one.type) is int else 0.5
     outside = {"low": limit - step, "high": limit + step, "above": limit, "below": limit}[key]
-    assert refusal(kind, **{one.name: outside}) == f"--{one.name} must be {words} {limit:g}, not {outside:g}"
+    value = (outside,) if isinstance(bare_type(one.type), GenericAlias) else outside
+    assert refusal(kind, **{one.name: value}) == f"--{one.name} must be {words} {limit:g}, not {outside:g}"
 
 
 CHOICES = [(kind, one) for kind, one in FIELDS if one.metadata["choices"]]
@@ -260,6 +270,54 @@ def test_single_values_win_over_the_preset() -> None:
 def test_an_unknown_preset() -> None:
     with pytest.raises(UserError, match=r"^--preset must be one of standard, quick, original, not 'best'$"):
         configure(TeacherConfig, preset="best")
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "given"),
+    [
+        ("standard", {}, set()),
+        ("standard", {"epochs": 10, "lr": 0.1}, {"epochs", "lr"}),  # what the defaults are too
+        ("quick", {}, {"epochs"}),
+        ("quick", {"epochs": 3, "name": "mine", "resume": "mine"}, {"epochs", "name", "resume"}),
+        ("original", {"T": 2.0}, {*PRESETS["original"]["distill"], "T"}),
+    ],
+)
+def test_a_config_knows_what_it_was_given(preset: str, values: dict[str, Any], given: set[str]) -> None:
+    """By name: what the run that is resumed decides is the rest."""
+    config = configure(DistillConfig, preset=preset, **values)
+    assert config.given is not None
+    assert set(config.given) == given
+    assert len(config.given) == len(given)
+    assert dataclasses.replace(config, seed=1).given == config.given
+
+
+def test_a_config_that_was_built_whole_was_given_every_value() -> None:
+    assert DistillConfig(alpha=0.5).given is None
+    assert from_json(DistillConfig, to_json(configure(DistillConfig, alpha=0.5))).given is None
+
+
+def test_configs_of_the_same_values_are_equal_whatever_was_given() -> None:
+    one, other = configure(BaselineConfig, epochs=10), configure(BaselineConfig, lr=0.1)
+    assert one.given != other.given
+    assert one == other == BaselineConfig()
+    assert hash(one) == hash(other)
+    assert one != configure(BaselineConfig, epochs=11)
+
+
+@pytest.mark.parametrize("kind", COMMANDS.values(), ids=COMMANDS)
+def test_what_was_given_is_written_to_no_file_and_read_from_none(kind: type[Config]) -> None:
+    config = build(kind)
+    written = to_json(config)
+    assert "given" not in written
+    assert from_json(kind, written) == config
+    with pytest.raises(UserError, match=rf"^the config of {kind.command} has no given$"):
+        from_json(kind, {**written, "given": ["epochs"]})
+
+
+def test_a_study_passes_on_what_it_was_given_as_given() -> None:
+    plan = stages(configure(ReproduceConfig, epochs=3, teacher_lr=0.2))
+    assert set(plan.students[0].given or ()) == {"seed", "epochs"}
+    assert set(plan.teacher.given or ()) == {"seed", "lr"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

