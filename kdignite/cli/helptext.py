@@ -15,8 +15,8 @@ LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
 # group -> its flags; a flag of no group is printed in the last one
 GROUPS: dict[str, tuple[str, ...]] = {
     "data": (
-        *("dataset", "data_root", "split", "val_size", "image_size", "augment", "view_seed", "limit_train", "classes"),
-        *("num_images",),
+        *("dataset", "data_root", "split", "val_size", "image_size", "augment", "view_seed", "views", "limit_train"),
+        *("classes", "num_images"),
     ),
     "model": ("arch", "widths", "stem", "weights", "strip_prefix", "size", "normalize", "mean", "std"),
     "training": (
@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
     ),
     "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
-    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"),
+    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "cache", "cache_dtype"),
     "what you saw": ("observed", "observed_images", "predictions", "per_class"),
     "comparison": ("reference",),
     "running": (

@@ -21,7 +21,7 @@ SHARED = (
 _FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
 # a study resumes its stages by itself
 _OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", "resume", "given", *SHARED))
-_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher")
+_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype")
 
 
 class Stages(NamedTuple):

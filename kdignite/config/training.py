@@ -32,6 +32,9 @@ class TrainConfig(Config):
         None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
     )
     view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
+    views: int | None = flag(
+        None, "views of each image that the epochs cycle through; unset: a new one every epoch", low=1
+    )
     limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=2)
 
     arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
@@ -139,4 +142,12 @@ class DistillConfig(TrainConfig):
         None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
     )
     teacher_arch: str | None = flag(None, "package.module:function again, for a teacher of your own")
+    cache: str = flag(
+        "auto",
+        "where the teacher's answers are kept for later runs: auto (runs/.teacher_cache, up to 1 GiB), off (none are: "
+        "it is asked for every batch), or a folder",
+    )
+    cache_dtype: str = flag(
+        "float32", "how they are kept; float16 halves them and rounds", choices=("float32", "float16")
+    )
     allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdignite.data.sources import ImageSet
 from kdignite.data.splits import Part
-from kdignite.data.views import apply_views, draw_views, pick_views
+from kdignite.data.views import apply_views, draw_views, pick_views, view_of
 from kdignite.data.workers import decoded
 from kdignite.streams import stream
 
@@ -20,12 +20,12 @@ EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same 
 
 
 class Batch(NamedTuple):
-    """What a training step gets; a teacher may read it as images or as (epoch, indices)."""
+    """What a training step gets; a teacher may read it as images or as (view, indices)."""
 
     images: Tensor  # uint8 (B, 3, S, S), the view that teacher and student share
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, CPU: which images of the source
-    epoch: int  # from 0: which view of them
+    view: int  # from 0: which view of them
 
 
 Batches = Callable[[int, int], Iterator[Batch]]
@@ -78,12 +78,14 @@ def chunks(indices: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     return parts
 
 
-def training_batches(part: Part, *, seed: int, view_seed: int, augment: str, batch_size: int) -> Batches:
+def training_batches(
+    part: Part, *, seed: int, view_seed: int, augment: str, batch_size: int, views: int | None = None
+) -> Batches:
     """The batches of any epoch, from any point of it.
 
     The order of epoch e is a permutation drawn from ``(seed, e)``; the view of image i comes from
-    ``(view_seed, e, i)``. Nothing is remembered from batch to batch: ``batches(e, k)`` yields what ``batches(e, 0)``
-    yields from its batch k on.
+    ``(view_seed, v, i)`` with v of `view_of`. Nothing is remembered from batch to batch:
+    ``batches(e, k)`` yields what ``batches(e, 0)`` yields from its batch k on.
 
     Args:
         part: training images, as `on_device` placed them.
@@ -91,21 +93,35 @@ def training_batches(part: Part, *, seed: int, view_seed: int, augment: str, bat
         view_seed: of the views.
         augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
         batch_size: images in a batch.
+        views: how many views of an image there are; None: a new one every epoch.
 
     Returns:
         ``batches(epoch, start)``, an iterator over `Batch`.
     """
-    num_images, size = len(part.images.labels), image_side(part.images)
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         order = torch.randperm(len(part.indices), generator=stream("order", seed, epoch))
-        views = draw_views(view_seed, epoch, num_images=num_images, augment=augment, size=size)
+        view = view_of(epoch, views=views, augment=augment)
         wanted = chunks(part.indices[order], batch_size)[start:]
-        for indices, images in zip(wanted, pixel_batches(part.images, wanted), strict=True):
-            seen = images if augment == "none" else apply_views(images, pick_views(views, indices))
-            yield Batch(seen, _pick(part.images.labels, indices), indices, epoch)
+        return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
     return batches
+
+
+def view_batches(part: Part, *, view: int, view_seed: int, augment: str) -> Iterator[Batch]:
+    """One view of every image of a part, in the order of their indices, as some epoch sees it.
+
+    Args:
+        part: as `on_device` placed it.
+        view: from 0.
+        view_seed: of the views.
+        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
+
+    Returns:
+        An iterator over `Batch` of `EVALUATION_BATCH` images.
+    """
+    wanted = part.indices.split(EVALUATION_BATCH)
+    return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
 
 def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_iteration: int = 0) -> Iterator[Batch]:
@@ -175,6 +191,16 @@ def image_side(images: ImageSet) -> int:
         The side S of its (3, S, S) images.
     """
     return int(images.images[0].shape[-1])
+
+
+def _viewed(
+    images: ImageSet, wanted: tuple[Tensor, ...], *, view: int, view_seed: int, augment: str
+) -> Iterator[Batch]:
+    num_images, size = len(images.labels), image_side(images)
+    views = draw_views(view_seed, view, num_images=num_images, augment=augment, size=size)
+    for indices, pixels in zip(wanted, pixel_batches(images, wanted), strict=True):
+        seen = pixels if augment == "none" else apply_views(pixels, pick_views(views, indices))
+        yield Batch(seen, _pick(images.labels, indices), indices, view)
 
 
 def _pick(values: Tensor, indices: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Training views: which flip and which shift image i gets in epoch e, as a table drawn from a key.
+"""Training views: which flip and which shift image i gets in view v, as a table drawn from a key.
 
 The table covers *all* images of a source, whatever part of them is trained on, so that neither a split nor a limit
-changes the view of an image. Its only inputs are (view_seed, epoch, image index).
+changes the view of an image. Its only inputs are (view_seed, view, image index).
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdignite.streams import stream
 
+DISTINCT = {"none": 1, "flip": 2}  # augmentation -> views after which they repeat; a crop never does
 PAD_SHARE = 8  # a crop moves the image by at most an eighth of its side: 4 pixels of 32
 
 
@@ -22,16 +23,34 @@ class Views(NamedTuple):
     dx: Tensor  # (N,) int64, pixels
 
 
-def draw_views(view_seed: int, epoch: int, *, num_images: int, augment: str, size: int) -> Views:
-    """The views of one epoch.
+def view_of(epoch: int, *, views: int | None, augment: str) -> int:
+    """Which view of the images an epoch sees.
 
-    Flips alternate: half of the images, chosen once a ``view_seed``, are mirrored in even epochs, the other half in odd
-    ones. Each epoch still mirrors every image with probability 1/2, and any two epochs in a row show both sides, which
+    ``v = epoch mod views`` (``epoch`` where there is a new one every epoch), and then the first view that is the same:
+    without a crop they repeat after two epochs, without a flip either all are one.
+
+    Args:
+        epoch: from 0.
+        views: how many the run cycles through; None: a new one every epoch.
+        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
+
+    Returns:
+        The number of the view, from 0.
+    """
+    view = epoch if views is None else epoch % views
+    return view % DISTINCT[augment] if augment in DISTINCT else view
+
+
+def draw_views(view_seed: int, view: int, *, num_images: int, augment: str, size: int) -> Views:
+    """One view of every image: what an epoch sees.
+
+    Flips alternate: half of the images, chosen once a ``view_seed``, are mirrored in even views, the other half in odd
+    ones. Each view still mirrors every image with probability 1/2, and any two in a row show both sides, which
     independent flips do only half of the time.
 
     Args:
         view_seed: key of the views.
-        epoch: from 0.
+        view: from 0; the epoch, unless views come round again.
         num_images: of the whole source.
         augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
         size: side of the images in pixels.
@@ -45,10 +64,10 @@ def draw_views(view_seed: int, epoch: int, *, num_images: int, augment: str, siz
     still = torch.zeros(num_images, dtype=torch.int64)
     flip, shift = still.bool(), torch.stack([still, still])
     if "flip" in parts:
-        flip = (torch.rand(num_images, generator=stream("flip", view_seed)) < 0.5) ^ (epoch % 2 == 1)
+        flip = (torch.rand(num_images, generator=stream("flip", view_seed)) < 0.5) ^ (view % 2 == 1)
     if "crop" in parts:
         pad = size // PAD_SHARE
-        shift = torch.randint(-pad, pad + 1, (2, num_images), generator=stream("crop", view_seed, epoch))
+        shift = torch.randint(-pad, pad + 1, (2, num_images), generator=stream("crop", view_seed, view))
     return Views(flip, shift[0], shift[1])
 
 
@@ -56,7 +75,7 @@ def pick_views(views: Views, indices: Tensor) -> Views:
     """The views of some images.
 
     Args:
-        views: the table of an epoch.
+        views: the table of all images.
         indices: (B,) int64 source indices.
 
     Returns:

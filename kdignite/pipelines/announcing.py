@@ -45,7 +45,8 @@ def estimate(run: Run) -> float:
     """
     model = copy.deepcopy(run.student.model)
     optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.5, weight_decay=0.0)
-    step, batches = run.make_step(model, optimizer, prepare=run.student.prepare), run.batches(0, 0)
+    step = run.rehearsal.make_step(model, optimizer, prepare=run.student.prepare)
+    batches = run.batches(0, 0)
     timed: list[float] = []
     while len(timed) < 4 and sum(timed) < 5.0:
         started = time.perf_counter()
@@ -57,7 +58,8 @@ def estimate(run: Run) -> float:
     an_image = _seconds_an_image(fed(model, prepare=run.student.prepare), next(run.batches(0, 0)))
     val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
     evaluated = val * (run.config.epochs + 1) + test  # the saved model is evaluated on both
-    return min(timed) * run.config.epochs * run.epoch_length + an_image * evaluated
+    steps = min(timed) * run.config.epochs * run.epoch_length
+    return steps + an_image * evaluated + run.rehearsal.seconds()
 
 
 def _seconds_an_image(logits_of: Logits, batch: Batch) -> float:

@@ -9,13 +9,13 @@ from kdignite.config import DistillConfig
 from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
-from kdignite.pipelines.preparing import prepare_run
+from kdignite.pipelines.preparing import Rehearsal, prepare_run
 from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.setup import AMP, choose_device, open_training_data, say, settle
+from kdignite.pipelines.tabling import arrange
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
 from kdignite.steps import distill_step
-from kdignite.teachers import live_teacher
 
 
 @resumable
@@ -47,9 +47,9 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     teaching = check_teacher(checkpoint, config, data, device=device)
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
+    tuition = arrange(teaching, config, data, root=root, device=device)
     make_step = partial(
         distill_step,
-        teacher=live_teacher(teaching.logits_of),
         alpha=config.alpha,
         T=config.T,
         label_smoothing=config.label_smoothing,
@@ -57,7 +57,15 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
         grad_clip=config.grad_clip,
         amp=AMP[config.amp],
     )
-    run = prepare_run(config, data, device=device, make_step=make_step, loss=name, taught=teaching.taught)
+    run = prepare_run(
+        config,
+        data,
+        device=device,
+        make_step=partial(make_step, teacher=tuition.teach),
+        loss=name,
+        taught=teaching.taught,
+        rehearsal=Rehearsal(partial(make_step, teacher=tuition.rehearse), tuition.seconds),
+    )
     return execute(run, root=root)
 
 

@@ -16,8 +16,8 @@ from kdignite.pipelines.reading import MACHINE, RunFiles
 PROGRAM = "python -m kdignite"
 # What a distillation can be told and a baseline cannot: its loss and its teacher.
 LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
-# How a student came by its teacher; that it was the same one, its sha256 says.
-TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher"}
+# How a student came by its teacher and its answers; that it was the same one, its sha256 says.
+TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher", "cache"}
 # Names and leftovers, which change no weight; the data, which fingerprint and split identify, and the file of initial
 # weights, which its sha256 does; the machine, which is told as a note.
 FREE_FLAGS = {

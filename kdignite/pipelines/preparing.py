@@ -1,5 +1,6 @@
 """A run that is ready to start: model, optimiser, step, batches, schedule."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,13 @@ class Taught(NamedTuple):
     accuracy: float  # on the validation images, in [0, 1]
 
 
+class Rehearsal(NamedTuple):
+    """How the time of a run is estimated, where its own steps do not tell all of it, or would write something."""
+
+    make_step: MakeStep
+    seconds: Callable[[], float]  # that the run takes on top of such steps
+
+
 class Run(NamedTuple):
     """A run that is ready to start: everything below is a function of (config, data, seed)."""
 
@@ -35,6 +43,7 @@ class Run(NamedTuple):
     lr_at: LearningRate
     loss: str  # name of the function
     taught: Taught | None
+    rehearsal: Rehearsal
 
 
 def prepare_run(
@@ -45,6 +54,7 @@ def prepare_run(
     make_step: MakeStep,
     loss: str = "cross_entropy",
     taught: Taught | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> Run:
     """Build the model, its optimiser, its step and its batches.
 
@@ -55,6 +65,7 @@ def prepare_run(
         make_step: makes the training step of the model.
         loss: name of its loss, for the records.
         taught: of the teacher, where there is one.
+        rehearsal: for the estimate of its time; None: its own steps tell.
 
     Returns:
         The run. Nothing has been written yet.
@@ -81,5 +92,9 @@ def prepare_run(
         view_seed=config.view_seed,
         augment=str(config.augment),
         batch_size=config.batch_size,
+        views=config.views,
     )
-    return Run(config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, loss, taught)
+    rehearsal = rehearsal or Rehearsal(make_step, lambda: 0.0)
+    return Run(
+        config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, loss, taught, rehearsal
+    )

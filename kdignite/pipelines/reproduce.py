@@ -34,7 +34,6 @@ from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 
-MANIFEST = "manifest.json"
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # by the baseline, from the student
 # settings under which a study goes on where it was: its place, more seeds, what its trainings do not depend on
 MAY_CHANGE = ("name", "data_root", "seeds", "reference", "allow_weak_teacher")
@@ -80,7 +79,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
     stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
     comparison = _once(study, stage, partial(compare, settings, root=study.folder), result="compare.json")
-    say(f"study     {study.folder}/ ({MANIFEST}, and a folder for each run)")
+    say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
 
@@ -105,7 +104,7 @@ def _open(config: Study, *, root: Path) -> Progress:
     settings = {name: value for name, value in settled(config).items() if name not in MAY_CHANGE}
     default = f"{config.command}-{config.preset}"
     named = [root / config.name] if config.name else []
-    for path in sorted((folder / MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
+    for path in sorted((folder / runs.MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
         manifest = _manifest(path) if path.exists() else {}
         if manifest.get("settings") == settings:
             return Progress(path.parent, manifest)
@@ -242,4 +241,4 @@ def _once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, resu
 
 
 def _save(study: Progress) -> None:
-    runs.write_json(study.folder / MANIFEST, study.manifest)
+    runs.write_json(study.folder / runs.MANIFEST, study.manifest)

@@ -9,6 +9,8 @@ from kdignite.errors import UserError
 ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
+MANIFEST = "manifest.json"  # of a study, a folder of runs
+CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
@@ -27,6 +29,18 @@ def default_name(config: TrainConfig) -> str:
     if config.seed:
         name += f"-seed{config.seed}"
     return name + ("-dev" if config.fast_dev_run else "")
+
+
+def cache_folder(root: Path) -> Path:
+    """Where the answers of teachers are kept: one place for all runs, those of studies included.
+
+    Args:
+        root: the folder of all runs, or a study among them.
+
+    Returns:
+        The folder, which need not exist.
+    """
+    return (root.parent if (root / MANIFEST).is_file() else root) / CACHE
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:

@@ -9,15 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdignite.data.batches import chunks, num_batches, run_batches, training_batches
+from kdignite.data.batches import chunks, num_batches, run_batches, training_batches, view_batches
 from kdignite.data.preprocess import measure_statistics
 from kdignite.data.sources import ImageSet, Source
 from kdignite.data.splits import Part, limited, split_source, stratified_pick
-from kdignite.data.views import PAD_SHARE, Views, apply_views, draw_views, pick_views
+from kdignite.data.views import PAD_SHARE, Views, apply_views, draw_views, pick_views, view_of
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 AUGMENTS = st.sampled_from(["none", "flip", "crop", "crop+flip"])
 SEEDS = st.integers(0, 2**40)
+VIEWS = st.none() | st.integers(1, 5)
 
 
 def drawn_images(count: int, *, size: int, seed: int) -> torch.Tensor:
@@ -45,6 +46,7 @@ class Setting(NamedTuple):
     view_seed: int
     augment: str
     batch_size: int
+    views: int | None
 
     def batches(self):
         _, *names = self._fields
@@ -56,7 +58,7 @@ def parts(draw: st.DrawFn) -> Setting:
     images = ImageSet(drawn_images(40, size=8, seed=draw(SEEDS)), torch.arange(40) % 7)
     wanted = draw(st.sets(st.integers(0, 39), min_size=2))
     part = Part(images, torch.tensor(sorted(wanted)))
-    return Setting(part, draw(SEEDS), draw(SEEDS), draw(AUGMENTS), draw(st.integers(1, 45)))
+    return Setting(part, draw(SEEDS), draw(SEEDS), draw(AUGMENTS), draw(st.integers(1, 45)), draw(VIEWS))
 
 
 def assert_same_batches(ours, theirs) -> None:
@@ -176,12 +178,42 @@ def test_a_table_of_views(view_seed: int, epoch: int, count: int, size: int, aug
 @EXAMPLES
 @given(parts(), st.integers(0, 50))
 def test_the_view_of_an_image_depends_on_view_seed_epoch_and_image_alone(setting: Setting, epoch: int) -> None:
-    table = draw_views(setting.view_seed, epoch, num_images=40, augment=setting.augment, size=8)
+    view = epoch if setting.views is None else epoch % setting.views
+    table = draw_views(setting.view_seed, view, num_images=40, augment=setting.augment, size=8)
     pixels = setting.part.images.images
     for batch in setting.batches()(epoch, 0):
         assert torch.equal(batch.images, apply_views(pixels[batch.indices], pick_views(table, batch.indices)))
         assert torch.equal(batch.labels, setting.part.images.labels[batch.indices])
-        assert batch.epoch == epoch
+        assert batch.view == view_of(epoch, views=setting.views, augment=setting.augment)
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(0, 50), AUGMENTS, VIEWS)
+def test_views_of_one_number_are_the_same_and_there_are_no_more_than_were_asked_for(
+    view_seed: int, epoch: int, augment: str, views: int | None
+) -> None:
+    asked = epoch if views is None else epoch % views
+    tables = [
+        draw_views(view_seed, view, num_images=40, augment=augment, size=8)
+        for view in (asked, view_of(epoch, views=views, augment=augment))
+    ]
+    assert all(torch.equal(*pair) for pair in zip(*tables, strict=True))
+    numbers = {view_of(e, views=views, augment=augment) for e in range(60)}
+    most = {"none": 1, "flip": 2}.get(augment, 60)
+    assert numbers == set(range(min(most, views or 60)))
+
+
+@EXAMPLES
+@given(parts(), st.integers(0, 50))
+def test_a_view_of_a_whole_part_is_what_an_epoch_sees_of_it(setting: Setting, epoch: int) -> None:
+    seen = torch.cat([batch.images for batch in setting.batches()(epoch, 0)])
+    order = torch.cat([batch.indices for batch in setting.batches()(epoch, 0)]).argsort()
+    view = view_of(epoch, views=setting.views, augment=setting.augment)
+    (whole,) = view_batches(setting.part, view=view, view_seed=setting.view_seed, augment=setting.augment)
+    assert torch.equal(whole.images, seen[order])
+    assert torch.equal(whole.indices, setting.part.indices)
+    assert torch.equal(whole.labels, setting.part.labels)
+    assert whole.view == view
 
 
 @EXAMPLES
@@ -224,7 +256,8 @@ def test_from_the_middle_of_an_epoch(setting: Setting, epoch: int, data: st.Data
 def test_from_any_iteration_of_a_run(setting: Setting, epochs: int, data: st.DataObject) -> None:
     length = num_batches(len(setting.part.indices), setting.batch_size)
     stream = list(run_batches(setting.batches(), epochs=epochs, epoch_length=length))
-    assert [batch.epoch for batch in stream] == [epoch for epoch in range(epochs) for _ in range(length)]
+    numbers = [view_of(epoch, views=setting.views, augment=setting.augment) for epoch in range(epochs)]
+    assert [batch.view for batch in stream] == [number for number in numbers for _ in range(length)]
     first = data.draw(st.integers(0, epochs * length))
     rest = run_batches(setting.batches(), epochs=epochs, epoch_length=length, first_iteration=first)
     assert_same_batches(rest, stream[first:])

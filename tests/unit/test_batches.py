@@ -43,7 +43,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one.images.dtype == other.images.dtype == torch.uint8
         assert all(torch.equal(*pair) for pair in zip(one[:3], other[:3], strict=True))
-        assert one.epoch == other.epoch
+        assert one.view == other.view
 
 
 def test_another_seed_and_another_epoch_have_another_order() -> None:

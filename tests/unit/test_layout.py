@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "streams", "statistics"),
     },
     "handlers": {"metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors"},
-    "teachers": {"streams", "checkpoints", "evaluation", "data", "errors", "steps"},
+    "teachers": {"streams", "checkpoints", "evaluation", "data", "errors", "steps", "stopping"},
     "runs": {"checkpoints", "claims", "config", "errors", PACKAGE},
     "reports": {"metrics", "comparison", "errors"},
     "cli": {"errors", "stopping", "config", "models.registry", PACKAGE},

@@ -1,33 +1,13 @@
-"""Teachers as functions: from a batch to logits, whatever computes or stores them."""
+"""What a teacher has to show before it teaches."""
 
 import math
 
-import torch
-
 from kdignite.checkpoints import Validation
-from kdignite.data.batches import Batch
 from kdignite.errors import UserError
-from kdignite.evaluation import Logits, Outcome
-from kdignite.steps import Teacher
+from kdignite.evaluation import Outcome
 
 STANDARD_ERRORS = 3  # above chance, below which an accuracy proves nothing
 CHANCE_MARGIN = 0.05  # share of the way from chance to 100 % that a useful teacher has at least gone
-
-
-def live_teacher(logits_of: Logits) -> Teacher:
-    """A teacher that is computed for every batch, on the view that the student sees.
-
-    Args:
-        logits_of: a model fed its own way, from uint8 images to logits.
-
-    Returns:
-        A function from a batch to logits (B, C) without gradient.
-    """
-
-    def teach(batch: Batch) -> torch.Tensor:
-        return logits_of(batch.images)
-
-    return teach
 
 
 def tolerance(num_images: int) -> int:

@@ -1,0 +1,23 @@
+"""A teacher that is a model."""
+
+import torch
+
+from kdignite.data.batches import Batch
+from kdignite.evaluation import Logits
+from kdignite.steps import Teacher
+
+
+def live_teacher(logits_of: Logits) -> Teacher:
+    """A teacher that is computed for every batch, on the view that the student sees.
+
+    Args:
+        logits_of: a model fed its own way, from uint8 images to logits.
+
+    Returns:
+        A function from a batch to logits (B, C) without gradient.
+    """
+
+    def teach(batch: Batch) -> torch.Tensor:
+        return logits_of(batch.images)
+
+    return teach

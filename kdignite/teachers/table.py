@@ -1,0 +1,216 @@
+"""A teacher whose answers are kept: computed once for each view of an image, and read by every later run.
+
+View v of image i is a function of (view_seed, v, i), so the teacher's logits for it are too, and a stored one is exact.
+Answers are always computed in chunks of the same images, whatever batches a run trains on; how a batch is made up can
+change the last bit of a convolution on some devices, and then a table differs from the live teacher by rounding.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kdignite import stopping
+from kdignite.data.batches import EVALUATION_BATCH, Batch, view_batches
+from kdignite.data.splits import Part
+from kdignite.errors import RunFailed
+from kdignite.evaluation import Logits
+from kdignite.streams import stream
+from kdignite.teachers.files import Block, block_path, describe, read_block, write_block
+
+BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
+SAMPLE = 32  # rows of each view that a run asks the teacher again
+# share of the largest logit by which a stored answer may differ from a fresh one: rounding on another number of
+# threads, or of the 11 bits of a float16
+ROUNDING = {"float32": 1e-3, "float16": 2e-3}
+
+
+class Lesson(NamedTuple):
+    """What a teacher is asked."""
+
+    part: Part
+    view_seed: int
+    augment: str
+
+
+class TableFolder(NamedTuple):
+    """Where a table is kept, and what it is."""
+
+    folder: Path
+    about: Mapping[str, Any]  # everything that determines its numbers, and names for people
+    dtype: str  # float32 or float16
+
+    @property
+    def key(self) -> str:
+        """The hash that names the table."""
+        return self.folder.name
+
+
+class TeacherTable:
+    """A teacher as a function from a batch to logits that are looked up; a view's first batch computes what is missing.
+
+    A file that is damaged, or differs from what the teacher answers now, is told and computed anew. What cannot be
+    written stays in memory until the view is over.
+
+    Args:
+        logits_of: the teacher, from uint8 images to logits.
+        lesson: the images, and their views.
+        kept: where answers are kept.
+        num_classes: C.
+        seed: of the run: decides which rows are asked again.
+        say: prints a line.
+    """
+
+    def __init__(
+        self,
+        logits_of: Logits,
+        lesson: Lesson,
+        kept: TableFolder,
+        *,
+        num_classes: int,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Nothing is read yet."""
+        self.logits_of, self.lesson, self.kept = logits_of, lesson, kept
+        self.num_classes, self.seed, self.say = num_classes, seed, say
+        row_bytes = num_classes * np.dtype(kept.dtype).itemsize
+        self._block_rows = max(1, BLOCK_BYTES // (row_bytes * EVALUATION_BATCH)) * EVALUATION_BATCH
+        self._row_of = _positions(lesson.part)
+        self._view, self._blocks = -1, list[Tensor]()
+        self._checked, self._told = set[tuple[int, int]](), False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The logits (B, C) float32 of a batch, on its device."""
+        if batch.view != self._view:
+            self._view, self._blocks = -1, []  # the memory of one view is given back before another takes some
+            self._blocks = self._opened(batch.view)
+            self._view = batch.view
+        logits = self._rows(self._blocks, self._row_of[batch.indices])
+        return logits.to(batch.images.device, torch.float32, non_blocking=True)
+
+    def num_missing(self, views: int) -> int:
+        """How many images the teacher will have to answer, as far as can be told without reading the files.
+
+        Args:
+            views: those from 0 up to here are wanted.
+
+        Returns:
+            Images, counted once for each view.
+        """
+        sizes = [len(rows) for rows in self._block_indices()]
+        paths = ((block_path(self.kept.folder, view=v, block=b), n) for v in range(views) for b, n in enumerate(sizes))
+        return sum(size for path, size in paths if not path.is_file())
+
+    def _block_indices(self) -> tuple[Tensor, ...]:
+        blocks: tuple[Tensor, ...] = self.lesson.part.indices.split(self._block_rows)
+        return blocks
+
+    def _opened(self, view: int) -> list[Tensor]:
+        """The blocks of a view: read, or computed where that cannot be."""
+        blocks = []
+        for number, indices in enumerate(self._block_indices()):
+            stored = self._stored(view, number, indices)
+            blocks.append(self._computed(view, number, indices) if stored is None else stored)
+        return blocks
+
+    def _stored(self, view: int, number: int, indices: Tensor) -> Tensor | None:
+        """A block from its file, if it is whole and still what the teacher answers."""
+        path = block_path(self.kept.folder, view=view, block=number)
+        try:
+            block = torch.from_numpy(read_block(path, self._block(view, number, len(indices))))
+            self._check_answers(view, number, indices, block)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            self.say(f"warning   {path} cannot be used ({error}): its answers are computed anew")
+            return None
+        return block
+
+    def _check_answers(self, view: int, number: int, indices: Tensor, block: Tensor) -> None:
+        """Ask the teacher for a random sample of what was stored, once a run."""
+        if (view, number) in self._checked:
+            return
+        order = torch.randperm(len(indices), generator=stream("table sample", self.seed, view, number))
+        rows = order[:SAMPLE].sort().values
+        fresh = torch.cat(list(self._asked(view, indices[rows])))
+        difference = (block[rows].float() - fresh).abs().max()
+        if not difference <= ROUNDING[self.kept.dtype] * fresh.abs().max().clamp_min(1):
+            raise ValueError(f"the teacher now answers otherwise, by up to {float(difference):.2g}")
+        self._checked.add((view, number))
+
+    def _computed(self, view: int, number: int, indices: Tensor) -> Tensor:
+        logits = torch.empty(len(indices), self.num_classes, dtype=getattr(torch, self.kept.dtype))
+        chunks = tqdm(
+            self._asked(view, indices),
+            total=-(-len(indices) // EVALUATION_BATCH),
+            desc=f"teacher, view {view}",
+            leave=False,
+            disable=None,
+        )
+        for rows, answers in zip(logits.split(EVALUATION_BATCH), chunks, strict=True):
+            rows.copy_(answers)
+        if not torch.isfinite(logits).all():
+            raise RunFailed(
+                f"the teacher answers view {view} with values that are no finite numbers in {self.kept.dtype}"
+                + (": --cache_dtype=float32 holds larger ones" if self.kept.dtype == "float16" else "")
+            )
+        self._checked.add((view, number))
+        self._write(logits, self._block(view, number, len(indices)))
+        return logits
+
+    def _asked(self, view: int, indices: Tensor) -> Iterator[Tensor]:
+        """What the teacher answers now, chunk by chunk, float32 on the CPU."""
+        part, view_seed, augment = self.lesson
+        batches = view_batches(part._replace(indices=indices), view=view, view_seed=view_seed, augment=augment)
+        for batch in stopping.heeding(batches):
+            yield self.logits_of(batch.images).float().cpu()
+
+    def _write(self, logits: Tensor, block: Block) -> None:
+        path = block_path(self.kept.folder, view=block.view, block=block.block)
+        try:
+            describe(self.kept.folder, self.kept.about)
+            write_block(path, logits.numpy(), block)
+        except OSError as error:
+            if not self._told:
+                why = error.strerror or str(error)
+                self.say(f"warning   {path} cannot be written ({why}): the answers of the teacher are not kept")
+            self._told = True
+
+    def _block(self, view: int, number: int, num_rows: int) -> Block:
+        return Block(self.kept.key, view, number, num_rows, self.num_classes, self.kept.dtype)
+
+    def _rows(self, blocks: list[Tensor], rows: Tensor) -> Tensor:
+        if len(blocks) == 1:
+            return blocks[0][rows]
+        logits = torch.empty(len(rows), self.num_classes, dtype=blocks[0].dtype)
+        for number, block in enumerate(blocks):
+            inside = rows.div(self._block_rows, rounding_mode="floor") == number
+            logits[inside] = block[rows[inside] - number * self._block_rows]
+        return logits
+
+
+def table_bytes(lesson: Lesson, *, views: int, num_classes: int, dtype: str) -> int:
+    """How large the answers to all views are.
+
+    Args:
+        lesson: the images.
+        views: how many.
+        num_classes: C.
+        dtype: float32 or float16.
+
+    Returns:
+        Bytes.
+    """
+    return views * len(lesson.part.indices) * num_classes * np.dtype(dtype).itemsize
+
+
+def _positions(part: Part) -> Tensor:
+    """For each image of the source its row, -1 where it is not in the part."""
+    positions = torch.full((len(part.images.labels),), -1)
+    positions[part.indices] = torch.arange(len(part.indices))
+    return positions
