@@ -30,6 +30,7 @@ USAGES: dict[str, Usage] = {
         required=("arch", "size", "mean", "std"),
         example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
     ),
+    "cache": Usage(example="--prune=all"),
 }
 
 

@@ -20,6 +20,16 @@ class DataConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheConfig(Config):
+    """List the kept answers of teachers, and remove those that are not wanted any more."""
+
+    command: ClassVar[str] = "cache"
+
+    cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache")
+    prune: tuple[str, ...] | None = flag(None, "tables to remove: all, or the beginnings of their keys")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Config):
     """Evaluate a checkpoint: accuracy, per-class table, calibration, figures."""
 

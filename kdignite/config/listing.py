@@ -1,6 +1,6 @@
 """The commands, each with the class of its config."""
 
-from kdignite.config.commands import AdoptConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import AdoptConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.study import ReproduceConfig
@@ -17,5 +17,6 @@ _KINDS = (
     DoctorConfig,
     CompareConfig,
     AdoptConfig,
+    CacheConfig,
 )
 COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}

@@ -7,9 +7,10 @@ the logits, row by row.
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Stored(NamedTuple):
 
     folder: Path
     about: Mapping[str, Any]  # what its ``table.json`` says; empty where that cannot be read
-    num_files: int
+    num_views: int
     num_bytes: int
     used_at: float  # seconds since 1970
 
@@ -105,18 +106,18 @@ def read_block(path: Path, block: Block) -> Logits:
         OSError: if it cannot be read.
         ValueError: if it is damaged, or holds something else.
     """
-    with path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-    try:
-        claims = json.loads(header)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("its header cannot be read") from error
-    if not isinstance(claims, dict) or {**claims, "sha256": ""} != {**block._asdict(), "sha256": ""}:
-        raise ValueError("it holds the answers to something else")
-    if path.stat().st_size != HEADER_BYTES + block.rows * block.classes * np.dtype(block.dtype).itemsize:
-        raise ValueError("it is cut off, or too long")
-    logits = np.memmap(path, block.dtype, mode="c", offset=HEADER_BYTES, shape=(block.rows, block.classes))
-    if _sha256(logits) != claims["sha256"]:
+    shape, dtype = (block.rows, block.classes), np.dtype(block.dtype)
+    with path.open("rb") as file:  # once: another process may put a new file in its place at any moment
+        try:
+            claims = json.loads(file.read(HEADER_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise ValueError("its header cannot be read") from error
+        if not isinstance(claims, dict) or {**claims, "sha256": ""} != {**block._asdict(), "sha256": ""}:
+            raise ValueError("it holds the answers to something else")
+        if os.fstat(file.fileno()).st_size != HEADER_BYTES + math.prod(shape) * dtype.itemsize:
+            raise ValueError("it is cut off, or too long")
+        logits = np.memmap(file, dtype, mode="c", offset=HEADER_BYTES, shape=shape)
+    if _sha256(logits) != claims.get("sha256"):
         raise ValueError("its checksum is wrong")
     return logits
 
@@ -193,10 +194,11 @@ def _has_table(folder: Path) -> bool:
 
 
 def _stored(folder: Path) -> Stored:
-    sizes = [path.lstat().st_size for path in _existing(folder.glob(BLOCKS))]
+    files = _existing(folder.glob(BLOCKS))
+    views = {path.stem.split("-")[1] for path in files}
     about = folder / ABOUT
     used_at = about.stat().st_mtime if about.is_file() else 0.0
-    return Stored(folder, _about(about), len(sizes), sum(sizes), used_at)
+    return Stored(folder, _about(about), len(views), sum(path.lstat().st_size for path in files), used_at)
 
 
 def _about(path: Path) -> Mapping[str, Any]:
@@ -207,7 +209,7 @@ def _about(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _existing(paths: Any) -> Sequence[Path]:
+def _existing(paths: Iterable[Path]) -> list[Path]:
     """Those that nobody has removed meanwhile."""
     return [path for path in paths if path.exists()]
 

@@ -90,7 +90,9 @@ class TeacherTable:
             self._view, self._blocks = -1, []  # the memory of one view is given back before another takes some
             self._blocks = self._opened(batch.view)
             self._view = batch.view
-        logits = self._rows(self._blocks, self._row_of[batch.indices])
+        rows = self._row_of[batch.indices]
+        assert int(rows.min()) >= 0, "images that are not in the lesson"
+        logits = self._rows(self._blocks, rows)
         return logits.to(batch.images.device, torch.float32, non_blocking=True)
 
     def num_missing(self, views: int) -> int:
@@ -124,7 +126,7 @@ class TeacherTable:
         try:
             block = torch.from_numpy(read_block(path, self._block(view, number, len(indices))))
             self._check_answers(view, number, indices, block)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             self.say(f"warning   {path} cannot be used ({error}): its answers are computed anew")

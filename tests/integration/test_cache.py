@@ -1,0 +1,145 @@
+"""Distilling from kept answers is distilling from the teacher."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdignite import checkpoints, runs
+from kdignite.config import CacheConfig
+from kdignite.data.batches import EVALUATION_BATCH
+from kdignite.data.preprocess import preparer
+from kdignite.errors import UserError
+from kdignite.evaluation import fed
+from kdignite.pipelines import tabling
+from kdignite.pipelines.baseline import baseline
+from kdignite.pipelines.building import rebuild
+from kdignite.pipelines.cache import cache
+from kdignite.pipelines.distill import distill
+from kdignite.runs import Finished
+from kdignite.teachers import Stored, stored_tables
+
+from .alike import curves, weights
+from .conftest import alone, student
+
+
+def tables(root: Path) -> list[Stored]:
+    return stored_tables(root / ".teacher_cache")
+
+
+def is_same_in_any_batch(taught: Finished, *, batch_size: int) -> bool:
+    """Whether this processor computes the teacher's answers to the same bits in batches and in chunks of the table."""
+    checkpoint = checkpoints.load(taught.folder / "best.pt")
+    prepare = preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
+    model = rebuild(checkpoint).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randint(256, (1297, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    answers = [torch.cat([*map(fed(model, prepare=prepare), images.split(n))]) for n in (batch_size, EVALUATION_BATCH)]
+    return torch.equal(*answers)
+
+
+def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: Path, taught: Finished) -> None:
+    live = distill(student(cache="off"), root=root)
+    assert tables(root) == []
+    cold, warm = (distill(student(), root=root) for _ in range(2))
+    assert len(tables(root)) == 1
+    assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(warm.folder).items())
+    assert curves(cold.folder) == curves(warm.folder)
+    if is_same_in_any_batch(taught, batch_size=50):
+        assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(live.folder).items())
+        assert curves(cold.folder) == curves(live.folder)
+    for name, one in weights(live.folder).items():
+        torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    distill(student(), root=root)
+    written = {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")}
+    capsys.readouterr()
+    for other in ({"alpha": 0.2, "T": 1.0}, {"seed": 5, "widths": (4,) * 5}, {"batch_size": 100, "lr": 0.01}):
+        distill(student(**other, epochs=1), root=root)
+        assert "1 of 1 views of the images have the teacher's answers" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")} == written
+
+
+@pytest.mark.parametrize("other", [{"view_seed": 3}, {"limit_train": 900}, {"augment": "none"}])
+def test_other_images_are_another_table(root: Path, other: dict[str, object]) -> None:
+    distill(student(epochs=1), root=root)
+    distill(student(epochs=1, **other), root=root)
+    assert len(tables(root)) == 2
+
+
+def test_views_that_come_round_are_asked_about_once_and_the_baseline_sees_them_too(root: Path) -> None:
+    taught = distill(student(epochs=5, views=2, alpha=0.0), root=root)
+    untaught = baseline(alone(epochs=5, views=2), root=root)
+    assert [table.num_views for table in tables(root)] == [2]
+    assert all(torch.equal(one, weights(untaught.folder)[name]) for name, one in weights(taught.folder).items())
+    other = baseline(alone(epochs=5), root=root)
+    assert not all(torch.equal(one, weights(other.folder)[name]) for name, one in weights(untaught.folder).items())
+
+
+def test_a_folder_that_was_named_holds_any_size(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabling, "LIMIT_BYTES", 10)
+    distill(student(epochs=1, cache=str(tmp_path / "mine"), cache_dtype="float16"), root=root)
+    (table,) = stored_tables(tmp_path / "mine")
+    assert table.num_bytes == 4096 + 1297 * 10 * 2
+    assert tables(root) == []
+
+
+def test_a_folder_that_cannot_be_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--cache=.*file must be auto, off or a folder: (File exists|Not a directory)"):
+        distill(student(cache=str(tmp_path / "file")), root=root)
+
+
+def test_what_would_be_too_large_is_not_kept_unasked(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tabling, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
+    distill(student(), root=root)
+    assert "cache     none: the teacher's answers would take 0.0 GiB" in capsys.readouterr().out
+    assert tables(root) == []
+
+
+def test_room_is_made_for_a_new_table(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distill(student(epochs=1), root=root)
+    (old,) = tables(root)
+    monkeypatch.setattr(tabling, "LIMIT_BYTES", old.num_bytes + 10)
+    distill(student(epochs=1, view_seed=1), root=root)
+    assert f"cache     {old.folder} is removed" in capsys.readouterr().out
+    assert len(tables(root)) == 1
+    assert not old.folder.exists()
+
+
+def test_a_dry_run_keeps_nothing(root: Path) -> None:
+    distill(student(fast_dev_run=True), root=root)
+    assert tables(root) == []
+
+
+def test_runs_of_a_study_and_beside_it_share_their_tables(root: Path) -> None:
+    study = root / "study"
+    study.mkdir()
+    runs.write_json(study / runs.MANIFEST, {})
+    distill(student(epochs=1, teacher=str(root / "teacher")), root=study)
+    assert not (study / ".teacher_cache").exists()
+    assert len(tables(root)) == 1
+
+
+def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for view_seed in range(2):
+        distill(student(epochs=1, view_seed=view_seed), root=root)
+    capsys.readouterr()
+    first, second = (table.folder.name for table in cache(CacheConfig(), root=root))
+    told = capsys.readouterr().out
+    assert first in told
+    assert "| teacher | digits |   1297 |     1 | 0.1 MiB |" in told
+    assert "2 tables in" in told
+    with pytest.raises(UserError, match=r"--prune=nothing stands for 0 tables"):
+        cache(CacheConfig(prune=(first, "nothing")), root=root)
+    assert len(tables(root)) == 2
+    (left,) = cache(CacheConfig(prune=(first,)), root=root)
+    assert left.folder.name == second
+    assert cache(CacheConfig(prune=("all",)), root=root) == []
+    assert "0 tables in" in capsys.readouterr().out
+    assert cache(CacheConfig(cache=str(root / "nowhere")), root=root) == []

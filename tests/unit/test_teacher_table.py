@@ -1,0 +1,238 @@
+"""A table answers what the teacher would, asks it as rarely as it can, and never believes a file blindly."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kdignite import stopping
+from kdignite.data.batches import Batch, training_batches
+from kdignite.data.sources import ImageSet
+from kdignite.data.splits import Part
+from kdignite.errors import RunFailed
+from kdignite.teachers import Lesson, TableFolder, TeacherTable, live_teacher, table, table_bytes
+from kdignite.teachers.files import block_path
+
+NUM_CLASSES = 5
+
+
+def drawn_part() -> Part:
+    """Every third of 1,500 images: rows are other numbers than indices, and there is more than one chunk of some."""
+    images = torch.randint(256, (1500, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Part(ImageSet(images, torch.arange(1500) % NUM_CLASSES), torch.arange(0, 1500, 3))
+
+
+class Asked:
+    """A linear teacher that counts the images it is asked about."""
+
+    def __init__(self, *, scale: float = 1.0) -> None:
+        self.weights = torch.randn(192, NUM_CLASSES, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        self.scale, self.count = scale, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.count += len(images)
+        # exact in float64 whatever the batch: the table has to agree to the last bit
+        return (self.scale * (images.flatten(1).double() @ self.weights)).round(decimals=3).float()
+
+
+class Setting:
+    """A lesson, its batches, and a folder for its tables."""
+
+    def __init__(self, folder: Path) -> None:
+        self.part, self.folder, self.said = drawn_part(), folder, list[str]()
+
+    def table(self, teacher: Asked, *, seed: int = 0, dtype: str = "float32", about: str = "it") -> TeacherTable:
+        return TeacherTable(
+            teacher,
+            Lesson(self.part, view_seed=2, augment="crop+flip"),
+            TableFolder(self.folder, {"teacher": about}, dtype),
+            num_classes=NUM_CLASSES,
+            seed=seed,
+            say=self.said.append,
+        )
+
+    def epoch(self, number: int, *, batch_size: int = 64, seed: int = 0) -> Iterator[Batch]:
+        return training_batches(self.part, seed=seed, view_seed=2, augment="crop+flip", batch_size=batch_size, views=4)(
+            number, 0
+        )
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting(tmp_path / "table")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 100 rows, and blocks of two chunks: 500 rows are three blocks, the last half full."""
+    monkeypatch.setattr(table, "EVALUATION_BATCH", 100)
+    monkeypatch.setattr("kdignite.data.batches.EVALUATION_BATCH", 100)
+    monkeypatch.setattr(table, "BLOCK_BYTES", 2 * 100 * NUM_CLASSES * 4)
+
+
+def assert_answers(setting: Setting, teach: TeacherTable, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
+    live = live_teacher(Asked())
+    for batch in setting.epoch(epoch, batch_size=batch_size, seed=seed):
+        assert torch.equal(teach(batch), live(batch))
+
+
+@pytest.mark.parametrize("batch_size", [2, 64, 499])
+def test_it_answers_what_the_teacher_does_to_the_last_bit(setting: Setting, batch_size: int) -> None:
+    teach = setting.table(Asked())
+    for epoch in (0, 3, 2, 5):
+        assert_answers(setting, teach, epoch=epoch, batch_size=batch_size)
+
+
+def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
+    for _ in range(2):  # computed, then read
+        assert_answers(setting, setting.table(Asked()), epoch=1)
+    assert sorted(path.name for path in setting.folder.glob("*.logits")) == [
+        "view-00001-1.logits",
+        "view-00001-2.logits",
+        "view-00001.logits",
+    ]
+
+
+def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_ones(setting: Setting) -> None:
+    first, later = Asked(), Asked()
+    teach = setting.table(first)
+    assert teach.num_missing(4) == 4 * 500
+    for epoch in range(6):  # views 0, 1, 2, 3, 0, 1
+        assert_answers(setting, teach, epoch=epoch)
+    assert first.count == 4 * 500
+    teach = setting.table(later, seed=9)
+    assert teach.num_missing(4) == 0
+    for epoch in range(6):
+        assert_answers(setting, teach, epoch=epoch, seed=9)
+    assert later.count == 4 * table.SAMPLE
+    assert setting.said == []
+
+
+def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, small_blocks: None) -> None:
+    assert_answers(setting, setting.table(Asked()), epoch=0)
+    block_path(setting.folder, view=0, block=1).unlink()
+    teacher = Asked()
+    teach = setting.table(teacher)
+    assert teach.num_missing(1) == 200
+    assert_answers(setting, teach, epoch=0)
+    assert teacher.count == 200 + 2 * table.SAMPLE
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage"])
+def test_a_damaged_file_is_told_and_computed_anew(setting: Setting, damage: str) -> None:
+    assert_answers(setting, setting.table(Asked()), epoch=0)
+    path = block_path(setting.folder, view=0, block=0)
+    whole = path.read_bytes()
+    spoilt = {"cut": whole[:-100], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "garbage": b"x" * len(whole)}
+    path.write_bytes(spoilt[damage])
+    assert_answers(setting, setting.table(Asked()), epoch=0)
+    (line,) = setting.said
+    assert line.startswith(f"warning   {path} cannot be used (")
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(setting: Setting, dtype: str) -> None:
+    """Whatever the key says: the code of a teacher of one's own may have changed, say."""
+    for batch in setting.epoch(0):
+        setting.table(Asked(scale=1.01), dtype=dtype)(batch)
+        break
+    teach, live = setting.table(Asked(), dtype=dtype), live_teacher(Asked())
+    for batch in setting.epoch(0):
+        assert torch.equal(teach(batch), live(batch).to(getattr(torch, dtype)).float())
+    assert len(setting.said) == 1
+    assert "the teacher now answers otherwise, by up to" in setting.said[0]
+
+
+def test_rounding_is_believed(setting: Setting) -> None:
+    for batch in setting.epoch(0):
+        setting.table(Asked(scale=1 + 1e-5))(batch)
+        break
+    teacher = Asked()
+    teach = setting.table(teacher)
+    for batch in setting.epoch(0):
+        torch.testing.assert_close(teach(batch), Asked()(batch.images), rtol=1e-4, atol=1e-2)
+    assert teacher.count == table.SAMPLE
+    assert setting.said == []
+
+
+def test_other_seeds_ask_about_other_rows(setting: Setting) -> None:
+    for batch in setting.epoch(0):
+        setting.table(Asked())(batch)
+        break
+    asked = []
+    for seed in (1, 2):
+        seen: list[Tensor] = []
+        teach = setting.table(Asked(), seed=seed)
+        teach.logits_of = lambda images, seen=seen: seen.append(images) or Asked()(images)
+        teach(next(setting.epoch(0)))
+        asked.append(seen[0])
+    assert not torch.equal(*asked)
+
+
+def test_half_precision_rounds_and_halves(setting: Setting) -> None:
+    lesson = Lesson(setting.part, 2, "crop+flip")
+    sizes = [table_bytes(lesson, views=3, num_classes=NUM_CLASSES, dtype=dtype) for dtype in ("float32", "float16")]
+    assert sizes == [3 * 500 * 5 * 4, 3 * 500 * 5 * 2]
+    teach, batch = setting.table(Asked(), dtype="float16"), next(setting.epoch(0))
+    expected = Asked()(batch.images)
+    assert teach(batch).dtype == torch.float32
+    assert torch.equal(teach(batch), expected.half().float())
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "told"),
+    [(1e4, "float16", "--cache_dtype=float32 holds larger"), (math.inf, "float32", "view 0")],
+)
+def test_answers_that_are_no_numbers_are_never_kept(setting: Setting, scale: float, dtype: str, told: str) -> None:
+    teach = setting.table(Asked(scale=scale), dtype=dtype)
+    with pytest.raises(RunFailed, match=told):
+        teach(next(setting.epoch(0)))
+    assert list(setting.folder.parent.glob("**/*.logits")) == []
+
+
+def test_where_nothing_can_be_written_it_teaches_all_the_same(setting: Setting) -> None:
+    setting.folder.write_text("a file in the place of the folder")
+    teacher = Asked()
+    teach = setting.table(teacher)
+    for epoch in range(4):
+        assert_answers(setting, teach, epoch=epoch)
+    assert teacher.count == 4 * 500
+    (line,) = setting.said  # once, not for every view
+    assert "cannot be written" in line
+
+
+def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
+    setting: Setting, small_blocks: None
+) -> None:
+    teacher = Asked()
+    teach = setting.table(teacher)
+    teach.logits_of = lambda images: (stopping.ask(15), teacher(images))[1]
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        teach(next(setting.epoch(0)))
+    assert teacher.count == 100
+    assert list(setting.folder.glob("*")) == []
+    assert_answers(setting, setting.table(Asked()), epoch=0)
+
+
+def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting) -> None:
+    assert_answers(setting, setting.table(Asked()), epoch=0)
+    teacher = Asked()
+    teach, live = setting.table(teacher), live_teacher(Asked())
+    for batch in setting.epoch(0):
+        assert torch.equal(teach(batch), live(batch))
+        block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)
+    assert teacher.count == table.SAMPLE
+
+
+def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Setting) -> None:
+    """Index -1 would read the last row: a batch of other images is a bug, and an assertion, not an answer."""
+    teach = setting.table(Asked())
+    batch = next(setting.epoch(0))
+    with pytest.raises(AssertionError, match="not in the lesson"):
+        teach(batch._replace(indices=batch.indices + 1))
+    assert np.all(teach(batch).numpy() == Asked()(batch.images).numpy())
