@@ -35,13 +35,14 @@ def preparer(spec: Preprocessing, *, device: torch.device) -> Prepare:
         A function from uint8 (N, 3, S, S) to float32 (N, 3, size, size) in channels_last memory, which convolutions
         on CPU and tensor cores are fastest with.
     """
-    mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
-    scale, shift = 1 / (255 * std), -mean / std
+    mean, std = torch.tensor(spec.mean, device=device), torch.tensor(spec.std, device=device)
+    # of a whole row of pixels: an operation on long rows is several times as fast as one on three channels
+    scale, shift = (channels.repeat(spec.size) for channels in (1 / (255 * std), -mean / std))
 
     def prepare(images: Tensor) -> Tensor:
-        pixels = images.to(torch.float32, memory_format=torch.channels_last)
-        return _resized(pixels, spec.size).mul_(scale).add_(shift)
+        pixels = _resized(images.contiguous(memory_format=torch.channels_last).float(), spec.size)
+        rows = pixels.permute(0, 2, 3, 1).flatten(2).mul_(scale).add_(shift)  # (N, size, 3 * size)
+        return rows.unflatten(2, (spec.size, 3)).permute(0, 3, 1, 2)
 
     return prepare
 

@@ -66,7 +66,7 @@ def assert_same_batches(ours, theirs) -> None:
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
         assert torch.equal(one.indices, other.indices)
-        assert one.epoch == other.epoch
+        assert one.view == other.view
 
 
 def assert_stratified(labels: torch.Tensor, picked: torch.Tensor) -> None:
