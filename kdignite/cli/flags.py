@@ -31,6 +31,7 @@ USAGES: dict[str, Usage] = {
         example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
     ),
     "cache": Usage(example="--prune=all"),
+    "bench": Usage(example="--batch_size=500"),
 }
 
 

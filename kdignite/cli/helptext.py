@@ -24,12 +24,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
     ),
     "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
-    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "cache", "cache_dtype"),
+    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "cache", "cache_dtype", "prune"),
     "what you saw": ("observed", "observed_images", "predictions", "per_class"),
     "comparison": ("reference",),
     "running": (
         *("name", "resume", "seed", "seeds", "device", "amp", "threads", "fast_dev_run", "keep_last", "save_every_s"),
-        *("draws",),
+        *("draws", "repeats"),
     ),
 }
 

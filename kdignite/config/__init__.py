@@ -6,7 +6,7 @@ domain. Building a config checks every value, so that a config that exists is va
 
 from kdignite.config.build import configure, from_json, to_json
 from kdignite.config.checks import RUN_NAME
-from kdignite.config.commands import AdoptConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config, bare_type, flag, type_name
 from kdignite.config.listing import COMMANDS
@@ -22,6 +22,7 @@ __all__ = [
     "RUN_NAME",
     "AdoptConfig",
     "BaselineConfig",
+    "BenchConfig",
     "CacheConfig",
     "CompareConfig",
     "Config",

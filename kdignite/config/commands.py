@@ -26,7 +26,35 @@ class CacheConfig(Config):
     command: ClassVar[str] = "cache"
 
     cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache")
-    prune: tuple[str, ...] | None = flag(None, "tables to remove: all, or the beginnings of their keys")
+    prune: tuple[str, ...] | None = flag(None, "tables to remove, all of them or by the beginnings of their keys")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(Config):
+    """Measure how fast distillation is on this machine, beside a bare loop, by part of a step."""
+
+    command: ClassVar[str] = "bench"
+
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
+    teacher_arch: str = flag("resnet56", "the teacher, whose weights may be random: they do not change its speed")
+    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
+    num_images: int = flag(5_000, "images that a measurement trains on", low=2)
+    repeats: int = flag(10, "measurements of each kind, in turn", low=2)
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    amp: str = flag(
+        "auto",
+        "products in training: off (float32), bf16, or auto, which is bf16 where the device has instructions for it",
+        choices=("auto", "off", "bf16"),
+    )
+    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    name: str | None = flag(None, "name of the new folder in runs/; unset: bench")
+
+    def __post_init__(self) -> None:
+        """Check each field."""
+        super().__post_init__()
+        check_name(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)

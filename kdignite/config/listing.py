@@ -1,6 +1,6 @@
 """The commands, each with the class of its config."""
 
-from kdignite.config.commands import AdoptConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.study import ReproduceConfig
@@ -18,5 +18,6 @@ _KINDS = (
     CompareConfig,
     AdoptConfig,
     CacheConfig,
+    BenchConfig,
 )
 COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}

@@ -204,4 +204,6 @@ def _viewed(
 
 
 def _pick(values: Tensor, indices: Tensor) -> Tensor:
-    return values.index_select(0, indices.to(values.device, non_blocking=True))  # copies whole images: 15 x as fast as []
+    return values.index_select(
+        0, indices.to(values.device, non_blocking=True)
+    )  # copies whole images: 15 x as fast as []

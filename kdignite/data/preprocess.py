@@ -42,7 +42,7 @@ def preparer(spec: Preprocessing, *, device: torch.device) -> Prepare:
     def prepare(images: Tensor) -> Tensor:
         pixels = _resized(images.contiguous(memory_format=torch.channels_last).float(), spec.size)
         rows = pixels.permute(0, 2, 3, 1).flatten(2).mul_(scale).add_(shift)  # (N, size, 3 * size)
-        return rows.unflatten(2, (spec.size, 3)).permute(0, 3, 1, 2)
+        return rows.view(-1, spec.size, spec.size, 3).permute(0, 3, 1, 2)
 
     return prepare
 

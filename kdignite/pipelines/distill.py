@@ -4,16 +4,18 @@ import inspect
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from kdignite import runs
 from kdignite.config import DistillConfig
 from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
-from kdignite.pipelines.preparing import Rehearsal, prepare_run
+from kdignite.pipelines.preparing import Rehearsal, Run, prepare_run
 from kdignite.pipelines.resuming import resumable
-from kdignite.pipelines.setup import AMP, choose_device, open_training_data, say, settle
+from kdignite.pipelines.setup import AMP, Data, choose_device, open_training_data, say, settle
 from kdignite.pipelines.tabling import arrange
-from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
+from kdignite.pipelines.teaching import Teaching, check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
 from kdignite.steps import distill_step
 
@@ -47,6 +49,32 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     teaching = check_teacher(checkpoint, config, data, device=device)
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
+    run = assemble(config, data, teaching, root=root, device=device, loss=loss)
+    return execute(run, root=root)
+
+
+def assemble(
+    config: DistillConfig,
+    data: Data,
+    teaching: Teaching,
+    *,
+    root: Path,
+    device: torch.device,
+    loss: DistillationLoss = kd_loss,
+) -> Run:
+    """A distillation that is ready to start.
+
+    Args:
+        config: resolved.
+        data: on the device.
+        teaching: the teacher, which passed its checks.
+        root: the folder of all runs.
+        device: that computes.
+        loss: as for `distill`.
+
+    Returns:
+        The run. No file has been written.
+    """
     tuition = arrange(teaching, config, data, root=root, device=device)
     make_step = partial(
         distill_step,
@@ -57,16 +85,15 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
         grad_clip=config.grad_clip,
         amp=AMP[config.amp],
     )
-    run = prepare_run(
+    return prepare_run(
         config,
         data,
         device=device,
         make_step=partial(make_step, teacher=tuition.teach),
-        loss=name,
+        loss=_name_of(loss),
         taught=teaching.taught,
         rehearsal=Rehearsal(partial(make_step, teacher=tuition.rehearse), tuition.seconds),
     )
-    return execute(run, root=root)
 
 
 def _name_of(loss: DistillationLoss) -> str:

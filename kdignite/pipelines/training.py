@@ -46,14 +46,14 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
     seconds = estimate(run)
     with resuming.opened(run, earlier, root=root) as folder:
         say(f"run       {folder}")
-        engaged = _engage(run, folder, resumed=earlier is not None)
+        engaged = engage(run, folder, resumed=earlier is not None)
         iteration = engaged.trainer.state.iteration
         if earlier is not None:
             resuming.take_over(run, folder, iteration=iteration)
         left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
         say(f"time      about {left} on this machine, from a few steps of a copy")
-        with _told_how_to_go_on(run, folder), _writer(folder) as writer:
-            _train(engaged, folder, writer)
+        with _told_how_to_go_on(run, folder), open_writer(folder) as writer:
+            train(engaged, folder, writer)
             result = _conclude(engaged, folder)
             with suppress(OSError):  # a log, told already
                 results.plot(writer, folder, result, config=run.config, epoch=len(engaged.history.rows))
@@ -65,8 +65,17 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
     return runs.Finished(folder, result)
 
 
-def _engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
-    """The engine of a run with everything that remembers something, where the run stands."""
+def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
+    """The engine of a run with everything that remembers something, where the run stands.
+
+    Args:
+        run: about to start, or to go on.
+        folder: of the run.
+        resumed: whether it goes on from the state in its folder.
+
+    Returns:
+        The run, engaged.
+    """
     config, device = run.config, run.device
     trainer = Engine(run.make_step(run.student.model, run.optimizer, prepare=run.student.prepare))
     trainer.logger.disabled = True  # errors are raised and told once, by whoever called
@@ -94,8 +103,14 @@ def _engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
     return engaged
 
 
-def _train(engaged: Engaged, folder: Path, writer: SummaryWriter) -> None:
-    """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands."""
+def train(engaged: Engaged, folder: Path, writer: SummaryWriter) -> None:
+    """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands.
+
+    Args:
+        engaged: the run.
+        folder: of the run.
+        writer: for TensorBoard.
+    """
     run, trainer, history = engaged.run, engaged.trainer, engaged.history
     bar = handlers.attach_progress_bar(trainer)
     table = folder / "metrics.csv"
@@ -241,8 +256,15 @@ def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writer(folder: Path) -> Iterator[SummaryWriter]:
-    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails."""
+def open_writer(folder: Path) -> Iterator[SummaryWriter]:
+    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails.
+
+    Args:
+        folder: of the run.
+
+    Yields:
+        The writer.
+    """
     writer = SummaryWriter(str(folder))
     try:
         yield writer

@@ -750,11 +750,13 @@ def test_the_module_ends_with_the_code_of_main():
 # --- the flags ----------------------------------------------------------------------------------------------------
 
 RECIPE = {"preset", "name", "seed", "device", "amp", "threads", "fast_dev_run", "keep_last", "save_every_s"}
-DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}
+DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
-LEARNING = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"}
+LEARNING = {
+    *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
+}
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
-DISTILL = {"alpha", "T", "teacher", "allow_weak_teacher"}
+DISTILL = {"alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
@@ -771,6 +773,11 @@ FROZEN = {
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
         *("val_size", "image_size", "allow_weak_teacher", "device", "threads"),
+    },
+    "cache": {"cache", "prune"},
+    "bench": {
+        *("dataset", "data_root", "arch", "teacher_arch", "batch_size", "num_images", "repeats", "device", "amp"),
+        *("threads", "name"),
     },
 }  # fmt: skip
 

@@ -325,7 +325,16 @@ def test_student_and_baseline_differ_in_the_loss_alone(preset: str) -> None:
     """Any other difference between their recipes would be what a comparison measured."""
     student, baseline = (to_json(configure(kind, preset=preset)) for kind in (DistillConfig, BaselineConfig))
     different = {key for key in student if key not in baseline or student[key] != baseline[key]}
-    assert different <= {"alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "dataset"}
+    assert different <= {
+        "alpha",
+        "T",
+        "dataset",
+        "teacher",
+        "teacher_arch",
+        "allow_weak_teacher",
+        "cache",
+        "cache_dtype",
+    }
     assert set(baseline) <= set(student)
 
 

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "network": set(),
     "metrics": set(),
     "cost": set(),
+    "timing": set(),
     "statistics": set(),
     "comparison": {"metrics", "statistics"},
     "claims": {"errors"},

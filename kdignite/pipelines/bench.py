@@ -1,0 +1,269 @@
+"""``bench``: how fast distillation is here, beside a bare loop that does nothing but train."""
+
+import contextlib
+import dataclasses
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kdignite import runs
+from kdignite.config import BenchConfig, DistillConfig
+from kdignite.data.batches import num_batches
+from kdignite.data.preprocess import preparer
+from kdignite.data.specs import Preprocessing
+from kdignite.data.splits import limited
+from kdignite.evaluation import Logits, fed
+from kdignite.losses import kd_loss
+from kdignite.models.registry import build_model, check_model
+from kdignite.pipelines.distill import assemble
+from kdignite.pipelines.preparing import Run, Taught
+from kdignite.pipelines.setup import AMP, Data, choose_device, open_data, say, settle, training_part
+from kdignite.pipelines.tabling import arrange
+from kdignite.pipelines.teaching import Teaching
+from kdignite.pipelines.training import engage, open_writer, train
+from kdignite.reports.bench import bench_figure, bench_text
+from kdignite.reports.figures import save_figure
+from kdignite.streams import seeded
+from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
+
+Summary = dict[str, Any]
+VALIDATION_IMAGES = 100  # an epoch ends with an evaluation, which is not what is measured
+BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm table", "cold table", "live teacher", "data alone"
+ABOUT = {
+    BARE: "PyTorch alone, on ready-made batches and logits",
+    WARM: "distill, with the teacher's answers in a table",
+    COLD: "distill that makes this table",
+    LIVE: "distill that asks the teacher for every batch",
+    DATA: "views and preprocessing, nothing trained",
+}
+
+
+class Job(NamedTuple):
+    """What is measured."""
+
+    config: DistillConfig
+    data: Data
+    device: torch.device
+    teaching: Teaching
+
+
+def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Measure the training of a student in several ways, in turn and in one process.
+
+    Args:
+        config: what to train.
+        root: the folder of all runs, where a folder for the report is made.
+
+    Returns:
+        The new folder and what its ``bench.json`` holds.
+
+    Raises:
+        UserError: before anything is written, if something asked for cannot be had.
+    """
+    for arch in (config.arch, config.teacher_arch):
+        check_model(arch, size=DistillConfig.size, options={})
+    job = _job(config, choose_device(config.device, threads=config.threads))
+    num_images = len(training_part(job.config, job.data).indices)
+    say(f"bench     {config.teacher_arch} teaches {config.arch}: {num_images:,} images, batches of {config.batch_size}")
+    say(f"device    {job.device}, {torch.get_num_threads()} threads, --amp={job.config.amp}")
+    with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
+        trials = {name: _told(name, trial) for name, trial in _trials(job, Path(place)).items()}
+        seconds = alternate(trials, repeats=config.repeats)
+        steps = _split(job, Path(place))
+    summary = _summary(job, seconds, steps, teacher=config.teacher_arch)
+    text, figure = bench_text(summary), bench_figure(summary)
+    folder = runs.create(root, name=config.name, default="bench")
+    save_figure(figure, folder / "bench.png")
+    (folder / "bench.md").write_text(f"# {config.teacher_arch} -> {config.arch}\n\n{text}", encoding="utf-8")
+    runs.write_json(folder / "bench.json", summary)
+    say(text)
+    say(f"files       {folder}/ (bench.md, bench.png, bench.json)")
+    return runs.Finished(folder, summary)
+
+
+def _job(config: BenchConfig, device: torch.device) -> Job:
+    settings = DistillConfig(
+        dataset=config.dataset,
+        arch=config.arch,
+        batch_size=config.batch_size,
+        limit_train=config.num_images,
+        epochs=1,
+        amp=config.amp,
+        device=config.device,
+        threads=config.threads,
+    )
+    data = open_data(config.dataset, data_root=config.data_root, val_size=None, image_size=settings.size, device=device)
+    splits = data.splits
+    data = data._replace(splits=splits._replace(val=limited(splits.val, VALIDATION_IMAGES)))
+    settings = settle(settings, data, device=device)
+    teacher = _teacher(config.teacher_arch, settings, num_classes=len(data.source.classes), device=device)
+    return Job(settings, data, device, Teaching(teacher, Taught(config.teacher_arch, "of random weights", 0.0)))
+
+
+def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Logits:
+    """A teacher with random weights: as fast as a good one."""
+    with seeded("init", 0):
+        model = build_model(arch, num_classes=num_classes, size=config.size, options={})
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    halves = (0.5, 0.5, 0.5)
+    return fed(model, prepare=preparer(Preprocessing(config.size, halves, halves), device=device))
+
+
+def _trials(job: Job, place: Path) -> dict[str, Trial]:
+    """What is measured, by name; each does the same training from the same start."""
+    return {
+        BARE: _bare(job),
+        WARM: _distilled(job, place, cache=lambda: place / "warm"),
+        COLD: _distilled(job, place, cache=lambda: _emptied(place / "cold")),
+        LIVE: _distilled(job, place, cache=lambda: "off"),
+        DATA: _data(job),
+    }
+
+
+def _distilled(job: Job, place: Path, *, cache: Callable[[], Path | str]) -> Trial:
+    """The training phase of ``distill`` with everything that it does beside training."""
+
+    def trial() -> float:
+        run = _assembled(job, place, cache=str(cache()))
+        folder = runs.create(place, name=None, default="run")
+        watch = Stopwatch(job.device)
+        with contextlib.redirect_stdout(io.StringIO()), open_writer(folder) as writer:
+            engaged = engage(run, folder, resumed=False)
+            watch.start()
+            train(engaged, folder, writer)
+            watch.lap("run")
+        shutil.rmtree(folder)
+        return watch.total()
+
+    return trial
+
+
+def _assembled(job: Job, place: Path, *, cache: str) -> Run:
+    config = dataclasses.replace(job.config, cache=cache)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return assemble(config, job.data, job.teaching, root=place, device=job.device)
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _bare(job: Job) -> Trial:
+    """The loop that a book would show: no views, no metrics, no logs, and nothing to wait for."""
+    run = _assembled(job, Path(), cache="off")
+    num_classes = len(job.data.source.classes)
+    ready = [
+        (run.student.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
+        for batch in run.batches(0, 0)
+    ]
+    config, amp = job.config, AMP[job.config.amp]
+
+    def trial() -> float:
+        run = _assembled(job, Path(), cache="off")
+        model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
+        model.train()
+        for images, labels, teacher_logits in ready:
+            with torch.autocast(job.device.type, dtype=amp, enabled=amp is not None):
+                logits = model(images)
+            loss = kd_loss(logits.float(), teacher_logits, labels, alpha=config.alpha, T=config.T).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        watch.lap("loop")
+        return watch.total()
+
+    return trial
+
+
+def _data(job: Job) -> Trial:
+    """Every batch of an epoch as a step would get it."""
+    run = _assembled(job, Path(), cache="off")
+
+    def trial() -> float:
+        watch = Stopwatch(job.device)
+        for batch in run.batches(0, 0):
+            run.student.prepare(batch.images)
+        watch.lap("data")
+        return watch.total()
+
+    return trial
+
+
+def _split(job: Job, place: Path) -> dict[str, list[float]]:
+    """Seconds of each part of every step, one part after another."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = dataclasses.replace(job.config, cache=str(place / "warm"))
+        teach = arrange(job.teaching, config, job.data, root=place, device=job.device).teach
+    run, amp = _assembled(job, place, cache="off"), AMP[config.amp]
+    model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
+    model.train()
+    for batch in run.batches(0, 0):
+        images = run.student.prepare(batch.images)
+        watch.lap("data")
+        job.teaching.logits_of(batch.images)
+        watch.lap("teacher, live")
+        teacher_logits = teach(batch)
+        watch.lap("teacher, table")
+        with torch.autocast(job.device.type, dtype=amp, enabled=amp is not None):
+            logits = model(images)
+        watch.lap("student forward")
+        loss = kd_loss(logits.float(), teacher_logits, batch.labels, alpha=config.alpha, T=config.T).loss
+        optimizer.zero_grad()
+        loss.backward()
+        watch.lap("loss and backward")
+        optimizer.step()
+        watch.lap("optimiser")
+    return watch.seconds
+
+
+def _told(name: str, trial: Trial) -> Trial:
+    def told() -> float:
+        seconds = trial()
+        say(f"          {name:<13} {seconds:8.2f} s")
+        return seconds
+
+    return told
+
+
+def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[float]], *, teacher: str) -> Summary:
+    config, num_images = job.config, len(training_part(job.config, job.data).indices)
+    parts = {name: spread(laps).median for name, laps in steps.items()}
+    num_steps = num_batches(num_images, config.batch_size)
+    trained = sum(value for name, value in parts.items() if name != "teacher, live")
+    parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
+    per_image = {
+        "teacher": parts["teacher, live"] / config.batch_size,
+        "student": spread(seconds[BARE]).median / num_images,
+    }
+    return {
+        "job": {
+            "teacher": teacher,
+            "student": config.arch,
+            "dataset": config.dataset,
+            "num_images": num_images,
+            "batch_size": config.batch_size,
+            "amp": config.amp,
+            "repeats": len(seconds[BARE]),
+        },
+        "machine": runs.environment(job.device),
+        "about": ABOUT,
+        "seconds": seconds,
+        "images_per_s": {
+            name: spread([num_images / one for one in values])._asdict() for name, values in seconds.items()
+        },
+        "of_bare": {
+            name: paired_ratio(seconds[BARE], values)._asdict() for name, values in seconds.items() if name != DATA
+        },
+        "seconds_per_image": per_image,
+        "speedup": {
+            "ceiling": 1 + per_image["teacher"] / per_image["student"],
+            "warm_over_live": paired_ratio(seconds[LIVE], seconds[WARM])._asdict(),
+        },
+        "step_seconds": parts,
+    }

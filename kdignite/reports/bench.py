@@ -1,0 +1,127 @@
+"""A measurement of speed as tables and a picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_width
+from kdignite.reports.text import markdown_table
+
+Summary = Mapping[str, Any]
+WIDTH, ROW, ABOVE, BELOW, MARGIN = 7.2, 0.26, 0.55, 0.5, 0.35  # inches
+
+
+def bench_text(summary: Summary) -> str:
+    """What was measured, in two tables.
+
+    Args:
+        summary: what ``bench.json`` holds.
+
+    Returns:
+        Lines for a terminal that are also Markdown.
+    """
+    speedup, repeats = summary["speedup"], summary["job"]["repeats"]
+    warm = speedup["warm_over_live"]["median"]
+    return "\n\n".join(
+        [
+            _machine(summary),
+            markdown_table(_rates(summary), num_names=2),
+            f"Medians of {repeats} measurements in turn, with the lowest and the highest; ratios are of neighbours in "
+            "time.",
+            markdown_table(_steps(summary), num_names=1),
+            f"A table of the teacher's answers makes training {warm:.1f} times as fast as asking it for every batch; "
+            f"(t + s) / s is {speedup['ceiling']:.1f}, with t and s the seconds of teacher and student an image.\n",
+        ]
+    )
+
+
+def bench_figure(summary: Summary) -> Figure:
+    """Bars of images a second that are trained on, and of the parts of a step.
+
+    Args:
+        summary: what ``bench.json`` holds.
+
+    Returns:
+        A figure with an Agg canvas, unknown to ``pyplot``.
+    """
+    rates = {name: rate for name, rate in summary["images_per_s"].items() if name in summary["of_bare"]}
+    parts = summary["step_seconds"]
+    names = [*rates, *parts]
+    with mpl.style.context(STYLE):
+        heights = [ROW * len(one) for one in (rates, parts)]
+        height = sum(heights) + 2 * (ABOVE + BELOW)
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasAgg(figure)
+        left = text_width(names, size=FONT_SIZE) + MARGIN
+        job = summary["job"]
+        figure.text(
+            0.1 / WIDTH,
+            1 - 0.2 / height,
+            f"{job['teacher']} teaches {job['student']}, batch {job['batch_size']}, --amp={job['amp']}",
+            size=FONT_SIZE + 1,
+            va="center",
+        )
+        bottom = height
+        for title, rows, colour, length in (
+            ("images/s", {name: tuple(rate.values()) for name, rate in rates.items()}, BLUE, heights[0]),
+            ("ms of a step", {name: (1e3 * part,) * 3 for name, part in parts.items()}, GREEN, heights[1]),
+        ):
+            bottom -= ABOVE + length
+            axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + 3 * MARGIN) / WIDTH, length / height))
+            _bars(axes, rows, title=title, colour=colour)
+            bottom -= BELOW
+    return figure
+
+
+def _bars(axes: Axes, rows: Mapping[str, tuple[float, ...]], *, title: str, colour: str) -> None:
+    """One bar a row: median, lowest, highest."""
+    places = range(len(rows))
+    medians = [row[0] for row in rows.values()]
+    errors = [[row[0] - row[1] for row in rows.values()], [row[2] - row[0] for row in rows.values()]]
+    axes.barh(places, medians, height=0.7, color=colour, xerr=errors, ecolor="0.25")
+    axes.set_yticks(places, list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel(title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    for place, (median, _, highest) in zip(places, rows.values(), strict=True):
+        axes.annotate(_number(median), (highest, place), (4, 0), textcoords="offset points", va="center", size=SMALL)
+
+
+def _rates(summary: Summary) -> list[list[str]]:
+    header = ["what", "", "images/s", "lowest", "highest", "of the bare loop"]
+    ratios = summary["of_bare"]
+    rows = [
+        [
+            name,
+            summary["about"][name],
+            *(_number(rate[key]) for key in ("median", "lowest", "highest")),
+            f"{ratios[name]['median']:.1%}" if name in ratios else "-",
+        ]
+        for name, rate in summary["images_per_s"].items()
+    ]
+    return [header, *rows]
+
+
+def _steps(summary: Summary) -> list[list[str]]:
+    parts = summary["step_seconds"]
+    return [["part of a step", "ms"], *([name, f"{1e3 * value:.3f}"] for name, value in parts.items())]
+
+
+def _machine(summary: Summary) -> str:
+    machine, job = summary["machine"], summary["job"]
+    return (
+        f"{job['teacher']} teaches {job['student']}: {job['num_images']:,} images of {job['dataset']} in batches of "
+        f"{job['batch_size']}, --amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
+        f"{machine['cores']} cores ({machine['processor']}, {machine['cpu']}), Python {machine['python']}, "
+        f"torch {machine['packages']['torch']}"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,48 @@
+"""Measuring in turn."""
+
+import time
+
+import pytest
+import torch
+
+from kdignite.timing import Spread, Stopwatch, alternate, paired_ratio, spread
+
+
+def test_everything_warms_up_once_and_is_then_measured_in_turn() -> None:
+    calls: list[str] = []
+
+    def trial(name: str, seconds: list[float]) -> float:
+        calls.append(name)
+        return seconds.pop(0)
+
+    ones, others = [9.0, 1.0, 2.0], [9.0, 3.0, 4.0]
+    found = alternate({"a": lambda: trial("a", ones), "b": lambda: trial("b", others)}, repeats=2)
+    assert calls == ["a", "b"] * 3
+    assert found == {"a": [1.0, 2.0], "b": [3.0, 4.0]}
+
+
+def test_a_spread_is_the_median_and_both_ends() -> None:
+    assert spread([5.0, 1.0, 2.0]) == Spread(2.0, 1.0, 5.0)
+    assert spread([4.0, 1.0]) == Spread(2.5, 1.0, 4.0)
+
+
+def test_ratios_are_those_of_neighbours() -> None:
+    """A machine that gets slower by and by changes no ratio: the median of each would."""
+    assert paired_ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == Spread(0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="zip"):
+        paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_a_stopwatch_counts_what_happens_between_its_laps() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    time.sleep(0.05)
+    watch.start()
+    for _ in range(2):
+        time.sleep(0.01)
+        watch.lap("short")
+        time.sleep(0.02)
+        watch.lap("long")
+    assert [len(laps) for laps in watch.seconds.values()] == [2, 2]
+    assert all(lap >= 0.01 for lap in watch.seconds["short"])
+    assert all(lap >= 0.02 for lap in watch.seconds["long"])
+    assert watch.total() == pytest.approx(sum(watch.seconds["short"]) + sum(watch.seconds["long"]))
