@@ -32,7 +32,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe(parser)
     parser.add_argument("--teacher", type=Path, required=True, help="kdignite checkpoint, such as runs/teacher/best.pt")
-    parser.add_argument("--torchdistill_python", help="interpreter that has torchdistill; unset: without that rival")
+    parser.add_argument(
+        "--torchdistill_python", type=Path, help="interpreter that has torchdistill; unset: without that rival"
+    )
     parser.add_argument(
         "--ours",
         type=_row,
@@ -58,7 +60,8 @@ def main(arguments: argparse.Namespace) -> None:
     bench = prepare(arguments)
     rivals = [Rival("plain", "plain.py", sys.executable)]
     if arguments.torchdistill_python:
-        rivals.append(Rival("torchdistill", "torchdistill_job.py", arguments.torchdistill_python))
+        # absolute, but not resolved: behind an environment's link there is an interpreter without its packages
+        rivals.append(Rival("torchdistill", "torchdistill_job.py", str(arguments.torchdistill_python.absolute())))
     probed = {rival.name: probe(bench, rival, arguments.workers) for rival in rivals}
     contenders = {name: kdignite_run(bench, name=name, flags=flags) for name, flags in arguments.ours}
     contenders |= {one.name: rival_run(bench, one, workers=fastest(probed[one.name])) for one in rivals}
