@@ -31,7 +31,7 @@ class CacheConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig(Config):
-    """Measure how fast distillation is on this machine, beside a bare loop, by part of a step."""
+    """Measure how fast distillation is here, beside a bare loop, and by part of a step."""
 
     command: ClassVar[str] = "bench"
 
