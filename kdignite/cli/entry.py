@@ -87,13 +87,13 @@ def _outcome(argv: Sequence[str]) -> int:
         with _signals_heeded():
             return _run(check(argv))
     except UserError as error:
-        return _report(f"error: {error}", MISUSED)
+        return _told_failed(f"error: {error}", MISUSED)
     except RunFailed as error:
-        return _report(f"failed: {error}", FAILED)
+        return _told_failed(f"failed: {error}", FAILED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        return _report(f"failed: {error}: make room, then type the same again", FAILED)
+        return _told_failed(f"failed: {error}: make room, then type the same again", FAILED)
     except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
         return _told_stopped(stop)
 
@@ -190,8 +190,14 @@ def _signals_heeded() -> Iterator[None]:
 def _stop(number: int, _frame: FrameType | None) -> None:
     if not stopping.ask(number):
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-    if number == signal.SIGINT:
+    if number == signal.SIGINT and processes.is_first():
         os.write(2, b"\nkdignite: stopping after this step; Ctrl-C again stops at once\n")  # print is not reentrant
+
+
+def _told_failed(message: str, code: int) -> int:
+    if not processes.tells():
+        _await_the_end()
+    return _report(message, code)
 
 
 def _told_stopped(stop: BaseException) -> int:
@@ -232,7 +238,6 @@ def _is_closed(stream: TextIO) -> bool:
 def _report(message: str, code: int) -> int:
     """Print one line to stderr: line breaks become blanks, other control characters are spelled out."""
     if not processes.tells():
-        _await_the_end()
         return code
     line = " ".join(message.splitlines())
     visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -1,6 +1,8 @@
 """Who this process is among those that work on a run, and the group that they form."""
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,6 +12,7 @@ from kdignite.errors import RunFailed
 from kdignite.processes.launch import Launch, launch
 
 LONGEST_WAIT = timedelta(hours=24)  # for one that downloads, say; one that has died is noticed at once
+MEETING_SECONDS = 0.02  # between two looks whether all are there
 
 
 class Group:
@@ -18,7 +21,6 @@ class Group:
     me = Launch()
     control: Any = None  # where they agree; None: the default group
     store: Any = None  # shared by all, also while one of them fails
-    openings = 0
     tells: bool | None = None
 
 
@@ -80,16 +82,38 @@ def _open() -> None:
     from torch.distributed.rendezvous import rendezvous
 
     store, number, size = next(rendezvous("env://"))
-    # a second group of the same processes must not read what the first one left in the store
-    Group.store = dist.PrefixStore(f"kdignite{Group.openings}", store)  # type: ignore[attr-defined]
+    Group.store = dist.PrefixStore(_meet(store, number, size), store)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=Group.store, rank=number, world_size=size, timeout=LONGEST_WAIT)
-    Group.openings += 1
     Group.me, Group.tells = launch(), None
     # in a job of SLURM Ignite takes the number of the task for the local rank, which all that torchrun starts share
     job = os.environ.pop("SLURM_JOB_ID", None)
     idist.sync()
     if job is not None:
         os.environ["SLURM_JOB_ID"] = job
+
+
+def _meet(store: Any, number: int, size: int) -> str:
+    """A word that only the processes of this attempt share.
+
+    After a restart torch finds the addresses of the processes before in the store, and now and then calls those. Here
+    the first process calls with a new word, each answers it with one of its own, and goes on when that is confirmed.
+    """
+    mine = secrets.token_hex(8)
+    if number == 0:
+        store.set("call", mine)
+        while True:
+            answers = [store.get(f"answer{other}").decode() for other in range(1, size)]
+            if all(answer.startswith(mine) for answer in answers):
+                store.set("met", " ".join(answers))
+                return mine
+            time.sleep(MEETING_SECONDS)
+    while True:
+        call = store.get("call").decode()
+        answer = f"{call}:{mine}"
+        store.set(f"answer{number}", answer)
+        if store.check(["met"]) and answer in store.get("met").decode().split():
+            return str(call)
+        time.sleep(MEETING_SECONDS)
 
 
 def _adopt() -> None:
