@@ -9,6 +9,7 @@ from ignite.handlers import EpochOutputStore
 from ignite.metrics import ConfusionMatrix
 from torch import Tensor, nn
 
+from kdignite import processes
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
@@ -62,19 +63,20 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
 
     Args:
         logits_of: from uint8 images to logits, as `fed` makes it.
-        batches: the images, each once.
+        batches: the images, each once; where several processes work on a run, the share of this one.
         num_classes: C.
 
     Returns:
-        The `Outcome`.
+        The `Outcome` on the images of all processes, the same in each.
     """
     engine, store = Engine(_answer(logits_of)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called
     ConfusionMatrix(num_classes, output_transform=lambda output: output[:2]).attach(engine, "confusion")
     store.attach(engine, "answers")
     state = engine.run(batches, max_epochs=1)
-    logits, labels, indices = (torch.cat(column) for column in zip(*state.answers, strict=True))
-    confusion = state.metrics["confusion"].to(torch.int64).cpu()
+    own = [torch.cat(column) for column in zip(*state.answers, strict=True)] or [torch.empty(0)] * 3
+    logits, labels, indices = map(processes.gathered, own)
+    confusion = state.metrics["confusion"].to(torch.int64).cpu()  # over all processes, which Ignite sees to
     if int(confusion.sum()) != len(labels):
         raise AssertionError(f"the confusion matrix counts {int(confusion.sum())} of {len(labels)} images")
     return Outcome(logits.float(), labels, indices, confusion, float(cross_entropy(logits.double(), labels)))

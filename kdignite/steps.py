@@ -54,7 +54,7 @@ def supervised_step(
         model.train()  # at every step: an evaluation in between can never leave the model in eval mode
         logits = _forward(model, prepare(batch.images), amp=amp)
         loss = cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
-        _update(model, optimizer, loss, grad_clip=grad_clip)
+        _update(model, optimizer, _weighted(loss, batch), grad_clip=grad_clip)
         return _detached(loss=loss, ce=loss, correct=_num_correct(logits, batch.labels))
 
     return step
@@ -98,7 +98,7 @@ def distill_step(
         teacher_logits = teacher(batch)
         logits = _forward(student, prepare(batch.images), amp=amp)
         parts = loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
-        _update(student, optimizer, parts.loss, grad_clip=grad_clip)
+        _update(student, optimizer, _weighted(parts.loss, batch), grad_clip=grad_clip)
         return _detached(**parts._asdict(), correct=_num_correct(logits, batch.labels))
 
     return step
@@ -108,6 +108,11 @@ def _forward(model: nn.Module, images: Tensor, *, amp: torch.dtype | None) -> Te
     with torch.autocast(images.device.type, dtype=amp, enabled=amp is not None):
         logits: Tensor = model(images)
     return logits if amp is None else logits.float()
+
+
+def _weighted(loss: Tensor, batch: Batch) -> Tensor:
+    """What the gradients come from; with even shares, as in one process, the loss itself."""
+    return loss if batch.weight == 1.0 else loss * batch.weight
 
 
 def _update(model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None) -> None:

@@ -1,12 +1,14 @@
-"""A wish to stop: noted when a signal arrives, heeded where nothing is half done.
+"""A wish to stop: noted when a signal arrives, heeded where nothing is half done, by all processes of a run together.
 
 Training listens; what else runs is stopped at once. Only the command line installs signal handlers, so a notebook's
 interrupt stays what it is there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from kdignite import processes
 
 T = TypeVar("T")
 
@@ -43,8 +45,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _Wish.listening = False
-    if _Wish.number is not None:
-        raise Stopped(_Wish.number)
+    _heed(processes.largest)
 
 
 def ask(number: int) -> bool:
@@ -62,21 +63,25 @@ def ask(number: int) -> bool:
     return True
 
 
-def check() -> None:
+def check(agree: Callable[[int], int] = processes.largest) -> None:
     """Stop here, if that was asked for.
+
+    Args:
+        agree: from the wish of this process, 0 for none, to that which all processes heed.
 
     Raises:
         Stopped: with the number of the signal.
     """
-    if _Wish.listening and _Wish.number is not None:
-        raise Stopped(_Wish.number)
+    if _Wish.listening:
+        _heed(agree)
 
 
-def heeding(items: Iterable[T]) -> Iterator[T]:
+def heeding(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
     """The items, with a `check` before each.
 
     Args:
         items: such as the batches of an evaluation.
+        checks: how many there are at least: as many as in a process that has more items.
 
     Returns:
         An iterator over them.
@@ -86,4 +91,13 @@ def heeding(items: Iterable[T]) -> Iterator[T]:
     """
     for item in items:
         check()
+        checks -= 1
         yield item
+    for _ in range(checks):
+        check()
+
+
+def _heed(agree: Callable[[int], int]) -> None:
+    number = agree(_Wish.number or 0)
+    if number:
+        raise Stopped(number)

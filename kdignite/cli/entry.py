@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -18,18 +19,19 @@ from typing import Any, TextIO
 import fire
 from fire.core import FireExit
 
-from kdignite import __version__, stopping
-from kdignite.cli.flags import flags_of, usage_of
+from kdignite import __version__, processes, stopping
+from kdignite.cli.flags import PROGRAM, flags_of, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import Line, Text, check
 from kdignite.cli.values import coerce
-from kdignite.config import COMMANDS, Config, configure
+from kdignite.config import COMMANDS, Config, Study, TrainConfig, configure
 from kdignite.errors import RunFailed, UserError
 
 # command -> the function that runs it, called with its config; imported when everything typed is known to be valid
 PIPELINES = {command: f"kdignite.pipelines.{command}:{command}" for command in COMMANDS}
 
 OK, FAILED, MISUSED = 0, 1, 2
+TELLING_SECONDS = 10.0  # that a process waits for the one that tells how all of them ended
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 + the number of SIGINT, SIGPIPE, SIGTERM, as shells count
 
@@ -85,13 +87,13 @@ def _outcome(argv: Sequence[str]) -> int:
         with _signals_heeded():
             return _run(check(argv))
     except UserError as error:
-        return _report(f"error: {error}", MISUSED)
+        return _told_failed(f"error: {error}", MISUSED)
     except RunFailed as error:
-        return _report(f"failed: {error}", FAILED)
+        return _told_failed(f"failed: {error}", FAILED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        return _report(f"failed: {error}: make room, then type the same again", FAILED)
+        return _told_failed(f"failed: {error}: make room, then type the same again", FAILED)
     except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
         return _told_stopped(stop)
 
@@ -153,6 +155,8 @@ def _run(line: Line) -> int:
         plan = make_plan(line)
     except FireExit as error:
         return int(error.code or OK)
+    if processes.launch().world > 1 and not isinstance(plan.config, TrainConfig | Study):
+        raise UserError(f"{line.command} is done by one process: {PROGRAM} {line.command} ..., without torchrun")
     _pipeline(line.command)(plan.config)
     return OK
 
@@ -186,8 +190,14 @@ def _signals_heeded() -> Iterator[None]:
 def _stop(number: int, _frame: FrameType | None) -> None:
     if not stopping.ask(number):
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-    if number == signal.SIGINT:
+    if number == signal.SIGINT and processes.is_first():
         os.write(2, b"\nkdignite: stopping after this step; Ctrl-C again stops at once\n")  # print is not reentrant
+
+
+def _told_failed(message: str, code: int) -> int:
+    if not processes.tells():
+        _await_the_end()
+    return _report(message, code)
 
 
 def _told_stopped(stop: BaseException) -> int:
@@ -227,7 +237,18 @@ def _is_closed(stream: TextIO) -> bool:
 
 def _report(message: str, code: int) -> int:
     """Print one line to stderr: line breaks become blanks, other control characters are spelled out."""
+    if not processes.tells():
+        return code
     line = " ".join(message.splitlines())
     visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
     print(f"kdignite: {visible}", file=sys.stderr)
     return code
+
+
+def _await_the_end() -> None:
+    """Let another process tell how all of them ended: as soon as one is gone, torchrun sends SIGTERM to the others."""
+    arrived: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    deadline = time.monotonic() + TELLING_SECONDS
+    while not arrived and time.monotonic() < deadline:
+        time.sleep(0.05)

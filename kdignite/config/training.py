@@ -77,6 +77,7 @@ class TrainConfig(Config):
         choices=("auto", "off", "bf16"),
     )
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
     keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
     save_every_s: float = flag(

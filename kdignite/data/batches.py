@@ -5,7 +5,7 @@ the same functions, and neither draws a random number.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ from kdignite.data.workers import decoded
 from kdignite.streams import stream
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
+SMALLEST_BATCH = 2  # images; BatchNorm has no variance to measure in one
+Items = TypeVar("Items", Tensor, tuple[Tensor, ...])
+
+
+class Share(NamedTuple):
+    """What one of several processes takes of the work; everything, where it is alone."""
+
+    rank: int = 0  # from 0
+    world: int = 1  # processes
+
+    def of(self, items: Items) -> Items:
+        """An even share in one piece: those of all ranks in their order are the whole."""
+        start, stop = (-(-len(items) * rank // self.world) for rank in (self.rank, self.rank + 1))  # rounded up
+        return items[start:stop]
 
 
 class Batch(NamedTuple):
@@ -26,8 +40,10 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, CPU: which images of the source
     view: int  # from 0: which view of them
+    weight: float = 1.0  # of its mean loss in the mean over the processes, which then is that over the whole batch
 
 
+ALONE = Share()
 Batches = Callable[[int, int], Iterator[Batch]]
 
 
@@ -47,39 +63,48 @@ def on_device(part: Part, device: torch.device) -> Part:
     return part._replace(images=ImageSet(images, part.images.labels.to(device)))
 
 
-def num_batches(num_images: int, batch_size: int) -> int:
+def num_batches(num_images: int, batch_size: int, *, world: int = 1) -> int:
     """Batches in an epoch.
 
     Args:
         num_images: of the part.
-        batch_size: images in a batch.
+        batch_size: images in a batch, over all processes.
+        world: processes.
 
     Returns:
-        ``ceil(num_images / batch_size)``, less one where the last batch would hold a single image (see `chunks`).
+        ``ceil(num_images / batch_size)``, less one where the last batch would be too small (see `chunks`).
     """
-    return len(chunks(torch.arange(num_images), batch_size))
+    return len(chunks(torch.arange(num_images), batch_size, world=world))
 
 
-def chunks(indices: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+def chunks(indices: Tensor, batch_size: int, *, world: int = 1) -> tuple[Tensor, ...]:
     """Cut an order into batches; the last, smaller one is kept.
 
-    A last batch of one image would have no variance for BatchNorm to measure; it joins the batch before it.
+    A last batch that has not `SMALLEST_BATCH` images for every process joins the batch before it.
 
     Args:
         indices: (N,) int64.
-        batch_size: images in a batch.
+        batch_size: images in a batch, over all processes.
+        world: processes.
 
     Returns:
         Batches of indices that cover ``indices`` in order.
     """
     parts: tuple[Tensor, ...] = indices.split(batch_size)
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if len(parts) > 1 and len(parts[-1]) < SMALLEST_BATCH * world:
         return (*parts[:-2], torch.cat(parts[-2:]))
     return parts
 
 
 def training_batches(
-    part: Part, *, seed: int, view_seed: int, augment: str, batch_size: int, views: int | None = None
+    part: Part,
+    *,
+    seed: int,
+    view_seed: int,
+    augment: str,
+    batch_size: int,
+    views: int | None = None,
+    share: Share = ALONE,
 ) -> Batches:
     """The batches of any epoch, from any point of it.
 
@@ -92,8 +117,9 @@ def training_batches(
         seed: of the order.
         view_seed: of the views.
         augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
-        batch_size: images in a batch.
+        batch_size: images in a batch, over all processes.
         views: how many views of an image there are; None: a new one every epoch.
+        share: which part of each batch this process gets.
 
     Returns:
         ``batches(epoch, start)``, an iterator over `Batch`.
@@ -102,13 +128,16 @@ def training_batches(
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         order = torch.randperm(len(part.indices), generator=stream("order", seed, epoch))
         view = view_of(epoch, views=views, augment=augment)
-        wanted = chunks(part.indices[order], batch_size)[start:]
-        return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
+        whole = chunks(part.indices[order], batch_size, world=share.world)[start:]
+        mine = tuple(map(share.of, whole))
+        seen = _viewed(part.images, mine, view=view, view_seed=view_seed, augment=augment)
+        for batch, every in zip(seen, whole, strict=True):
+            yield batch._replace(weight=len(batch.indices) * share.world / len(every))
 
     return batches
 
 
-def view_batches(part: Part, *, view: int, view_seed: int, augment: str) -> Iterator[Batch]:
+def view_batches(part: Part, *, view: int, view_seed: int, augment: str, share: Share = ALONE) -> Iterator[Batch]:
     """One view of every image of a part, in the order of their indices, as some epoch sees it.
 
     Args:
@@ -116,11 +145,12 @@ def view_batches(part: Part, *, view: int, view_seed: int, augment: str) -> Iter
         view: from 0.
         view_seed: of the views.
         augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
+        share: which of the batches this process gets; there may be fewer than processes.
 
     Returns:
         An iterator over `Batch` of `EVALUATION_BATCH` images.
     """
-    wanted = part.indices.split(EVALUATION_BATCH)
+    wanted = share.of(part.indices.split(EVALUATION_BATCH))
     return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
 
@@ -144,17 +174,18 @@ def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_itera
         yield from batches(epoch, start if epoch == first_epoch else 0)
 
 
-def evaluation_batches(part: Part, *, limit: int | None = None) -> Iterator[Batch]:
+def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = ALONE) -> Iterator[Batch]:
     """The images of a part in the order of their indices, without any augmentation.
 
     Args:
         part: as `on_device` placed it.
         limit: stop after this many batches; None: all of them.
+        share: which of the batches this process gets; there may be fewer than processes.
 
     Returns:
         An iterator over `Batch` of `EVALUATION_BATCH` images.
     """
-    wanted = part.indices.split(EVALUATION_BATCH)[:limit]
+    wanted = share.of(part.indices.split(EVALUATION_BATCH)[:limit])
     for indices, images in zip(wanted, pixel_batches(part.images, wanted), strict=True):
         yield Batch(images, _pick(part.images.labels, indices), indices, 0)
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kdignite.data.sources import StreamedImages
 from kdignite.errors import RunFailed, UserError, brief
+from kdignite.processes.launch import launch
 from kdignite.streams import stream
 
 MAX_WORKERS = 8
@@ -227,6 +228,7 @@ def _described(error: Exception) -> str:
 
 
 def _num_cores() -> int:
-    """Cores that this process may use: a container or a scheduler may allow fewer than there are."""
+    """Cores for this process: a container or a scheduler may allow fewer than there are, others may share them."""
     allowed = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return max(1, cores // launch().local_world)

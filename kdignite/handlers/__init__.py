@@ -29,6 +29,7 @@ from kdignite.handlers.state import Clock, EpochSums, History, Row, Snapshot
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,
+    LossNotFinite,
     attach_clock,
     attach_epoch_sums,
     attach_history,
@@ -48,6 +49,7 @@ __all__ = [
     "Clock",
     "EpochSums",
     "History",
+    "LossNotFinite",
     "Row",
     "Snapshot",
     "attach_best_checkpoint",

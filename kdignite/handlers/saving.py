@@ -10,7 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, EarlyStopping
 
-from kdignite import checkpoints, stopping
+from kdignite import checkpoints, processes, stopping
 from kdignite.handlers.state import Snapshot
 
 
@@ -87,25 +87,26 @@ def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) 
     """Save the complete state after every epoch, and in between when it is due; attached last, so nothing is missing.
 
     Ignite's Checkpoint is driven by counts of events and cannot save at a time, nor where a run is stopped between two.
+    Several processes save together, when it is due in any of them.
 
     Args:
         trainer: the training engine.
         save: writes the state.
         every_s: seconds between two saves within an epoch; 0: after every iteration.
     """
-    saved_at = time.monotonic()
+    saved_at, agree = time.monotonic(), processes.Agreement()
 
     def save_now() -> None:
         nonlocal saved_at
         save()
         saved_at = time.monotonic()
 
-    due = Events.ITERATION_COMPLETED(event_filter=lambda *_: time.monotonic() - saved_at >= every_s)
+    due = Events.ITERATION_COMPLETED(event_filter=lambda *_: bool(agree(time.monotonic() - saved_at >= every_s)))
     trainer.add_event_handler(Events.EPOCH_COMPLETED | due, save_now)
 
 
 def attach_stop(trainer: Engine) -> None:
-    """Stop after the iteration in which somebody asked for it.
+    """Stop after the iteration in which somebody asked for it; several processes stop together, a moment later.
 
     Args:
         trainer: the training engine.
@@ -113,7 +114,8 @@ def attach_stop(trainer: Engine) -> None:
     Raises:
         Stopped: from the engine's ``run``.
     """
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check())
+    agree = processes.Agreement()
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check(agree))
 
 
 def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:

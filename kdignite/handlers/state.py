@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdignite import processes
+
 Row = dict[str, float | None]
 
 
@@ -29,18 +31,24 @@ class EpochSums:
         count = torch.tensor(float(num_images), dtype=torch.float64)
         self.sums["images"] = self.sums["images"] + count if "images" in self.sums else count
 
+    def totals(self) -> dict[str, Tensor]:
+        """The sums over the images that all processes have seen so far; each of them has to ask."""
+        return processes.summed(self.sums)
+
     def means(self) -> dict[str, float]:
-        """Mean of every part over the images seen so far."""
-        num_images = float(self.sums["images"])
-        return {name: float(value) / num_images for name, value in self.sums.items() if name != "images"}
+        """Mean of every part over these images."""
+        totals = self.totals()
+        num_images = float(totals["images"])
+        return {name: float(value) / num_images for name, value in totals.items() if name != "images"}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The open sums."""
-        return {name: value.cpu() for name, value in self.sums.items()}
+        """The open sums over all processes."""
+        return {name: value.cpu() for name, value in self.totals().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from saved sums."""
-        self.sums = {name: value.to("cpu" if name == "images" else self.device) for name, value in state.items()}
+        """Go on from saved sums, which the first process takes whole."""
+        mine = state if processes.is_first() else {name: torch.zeros_like(value) for name, value in state.items()}
+        self.sums = {name: value.to("cpu" if name == "images" else self.device) for name, value in mine.items()}
 
 
 class Clock:

@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from kdignite import metrics
+from kdignite import metrics, processes
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.handlers.state import Clock, EpochSums, History, Row
@@ -16,6 +16,20 @@ from kdignite.streams import seed_device
 
 GUARD_EVERY = 50  # iterations between two looks at the loss: each look waits for a GPU
 RECALL_CLASSES = 20  # above that, a curve for each class is no help
+
+
+class LossNotFinite(RunFailed):
+    """The mean loss of the open epoch is no number any more.
+
+    Args:
+        message: for the user.
+        loss: that mean.
+    """
+
+    def __init__(self, message: str, loss: float = math.nan) -> None:
+        """Keep the loss."""
+        super().__init__(message)
+        self.loss = loss
 
 
 def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: LearningRate) -> None:
@@ -39,13 +53,16 @@ def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: Learni
 def attach_step_seed(trainer: Engine, *, seed: int, device: torch.device) -> None:
     """Seed what modules such as Dropout draw from, before every step, from (seed, iteration).
 
+    Other processes than the first add their rank, since they see other images.
+
     Args:
         trainer: the training engine.
         seed: of the run.
         device: that computes.
     """
+    of_rank = () if processes.is_first() else (processes.rank(),)
     trainer.add_event_handler(
-        Events.ITERATION_STARTED, lambda engine: seed_device(device, "step", seed, engine.state.iteration)
+        Events.ITERATION_STARTED, lambda engine: seed_device(device, "step", seed, engine.state.iteration, *of_rank)
     )
 
 
@@ -80,15 +97,17 @@ def attach_nan_guard(trainer: Engine, sums: EpochSums, *, advice: str) -> None:
         advice: what to try, for the message.
 
     Raises:
-        RunFailed: from the engine's ``run``.
+        LossNotFinite: from the engine's ``run``.
     """
 
     def guard(engine: Engine) -> None:
-        if not math.isfinite(sums.means()["loss"]):
+        loss = sums.means()["loss"]
+        if not math.isfinite(loss):
             state = engine.state
-            raise RunFailed(
+            raise LossNotFinite(
                 f"the loss is not a finite number any more (epoch {state.epoch}, iteration {state.iteration}, "
-                f"{advice}): try a lower --lr, or --grad_clip=1; checkpoints of earlier epochs are kept"
+                f"{advice}): try a lower --lr, or --grad_clip=1; checkpoints of earlier epochs are kept",
+                loss=loss,
             )
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED(every=GUARD_EVERY) | Events.EPOCH_COMPLETED, guard)
@@ -167,7 +186,7 @@ def attach_history(
             "accuracy_teacher": accuracy_teacher,
             "lr": lr_at(state.iteration - 1),
             "seconds": round(seconds, 3),
-            "images_per_s": round(float(sums.sums["images"]) / seconds, 1),
+            "images_per_s": round(float(sums.totals()["images"]) / seconds, 1),
         }
         recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
         row |= {f"recall/{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}

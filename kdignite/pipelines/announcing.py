@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from kdignite import processes
 from kdignite.config import TrainConfig
 from kdignite.data.batches import EVALUATION_BATCH, Batch
 from kdignite.data.splits import Part
@@ -27,7 +28,8 @@ def announce(run: Run) -> None:
     parameters = sum(parameter.numel() for parameter in run.student.model.parameters())
     say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
     say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
-    say(f"device    {run.device}, {torch.get_num_threads()} threads")
+    several = f" in each of {processes.world()} processes" if processes.world() > 1 else ""
+    say(f"device    {run.device}, {torch.get_num_threads()} threads{several}")
     for line in _wrapped(config):
         say(line)
     if config.patience is not None and config.schedule == "onecycle":
@@ -57,7 +59,7 @@ def estimate(run: Run) -> float:
         timed.append(time.perf_counter() - started)
     an_image = _seconds_an_image(fed(model, prepare=run.student.prepare), next(run.batches(0, 0)))
     val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
-    evaluated = val * (run.config.epochs + 1) + test  # the saved model is evaluated on both
+    evaluated = (val * (run.config.epochs + 1) + test) / processes.world()  # the saved model is evaluated on both
     steps = min(timed) * run.config.epochs * run.epoch_length
     return steps + an_image * evaluated + run.rehearsal.seconds()
 

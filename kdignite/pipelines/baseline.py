@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdignite import runs
+from kdignite import processes, runs
 from kdignite.config import BaselineConfig
 from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
@@ -26,4 +26,4 @@ def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished
         RunFailed: if the loss stops being a number.
     """
     check_architecture(config)
-    return train_alone(as_taught(config, root=root), root=root)
+    return train_alone(processes.on_first(lambda: as_taught(config, root=root)), root=root)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdignite import checkpoints
+from kdignite import checkpoints, processes
 from kdignite.checkpoints import Architecture, Checkpoint, Origin
 from kdignite.config import TrainConfig
 from kdignite.data.batches import pixel_batches
@@ -89,7 +89,7 @@ def check_architecture(config: TrainConfig) -> None:
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
     if config.weights == "imagenet":
-        imagenet_file(config.arch)
+        processes.local_first(lambda: imagenet_file(config.arch))
 
 
 def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from kdignite import runs
+from kdignite import processes, runs
 from kdignite.config import DistillConfig
 from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
@@ -42,7 +42,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     name = _name_of(loss)
     check_architecture(config)
     device = choose_device(config.device, threads=config.threads)
-    checkpoint = choose_teacher(config, root=root)
+    checkpoint = processes.on_first(lambda: choose_teacher(config, root=root))
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DoctorConfig, EvaluateConfig
 from kdignite.data.batches import evaluation_batches
@@ -15,7 +15,7 @@ from kdignite.evaluation import Outcome
 from kdignite.evaluation import evaluate as answers
 from kdignite.pipelines import results
 from kdignite.pipelines.building import revive
-from kdignite.pipelines.setup import Data, choose_device, named_by, open_data, say
+from kdignite.pipelines.setup import Data, choose_device, named_by, open_data, say, share
 from kdignite.reports.tables import evaluation_table
 
 
@@ -69,8 +69,8 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
         UserError: if the checkpoint cannot be used as it is.
         RunFailed: if it answers with values that are no numbers.
     """
-    path = runs.find_checkpoint(config.run, root=root)
-    checkpoint = checkpoints.load(path)
+    checkpoint = processes.on_first(lambda: checkpoints.load(runs.find_checkpoint(config.run, root=root)))
+    path = checkpoint.path
     origin = checkpoint.description.origin
     device = choose_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)
@@ -81,7 +81,7 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
     if origin.partial:
         say("note      the model was trained on part of its images only")
     part = getattr(data.splits, config.split)
-    outcome = answers(logits_of, evaluation_batches(part), num_classes=len(data.source.classes))
+    outcome = answers(logits_of, evaluation_batches(part, share=share()), num_classes=len(data.source.classes))
     return Answered(path, checkpoint, data, results.checked(outcome, who=str(path)))
 
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch.optim import Optimizer
 
+from kdignite import processes
 from kdignite.config import TrainConfig
-from kdignite.data.batches import Batches, num_batches, training_batches
+from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
+from kdignite.errors import UserError
 from kdignite.pipelines.building import Student, build_student
-from kdignite.pipelines.setup import DEV_STEPS, Data, training_part
+from kdignite.pipelines.setup import DEV_STEPS, Data, share, training_part
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep
 
@@ -69,9 +71,13 @@ def prepare_run(
 
     Returns:
         The run. Nothing has been written yet.
+
+    Raises:
+        UserError: if a batch is too small to give every process its share.
     """
+    _check_shares(config, data)
     student, part = build_student(config, data, device=device), training_part(config, data)
-    epoch_length = num_batches(len(part.indices), config.batch_size)
+    epoch_length = num_batches(len(part.indices), config.batch_size, world=processes.world())
     epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
     lr_at = learning_rate(
         config.schedule,
@@ -93,8 +99,17 @@ def prepare_run(
         augment=str(config.augment),
         batch_size=config.batch_size,
         views=config.views,
+        share=share(),
     )
     rehearsal = rehearsal or Rehearsal(make_step, lambda: 0.0)
     return Run(
         config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, loss, taught, rehearsal
     )
+
+
+def _check_shares(config: TrainConfig, data: Data) -> None:
+    """Refuse batches that leave a process without the images that BatchNorm needs."""
+    least, num_images = SMALLEST_BATCH * processes.world(), len(training_part(config, data).indices)
+    for what, number in (("--batch_size", config.batch_size), ("the number of training images", num_images)):
+        if number < least:
+            raise UserError(f"{what} must be at least {least} in {processes.world()} processes, not {number}")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdignite import checkpoints, claims, runs
+from kdignite import checkpoints, claims, processes, runs
 from kdignite.config import (
     NEWEST,
     BaselineConfig,
@@ -46,6 +46,7 @@ class Progress(NamedTuple):
     manifest: dict[str, Any]
 
 
+@processes.joined()
 def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     """Train a teacher, distil it, train the student without it, and compare the two, for one seed or several.
 
@@ -64,21 +65,22 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     """
     plan = stages(config)
     needed = _check(plan, root=root)
-    study = _open(config, root=root)
+    study = processes.on_first(lambda: _open(config, root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
-    source = data(needed)
+    classes = processes.on_first(lambda: data(needed).classes)
     if config.reference:
-        published(source.classes)
+        published(classes)
     teaching = _teacher(plan, study, root=root)
     compared = [teaching.parent] if _is_of_run(teaching) else []
     for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
         taught = _taught_by(teaching, of_student)
         student = _trained(study, taught, distill)
-        alone = _trained(study, _on_the_same_data(of_baseline, student), baseline)
+        alone = _trained(study, processes.on_first(partial(_on_the_same_data, of_baseline, student)), baseline)
         compared += [student.folder, alone.folder]
     settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
     stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
-    comparison = _once(study, stage, partial(compare, settings, root=study.folder), result="compare.json")
+    comparing = partial(processes.on_first, partial(compare, settings, root=study.folder))
+    comparison = _once(study, stage, comparing, result="compare.json")
     say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
@@ -89,7 +91,7 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
     choose_device(plan.teacher.device, threads=plan.teacher.threads)
     check_architecture(plan.baselines[0])
     if named is not None:
-        origin = checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin
+        origin = processes.on_first(lambda: checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin)
         dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
         image_size = origin.image_size
     else:
@@ -153,7 +155,7 @@ def _teacher(plan: Stages, study: Progress, *, root: Path) -> Path:
     """The checkpoint of the teacher: the one that was named, or that of the study."""
     named = plan.students[0].teacher
     if named is not None:
-        return runs.find_checkpoint(named, root=root)
+        return processes.on_first(lambda: runs.find_checkpoint(named, root=root))
     with told_as_typed():
         run = _trained(study, plan.teacher, teacher)
     return run.folder / runs.BEST
@@ -226,7 +228,7 @@ def _once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, resu
     if record is not None:
         folder = study.folder / record["folder"]
         say(f"finished  {folder}")
-        return runs.Finished(folder, runs.read_json(folder / result))
+        return runs.Finished(folder, processes.on_first(lambda: runs.read_json(folder / result)))
     say(f"\n--- {stage}")
     started = time.perf_counter()
     finished = run()
@@ -241,4 +243,5 @@ def _once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, resu
 
 
 def _save(study: Progress) -> None:
-    runs.write_json(study.folder / runs.MANIFEST, study.manifest)
+    if processes.is_first():
+        runs.write_json(study.folder / runs.MANIFEST, study.manifest)

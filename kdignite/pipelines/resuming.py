@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import kdignite
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, processes, runs
 from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
 from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
@@ -39,7 +39,9 @@ class Difference(NamedTuple):
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
-    """A training command that knows ``--resume=RUN``: the run's own settings hold, and a finished run stays as it is.
+    """A training command that all processes work on, and that knows ``--resume=RUN``.
+
+    The run's own settings hold then, and a finished run stays as it is.
 
     Args:
         command: a pipeline ``command(config, *, root, ...)``.
@@ -50,11 +52,11 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
-        if config.resume in (None, NEWEST):
-            return command(config, root=root, **own)
-        folder = _named(config, root=root)
-        finished = _finished(folder)
-        return finished or command(_remembered(config, folder, root=root), root=root, **own)
+        with processes.joined():
+            if config.resume in (None, NEWEST):
+                return command(config, root=root, **own)
+            found = processes.on_first(lambda: _resumed(config, root=root))
+            return found if isinstance(found, runs.Finished) else command(found, root=root, **own)
 
     return call
 
@@ -108,6 +110,12 @@ def opened(run: Run, earlier: Path | None, *, root: Path) -> Iterator[Path]:
     Raises:
         UserError: if another process works in it, or the disk has no room.
     """
+    with ExitStack() as held:
+        yield processes.on_first(lambda: held.enter_context(_opened(run, earlier, root=root)))
+
+
+@contextmanager
+def _opened(run: Run, earlier: Path | None, *, root: Path) -> Iterator[Path]:
     _check_room(run, root if earlier is None else earlier)
     folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
     with runs.locked(folder):
@@ -169,7 +177,7 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
     say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
     path = folder / runs.ENVIRONMENT
     recorded, now = runs.read_json(path), runs.environment(run.device)
-    keys = ("device", "threads", "cpu", "processor", "kdignite", "packages")
+    keys = ("device", "processes", "threads", "cpu", "processor", "kdignite", "packages")
     changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
     entry = {"iteration": iteration, "at": runs.now(), "changed": changed}
     runs.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
@@ -177,6 +185,12 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
         told = _told([Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"])
         say(f"note      another machine than before ({told or 'other packages'}): from here on the numbers are")
         say("          not bit-equal to those of a run that was never stopped")
+
+
+def _resumed(config: C, *, root: Path) -> C | runs.Finished:
+    """The settings to go on with after ``--resume=RUN``, or the run if there is nothing left to do."""
+    folder = _named(config, root=root)
+    return _finished(folder) or _remembered(config, folder, root=root)
 
 
 def _named(config: TrainConfig, *, root: Path) -> Path:

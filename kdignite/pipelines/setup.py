@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from kdignite import processes
 from kdignite.config import TrainConfig
-from kdignite.data.batches import image_side, on_device
+from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.sources import FOLDER, Source, load_source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
@@ -29,11 +31,13 @@ class Data(NamedTuple):
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe; names from files command no terminal.
+    """Print a line at once, also into a pipe, if this is the first process; names from files command no terminal.
 
     Args:
         line: of text, or several; control characters but line breaks are spelled out.
     """
+    if not processes.is_first():
+        return
     visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)
     print(visible, flush=True)
 
@@ -80,24 +84,44 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
         threads: of the CPU; None: as torch chooses.
 
     Returns:
-        The device; ``auto`` is the first GPU, else the CPU.
+        The device; ``auto`` is the first GPU, else the CPU. Of several processes each gets a GPU of its own.
 
     Raises:
         UserError: if it is not there. Nothing falls back to the CPU unasked.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    device = processes.together(lambda: _device(name))
+    if len(set(processes.everyones(device.type))) > 1:
+        raise UserError("some of the processes have a GPU and some have none: say --device=cpu")
+    return device
+
+
+def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+    if device.type == "cuda" and processes.world() > 1:
+        return _own_gpu(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device={name} is not there: torch sees {torch.cuda.device_count()} GPUs; try --device=cpu")
     return device
+
+
+def _own_gpu(device: torch.device) -> torch.device:
+    """The GPU of this process, which has the number of the process on its machine."""
+    number, there = processes.local_rank(), torch.cuda.device_count()
+    if device != torch.device("cuda"):
+        raise UserError(f"--device={device} is one GPU for all processes: --device=cuda gives each its own")
+    if number >= there:
+        raise UserError(f"torch sees {there} GPUs, fewer than processes: start one for each, or say --device=cpu")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def choose_amp(name: str, *, device: torch.device) -> str:
@@ -144,7 +168,8 @@ def open_data(
     Returns:
         The data, on the device.
     """
-    source = load_source(dataset, data_root=data_folder(data_root), image_size=image_size)
+    load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
+    source = processes.local_first(load)
     splits = split_source(source, val_size=val_size)
     train, val, test = _placed(splits, device)
     return Data(source, Splits(train, val, test, splits.hash), image_side(source.train))
@@ -181,6 +206,11 @@ def settle(config: T, data: Data, *, device: torch.device) -> T:
         The resolved config.
     """
     source = data.source
+    if config.sync_bn and (device.type != "cuda" or processes.world() == 1):
+        raise UserError(
+            "--sync_bn needs several processes, each with a GPU (torchrun --nproc_per_node=N -m kdignite ...): leave "
+            "it out"
+        )
     if config.image_size not in (None, data.image_size):
         raise UserError(f"the images of {source.name} are {data.image_size} pixels wide: leave out --image_size")
     own_val_size = None if source.val is not None else source.default_val_size
@@ -191,12 +221,17 @@ def settle(config: T, data: Data, *, device: torch.device) -> T:
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
-        device=str(device),
+        device=device.type if processes.world() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=1 if config.fast_dev_run else config.epochs,
         warmup_epochs=0.0 if config.fast_dev_run else config.warmup_epochs,
     )
+
+
+def share() -> Share:
+    """What this process takes of the work."""
+    return Share(processes.rank(), processes.world())
 
 
 def training_part(config: TrainConfig, data: Data) -> Part:

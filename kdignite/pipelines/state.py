@@ -10,7 +10,7 @@ from ignite.handlers import EarlyStopping
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kdignite import checkpoints, handlers, runs
+from kdignite import checkpoints, handlers, processes, runs
 from kdignite.errors import UserError
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.resuming import about, check_about
@@ -54,8 +54,8 @@ def saver(engaged: Engaged, folder: Path) -> Callable[[], None]:
 
     def save() -> None:
         engaged.best.settle()
-        state = _take(engaged)
-        if engaged.best.owed is not None or not _is_finite([state["model"], state["sums"]]):
+        state = _take(engaged)  # in every process: it sums over them
+        if not processes.is_first() or engaged.best.owed is not None or not _is_finite([state["model"], state["sums"]]):
             return
         try:
             checkpoints.write(folder / runs.LAST, state, previous=folder / runs.PREVIOUS)
@@ -69,6 +69,8 @@ def saver(engaged: Engaged, folder: Path) -> Callable[[], None]:
 def restore(engaged: Engaged, folder: Path) -> None:
     """Put a run where it was stopped: at its start, if that was before its first save.
 
+    The first process reads the files, and the others get what it could use.
+
     Args:
         engaged: the run, as it would start.
         folder: of the run, in which nothing is changed.
@@ -76,22 +78,38 @@ def restore(engaged: Engaged, folder: Path) -> None:
     Raises:
         UserError: if no state can be used; every file is named with the reason.
     """
+    used = processes.on_first(lambda: _restored(engaged, folder))
+    if used is not None and not processes.is_first():
+        _load(engaged, *used)
+
+
+class Used(NamedTuple):
+    """A state that a run goes on from, and its file."""
+
+    state: Any
+    path: Path
+
+
+def _restored(engaged: Engaged, folder: Path) -> Used | None:
+    """The first state that can be used, which has been loaded; None: nothing was saved yet."""
     problems: list[str] = []
     for path in (folder / runs.LAST, folder / runs.PREVIOUS):
         if not path.exists():
             continue
         try:
-            _load(engaged, checkpoints.read(path), path)
+            state = checkpoints.read(path)
+            _load(engaged, state, path)
         except UserError as error:
             problems.append(str(error))
             continue
         for problem in problems:
             say(f"warning   {problem}; {path.name} is used instead")
-        return
+        return Used(state, path)
     if problems:
         raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
     if any((folder / name).exists() for name in (runs.BEST, "metrics.csv")):
         raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
+    return None
 
 
 def _take(engaged: Engaged) -> dict[str, Any]:
@@ -129,8 +147,13 @@ def _load(engaged: Engaged, state: Any, path: Path) -> None:
 def _checked_iteration(engaged: Engaged, state: Mapping[str, Any]) -> int:
     """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
     iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
-    if type(iteration) is not int or iteration < 1 or length != engaged.run.epoch_length:
+    if type(iteration) is not int or type(length) is not int or iteration < 1:
         raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")
+    if length != engaged.run.epoch_length:
+        raise UserError(
+            f"the run has epochs of {length} steps, which in {processes.world()} processes would have "
+            f"{engaged.run.epoch_length}: go on with as many processes as before"
+        )
     epochs, inside = divmod(iteration, length)
     rows = [row["epoch"] for row in state["history"]["rows"]]
     if rows not in ([*range(1, epochs + 1)], [*range(1, epochs + (inside > 0))]):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdignite import runs
+from kdignite import processes, runs
 from kdignite.config import DistillConfig
 from kdignite.data.batches import EVALUATION_BATCH, Batch, view_batches
 from kdignite.data.splits import Part
@@ -56,10 +56,11 @@ def arrange(teaching: Teaching, config: DistillConfig, data: Data, *, root: Path
     if cache is None:
         teach = live_teacher(teaching.logits_of)
         return Tuition(teach, teach, lambda: 0.0)
-    about = _about(teaching, config, data, lesson, device=device)
+    about = processes.on_first(lambda: _about(teaching, config, data, lesson, device=device))
     kept = TableFolder(cache / table_key(about["determined_by"]), about, config.cache_dtype)
     if config.cache == "auto":
-        for old in make_room(cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key):
+        make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
+        for old in processes.on_first(make):
             say(f"cache     {old.folder} is removed: it was used longest ago, and {cache} is to stay below 1 GiB")
     table = TeacherTable(teaching.logits_of, lesson, kept, num_classes=num_classes, seed=config.seed, say=say)
     missing = table.num_missing(views) // len(lesson.part.indices)

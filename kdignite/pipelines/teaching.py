@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.data.batches import evaluation_batches
@@ -16,7 +16,7 @@ from kdignite.errors import UserError
 from kdignite.evaluation import Logits, evaluate
 from kdignite.pipelines.building import revive
 from kdignite.pipelines.preparing import Taught
-from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, named_by, say
+from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, named_by, say, share
 from kdignite.teachers import check_accuracy
 
 T = TypeVar("T", bound=TrainConfig)
@@ -131,15 +131,15 @@ def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, 
     command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.teacher_arch, again=command)
     limit = DEV_STEPS if config.fast_dev_run else None
-    outcome = evaluate(
-        logits_of, evaluation_batches(data.splits.val, limit=limit), num_classes=len(data.source.classes)
-    )
+    batches = evaluation_batches(data.splits.val, limit=limit, share=share())
+    outcome = evaluate(logits_of, batches, num_classes=len(data.source.classes))
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
         check_accuracy(outcome, recorded if limit is None else None, who=str(checkpoint.path))
     _warn(origin, config)
-    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), runs.sha256(checkpoint.path), accuracy))
+    sha256 = processes.on_first(lambda: runs.sha256(checkpoint.path))
+    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), sha256, accuracy))
 
 
 def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:

@@ -9,10 +9,10 @@ from typing import Any
 from ignite.engine import Engine
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints, handlers, runs, stopping
-from kdignite.checkpoints import Description, Validation
+from kdignite import checkpoints, handlers, processes, runs, stopping
+from kdignite.checkpoints import Checkpoint, Description, Validation
 from kdignite.config import TrainConfig
-from kdignite.data.batches import evaluation_batches, run_batches
+from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches, run_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
@@ -20,7 +20,7 @@ from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of, revive
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.setup import DEV_STEPS, is_partial, say
+from kdignite.pipelines.setup import DEV_STEPS, is_partial, say, share
 from kdignite.pipelines.state import Engaged, restore, saver
 from kdignite.teachers import tolerance
 
@@ -39,7 +39,7 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         UserError: if a run is to be resumed that cannot be.
         RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
     """
-    earlier = resuming.find(run, root=root)
+    earlier = processes.on_first(lambda: resuming.find(run, root=root))
     if isinstance(earlier, runs.Finished):
         return earlier
     announce(run)
@@ -49,20 +49,26 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         engaged = engage(run, folder, resumed=earlier is not None)
         iteration = engaged.trainer.state.iteration
         if earlier is not None:
-            resuming.take_over(run, folder, iteration=iteration)
+            processes.on_first(lambda: resuming.take_over(run, folder, iteration=iteration))
         left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
         say(f"time      about {left} on this machine, from a few steps of a copy")
         with _told_how_to_go_on(run, folder), open_writer(folder) as writer:
             train(engaged, folder, writer)
             result = _conclude(engaged, folder)
-            with suppress(OSError):  # a log, told already
-                results.plot(writer, folder, result, config=run.config, epoch=len(engaged.history.rows))
-        runs.write_json(folder / runs.RESULT, result)  # a run that has a result is a finished one
-        if not run.config.keep_last:
-            for name in (runs.LAST, runs.PREVIOUS):
-                (folder / name).unlink(missing_ok=True)
+            if writer is not None:
+                with suppress(OSError):  # a log, told already
+                    results.plot(writer, folder, result, config=run.config, epoch=len(engaged.history.rows))
+        processes.on_first(lambda: _finish(run, folder, result))
     say(results.closing_lines(folder, result))
     return runs.Finished(folder, result)
+
+
+def _finish(run: Run, folder: Path, result: dict[str, Any]) -> None:
+    """Write the result, with which a run is a finished one, and remove what only a run to be resumed needs."""
+    runs.write_json(folder / runs.RESULT, result)
+    if not run.config.keep_last:
+        for name in (runs.LAST, runs.PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
@@ -77,7 +83,8 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
         The run, engaged.
     """
     config, device = run.config, run.device
-    trainer = Engine(run.make_step(run.student.model, run.optimizer, prepare=run.student.prepare))
+    model = processes.parallel(run.student.model, device=device, sync_bn=config.sync_bn)
+    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.student.prepare))
     trainer.logger.disabled = True  # errors are raised and told once, by whoever called
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
     handlers.attach_step_seed(trainer, seed=config.seed, device=device)
@@ -94,8 +101,9 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
         accuracy_teacher=run.taught.accuracy if run.taught else None,
     )
     best = handlers.BestFile(folder / runs.BEST, say=say)
-    score = _recorded_score(best.path) if resumed else None
-    handlers.attach_best_checkpoint(trainer, best, payload=lambda: _payload(run, trainer), score=score)
+    if processes.is_first():
+        score = _recorded_score(best.path) if resumed else None
+        handlers.attach_best_checkpoint(trainer, best, payload=lambda: _payload(run, trainer), score=score)
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     engaged = Engaged(run, trainer, sums, clock, history, best, patience)
     if resumed:
@@ -103,33 +111,40 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
     return engaged
 
 
-def train(engaged: Engaged, folder: Path, writer: SummaryWriter) -> None:
+def train(engaged: Engaged, folder: Path, writer: SummaryWriter | None) -> None:
     """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands.
 
     Args:
         engaged: the run.
         folder: of the run.
-        writer: for TensorBoard.
+        writer: for TensorBoard; None in a process that only works for the one that shows.
     """
-    run, trainer, history = engaged.run, engaged.trainer, engaged.history
-    bar = handlers.attach_progress_bar(trainer)
-    table = folder / "metrics.csv"
-    handlers.attach_metrics_csv(trainer, history, path=table, say=bar.log_message)
-    handlers.attach_tensorboard(trainer, history, writer, say=bar.log_message)
-    handlers.attach_epoch_table(trainer, history, say=bar.log_message)
+    trainer, table = engaged.trainer, folder / "metrics.csv"
+    if writer is not None:
+        _show(engaged, table, writer)
     save = saver(engaged, folder)
-    handlers.attach_saving(trainer, save, every_s=run.config.save_every_s)
+    handlers.attach_saving(trainer, save, every_s=engaged.run.config.save_every_s)
     handlers.attach_stop(trainer)
     try:
         with stopping.listening():
             _go_on(engaged)
     except stopping.Stopped:
-        save()
+        processes.together(save)  # a launcher may end all others as soon as one has ended
         raise
-    except RunFailed:
-        with suppress(OSError):
-            handlers.write_csv(table, [*history.rows, *_undefined_row(engaged)])
+    except handlers.LossNotFinite as error:
+        if processes.is_first():
+            with suppress(OSError):
+                undefined: handlers.Row = {"epoch": trainer.state.epoch, "loss": error.loss}
+                handlers.write_csv(table, [*engaged.history.rows, undefined])
         raise
+
+
+def _show(engaged: Engaged, table: Path, writer: SummaryWriter) -> None:
+    trainer, history = engaged.trainer, engaged.history
+    bar = handlers.attach_progress_bar(trainer)
+    handlers.attach_metrics_csv(trainer, history, path=table, say=bar.log_message)
+    handlers.attach_tensorboard(trainer, history, writer, say=bar.log_message)
+    handlers.attach_epoch_table(trainer, history, say=bar.log_message)
 
 
 def _go_on(engaged: Engaged) -> None:
@@ -144,31 +159,38 @@ def _go_on(engaged: Engaged) -> None:
         trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
 
 
-def _undefined_row(engaged: Engaged) -> list[handlers.Row]:
-    """For the table: the epoch whose loss stopped being a number, if that is what happened."""
-    loss = engaged.sums.means().get("loss", 0.0) if engaged.sums.sums else 0.0
-    return [] if math.isfinite(loss) else [{"epoch": engaged.trainer.state.epoch, "loss": loss}]
-
-
 def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
     """Evaluate the saved model as anybody would who gets the file, and write everything but the result itself."""
-    run, history, best = engaged.run, engaged.history, engaged.best.path
-    engaged.best.settle()
-    if engaged.best.owed is not None:
-        raise RunFailed(f"{best} cannot be written: make room, then resume the run")
-    if not best.is_file():
-        known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in history.rows)
-        why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
-        raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
-    checkpoint = checkpoints.load(best)
+    run, best = engaged.run, engaged.best.path
+    checkpoint = processes.on_first(lambda: _best(engaged, folder))
     config, classes = run.config, run.data.source.classes
     logits_of = revive(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
     outcomes = {
         split: results.checked(evaluate(logits_of, _evaluated(run, part), num_classes=len(classes)), who=str(best))
         for split, part in (("val", run.data.splits.val), ("test", run.data.splits.test))
     }
-    _check_saved(outcomes["val"], checkpoint.description.validation, best)
-    summaries = results.write_evaluation(folder, outcomes, classes=classes, title=folder.name)
+    saved = checkpoint.description.validation
+    _check_saved(outcomes["val"], saved, best)
+    return processes.on_first(lambda: _result(engaged, folder, outcomes, best_epoch=saved.epoch))
+
+
+def _best(engaged: Engaged, folder: Path) -> Checkpoint:
+    """The model that the run has saved."""
+    best = engaged.best.path
+    engaged.best.settle()
+    if engaged.best.owed is not None:
+        raise RunFailed(f"{best} cannot be written: make room, then resume the run")
+    if not best.is_file():
+        known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in engaged.history.rows)
+        why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
+        raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
+    return checkpoints.load(best)
+
+
+def _result(engaged: Engaged, folder: Path, outcomes: dict[str, Outcome], *, best_epoch: int) -> dict[str, Any]:
+    """Write the evaluation of the saved model; returns what `runs.RESULT` will hold."""
+    run, history, config = engaged.run, engaged.history, engaged.run.config
+    summaries = results.write_evaluation(folder, outcomes, classes=run.data.source.classes, title=folder.name)
     return {
         "command": config.command,
         "name": folder.name,
@@ -181,9 +203,9 @@ def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
         "split": run.data.splits.hash,
         "val_size": config.val_size,
         "arch": config.arch,
-        "cost": results.cost_of(run.student.model, size=config.size, file=best),
+        "cost": results.cost_of(run.student.model, size=config.size, file=engaged.best.path),
         "epochs": len(history.rows),
-        "best_epoch": checkpoint.description.validation.epoch,
+        "best_epoch": best_epoch,
         "wall_seconds": round(engaged.clock.run(), 1),
         "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
         "teacher": run.taught._asdict() if run.taught else None,
@@ -193,12 +215,18 @@ def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
 
 def _validation(run: Run) -> Callable[[], Outcome]:
     logits_of = fed(run.student.model, prepare=run.student.prepare)
-    num_classes = len(run.data.source.classes)
-    return lambda: evaluate(logits_of, stopping.heeding(_evaluated(run, run.data.splits.val)), num_classes=num_classes)
+    num_classes, part = len(run.data.source.classes), run.data.splits.val
+    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world())
+
+    def validate() -> Outcome:
+        processes.share_buffers(run.student.model)
+        return evaluate(logits_of, stopping.heeding(_evaluated(run, part), checks=checks), num_classes=num_classes)
+
+    return validate
 
 
 def _evaluated(run: Run, part: Part) -> Iterator[Any]:
-    return evaluation_batches(part, limit=DEV_STEPS if run.config.fast_dev_run else None)
+    return evaluation_batches(part, limit=DEV_STEPS if run.config.fast_dev_run else None, share=share())
 
 
 def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
@@ -256,15 +284,18 @@ def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_writer(folder: Path) -> Iterator[SummaryWriter]:
-    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails.
+def open_writer(folder: Path) -> Iterator[SummaryWriter | None]:
+    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails; one is enough.
 
     Args:
         folder: of the run.
 
     Yields:
-        The writer.
+        The writer, in the first process.
     """
+    if not processes.is_first():
+        yield None
+        return
     writer = SummaryWriter(str(folder))
     try:
         yield writer

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import kdignite
+from kdignite import processes
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-ignite", "tensorboard"),
@@ -35,6 +36,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "processes": processes.world(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processor": _processor(),

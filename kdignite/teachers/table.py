@@ -5,6 +5,7 @@ Answers are always computed in chunks of the same images, whatever batches a run
 change the last bit of a convolution on some devices, and then a table differs from the live teacher by rounding.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kdignite import stopping
-from kdignite.data.batches import EVALUATION_BATCH, Batch, view_batches
+from kdignite import processes, stopping
+from kdignite.data.batches import ALONE, EVALUATION_BATCH, Batch, Share, view_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Logits
@@ -113,11 +114,12 @@ class TeacherTable:
         return blocks
 
     def _opened(self, view: int) -> list[Tensor]:
-        """The blocks of a view: read, or computed where that cannot be."""
+        """The blocks of a view: read, or computed where that cannot be in every process."""
         blocks = []
         for number, indices in enumerate(self._block_indices()):
             stored = self._stored(view, number, indices)
-            blocks.append(self._computed(view, number, indices) if stored is None else stored)
+            whole = all(processes.everyones(stored is not None))  # each machine may have a disk of its own
+            blocks.append(stored if stored is not None and whole else self._computed(view, number, indices))
         return blocks
 
     def _stored(self, view: int, number: int, indices: Tensor) -> Tensor | None:
@@ -146,30 +148,41 @@ class TeacherTable:
         self._checked.add((view, number))
 
     def _computed(self, view: int, number: int, indices: Tensor) -> Tensor:
-        logits = torch.empty(len(indices), self.num_classes, dtype=getattr(torch, self.kept.dtype))
-        chunks = tqdm(
-            self._asked(view, indices),
-            total=-(-len(indices) // EVALUATION_BATCH),
+        """Ask the teacher; each of several processes asks about its share, and all get everything."""
+        share, num_chunks = Share(processes.rank(), processes.world()), math.ceil(len(indices) / EVALUATION_BATCH)
+        own = torch.empty(
+            sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
+            self.num_classes,
+            dtype=getattr(torch, self.kept.dtype),
+        )
+        checks = math.ceil(num_chunks / share.world)
+        asked = stopping.heeding(self._asked(view, indices, share=share), checks=checks)
+        shown = tqdm(
+            asked,
+            total=checks,
             desc=f"teacher, view {view}",
             leave=False,
-            disable=None,
+            disable=None if processes.is_first() else True,
         )
-        for rows, answers in zip(logits.split(EVALUATION_BATCH), chunks, strict=True):
-            rows.copy_(answers)
+        rows = iter(own.split(EVALUATION_BATCH))
+        for answers in shown:
+            next(rows).copy_(answers)
+        logits = processes.gathered(own)
         if not torch.isfinite(logits).all():
             raise RunFailed(
                 f"the teacher answers view {view} with values that are no finite numbers in {self.kept.dtype}"
                 + (": --cache_dtype=float32 holds larger ones" if self.kept.dtype == "float16" else "")
             )
         self._checked.add((view, number))
-        self._write(logits, self._block(view, number, len(indices)))
+        if processes.is_first():
+            self._write(logits, self._block(view, number, len(indices)))
         return logits
 
-    def _asked(self, view: int, indices: Tensor) -> Iterator[Tensor]:
+    def _asked(self, view: int, indices: Tensor, *, share: Share = ALONE) -> Iterator[Tensor]:
         """What the teacher answers now, chunk by chunk, float32 on the CPU."""
         part, view_seed, augment = self.lesson
-        batches = view_batches(part._replace(indices=indices), view=view, view_seed=view_seed, augment=augment)
-        for batch in stopping.heeding(batches):
+        part = part._replace(indices=indices)
+        for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, share=share):
             yield self.logits_of(batch.images).float().cpu()
 
     def _write(self, logits: Tensor, block: Block) -> None:

@@ -671,7 +671,7 @@ def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Pa
     opened: list[SummaryWriter] = []
 
     def execute() -> None:
-        with training._writer(tmp_path) as writer:
+        with training.open_writer(tmp_path) as writer:
             opened.append(writer)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: writer.add_scalar("x", trainer.state.epoch, 1))
             run(trainer, 3)

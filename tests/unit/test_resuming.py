@@ -595,7 +595,7 @@ class Enough(Exception):
 
 def engaged(run: Run, folder: Path, *, until: int = 0) -> Engaged:
     """The engine of a run after some iterations."""
-    found = training._engage(run, folder, resumed=False)
+    found = training.engage(run, folder, resumed=False)
 
     def stop() -> NoReturn:
         raise Enough

@@ -1,0 +1,96 @@
+"""Numbers, answers and gradients of all processes."""
+
+from typing import TYPE_CHECKING
+
+from kdignite.processes.agreeing import everyones
+from kdignite.processes.group import Group, world
+
+if TYPE_CHECKING:  # the command line imports this package before it needs torch
+    import torch
+    from torch import Tensor, nn
+
+
+def summed(values: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The sum over all processes of each of some numbers.
+
+    Args:
+        values: float64 scalars, the same names in every process.
+
+    Returns:
+        The sums, on the CPU where there are several processes.
+    """
+    if world() == 1 or not values:
+        return values
+    import torch
+    import torch.distributed as dist
+
+    sums = torch.stack([value.cpu() for value in values.values()])
+    dist.all_reduce(sums, group=Group.control)
+    return dict(zip(values, sums, strict=True))
+
+
+def gathered(rows: "Tensor") -> "Tensor":
+    """The rows of all processes.
+
+    Args:
+        rows: (n, ...) on the CPU; n may differ between processes. Where it is 0, the rest of the shape and the type do
+            not matter.
+
+    Returns:
+        (N, ...) with those of the first process first, the same in every process.
+    """
+    if world() == 1:
+        return rows
+    import torch
+    import torch.distributed as dist
+
+    counts = everyones(len(rows))
+    shape, dtype = next(form for form in everyones((rows.shape[1:], rows.dtype) if len(rows) else None) if form)
+    padded = torch.zeros((max(counts), *shape), dtype=dtype)  # a gather needs equal shapes
+    if len(rows):
+        padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded, group=Group.control)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "nn.Module":
+    """A model whose gradients are the means over all processes after each backward pass.
+
+    Not ``idist.auto_model``, which moves a model to a GPU wherever there is one: ``--device=cpu`` would not hold.
+
+    Args:
+        model: on the device; its parameters and buffers become those of the first process.
+        device: that computes.
+        sync_bn: whether BatchNorm measures the images of all processes; then the model's layers are replaced.
+
+    Returns:
+        The model wrapped, or itself where there is one process.
+    """
+    if world() == 1:
+        return model
+    import torch.distributed as dist
+    from torch.nn import SyncBatchNorm
+    from torch.nn.parallel import DistributedDataParallel
+
+    on_gpu = device.type == "cuda"
+    group = dist.new_group(backend="nccl") if on_gpu else Group.control
+    if sync_bn:
+        model = SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
+    return DistributedDataParallel(model, device_ids=[device.index] if on_gpu else None, process_group=group)
+
+
+def share_buffers(model: "nn.Module") -> None:
+    """Give every process the first one's buffers, such as what BatchNorm has measured.
+
+    Args:
+        model: in every process; each has measured its own images only.
+    """
+    if world() == 1:
+        return
+    import torch.distributed as dist
+
+    for buffer in model.buffers():
+        shared = buffer.cpu().contiguous()
+        dist.broadcast(shared, src=0, group=Group.control)
+        buffer.copy_(shared)
