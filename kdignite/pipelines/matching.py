@@ -27,6 +27,7 @@ FREE_FLAGS = {
     *("device", "threads"),
 }
 NOT_RECORDED = object()
+NOT_ALWAYS_TOLD = ("processor", "processes")  # by every system, and by older runs
 
 
 class Matched(NamedTuple):
@@ -71,7 +72,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         found: the runs that are compared.
 
     Returns:
-        A line for each difference: device, threads, CPU, processor, torch, code.
+        A line for each difference: device, processes, threads, CPU, processor, torch, code.
     """
     notes = []
     for name in MACHINE:
@@ -80,7 +81,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
             packages = run.environment.get("packages")
             place = packages if name == "torch" and isinstance(packages, Mapping) else run.environment
             value = place.get(name)
-            if value is not None or name != "processor":  # which not every system tells
+            if value is not None or name not in NOT_ALWAYS_TOLD:
                 labels.setdefault(_shown(value), []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name

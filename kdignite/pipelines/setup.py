@@ -98,16 +98,18 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    automatic = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = automatic if name == "auto" else _named_device(name)
+    return _own_gpu(device) if device.type == "cuda" and processes.world() > 1 else device
+
+
+def _named_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
-    if device.type == "cuda" and processes.world() > 1:
-        return _own_gpu(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device={name} is not there: torch sees {torch.cuda.device_count()} GPUs; try --device=cpu")
     return device

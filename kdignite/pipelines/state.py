@@ -118,7 +118,11 @@ def _take(engaged: Engaged) -> dict[str, Any]:
         "about": about(run),
         "model": run.student.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "trainer": {"iteration": state.iteration, "epoch_length": run.epoch_length},
+        "trainer": {
+            "iteration": state.iteration,
+            "epoch_length": run.epoch_length,
+            "processes": processes.world(),
+        },
         **{name: part.state_dict() for name, part in engaged.parts.items()},
     }
 
@@ -147,13 +151,14 @@ def _load(engaged: Engaged, state: Any, path: Path) -> None:
 def _checked_iteration(engaged: Engaged, state: Mapping[str, Any]) -> int:
     """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
     iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
-    if type(iteration) is not int or type(length) is not int or iteration < 1:
-        raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")
-    if length != engaged.run.epoch_length:
+    before, now = state["trainer"].get("processes"), processes.world()
+    if length != engaged.run.epoch_length and before != now:
         raise UserError(
-            f"the run has epochs of {length} steps, which in {processes.world()} processes would have "
-            f"{engaged.run.epoch_length}: go on with as many processes as before"
+            f"{before} processes cut the epochs of this run into {length} steps, {now} would cut them into "
+            f"{engaged.run.epoch_length}: go on with as many as before"
         )
+    if type(iteration) is not int or iteration < 1 or length != engaged.run.epoch_length:
+        raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")
     epochs, inside = divmod(iteration, length)
     rows = [row["epoch"] for row in state["history"]["rows"]]
     if rows not in ([*range(1, epochs + 1)], [*range(1, epochs + (inside > 0))]):

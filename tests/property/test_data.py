@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kdignite.data.batches import chunks, num_batches, run_batches, training_batches, view_batches
+from kdignite.data.batches import Share, chunks, num_batches, run_batches, training_batches, view_batches
 from kdignite.data.preprocess import measure_statistics
 from kdignite.data.sources import ImageSet, Source
 from kdignite.data.splits import Part, limited, split_source, stratified_pick
@@ -48,9 +48,9 @@ class Setting(NamedTuple):
     batch_size: int
     views: int | None
 
-    def batches(self):
+    def batches(self, share: Share = Share()):  # noqa: B008 - a tuple
         _, *names = self._fields
-        return training_batches(self.part, **{name: getattr(self, name) for name in names})
+        return training_batches(self.part, **{name: getattr(self, name) for name in names}, share=share)
 
 
 @st.composite
@@ -240,6 +240,44 @@ def test_chunks_cover_in_order_and_never_end_on_a_single_image(count: int, batch
     assert torch.equal(torch.cat(cut), torch.arange(count))
     assert sizes == expected
     assert num_batches(count, batch_size) == len(expected)
+
+
+@EXAMPLES
+@given(st.integers(4, 500), st.integers(1, 120), st.integers(2, 6))
+def test_every_process_gets_two_images_of_the_last_chunk_too(count: int, spare: int, world: int) -> None:
+    batch_size = 2 * world + spare
+    sizes = [len(one) for one in chunks(torch.arange(count), batch_size, world=world)]
+    full, rest = divmod(count, batch_size)
+    if full and 0 < rest < 2 * world:
+        assert sizes == [batch_size] * (full - 1) + [batch_size + rest]
+    else:
+        assert sizes == [len(one) for one in torch.arange(count).split(batch_size)]
+    assert num_batches(count, batch_size, world=world) == len(sizes)
+
+
+@EXAMPLES
+@given(st.integers(0, 50), st.integers(1, 7))
+def test_shares_are_even_and_together_everything(count: int, world: int) -> None:
+    items = torch.arange(count)
+    shares = [Share(rank, world).of(items) for rank in range(world)]
+    assert torch.equal(torch.cat(shares), items)
+    assert {len(one) for one in shares} <= {count // world, -(-count // world)}
+    assert [Share(rank, world).of(tuple(items)) for rank in range(world)] == [tuple(one) for one in shares]
+
+
+@EXAMPLES
+@given(parts(), st.integers(0, 20), st.integers(1, 3))
+def test_the_processes_divide_each_batch_and_weigh_their_means(setting: Setting, epoch: int, world: int) -> None:
+    assume(min(setting.batch_size, len(setting.part.indices)) >= 2 * world)
+    shares = [list(setting.batches(Share(rank, world))(epoch, 0)) for rank in range(world)]
+    order = torch.cat([batch.indices for batch in setting.batches()(epoch, 0)])
+    whole = chunks(order, setting.batch_size, world=world)
+    for batch, pieces in zip(whole, zip(*shares, strict=True), strict=True):
+        assert torch.equal(torch.cat([piece.indices for piece in pieces]), batch)
+        assert min(len(piece.indices) for piece in pieces) >= 2
+        values = torch.randn(40, dtype=torch.float64)
+        mean = sum(piece.weight * values[piece.indices].mean() for piece in pieces) / world
+        torch.testing.assert_close(mean, values[batch].mean())
 
 
 @EXAMPLES

@@ -9,6 +9,7 @@ from kdignite.data.batches import (
     EVALUATION_BATCH,
     Batch,
     Batches,
+    Share,
     evaluation_batches,
     image_side,
     on_device,
@@ -118,6 +119,13 @@ def test_evaluation_covers_a_part_in_order_as_it_is() -> None:
 
 def test_evaluation_keeps_a_single_last_image_in_a_batch_of_its_own() -> None:
     assert [len(batch.labels) for batch in evaluation_batches(whole(drawn(501)))] == [500, 1]
+
+
+def test_processes_divide_the_batches_of_an_evaluation() -> None:
+    part, world = whole(drawn(1250)), 4  # more than there are batches
+    shares = [list(evaluation_batches(part, share=Share(rank, world))) for rank in range(world)]
+    assert sorted(map(len, shares)) == [0, 1, 1, 1]
+    assert_same([batch for share in shares for batch in share], list(evaluation_batches(part)))
 
 
 def test_evaluation_stops_at_a_limit() -> None:

@@ -560,10 +560,12 @@ def test_a_partial_run_is_nothing_to_quote(root: Path) -> None:
 
 def test_what_computed_a_run_is_told_where_it_differs(root: Path) -> None:
     other = {"device": "NVIDIA A100", "threads": 1, "cpu": "AVX512", "commit": None, "packages": {"torch": "2.10.0"}}
-    again(root, "baseline-0", "baseline", environment=other)
+    again(root, "student-0", "distill", environment={"processes": 1})
+    again(root, "baseline-0", "baseline", environment=other | {"processes": 2})
     notes = compared(root, *ONE)["notes"]
     assert [note for note in notes if note.startswith("different")] == [
         "different device: cpu (teacher, student-0), NVIDIA A100 (baseline-0)",
+        "different processes: 1 (student-0), 2 (baseline-0)",
         "different threads: 2 (teacher, student-0), 1 (baseline-0)",
         "different cpu: AVX2 (teacher, student-0), AVX512 (baseline-0)",
         "different torch: 2.9.0 (teacher, student-0), 2.10.0 (baseline-0)",

@@ -145,6 +145,7 @@ def test_the_environment_says_what_computed_and_not_where() -> None:
     assert found["packages"]["scipy"] == version("scipy")  # which computes the intervals
     assert found["device"] == "cpu"
     assert found["threads"] == torch.get_num_threads()
+    assert found["processes"] == 1
     text = json.dumps(found)
     for private in (socket.gethostname(), str(Path.cwd()), str(Path.home()), str(Path(kdignite.__file__).parent)):
         assert private not in text

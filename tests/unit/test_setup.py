@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdignite import processes
 from kdignite.checkpoints import Architecture, Checkpoint, Description, Origin, Validation
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.data.preprocess import preparer
@@ -74,6 +75,39 @@ def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
     assert setup.choose_device("cpu", threads=None) == CPU
     assert setup.choose_device("cuda", threads=None) == torch.device("cuda")
     assert setup.choose_device("cuda:1", threads=None) == torch.device("cuda:1")
+
+
+def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(processes, "world", lambda: 8)  # on two machines
+    for number, name in ((0, "auto"), (3, "cuda")):
+        monkeypatch.setattr(processes, "local_rank", lambda number=number: number)
+        assert setup.choose_device(name, threads=None) == torch.device("cuda", number)
+    assert taken == [0, 3]
+    assert setup.choose_device("cpu", threads=None) == CPU
+    with pytest.raises(UserError, match="--device=cuda:1 is one GPU for all processes: --device=cuda gives each"):
+        setup.choose_device("cuda:1", threads=None)
+    monkeypatch.setattr(processes, "local_rank", lambda: 4)
+    with pytest.raises(UserError, match="torch sees 4 GPUs, fewer than processes: start one for each, or say --device"):
+        setup.choose_device("auto", threads=None)
+
+
+def test_processes_with_and_without_a_gpu_do_not_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "everyones", lambda kind: [kind, "cuda"])
+    with pytest.raises(UserError, match="some of the processes have a GPU and some have none: say --device=cpu"):
+        setup.choose_device("cpu", threads=None)
+
+
+@pytest.mark.parametrize(("world", "device"), [(1, "cpu"), (1, "cuda:0"), (2, "cpu")])
+def test_batchnorm_over_all_processes_needs_several_and_gpus(
+    monkeypatch: pytest.MonkeyPatch, world: int, device: str
+) -> None:
+    monkeypatch.setattr(processes, "world", lambda: world)
+    with pytest.raises(UserError, match=r"--sync_bn needs several processes, each with a GPU .*: leave it out"):
+        setup.settle(baseline(sync_bn=True), toy(), device=torch.device(device))
 
 
 @pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:2", 2)])

@@ -44,6 +44,10 @@ def sgd(model: nn.Module, *, lr: float = 0.1) -> Optimizer:
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
 
 
+def weighted(weight: float) -> list[Batch]:
+    return [batch._replace(weight=weight) for batch in batches()]
+
+
 def stored(logits: Tensor) -> Teacher:
     return lambda batch: logits
 
@@ -275,3 +279,24 @@ def test_half_precision_changes_a_loss_by_its_rounding_only() -> None:
         losses[amp] = [float(step(None, batch)["loss"]) for batch in batches()]
     assert losses[None] != losses[torch.bfloat16]
     assert losses[None] == pytest.approx(losses[torch.bfloat16], rel=0.05)  # bfloat16 has 8 bits: 0.4 % a rounding
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_the_gradients_of_a_share_are_weighted_and_its_means_are_not(weight: float) -> None:
+    def steps(model: nn.Module, lr: float) -> tuple[Step, Step]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        return (
+            supervised_step(model, optimizer, prepare=PREPARE),
+            distill_step(model, optimizer, TEACHER, prepare=PREPARE, alpha=0.7, T=3.0),
+        )
+
+    for which in (0, 1):
+        one, other = network(3), network(3)
+        ours = [steps(one, 0.1)[which](None, batch) for batch in weighted(weight)]
+        theirs = [steps(other, 0.1 * weight)[which](None, batch) for batch in batches()]
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(value, other.state_dict()[name])
+        for mine, yours in zip(ours, theirs, strict=True):
+            assert mine.keys() == yours.keys()
+            for name, value in mine.items():
+                torch.testing.assert_close(value, yours[name])

@@ -103,6 +103,26 @@ def test_nothing_lingers_after_the_block(error: BaseException | None) -> None:
         stopping.check()  # the next block knows of no earlier wish
 
 
+def test_a_process_with_fewer_items_checks_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[None] = []
+    monkeypatch.setattr(stopping, "check", lambda: checks.append(None))
+    for items, expected in ((2, 3), (3, 3), (4, 4)):
+        assert list(stopping.heeding(range(items), checks=3)) == list(range(items))
+        assert len(checks) == expected
+        checks.clear()
+
+
+def test_the_wish_of_another_process_is_heeded() -> None:
+    def work(wish: int) -> None:
+        with stopping.listening():
+            stopping.check(lambda own: max(own, wish))
+
+    work(0)
+    with pytest.raises(Stopped) as caught:
+        work(signal.SIGTERM)
+    assert caught.value.number == signal.SIGTERM
+
+
 def test_items_are_given_up_between_two_of_them() -> None:
     given: list[int] = []
 

@@ -1,0 +1,177 @@
+"""What the tests of several processes compute in each of them: ``python several.py FOLDER`` writes one file a rank."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from kdignite import handlers, processes
+from kdignite.data.batches import Batch, Share, evaluation_batches, run_batches, training_batches
+from kdignite.data.sources import ImageSet
+from kdignite.data.splits import Part, whole
+from kdignite.errors import RunFailed, UserError
+from kdignite.evaluation import Outcome, evaluate
+from kdignite.schedules import build_optimizer
+from kdignite.steps import distill_step
+
+CPU = torch.device("cpu")
+TRAINED = 47  # images in batches of 10: the last one has 7, which no two processes can share evenly
+EVALUATED = (1100, 700, 300)  # images in chunks of 500: an even share, an uneven one, and one for the first alone
+
+
+def part(num_images: int) -> Part:
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(256, (num_images, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return whole(ImageSet(images, torch.randint(10, (num_images,), generator=generator)))
+
+
+def linear(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(3 * 8 * 8, 10, dtype=torch.float64)
+
+
+def convolutional() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 10)).double()
+
+
+def prepared(images: Tensor) -> Tensor:
+    return images.double() / 255
+
+
+def trained(share: Share) -> dict[str, Any]:
+    """Twenty steps of a distillation whose clipping bites: the weights after them, and the mean of every part."""
+    model, teacher = convolutional(), linear(3)
+    optimizer = build_optimizer(model, kind="nesterov", lr=0.1, momentum=0.9, weight_decay=1e-3)
+
+    def teach(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = teacher(prepared(batch.images).flatten(1))
+            return logits
+
+    step = distill_step(
+        processes.parallel(model, device=CPU, sync_bn=False),
+        optimizer,
+        teach,
+        prepare=prepared,
+        alpha=0.7,
+        T=3.0,
+        label_smoothing=0.1,
+        grad_clip=0.3,
+    )
+    engine = Engine(step)
+    sums = handlers.attach_epoch_sums(engine, device=CPU)
+    batches = training_batches(part(TRAINED), seed=1, view_seed=2, augment="flip", batch_size=10, share=share)
+    engine.run(run_batches(batches, epochs=4, epoch_length=5), max_epochs=4, epoch_length=5)
+    return {"weights": model.state_dict(), "means": sums.means()}
+
+
+def evaluated(share: Share) -> dict[int, Outcome]:
+    """A linear model's answers to sets of different sizes."""
+    model = linear(4)
+
+    def logits_of(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = model(prepared(images).flatten(1))
+            return logits
+
+    return {
+        number: evaluate(logits_of, evaluation_batches(part(number), share=share), num_classes=10)
+        for number in EVALUATED
+    }
+
+
+def agreed(folder: Path) -> dict[str, Any]:
+    """What every process makes of each function that they call together."""
+    rank = processes.rank()
+
+    def fetch() -> bool:
+        was_there = (folder / "fetched").exists()
+        (folder / "fetched").touch()
+        return was_there
+
+    def mistake(who: int) -> str:
+        if rank == who:
+            raise UserError(f"a mistake of {who}")
+        return "none"
+
+    def bug() -> None:
+        raise KeyError("a bug")
+
+    return {
+        "world": processes.world(),
+        "local rank": (processes.local_rank(), os.environ["LOCAL_RANK"]),
+        "made": processes.on_first(lambda: f"by {rank}"),
+        "mistake of the first": raised(lambda: processes.on_first(lambda: mistake(0))),
+        "mistake of one": raised(lambda: processes.together(lambda: mistake(1))),
+        "bug of the first": raised(lambda: processes.on_first(bug)),
+        "there already": processes.local_first(fetch),
+        "everyone's": processes.everyones(rank * 10),
+        "largest": processes.largest(7 - rank),
+        "sums": processes.summed({"a": torch.tensor(0.5 + rank, dtype=torch.float64)}),
+        "no sums": processes.summed({}),
+        "rows": processes.gathered(torch.arange(6.0).view(3, 2) if rank else torch.empty(0)),
+        "buffers": shared_buffers(rank),
+        "granted": granted(),
+        "means of sums that were loaded": loaded(),
+    }
+
+
+def raised(call: Callable[[], object]) -> tuple[str, str]:
+    try:
+        call()
+    except (UserError, RunFailed, KeyError) as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def shared_buffers(rank: int) -> dict[str, Tensor]:
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean += rank + 1
+    norm.num_batches_tracked += 3 * (rank + 1)
+    processes.share_buffers(norm)
+    return dict(norm.named_buffers())
+
+
+def granted() -> list[int]:
+    """The calls of the next second in which a wish of the second process is granted; it comes after a tenth."""
+    agree, calls, started = processes.Agreement(), [], time.monotonic()
+    for call in range(200):
+        time.sleep(0.005)
+        if agree(processes.rank() if time.monotonic() - started > 0.1 else 0):
+            calls.append(call)
+    return calls
+
+
+def loaded() -> dict[str, float]:
+    sums = handlers.EpochSums(CPU)
+    sums.load_state_dict({"loss": torch.tensor(6.0).double(), "images": torch.tensor(4.0).double()})
+    sums.add({"loss": torch.tensor(0.0)}, num_images=1)
+    return sums.means()
+
+
+def main(folder: Path) -> None:
+    found: dict[str, Any] = {}
+    with processes.joined():
+        found["agreed"] = agreed(folder)
+        found["evaluated"] = evaluated(Share(processes.rank(), processes.world()))
+    found["after"] = (processes.world(), processes.rank())
+    del os.environ["SLURM_JOB_ID"]  # with which Ignite's launcher would not start
+    with idist.Parallel(backend="gloo"), processes.joined():  # a group that is there already, and stays
+        rank = processes.rank()
+        found["trained"] = trained(Share(rank, processes.world()))
+        found["still there"] = idist.all_reduce(1)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

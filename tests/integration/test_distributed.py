@@ -1,0 +1,232 @@
+"""Several processes on one run: the numbers of one process, one voice, and none that waits for ever."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kdignite import checkpoints
+from kdignite.data.batches import Share
+from kdignite.pipelines.baseline import baseline
+from kdignite.pipelines.distill import distill
+from kdignite.runs import Finished
+
+from . import several
+from .alike import assert_alike, curves, result, table, weights
+from .conftest import alone, student
+from .launching import TORCHRUN, ended, started
+from .test_command_line import environment
+
+# smooth, since rounding decides on which side of a ReLU's kink the empty background of a digit lies
+PLAIN = """
+from torch import nn
+
+def plain(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(1800, num_classes))
+"""
+KDIGNITE = ["-m", "kdignite"]
+DIGITS = ["--dataset=digits", "--batch_size=50", "--widths=8,8,8,8,8"]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes found, in a job of SLURM, which calls both of them its task 0."""
+    folder = tmp_path_factory.mktemp("ranks")
+    group = started([several.__file__, str(folder)], folder, SLURM_JOB_ID="1", SLURM_LOCALID="0", OMP_NUM_THREADS="1")
+    for one in ended(group):
+        assert one.code == 0, one.errors
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+def test_twenty_steps_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    expected = several.trained(Share())
+    assert not torch.equal(expected["weights"]["0.weight"], several.convolutional().state_dict()["0.weight"])
+    for found in ranks:
+        assert found["still there"] == 2
+        for name, value in found["trained"]["weights"].items():
+            torch.testing.assert_close(value, expected["weights"][name], rtol=0, atol=1e-9)
+        assert found["trained"]["means"] == pytest.approx(expected["means"], rel=1e-9)
+
+
+def test_every_process_has_every_answer_once(ranks: list[dict[str, Any]]) -> None:
+    expected = several.evaluated(Share())
+    for found in ranks:
+        for number, outcome in found["evaluated"].items():
+            assert outcome.loss == expected[number].loss
+            for ours, theirs in zip(outcome[:4], expected[number][:4], strict=True):
+                assert torch.equal(ours, theirs)  # the logits of one process, bit for bit
+            assert torch.equal(outcome.indices, torch.arange(number))
+
+
+def test_what_they_agree_on(ranks: list[dict[str, Any]]) -> None:
+    first, second = (found["agreed"] for found in ranks)
+    for rank, found in enumerate((first, second)):
+        assert found["world"] == 2
+        assert found["local rank"] == (rank, str(rank))
+        assert found["made"] == "by 0"
+        assert found["mistake of the first"] == ("UserError", "a mistake of 0")
+        assert found["mistake of one"] == ("UserError", "a mistake of 1")
+        assert found["everyone's"] == [0, 10]
+        assert found["largest"] == 7
+        assert found["sums"] == {"a": 2.0}
+        assert found["no sums"] == {}
+        assert torch.equal(found["rows"], torch.arange(6.0).view(3, 2))
+        assert found["buffers"]["running_mean"].tolist() == [1.0, 1.0]
+        assert int(found["buffers"]["num_batches_tracked"]) == 3
+        assert found["means of sums that were loaded"] == {"loss": 1.0}  # 6 over 4 images, and 2 more without loss
+    assert first["bug of the first"] == ("KeyError", "'a bug'")
+    assert second["bug of the first"][0] == "RunFailed"
+    assert [first["there already"], second["there already"]] == [False, True]
+    assert first["granted"] == second["granted"] != []
+    assert all(found["after"] == (1, 0) for found in ranks)
+
+
+@pytest.fixture
+def place(taught: Finished, tmp_path: Path) -> Path:
+    """A folder with a teacher, and a model without BatchNorm."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "teacher").symlink_to(taught.folder)
+    (tmp_path / "plain.py").write_text(PLAIN)
+    return tmp_path
+
+
+def test_torchrun_makes_the_run_of_one_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=2", "--lr=0.02", "--alpha=0.7", "--T=3"]
+    command = [*TORCHRUN, *KDIGNITE, *words, "--arch=plain:plain", "--name=two"]
+    done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images/s") == done.stdout.count("Test images, two") == 1
+    monkeypatch.syspath_prepend(place)
+    config = student(arch="plain:plain", widths=None, epochs=2, lr=0.02, name="one")
+    two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
+    assert {path.name for path in (place / "runs").iterdir()} == {"teacher", "one", "two"}
+    assert {path.name for path in two.iterdir() if "tfevents" not in path.name} == {
+        path.name for path in one.iterdir() if "tfevents" not in path.name
+    }
+    assert weights(two).keys() == weights(one).keys()  # and no prefix that would have to be taken off
+    for name, value in weights(two).items():
+        torch.testing.assert_close(value, weights(one)[name], rtol=1e-4, atol=1e-5)
+    assert len(list(two.glob("events*"))) == 1
+    assert curves(two).keys() == curves(one).keys()
+    for ours, theirs in zip(table(two), table(one), strict=True):
+        assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-5)
+        assert float(ours["accuracy_train"]) == pytest.approx(float(theirs["accuracy_train"]), abs=2 / 1297)
+    ours, theirs = (np.load(folder / "predictions.npz") for folder in (two, one))
+    assert np.array_equal(ours["test_indices"], theirs["test_indices"])
+    np.testing.assert_allclose(ours["test_logits"], theirs["test_logits"], atol=1e-3)
+    assert json.loads((two / "environment.json").read_text())["processes"] == 2
+    assert json.loads((one / "environment.json").read_text())["processes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["baseline", "--alhpa=1"], "baseline: no flag --alhpa"),
+        (["evaluate", "runs/teacher"], "evaluate is done by one process: python -m kdignite evaluate ..., without"),
+        (["distill", *DIGITS, "--teacher=nowhere"], "there is no run or checkpoint 'nowhere'"),
+    ],
+)
+def test_a_mistake_is_one_line_of_all_processes(place: Path, words: list[str], message: str) -> None:
+    first, second = ended(started([*KDIGNITE, *words], place))
+    lines = (first.errors + second.errors).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"kdignite: error: {message}")
+    assert (first.code, second.code) == (2, 2)
+    assert {path.name for path in (place / "runs").iterdir()} == {"teacher"}
+
+
+def started_training(place: Path, *words: str) -> list[subprocess.Popen[str]]:
+    """Two processes in the middle of a long baseline ``run`` that has saved its state."""
+    group = started([*KDIGNITE, "baseline", *DIGITS, "--epochs=60", "--name=run", "--threads=1", *words], place)
+    deadline = time.monotonic() + 120
+    while not (place / "runs" / "run" / "last.pt").exists():
+        assert time.monotonic() < deadline
+        assert all(one.poll() is None for one in group)
+        time.sleep(0.02)
+    return group
+
+
+def test_a_signal_to_one_process_stops_all_and_one_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = started_training(place, "--save_every_s=3600", "--schedule=constant", "--lr=0.01")
+    folder = place / "runs" / "run"
+    saved, asked = (folder / "last.pt").stat().st_mtime_ns, time.monotonic()
+    group[1].send_signal(signal.SIGTERM)
+    first, second = ended(group)
+    assert time.monotonic() - asked < 10
+    assert (first.code, second.code) == (143, 143)
+    assert first.errors == "kdignite: terminated\n"
+    assert second.errors == second.out == ""
+    assert first.out.splitlines()[-1] == "stopped   resume with: python -m kdignite baseline --resume=runs/run"
+    assert (folder / "last.pt").stat().st_mtime_ns > saved
+    iteration = checkpoints.read(folder / "last.pt")["trainer"]["iteration"]
+    epochs = iteration // 26 + 1
+    # the same run in one process
+    given = {"resume": str(folder), "epochs": epochs, "given": ("resume", "epochs")}
+    done = baseline(alone(**given), root=place / "runs")
+    assert done.result["epochs"] == epochs
+    assert "another machine than before (processes: 2 -> 1)" in capsys.readouterr().out
+    assert json.loads((folder / "environment.json").read_text())["resumed"][0]["changed"] == {"processes": 1}
+
+
+def test_where_one_process_is_killed_the_other_says_so_and_ends(place: Path) -> None:
+    group = started_training(place)
+    group[1].kill()
+    out, errors = group[0].communicate(timeout=60)
+    group[1].communicate()
+    assert group[0].returncode == 1
+    assert errors == "kdignite: failed: another process of this run has ended, so this one cannot go on\n"
+    assert "run       runs/run" in out.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_is_restarted_and_the_run_ends_bit_equal(place: Path, victim: int) -> None:
+    words = [*KDIGNITE, "baseline", *DIGITS, "--epochs=12", "--name=run", "--threads=1", "--save_every_s=0"]
+    whole, broken = place / "whole", place / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    subprocess.run([*TORCHRUN, *words], cwd=whole, env=environment(), check=True, capture_output=True)
+    command = [*TORCHRUN, "--max-restarts=1", *words, "--resume"]
+    launcher = subprocess.Popen(command, cwd=broken, env=environment(), stdout=subprocess.PIPE, text=True)
+    state = broken / "runs" / "run" / "last.pt"
+    while not state.exists():
+        assert launcher.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.7)
+    os.kill(process_of(launcher.pid, rank=victim), signal.SIGKILL)
+    out, _ = launcher.communicate(timeout=200)
+    assert launcher.returncode == 0
+    assert "resume    after iteration" in out
+    assert_alike(broken / "runs" / "run", whole / "runs" / "run")
+    assert json.loads((broken / "runs" / "run" / "environment.json").read_text())["resumed"][0]["changed"] == {}
+
+
+def process_of(launcher: int, *, rank: int) -> int:
+    """The process of a rank among the children of torchrun."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return next(int(pid) for pid in children if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+
+
+@pytest.mark.slow
+def test_a_whole_study_is_compared_once(tmp_path: Path) -> None:
+    words = ["reproduce", *DIGITS, "--epochs=1", "--teacher_arch=cnn5", "--teacher_epochs=4", "--teacher_batch_size=50"]
+    command = [*TORCHRUN, *KDIGNITE, *words, "--seeds=2", "--threads=1"]
+    for told in ("--- compare-2-seeds", "finished  runs/reproduce-standard/compare-distill-a0.9-T4"):
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(told) == 1
+    study = tmp_path / "runs" / "reproduce-standard"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["reproduce-standard"]
+    stages = json.loads((study / "manifest.json").read_text())["stages"]
+    trained = {"teacher", "distill-a0.9-T4", "distill-a0.9-T4-seed1", "baseline", "baseline-seed1"}
+    assert {name for name, stage in stages.items() if "evaluated" in stage} == trained
+    assert {path.name for path in study.iterdir() if path.is_dir()} == {*trained, "compare-distill-a0.9-T4"}
+    assert all(len(list((study / name).glob("events*"))) == 1 for name in trained)
+    assert all(result(study / name)["test"]["num_images"] == 300 for name in trained)

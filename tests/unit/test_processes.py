@@ -1,0 +1,84 @@
+"""One process: who it is, and that nothing is asked of others; several are in ``tests/integration``."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from kdignite import processes
+from kdignite.errors import UserError
+from kdignite.pipelines.setup import say
+from kdignite.processes import Launch, launch
+from kdignite.processes.group import Group
+
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody launched these tests."""
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_torchrun_says_who_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(monkeypatch, **TORCHRUN)
+    assert launch() == Launch(rank=5, world=8, local_rank=1, local_world=4)
+
+
+@pytest.mark.parametrize("missing", TORCHRUN)
+@pytest.mark.parametrize("value", [None, "", "many", "-1"])
+def test_what_is_said_in_part_is_not_said(monkeypatch: pytest.MonkeyPatch, missing: str, value: str | None) -> None:
+    """Clusters set some of these variables for other purposes."""
+    said = {name: text for name, text in TORCHRUN.items() if name != missing}
+    launched(monkeypatch, **said, **({missing: value} if value is not None else {}))
+    assert launch() == Launch(rank=0, world=1, local_rank=0, local_world=1)
+
+
+def test_before_they_have_met_the_first_process_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes.tells()
+    launched(monkeypatch, **TORCHRUN)
+    assert not processes.tells()
+    launched(monkeypatch, RANK="0")
+    assert processes.tells()
+
+
+def mistake() -> None:
+    raise UserError("a mistake")
+
+
+def test_one_process_does_everything_itself() -> None:
+    with processes.joined():
+        assert (processes.rank(), processes.world(), processes.local_rank(), processes.is_first()) == (0, 1, 0, True)
+        for call in (processes.on_first, processes.together, processes.local_first):
+            made = object()
+            assert call(lambda made=made: made) is made
+            with pytest.raises(UserError, match="a mistake"):
+                call(mistake)
+        assert processes.everyones(3) == [3]
+        assert processes.largest(3) == 3
+        agree = processes.Agreement()
+        assert [agree(wish) for wish in (0, 2, 0)] == [0, 2, 0]  # at every call
+        values, rows, model = {"a": torch.ones(())}, torch.ones(2, 3), nn.BatchNorm1d(2)
+        assert processes.summed(values) is values
+        assert processes.gathered(rows) is rows
+        assert processes.parallel(model, device=torch.device("cpu"), sync_bn=False) is model
+        processes.share_buffers(model)
+    assert not torch.distributed.is_initialized()
+
+
+def other(call: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "me", Launch(rank=1, world=2, local_rank=1, local_world=2))
+    call()
+
+
+def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    say("one line")
+    other(lambda: say("another line"), monkeypatch)
+    assert capsys.readouterr().out == "one line\n"
