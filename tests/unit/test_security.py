@@ -152,7 +152,9 @@ ASKING = {
     "a key that is a list": (b"}]K\x01s", "a dict whose keys are no words or numbers"),
     "another protocol": (b"\x80\x04N", "pickle protocol 4"),
     "an opcode of old": (b"I1\n", "the pickle opcode INT"),
-    "a text of old": (b"S'\\\x92'\n", "the pickle opcode STRING"),  # an escape that Python warns of
+    "a text of old": (b"S'\\\x92'\n", "the pickle opcode STRING"),  # which some versions of Python cannot decode
+    "no opcode": (b"\xff", "a pickle that makes no sense"),
+    "a name with escapes": (b"c\\y\nz\n", "\\y.z"),  # one that Python warns of
     "nothing": (b"", "a pickle that makes no sense"),
     "what was never stored": (b"h\x07", "a pickle that makes no sense"),
 }
