@@ -288,7 +288,7 @@ class TestCommand:
         assert "teacher on 300 test images of digits" in out
         summary = json.loads(Path("runs/doctor-teacher/doctor.json").read_text())
         assert "nothing loaded, train mode, views" in summary["observed"]["candidates"]
-        assert summary["teacher"]
+        assert "trained without label smoothing" in summary["teacher"]
         assert all(line in out for line in (*summary["teacher"], *summary["weights"], *summary["advice"]))
         assert Path("runs/doctor-teacher/doctor.png").stat().st_size > 10_000
         assert {row["name"] for row in summary["settings"] if row["draws"] and len(row["draws"]) == 3} == set(RANDOM)
@@ -302,8 +302,10 @@ class TestCommand:
         assert main(["doctor", "teacher", "--weights=theirs.pt", "--draws=3", "--threads=1"]) == 0
         line = next(line.strip() for line in capsys.readouterr().out.splitlines() if "python -m kdignite adopt" in line)
         words = line[line.index("adopt") :].split()
-        assert main([*words, "--threads=1"]) == 0
+        assert main([*words, "--name=theirs", "--threads=1"]) == 0
         assert "scores 9" in capsys.readouterr().out
+        assert main(["doctor", "theirs", "--draws=3", "--threads=1"]) == 0
+        assert "trained elsewhere: with which label smoothing" in capsys.readouterr().out
 
     def test_a_model_of_ones_own_without_batchnorm(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (here / "ours.py").write_text(
