@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
+from kdignite.memory import shortage_told
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -57,6 +58,7 @@ def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None) -> L
     return logits_of
 
 
+@shortage_told("end other programs that use it")
 def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
     """Run a model over some images, counting by class.
 
@@ -67,6 +69,9 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
 
     Returns:
         The `Outcome`.
+
+    Raises:
+        RunFailed: if memory runs out.
     """
     engine, store = Engine(_answer(logits_of)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called

@@ -16,6 +16,7 @@ from kdignite.data.batches import evaluation_batches, run_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
+from kdignite.memory import shortage_told
 from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of, revive
@@ -25,6 +26,7 @@ from kdignite.pipelines.state import Engaged, restore, saver
 from kdignite.teachers import tolerance
 
 
+@shortage_told("try a smaller --batch_size, or end other programs")
 def execute(run: Run, *, root: Path) -> runs.Finished:
     """Announce the run, train it, evaluate what it saved, and write its results.
 
@@ -37,7 +39,7 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
 
     Raises:
         UserError: if a run is to be resumed that cannot be.
-        RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
+        RunFailed: if the loss stops being a number, memory runs out, or the saved model is not what was trained.
     """
     earlier = resuming.find(run, root=root)
     if isinstance(earlier, runs.Finished):

@@ -358,6 +358,27 @@ def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, mon
     assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
 
 
+# --- memory that does not suffice
+
+
+def test_a_run_that_finds_no_memory_says_what_takes_less_and_can_go_on(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = training.run_batches
+
+    def hungry(*args: Any, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, **sizes)):
+            if number == EPOCH + 7:
+                monkeypatch.setattr(training, "run_batches", run_batches)
+                torch.empty(2**45)  # numbers; more than any machine has
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", hungry)
+    with pytest.raises(RunFailed, match=r"^out of memory \(\d+ bytes more were needed\): try a smaller --batch_size"):
+        baseline(alone(**settings("baseline")), root=root)
+    assert_alike(resumed(root).folder, reference)
+
+
 # --- a disk that is full
 
 

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": set(),
     "comparison": {"metrics", "statistics"},
     "claims": {"errors"},
+    "memory": {"errors"},
     "plugins": {"errors"},
     "config": {"errors"},
     "losses": {"errors"},
@@ -33,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"claims", "errors", "network", "plugins", "streams"},
     "steps": {"losses", "data"},
     "checkpoints": {"claims", "errors", "data.specs", PACKAGE},
-    "evaluation": {"losses", "data"},
+    "evaluation": {"losses", "data", "memory"},
     "diagnosis": {
         *("checkpoints", "data", "evaluation", "losses", "metrics", "models"),
         *("errors", "streams", "statistics"),
