@@ -110,6 +110,8 @@ def vet(pickled: io.BytesIO) -> Found:
 def _operations(pickled: io.BytesIO) -> Iterator[tuple[str, Any]]:
     """Opcode and argument up to the end; a foreign opcode is refused before its argument, which may be anything."""
     while (code := pickled.read(1)) != pickle.STOP:
+        if not code:
+            raise ValueError("it ends too soon")
         opcode = BY_CODE[code]
         if opcode.name not in OPCODES:
             raise pickle.UnpicklingError(f"the pickle opcode {opcode.name}")

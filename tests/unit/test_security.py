@@ -188,6 +188,14 @@ def test_what_the_tests_write_is_read_where_it_is_honest(tmp_path: Path) -> None
     assert torch.equal(checkpoints.read(path), torch.zeros(3))
 
 
+def test_a_file_that_ends_too_soon_is_told_so(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "old.pt").read_bytes()
+    for size in (0, content.index(b"X\x01\x00\x00\x00w")):  # nothing at all; between two opcodes
+        (tmp_path / "old.pt").write_bytes(content[:size])
+        assert "(it ends too soon)" in refused(checkpoints.read, tmp_path / "old.pt")
+
+
 def test_a_pickle_without_end_is_refused(tmp_path: Path) -> None:
     for pickled, told in ((b"N" * 1_000_001, "more than 1,000,000 values"), (b"N" * 5_000_000, "of something else")):
         (tmp_path / "long.pt").write_bytes(archive(pickled))
