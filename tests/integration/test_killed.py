@@ -51,14 +51,16 @@ def wait_for(process: subprocess.Popen[str], state: Path, *, after: int) -> int:
     return after
 
 
-def killed_until_it_ends(cwd: Path, *, kills: int, seed: int) -> int:
+def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> int:
     """Kill a run at random moments, then let it end; how often it was hit while it was training."""
+    seconds = json.loads((whole / "result.json").read_text())["wall_seconds"]
+    latest = min(0.8, 0.6 * seconds / kills)  # so that the run does not end before the last kill, however fast it is
     chance, hits, saved = random.Random(seed), 0, 0
     state = cwd / "runs" / "run" / "last.pt"
     for attempt in range(kills):
         process = started(DISTILL if attempt == 0 else RESUME, cwd)
         wait_for(process, state, after=saved)
-        time.sleep(chance.uniform(0, 0.8))
+        time.sleep(chance.uniform(0, latest))
         hits += process.poll() is None
         process.kill()
         process.communicate()
@@ -75,9 +77,9 @@ def beside(place: Path, name: str) -> Path:
 
 
 def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(place: Path) -> None:
-    cwd = beside(place, "killed")
-    assert killed_until_it_ends(cwd, kills=3, seed=int.from_bytes(os.urandom(2), "big")) == 3
-    assert_alike(cwd / "runs" / "run", place / "whole" / "runs" / "run")
+    cwd, whole = beside(place, "killed"), place / "whole" / "runs" / "run"
+    assert killed_until_it_ends(cwd, whole=whole, kills=3, seed=int.from_bytes(os.urandom(2), "big")) == 3
+    assert_alike(cwd / "runs" / "run", whole)
     resumed = json.loads((cwd / "runs" / "run" / "environment.json").read_text())["resumed"]
     assert len(resumed) == 3
     assert all(entry["changed"] == {} for entry in resumed)
@@ -86,11 +88,11 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_equal(place: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_at_many_moments_and_resumed_it_ends_bit_equal(place: Path) -> None:
-    hits = 0
+    hits, whole = 0, place / "whole" / "runs" / "run"
     for round_ in range(6):
         cwd = beside(place, f"killed-{round_}")
-        hits += killed_until_it_ends(cwd, kills=4, seed=round_)
-        assert_alike(cwd / "runs" / "run", place / "whole" / "runs" / "run")
+        hits += killed_until_it_ends(cwd, whole=whole, kills=4, seed=round_)
+        assert_alike(cwd / "runs" / "run", whole)
     assert hits >= 20
 
 
