@@ -1,6 +1,7 @@
 """The run that teacher, baseline and distill share: train, evaluate what was saved, report."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -142,7 +143,7 @@ def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
     run, history, best = engaged.run, engaged.history, engaged.best.path
     engaged.best.settle()
     if engaged.best.owed is not None:
-        raise RunFailed(f"{best} cannot be written: make room, then resume the run")
+        raise RunFailed(f"{best} cannot be written ({engaged.best.why}): mend that, then resume the run")
     if not best.is_file():
         known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in history.rows)
         why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
@@ -245,9 +246,26 @@ def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
 @contextmanager
 def _writer(folder: Path) -> Iterator[SummaryWriter]:
     """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails."""
-    writer = SummaryWriter(str(folder))
+    with _thread_told_once():
+        writer = SummaryWriter(str(folder))
+        try:
+            yield writer
+        finally:
+            with suppress(OSError):
+                writer.close()
+
+
+@contextmanager
+def _thread_told_once() -> Iterator[None]:
+    """Within the block TensorBoard's thread prints no traceback of a full disk: the next log raises it in the run."""
+    before = threading.excepthook
+
+    def hook(died: threading.ExceptHookArgs) -> None:
+        if not (isinstance(died.exc_value, OSError) and type(died.thread).__module__.startswith("tensorboard.")):
+            before(died)
+
+    threading.excepthook = hook
     try:
-        yield writer
+        yield
     finally:
-        with suppress(OSError):
-            writer.close()
+        threading.excepthook = before
