@@ -4,7 +4,6 @@ Nothing below shares code with the doctor: the images come from scikit-learn, an
 """
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +183,12 @@ RANDOM: dict[str, Callable[[World], Tensor]] = {
     "order shuffled": shuffled,
 }
 PLANTED = {**EXACT, **RANDOM}
+# what at most is taken for a random mistake, where that is less than any other random one
+LIKE = {
+    "train mode": {"train mode", "train mode, views"},
+    "classes permuted": {"classes permuted"},
+    "order shuffled": {"order shuffled"},
+}
 
 
 def summary_of(asked: Asked, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def test_the_labels_alone_tell_a_random_mistake_from_all_but_its_like(name: str,
     assert named["found"]
     assert name in found
     assert not found & set(EXACT)
-    assert name not in ("train mode", "classes permuted", "order shuffled") or found == {name}
+    assert found <= LIKE.get(name, found)
 
 
 def test_a_permutation_of_the_classes_is_told(world: World, on_test: Asked) -> None:
@@ -233,10 +238,11 @@ def test_a_permutation_of_the_classes_is_told(world: World, on_test: Asked) -> N
 
 
 def test_what_fits_nothing_names_nothing(world: World, on_val: Asked, on_test: Asked) -> None:
-    """An accuracy in the widest gap between settings, and answers that are right for every other image alone."""
-    scored = sorted((row["low"], row["high"]) for row in summary_of(on_val)["settings"] if row["low"] > 0.3)
-    gaps = [(low - high, (low + high) / 2) for (_, high), (low, _) in itertools.pairwise(scored)]
-    summary = summary_of(on_val, observed=max(gaps)[1])
+    """An accuracy far from those of all settings, and answers that are right for every other image alone."""
+    scored = [float((one.predicted.numpy() == on_val.shown.labels.numpy()).mean()) for one in on_val.examined.answers]
+    far = [one for one, score in zip(on_val.examined.answers, scored, strict=True) if not 0.2 < score < 0.9]
+    assert len(far) > 5
+    summary = summary_of(on_val._replace(examined=on_val.examined._replace(answers=far)), observed=0.55)
     assert summary["observed"]["candidates"] == []
     assert summary["advice"][0].endswith(
         "fits no setting of the table: the mistake is another one, or the images or the model are others."
