@@ -13,6 +13,7 @@ from kdignite import processes
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
+from kdignite.memory import shortage_told
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -58,6 +59,7 @@ def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None) -> L
     return logits_of
 
 
+@shortage_told("end other programs that use it")
 def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
     """Run a model over some images, counting by class.
 
@@ -68,6 +70,9 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
 
     Returns:
         The `Outcome` on the images of all processes, the same in each.
+
+    Raises:
+        RunFailed: if memory runs out.
     """
     engine, store = Engine(_answer(logits_of)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called

@@ -11,7 +11,7 @@ import math
 import pickle
 import pickletools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 LIMIT_BYTES = 4 * 2**20  # of the pickle alone, without the numbers in tensors; a thousand tensors take 0.2 million
@@ -29,6 +29,7 @@ TENSOR, TENSOR_V2 = "torch._utils._rebuild_tensor", "torch._utils._rebuild_tenso
 PARAMETER = "torch._utils._rebuild_parameter"
 NAMES = {ORDERED, COUNTER, SIZE, TENSOR, TENSOR_V2, PARAMETER, *(f"torch.{name}" for name in ITEM_BYTES)}
 DICTS = ("dict", ORDERED, COUNTER)
+BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 Sizes = Mapping[str, int]
 
 
@@ -96,16 +97,25 @@ def vet(pickled: io.BytesIO) -> Found:
     reader = _Reader()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pickletools decodes texts of opcodes that are refused
-            for step, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+            warnings.simplefilter("ignore", DeprecationWarning)  # pickletools undoes escapes, and Python warns of some
+            for step, (opcode, argument) in enumerate(_operations(pickled)):
                 if step >= LIMIT_STEPS:
                     raise ValueError(f"more than {LIMIT_STEPS:,} values beside its tensors")
-                if opcode.name == "STOP":
-                    break
-                reader.do(opcode.name, argument)
+                reader.do(opcode, argument)
         return Found(reader.stack.pop(), reader.storages)
     except (LookupError, TypeError, AttributeError) as error:  # too few values, or of other kinds than are due
         raise ValueError("a pickle that makes no sense") from error
+
+
+def _operations(pickled: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """Opcode and argument up to the end; a foreign opcode is refused before its argument, which may be anything."""
+    while (code := pickled.read(1)) != pickle.STOP:
+        if not code:
+            raise ValueError("it ends too soon")
+        opcode = BY_CODE[code]
+        if opcode.name not in OPCODES:
+            raise pickle.UnpicklingError(f"the pickle opcode {opcode.name}")
+        yield opcode.name, None if opcode.arg is None else opcode.arg.reader(pickled)
 
 
 class _Reader:
@@ -128,21 +138,22 @@ class _Reader:
             count = TUPLES[opcode]
             items = self.marked() if count is None else [self.stack.pop() for _ in range(count)][::-1]
             self.stack.append(Node("tuple", items))
-        elif opcode in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
-        elif opcode in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif opcode == "MARK":
-            self.below.append(self.stack)
-            self.stack = []
-        elif opcode in ACTIONS:
-            ACTIONS[opcode](self, argument)
         else:
-            raise pickle.UnpicklingError(f"the pickle opcode {opcode}")
+            ACTIONS[opcode](self, argument)
+
+    def mark(self, _: None) -> None:
+        self.below.append(self.stack)
+        self.stack = []
 
     def marked(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
         return items
+
+    def put(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
+
+    def get(self, key: int) -> None:
+        self.stack.append(self.memo[key])
 
     def protocol(self, number: int) -> None:
         if number != 2:
@@ -201,6 +212,9 @@ TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None
 ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
     "PROTO": _Reader.protocol,
     "GLOBAL": _Reader.name,
+    "MARK": _Reader.mark,
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Reader.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Reader.get),
     "APPEND": lambda reader, _: reader.extend([reader.stack.pop()]),
     "APPENDS": lambda reader, _: reader.extend(reader.marked()),
     "SETITEM": lambda reader, _: reader.update([reader.stack.pop(), reader.stack.pop()][::-1]),
@@ -209,6 +223,7 @@ ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
     "REDUCE": _Reader.call,
     "BINPERSID": _Reader.storage,
 }
+OPCODES = {*CONSTANTS, *VALUES, *EMPTY, *TUPLES, *ACTIONS}
 
 
 def _kind(value: Any, *kinds: str) -> Node:

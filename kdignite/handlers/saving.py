@@ -26,6 +26,7 @@ class BestFile:
         """Nothing is owed yet."""
         self.path, self.say = path, say
         self.owed: Mapping[str, Any] | None = None
+        self.why = ""  # it is owed
 
     def put(self, payload: Mapping[str, Any], _filename: str) -> None:
         """Write a payload in place of all earlier ones, as Ignite's Checkpoint asks for."""
@@ -35,15 +36,17 @@ class BestFile:
             self.owed = copy.deepcopy(payload)  # the weights go on changing
 
     def settle(self) -> None:
-        """Write what is owed, or say why it still cannot be written."""
+        """Write what is owed, or say why it cannot be written, unless that has been said."""
         if self.owed is None:
             return
         try:
             checkpoints.write(self.path, self.owed)
         except OSError as error:
-            self.say(f"warning   {self.path} cannot be written ({reason(error)}): it is tried again after each epoch")
+            if self.why != (why := reason(error)):
+                self.say(f"warning   {self.path} cannot be written ({why}): it is tried again after each epoch")
+            self.why = why
         else:
-            self.owed = None
+            self.owed, self.why = None, ""
 
 
 def attach_best_checkpoint(

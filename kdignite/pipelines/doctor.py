@@ -231,7 +231,8 @@ def _of_teacher(asked: Asked) -> list[str]:
         return []
     logits = asked.examined.answers[0].logits[0]
     softness = soften(logits, asked.shown.labels, alpha=config.alpha, T=config.T)
-    return softness_lines(softness, alpha=config.alpha, T=config.T, label_smoothing=origin.label_smoothing)
+    smoothing = None if origin.command == "adopt" else origin.label_smoothing
+    return softness_lines(softness, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
 
 
 def _foreign(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]:

@@ -1,6 +1,7 @@
 """The run that teacher, baseline and distill share: train, evaluate what was saved, report."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches, run_batc
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
+from kdignite.memory import shortage_told
 from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of, revive
@@ -25,6 +27,7 @@ from kdignite.pipelines.state import Engaged, restore, saver
 from kdignite.teachers import tolerance
 
 
+@shortage_told("try a smaller --batch_size, or end other programs")
 def execute(run: Run, *, root: Path) -> runs.Finished:
     """Announce the run, train it, evaluate what it saved, and write its results.
 
@@ -37,7 +40,7 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
 
     Raises:
         UserError: if a run is to be resumed that cannot be.
-        RunFailed: if the loss stops being a number, or the saved model is not the one that was trained.
+        RunFailed: if the loss stops being a number, memory runs out, or the saved model is not what was trained.
     """
     earlier = processes.on_first(lambda: resuming.find(run, root=root))
     if isinstance(earlier, runs.Finished):
@@ -179,7 +182,7 @@ def _best(engaged: Engaged, folder: Path) -> Checkpoint:
     best = engaged.best.path
     engaged.best.settle()
     if engaged.best.owed is not None:
-        raise RunFailed(f"{best} cannot be written: make room, then resume the run")
+        raise RunFailed(f"{best} cannot be written ({engaged.best.why}): mend that, then resume the run")
     if not best.is_file():
         known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in engaged.history.rows)
         why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
@@ -296,9 +299,26 @@ def open_writer(folder: Path) -> Iterator[SummaryWriter | None]:
     if not processes.is_first():
         yield None
         return
-    writer = SummaryWriter(str(folder))
+    with _thread_told_once():
+        writer = SummaryWriter(str(folder))
+        try:
+            yield writer
+        finally:
+            with suppress(OSError):
+                writer.close()
+
+
+@contextmanager
+def _thread_told_once() -> Iterator[None]:
+    """Within the block TensorBoard's thread prints no traceback of a full disk: the next log raises it in the run."""
+    before = threading.excepthook
+
+    def hook(died: threading.ExceptHookArgs) -> None:
+        if not (isinstance(died.exc_value, OSError) and type(died.thread).__module__.startswith("tensorboard.")):
+            before(died)
+
+    threading.excepthook = hook
     try:
-        yield writer
+        yield
     finally:
-        with suppress(OSError):
-            writer.close()
+        threading.excepthook = before

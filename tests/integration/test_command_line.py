@@ -85,13 +85,42 @@ def test_without_any_way_to_get_the_data(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_closed_pipe_and_an_ascii_terminal(tmp_path: Path) -> None:
-    """``| head -1`` ends quietly; a locale without umlauts or dashes is no reason to fail."""
-    line = f"{sys.executable} -m kdignite teacher --help | head -1"
+@pytest.mark.parametrize(
+    ("words", "lines", "folders"),
+    [(("teacher", "--help"), 1, []), (("baseline", *DIGITS, "--epochs=99"), 12, ["baseline"])],
+)
+def test_whoever_reads_the_first_lines_alone_gets_no_traceback(
+    tmp_path: Path, words: tuple[str, ...], lines: int, folders: list[str]
+) -> None:
+    """``| head``; what was saved of a run until then stays, without a lock."""
+    line = f"{sys.executable} -m kdignite {' '.join(words)} | head -{lines}"
     done = subprocess.run(
         line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
-    assert done.stdout.startswith("teacher")
+    assert done.stdout.startswith(words[0])
+    assert len(done.stdout.splitlines()) == lines
     assert done.stderr == ""
+    assert [path.parent.name for path in tmp_path.glob("runs/*/last.pt")] == folders
+    assert list(tmp_path.glob("runs/*/.lock")) == []
+
+
+def test_neither_a_home_nor_a_terminal_that_knows_letters_is_needed(tmp_path: Path) -> None:
     env = environment(LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
-    assert kdignite("teacher", *DIGITS, "--fast_dev_run", cwd=tmp_path, env=env).returncode == 0
+    done = kdignite(
+        "teacher", *DIGITS, "--fast_dev_run", cwd=tmp_path, env={k: v for k, v in env.items() if k != "HOME"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+
+
+def test_a_file_in_the_place_of_the_runs_is_told_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("mine")
+    assert main(["teacher", *DIGITS]) == 2
+    told = capsys.readouterr()
+    assert told.err == "kdignite: error: no run folder can be made in runs: File exists\n"
+    assert "epoch" not in told.out.splitlines()[-1]
+    assert (tmp_path / "runs").read_text() == "mine"

@@ -4,7 +4,6 @@ Nothing below shares code with the doctor: the images come from scikit-learn, an
 """
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +183,12 @@ RANDOM: dict[str, Callable[[World], Tensor]] = {
     "order shuffled": shuffled,
 }
 PLANTED = {**EXACT, **RANDOM}
+# what at most is taken for a random mistake, where that is less than any other random one
+LIKE = {
+    "train mode": {"train mode", "train mode, views"},
+    "classes permuted": {"classes permuted"},
+    "order shuffled": {"order shuffled"},
+}
 
 
 def summary_of(asked: Asked, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def test_the_labels_alone_tell_a_random_mistake_from_all_but_its_like(name: str,
     assert named["found"]
     assert name in found
     assert not found & set(EXACT)
-    assert name not in ("train mode", "classes permuted", "order shuffled") or found == {name}
+    assert found <= LIKE.get(name, found)
 
 
 def test_a_permutation_of_the_classes_is_told(world: World, on_test: Asked) -> None:
@@ -233,10 +238,11 @@ def test_a_permutation_of_the_classes_is_told(world: World, on_test: Asked) -> N
 
 
 def test_what_fits_nothing_names_nothing(world: World, on_val: Asked, on_test: Asked) -> None:
-    """An accuracy in the widest gap between settings, and answers that are right for every other image alone."""
-    scored = sorted((row["low"], row["high"]) for row in summary_of(on_val)["settings"] if row["low"] > 0.3)
-    gaps = [(low - high, (low + high) / 2) for (_, high), (low, _) in itertools.pairwise(scored)]
-    summary = summary_of(on_val, observed=max(gaps)[1])
+    """An accuracy far from those of all settings, and answers that are right for every other image alone."""
+    scored = [float((one.predicted.numpy() == on_val.shown.labels.numpy()).mean()) for one in on_val.examined.answers]
+    far = [one for one, score in zip(on_val.examined.answers, scored, strict=True) if not 0.2 < score < 0.9]
+    assert len(far) > 5
+    summary = summary_of(on_val._replace(examined=on_val.examined._replace(answers=far)), observed=0.55)
     assert summary["observed"]["candidates"] == []
     assert summary["advice"][0].endswith(
         "fits no setting of the table: the mistake is another one, or the images or the model are others."
@@ -288,7 +294,7 @@ class TestCommand:
         assert "teacher on 300 test images of digits" in out
         summary = json.loads(Path("runs/doctor-teacher/doctor.json").read_text())
         assert "nothing loaded, train mode, views" in summary["observed"]["candidates"]
-        assert summary["teacher"]
+        assert "trained without label smoothing" in summary["teacher"]
         assert all(line in out for line in (*summary["teacher"], *summary["weights"], *summary["advice"]))
         assert Path("runs/doctor-teacher/doctor.png").stat().st_size > 10_000
         assert {row["name"] for row in summary["settings"] if row["draws"] and len(row["draws"]) == 3} == set(RANDOM)
@@ -302,8 +308,10 @@ class TestCommand:
         assert main(["doctor", "teacher", "--weights=theirs.pt", "--draws=3", "--threads=1"]) == 0
         line = next(line.strip() for line in capsys.readouterr().out.splitlines() if "python -m kdignite adopt" in line)
         words = line[line.index("adopt") :].split()
-        assert main([*words, "--threads=1"]) == 0
+        assert main([*words, "--name=theirs", "--threads=1"]) == 0
         assert "scores 9" in capsys.readouterr().out
+        assert main(["doctor", "theirs", "--draws=3", "--threads=1"]) == 0
+        assert "trained elsewhere: with which label smoothing" in capsys.readouterr().out
 
     def test_a_model_of_ones_own_without_batchnorm(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (here / "ours.py").write_text(

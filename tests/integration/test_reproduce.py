@@ -18,6 +18,8 @@ from kdignite.pipelines import training
 from kdignite.pipelines.reproduce import reproduce
 from kdignite.runs import Finished
 
+pytestmark = pytest.mark.usefixtures("few_pixels")
+
 TINY = {
     "dataset": "digits",
     "threads": 1,

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from kdignite.runs import Finished
 
 from .alike import assert_alike, table, weights
 from .conftest import alone, learner, student
+
+pytestmark = pytest.mark.usefixtures("few_pixels")
 
 EPOCH = 26  # iterations: 1,297 images in batches of 50
 
@@ -235,6 +239,28 @@ def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
     assert "best.pt is gone: the best of the epochs to come" in capsys.readouterr().out
 
 
+def test_a_folder_removed_while_it_trains_is_told_without_a_traceback(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of TensorBoard's thread neither, which is the first to find it gone."""
+    run_batches = training.run_batches
+
+    def removing(*args: Any, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, **sizes)):
+            if number == EPOCH + 3:
+                shutil.rmtree(root / "run")
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", removing)
+    with pytest.raises(RunFailed, match=r"best\.pt cannot be written \(No such file or directory\)"):
+        baseline(alone(**settings("baseline")), root=root)
+    told = capfd.readouterr()
+    assert "TensorBoard's file cannot be written (No such file or directory): the training goes on without" in told.out
+    assert "3/3" in told.out
+    assert told.err == ""
+    assert threading.excepthook.__module__ != training.__name__
+
+
 # --- settings
 
 
@@ -358,6 +384,27 @@ def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, mon
     assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
 
 
+# --- memory that does not suffice
+
+
+def test_a_run_that_finds_no_memory_says_what_takes_less_and_can_go_on(
+    reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_batches = training.run_batches
+
+    def hungry(*args: Any, **sizes: int) -> Iterator[Any]:
+        for number, batch in enumerate(run_batches(*args, **sizes)):
+            if number == EPOCH + 7:
+                monkeypatch.setattr(training, "run_batches", run_batches)
+                torch.empty(2**45)  # numbers; more than any machine has
+            yield batch
+
+    monkeypatch.setattr(training, "run_batches", hungry)
+    with pytest.raises(RunFailed, match=r"^out of memory \(\d+ bytes more were needed\): try a smaller --batch_size"):
+        baseline(alone(**settings("baseline")), root=root)
+    assert_alike(resumed(root).folder, reference)
+
+
 # --- a disk that is full
 
 
@@ -393,7 +440,7 @@ def test_a_best_file_that_can_never_be_written_is_a_failure(root: Path, monkeypa
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    with pytest.raises(RunFailed, match=r"best\.pt cannot be written: make room, then resume the run"):
+    with pytest.raises(RunFailed, match=r"best\.pt cannot be written \(No space left on device\): mend that"):
         baseline(alone(**settings("baseline")), root=root)
     assert not (root / "run" / "result.json").exists()
 

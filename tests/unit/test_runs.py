@@ -7,8 +7,10 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +59,36 @@ def test_a_name_says_what_the_run_is(config: TrainConfig, name: str) -> None:
 def test_a_default_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     made = [runs.create(tmp_path / "runs", name=None, default="teacher").name for _ in range(4)]
     assert made == ["teacher", "teacher-2", "teacher-3", "teacher-4"]
+
+
+def test_runs_that_start_in_the_same_moment_get_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the clock stands still: no name is made of the time."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    together = threading.Barrier(8)
+
+    def start(_: int) -> list[str]:
+        together.wait()
+        return [runs.create(tmp_path / "runs", name=None, default="teacher").name for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [name for names in pool.map(start, range(8)) for name in names]
+    assert sorted(made) == sorted({"teacher", *(f"teacher-{number}" for number in range(2, 161))})
+
+
+def test_a_name_that_was_asked_for_by_several_at_once_is_given_to_one(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def start(_: int) -> str:
+        together.wait()
+        try:
+            return runs.create(tmp_path / "runs", name="mine", default="teacher").name
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(start, range(8)))
+    taken = f"{tmp_path / 'runs' / 'mine'} exists and is never overwritten: choose another --name"
+    assert sorted(told) == sorted(["mine", *[taken] * 7])
 
 
 def test_a_number_that_is_free_again_is_used(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ ASKING = {
     "a key that is a list": (b"}]K\x01s", "a dict whose keys are no words or numbers"),
     "another protocol": (b"\x80\x04N", "pickle protocol 4"),
     "an opcode of old": (b"I1\n", "the pickle opcode INT"),
-    "a text of old": (b"S'\\\x92'\n", "the pickle opcode STRING"),  # an escape that Python warns of
+    "a text of old": (b"S'\\\x92'\n", "the pickle opcode STRING"),  # which some versions of Python cannot decode
+    "no opcode": (b"\xff", "a pickle that makes no sense"),
+    "a name with escapes": (b"c\\y\nz\n", "\\y.z"),  # one that Python warns of
     "nothing": (b"", "a pickle that makes no sense"),
     "what was never stored": (b"h\x07", "a pickle that makes no sense"),
 }
@@ -184,6 +186,14 @@ def test_what_the_tests_write_is_read_where_it_is_honest(tmp_path: Path) -> None
     path = tmp_path / "good.pt"
     path.write_bytes(archive(tensor(storage())))
     assert torch.equal(checkpoints.read(path), torch.zeros(3))
+
+
+def test_a_file_that_ends_too_soon_is_told_so(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "old.pt").read_bytes()
+    for size in (0, content.index(b"X\x01\x00\x00\x00w")):  # nothing at all; between two opcodes
+        (tmp_path / "old.pt").write_bytes(content[:size])
+        assert "(it ends too soon)" in refused(checkpoints.read, tmp_path / "old.pt")
 
 
 def test_a_pickle_without_end_is_refused(tmp_path: Path) -> None:

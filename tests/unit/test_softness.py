@@ -170,7 +170,7 @@ def test_refusals(changed: dict[str, float | Tensor], message: str) -> None:
 # --- what is printed
 
 
-def lines_of(*, top: float = 0.6, share: float = 0.5, T: float = 4.0, label_smoothing: float = 0.0) -> list[str]:
+def lines_of(*, top: float = 0.6, share: float = 0.5, T: float = 4.0, label_smoothing: float | None = 0.0) -> list[str]:
     softness = Softness(Targets(top, 1.151, share, 0.55), Targets(0.97, 0.1, 0.04, 0.93), kd_share=0.843, dark=0.217)
     return softness_lines(softness, alpha=0.9, T=T, label_smoothing=label_smoothing)
 
@@ -182,6 +182,19 @@ def test_the_numbers_are_told() -> None:
     assert "targets at T=1: top class 97.0%, true class 93.0%, entropy 0.1 nats (4.0% of log C)" in text
     assert "with alpha=0.9, 84.3% of the gradient is the teacher's term" in text
     assert "among the wrong classes is 21.7% of that term" in text
+
+
+@pytest.mark.parametrize(
+    ("label_smoothing", "told"),
+    [
+        (0.0, "trained without label smoothing"),
+        (0.1, "trained with label smoothing 0.1"),
+        (None, "trained elsewhere: with which label smoothing, its file does not say"),
+    ],
+)
+@pytest.mark.parametrize("T", [1.0, 4.0])
+def test_how_it_was_trained_is_told(label_smoothing: float | None, told: str, T: float) -> None:
+    assert [line for line in lines_of(T=T, label_smoothing=label_smoothing) if line.startswith("trained")] == [told]
 
 
 def test_targets_at_one_are_told_once() -> None:

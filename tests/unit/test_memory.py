@@ -1,0 +1,57 @@
+"""Running out of memory, on a GPU and on the processor."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdignite.data.batches import Batch
+from kdignite.errors import RunFailed
+from kdignite.evaluation import evaluate
+from kdignite.memory import shortage_told
+
+TOO_MANY = 2**45  # numbers; no machine has as much memory, and Linux refuses at once
+
+
+def of_a_gpu() -> None:
+    """As CUDA tells it."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8 GiB")
+
+
+def of_a_gpu_that_says_little() -> None:
+    raise torch.OutOfMemoryError("CUDA error: out of memory")
+
+
+def of_the_processor() -> None:
+    torch.empty(TOO_MANY)
+
+
+@pytest.mark.parametrize(
+    ("take", "told"),
+    [
+        (of_a_gpu, "out of memory (20.00 GiB more were needed): do with less"),
+        (of_a_gpu_that_says_little, "out of memory: do with less"),
+        (of_the_processor, f"out of memory ({4 * TOO_MANY} bytes more were needed): do with less"),
+    ],
+)
+def test_a_shortage_is_one_line_that_says_what_to_do(take: Callable[[], None], told: str) -> None:
+    with pytest.raises(RunFailed) as caught, shortage_told("do with less"):
+        take()
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), RunFailed("the loss"), ValueError("memory")])
+def test_other_errors_come_out_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, shortage_told("do with less"):
+        raise error
+    assert caught.value is error
+
+
+def test_an_evaluation_tells_it() -> None:
+    def hungry(images: Tensor) -> Tensor:
+        return torch.empty(TOO_MANY)
+
+    batch = Batch(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), torch.arange(2), 0)
+    with pytest.raises(RunFailed, match=r"^out of memory \(.*\): end other programs"):
+        evaluate(hungry, [batch], num_classes=2)
