@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from kdignite.data.batches import Batch
@@ -21,7 +22,9 @@ Teacher = Callable[[Batch], Tensor]
 class MakeStep(Protocol):
     """A step function of this module whose settings are filled in (``functools.partial``)."""
 
-    def __call__(self, model: nn.Module, optimizer: Optimizer, /, *, prepare: Prepare) -> Step:
+    def __call__(
+        self, model: nn.Module, optimizer: Optimizer, /, *, prepare: Prepare, scaler: GradScaler | None = None
+    ) -> Step:
         """The step of one model."""
         ...
 
@@ -34,6 +37,7 @@ def supervised_step(
     label_smoothing: float = 0.0,
     grad_clip: float | None = None,
     amp: torch.dtype | None = None,
+    scaler: GradScaler | None = None,
 ) -> Step:
     """A step of training on the labels: ``loss = ce``.
 
@@ -44,6 +48,8 @@ def supervised_step(
         label_smoothing: in [0, 1).
         grad_clip: largest norm of the gradient; None: no clipping.
         amp: type in which the model multiplies (autocast); weights, loss and update stay float32. None: no autocast.
+        scaler: of the loss, so that small gradients survive in float16; an update whose gradients overflow is left
+            out. None: no scaling.
 
     Returns:
         The step; its output holds ``loss`` and ``ce`` (means over the batch) and ``correct`` (a count).
@@ -54,7 +60,7 @@ def supervised_step(
         model.train()  # at every step: an evaluation in between can never leave the model in eval mode
         logits = _forward(model, prepare(batch.images), amp=amp)
         loss = cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
-        _update(model, optimizer, _weighted(loss, batch), grad_clip=grad_clip)
+        _update(model, optimizer, _weighted(loss, batch), grad_clip=grad_clip, scaler=scaler)
         return _detached(loss=loss, ce=loss, correct=_num_correct(logits, batch.labels))
 
     return step
@@ -72,6 +78,7 @@ def distill_step(
     loss: DistillationLoss = kd_loss,
     grad_clip: float | None = None,
     amp: torch.dtype | None = None,
+    scaler: GradScaler | None = None,
 ) -> Step:
     """A step of distillation: ``loss = (1 - alpha) * ce + alpha * T**2 * KL(teacher/T || student/T)``.
 
@@ -87,6 +94,7 @@ def distill_step(
         grad_clip: largest norm of the gradient; None: no clipping.
         amp: type in which the student multiplies (autocast); the teacher, whose answers have to be the same for every
             student, is not affected. None: no autocast.
+        scaler: as for `supervised_step`.
 
     Returns:
         The step; its output holds ``loss``, ``ce``, ``kd`` (means over the batch) and ``correct`` (a count).
@@ -98,7 +106,7 @@ def distill_step(
         teacher_logits = teacher(batch)
         logits = _forward(student, prepare(batch.images), amp=amp)
         parts = loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
-        _update(student, optimizer, _weighted(parts.loss, batch), grad_clip=grad_clip)
+        _update(student, optimizer, _weighted(parts.loss, batch), grad_clip=grad_clip, scaler=scaler)
         return _detached(**parts._asdict(), correct=_num_correct(logits, batch.labels))
 
     return step
@@ -115,12 +123,17 @@ def _weighted(loss: Tensor, batch: Batch) -> Tensor:
     return loss if batch.weight == 1.0 else loss * batch.weight
 
 
-def _update(model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None) -> None:
+def _update(
+    model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None, scaler: GradScaler | None
+) -> None:
+    scaler = scaler or GradScaler(enabled=False)  # which does nothing but pass on
     optimizer.zero_grad()
-    loss.backward()
+    scaler.scale(loss).backward()
     if grad_clip is not None:
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _num_correct(logits: Tensor, labels: Tensor) -> Tensor:

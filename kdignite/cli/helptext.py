@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "what you saw": ("observed", "observed_images", "predictions", "per_class"),
     "comparison": ("reference",),
     "running": (
-        *("name", "resume", "seed", "seeds", "device", "amp", "threads", "sync_bn"),
+        *("name", "resume", "seed", "seeds", "device", "amp", "compile", "threads", "sync_bn"),
         *("fast_dev_run", "keep_last", "save_every_s"),
         *("draws", "repeats"),
     ),

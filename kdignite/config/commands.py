@@ -45,8 +45,9 @@ class BenchConfig(Config):
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     amp: str = flag(
         "auto",
-        "products in training: off (float32), bf16, or auto, which is bf16 where the device has instructions for it",
-        choices=("auto", "off", "bf16"),
+        "products in training: off (float32), bf16, fp16, or auto, which is bf16 where the device has instructions for "
+        "it, else off",
+        choices=("auto", "off", "bf16", "fp16"),
     )
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
     name: str | None = flag(None, "name of the new folder in runs/; unset: bench")

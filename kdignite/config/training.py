@@ -73,9 +73,11 @@ class TrainConfig(Config):
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     amp: str = flag(
         "auto",
-        "products in training: off (float32), bf16, or auto, which is bf16 where the device has instructions for it",
-        choices=("auto", "off", "bf16"),
+        "products in training: off (float32), bf16, fp16, or auto, which is bf16 where the device has instructions for "
+        "it, else off",
+        choices=("auto", "off", "bf16", "fp16"),
     )
+    compile: bool = flag(False, "compile the model for training; takes a while, and a C++ compiler on a CPU")
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
     sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")

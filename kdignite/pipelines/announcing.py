@@ -47,7 +47,7 @@ def estimate(run: Run) -> float:
     """
     model = copy.deepcopy(run.student.model)
     optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.5, weight_decay=0.0)
-    step = run.rehearsal.make_step(model, optimizer, prepare=run.student.prepare)
+    step = run.rehearsal.make_step(model, optimizer, prepare=run.student.prepare, scaler=copy.deepcopy(run.scaler))
     batches = run.batches(0, 0)
     timed: list[float] = []
     while len(timed) < 4 and sum(timed) < 5.0:

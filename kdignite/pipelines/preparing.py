@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from kdignite import processes
@@ -11,6 +12,7 @@ from kdignite.config import TrainConfig
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
 from kdignite.pipelines.building import Student, build_student
+from kdignite.pipelines.compiling import compiling
 from kdignite.pipelines.setup import DEV_STEPS, Data, share, training_part
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep
@@ -39,6 +41,7 @@ class Run(NamedTuple):
     device: torch.device
     student: Student
     optimizer: Optimizer
+    scaler: GradScaler
     make_step: MakeStep
     batches: Batches
     epoch_length: int
@@ -79,12 +82,7 @@ def prepare_run(
     student, part = build_student(config, data, device=device), training_part(config, data)
     epoch_length = num_batches(len(part.indices), config.batch_size, world=processes.world())
     epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
-    lr_at = learning_rate(
-        config.schedule,
-        peak=config.lr,
-        total_steps=config.epochs * epoch_length,
-        warmup_steps=config.warmup_epochs * epoch_length,
-    )
+    lr_at = _schedule(config, epoch_length)
     optimizer = build_optimizer(
         student.model,
         kind=config.optimizer,
@@ -102,8 +100,31 @@ def prepare_run(
         share=share(),
     )
     rehearsal = rehearsal or Rehearsal(make_step, lambda: 0.0)
+    if config.compile:
+        make_step, rehearsal = compiling(make_step), rehearsal._replace(make_step=compiling(rehearsal.make_step))
     return Run(
-        config, data, device, student, optimizer, make_step, batches, epoch_length, lr_at, loss, taught, rehearsal
+        config=config,
+        data=data,
+        device=device,
+        student=student,
+        optimizer=optimizer,
+        scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
+        make_step=make_step,
+        batches=batches,
+        epoch_length=epoch_length,
+        lr_at=lr_at,
+        loss=loss,
+        taught=taught,
+        rehearsal=rehearsal,
+    )
+
+
+def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
+    return learning_rate(
+        config.schedule,
+        peak=config.lr,
+        total_steps=config.epochs * epoch_length,
+        warmup_steps=config.warmup_epochs * epoch_length,
     )
 
 

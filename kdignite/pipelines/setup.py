@@ -17,7 +17,7 @@ from kdignite.errors import UserError, brief
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
-AMP = {"off": None, "bf16": torch.bfloat16}  # --amp, resolved -> the type of autocast
+AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # --amp, resolved -> the type of autocast
 DEV_STEPS = 2  # steps and evaluation batches of a dry run
 T = TypeVar("T", bound=TrainConfig)
 
@@ -130,7 +130,7 @@ def choose_amp(name: str, *, device: torch.device) -> str:
     """The type in which a training step multiplies.
 
     Args:
-        name: ``auto``, ``off`` or ``bf16``.
+        name: ``auto``, ``off``, ``bf16`` or ``fp16``.
         device: that computes.
 
     Returns:
@@ -138,8 +138,8 @@ def choose_amp(name: str, *, device: torch.device) -> str:
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "off"
-    if name == "bf16" and not _has_bf16(device):
-        say(f"warning   --amp=bf16: {device} has no instructions for it that torch knows of, so it may be slow")
+    if (name == "bf16" and not _has_bf16(device)) or (name == "fp16" and not _has_fp16(device)):
+        say(f"warning   --amp={name}: {device} has no instructions for it that torch knows of, so it may be slow")
     return name
 
 
@@ -265,8 +265,16 @@ def is_partial(config: TrainConfig, data: Data) -> bool:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _cpu_has("avx512_bf16", "amx_bf16", "bf16")
+
+
+def _has_fp16(device: torch.device) -> bool:
+    return device.type == "cuda" or _cpu_has("avx512_fp16", "amx_fp16", "fp16")
+
+
+def _cpu_has(*names: str) -> bool:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(capabilities.get(name) for name in names)
 
 
 def _placed(splits: Splits, device: torch.device) -> list[Part]:

@@ -34,7 +34,8 @@ class Engaged(NamedTuple):
     @property
     def parts(self) -> dict[str, Any]:
         """What has a ``state_dict``, by its name in the file."""
-        parts = {"sums": self.sums, "clock": self.clock, "history": self.history}
+        parts: dict[str, Any] = {"sums": self.sums, "clock": self.clock, "history": self.history}
+        parts |= {"scaler": self.run.scaler} if self.run.scaler.is_enabled() else {}
         return parts | ({"patience": self.patience} if self.patience else {})
 
 

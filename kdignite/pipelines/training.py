@@ -87,7 +87,7 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
     """
     config, device = run.config, run.device
     model = processes.parallel(run.student.model, device=device, sync_bn=config.sync_bn)
-    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.student.prepare))
+    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.student.prepare, scaler=run.scaler))
     trainer.logger.disabled = True  # errors are raised and told once, by whoever called
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
     handlers.attach_step_seed(trainer, seed=config.seed, device=device)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from kdignite import checkpoints, runs, stopping
-from kdignite.config import NEWEST, BaselineConfig, TrainConfig, configure
+from kdignite.config import NEWEST, BaselineConfig, DistillConfig, TrainConfig, configure
 from kdignite.errors import RunFailed, UserError
 from kdignite.pipelines import training
 from kdignite.pipelines.baseline import baseline
@@ -85,6 +85,18 @@ def test_stopped_after_any_iteration_it_ends_the_same(
     assert state["trainer"]["iteration"] == iteration
     again = command(configure(type(started), resume="run"), root=root)
     assert again.folder == root / "run"
+    assert_alike(again.folder, whole.folder)
+
+
+def test_the_scale_of_the_loss_goes_on_where_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"amp": "fp16", "limit_train": 200, "epochs": 2}
+    whole = distill(student(**config, name="whole"), root=root)
+    asked_to_stop(monkeypatch, 5)
+    with pytest.raises(stopping.Stopped):
+        distill(student(**config, name="run"), root=root)
+    scaler = checkpoints.read(root / "run" / "last.pt")["scaler"]
+    assert scaler["scale"] > 0
+    again = distill(configure(DistillConfig, resume="run"), root=root)
     assert_alike(again.folder, whole.folder)
 
 

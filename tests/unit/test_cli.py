@@ -749,7 +749,10 @@ def test_the_module_ends_with_the_code_of_main():
 
 # --- the flags ----------------------------------------------------------------------------------------------------
 
-RECIPE = {"preset", "name", "seed", "device", "amp", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"}
+RECIPE = {
+    *("preset", "name", "seed", "device", "amp", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last"),
+    "save_every_s",
+}
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
 LEARNING = {

@@ -146,6 +146,21 @@ def test_half_precision_is_chosen_where_the_processor_has_it(
     assert capsys.readouterr().out[: len(told) or None] == told
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "quick"),
+    [({"avx512_fp16": True}, True), ({"amx_fp16": True}, True), ({"avx512_bf16": True}, False)],
+)
+def test_float16_is_never_chosen_and_warned_about_where_it_is_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capabilities: dict[str, bool], quick: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert setup.choose_amp("auto", device=CPU) != "fp16"
+    assert setup.choose_amp("fp16", device=CPU) == "fp16"
+    assert ("warning   --amp=fp16: cpu has no instructions" in capsys.readouterr().out) is not quick
+    assert setup.choose_amp("fp16", device=torch.device("cuda")) == "fp16"
+    assert capsys.readouterr().out == ""
+
+
 def test_a_torch_that_does_not_tell_what_the_processor_has_means_full_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

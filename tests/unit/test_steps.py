@@ -3,11 +3,13 @@
 import copy
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from kdignite.data.batches import Batch
@@ -192,7 +194,7 @@ def test_gradients_do_not_pile_up(kind: str) -> None:
         assert torch.equal(ours.grad, theirs.grad)
 
 
-def update(kind: str, **settings: float) -> Tensor:
+def update(kind: str, **settings: Any) -> Tensor:
     """All weights' change in one step of plain gradient descent at lr 1: minus the gradient that was used."""
     model = network(0)
     before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
@@ -212,6 +214,22 @@ def test_grad_clip_bounds_the_norm_and_keeps_the_direction(kind: str) -> None:
 @KINDS
 def test_grad_clip_leaves_small_gradients_alone(kind: str) -> None:
     assert torch.equal(update(kind, grad_clip=1e6), update(kind))
+
+
+@KINDS
+def test_a_scaled_loss_gives_the_same_update(kind: str) -> None:
+    """Scales are powers of two: what is multiplied and divided by one keeps its bits."""
+    assert torch.equal(update(kind, scaler=GradScaler("cpu", init_scale=2.0**16)), update(kind))
+    free = update(kind)
+    clipped = update(kind, scaler=GradScaler("cpu", init_scale=2.0**16), grad_clip=float(free.norm()) / 3)
+    torch.testing.assert_close(clipped, free / 3, rtol=1e-3, atol=1e-6)
+
+
+@KINDS
+def test_an_update_that_overflows_is_left_out_and_the_scale_halved(kind: str) -> None:
+    scaler = GradScaler("cpu", init_scale=2.0**127)
+    assert not update(kind, scaler=scaler).any()
+    assert scaler.get_scale() == 2.0**126
 
 
 def test_a_live_teacher_is_not_changed_by_teaching() -> None:
@@ -254,7 +272,7 @@ def test_the_teacher_is_asked_once_a_step_with_the_batch() -> None:
     assert all(one is other for one, other in zip(asked, data, strict=True))
 
 
-@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
 def test_only_the_trained_model_multiplies_in_half_precision(amp: torch.dtype | None) -> None:
     model, seen = network(0), []
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
