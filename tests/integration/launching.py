@@ -41,7 +41,13 @@ def started(words: list[str], cwd: Path, *, world: int = 2, **more: str) -> list
 
 
 def ended(group: list[subprocess.Popen[str]]) -> list[Ended]:
-    """How the processes of a group ended; where one fails, the others get SIGTERM, as from torchrun."""
+    """How the processes of a group ended."""
+    told = [one.communicate(timeout=60) for one in group]
+    return [Ended(one.returncode, *texts) for one, texts in zip(group, told, strict=True)]
+
+
+def ended_by_torchrun(group: list[subprocess.Popen[str]]) -> list[Ended]:
+    """The same; where one fails, the others get SIGTERM, as from torchrun."""
     deadline = time.monotonic() + 120
     while not any(one.poll() for one in group) and any(one.poll() is None for one in group):
         assert time.monotonic() < deadline, "they wait for ever"
@@ -49,5 +55,4 @@ def ended(group: list[subprocess.Popen[str]]) -> list[Ended]:
     for one in group:
         if one.poll() is None:
             one.send_signal(signal.SIGTERM)
-    told = [one.communicate(timeout=60) for one in group]
-    return [Ended(one.returncode, *texts) for one, texts in zip(group, told, strict=True)]
+    return ended(group)

@@ -21,7 +21,7 @@ from kdignite.runs import Finished
 from . import several
 from .alike import assert_alike, curves, result, table, weights
 from .conftest import alone, student
-from .launching import TORCHRUN, ended, started
+from .launching import TORCHRUN, ended, ended_by_torchrun, started
 from .test_command_line import environment
 
 # smooth, since rounding decides on which side of a ReLU's kink the empty background of a digit lies
@@ -40,7 +40,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found, in a job of SLURM, which calls both of them its task 0."""
     folder = tmp_path_factory.mktemp("ranks")
     group = started([several.__file__, str(folder)], folder, SLURM_JOB_ID="1", SLURM_LOCALID="0", OMP_NUM_THREADS="1")
-    for one in ended(group):
+    for one in ended_by_torchrun(group):
         assert one.code == 0, one.errors
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
@@ -134,7 +134,7 @@ def test_torchrun_makes_the_run_of_one_process(place: Path, monkeypatch: pytest.
     ],
 )
 def test_a_mistake_is_one_line_of_all_processes(place: Path, words: list[str], message: str) -> None:
-    first, second = ended(started([*KDIGNITE, *words], place))
+    first, second = ended_by_torchrun(started([*KDIGNITE, *words], place))
     lines = (first.errors + second.errors).splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"kdignite: error: {message}")
@@ -178,11 +178,10 @@ def test_a_signal_to_one_process_stops_all_and_one_goes_on(place: Path, capsys: 
 def test_where_one_process_is_killed_the_other_says_so_and_ends(place: Path) -> None:
     group = started_training(place)
     group[1].kill()
-    out, errors = group[0].communicate(timeout=60)
-    group[1].communicate()
-    assert group[0].returncode == 1
-    assert errors == "kdignite: failed: another process of this run has ended, so this one cannot go on\n"
-    assert "run       runs/run" in out.splitlines()
+    first, _ = ended(group)
+    assert first.code == 1
+    assert first.errors == "kdignite: failed: another process of this run has ended, so this one cannot go on\n"
+    assert "run       runs/run" in first.out.splitlines()
 
 
 @pytest.mark.slow
