@@ -97,7 +97,9 @@ def place(taught: Finished, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_torchrun_makes_the_run_of_one_process(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_makes_the_run_of_one_process(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=2", "--lr=0.02", "--alpha=0.7", "--T=3"]
     command = [*TORCHRUN, *KDIGNITE, *words, "--arch=plain:plain", "--name=two"]
     done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
@@ -106,7 +108,9 @@ def test_torchrun_makes_the_run_of_one_process(place: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(place)
     config = student(arch="plain:plain", widths=None, epochs=2, lr=0.02, name="one")
     two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
-    assert {path.name for path in (place / "runs").iterdir()} == {"teacher", "one", "two"}
+    assert "0 of 2 views of the images have the teacher's answers" in done.stdout
+    assert "2 of 2 views of the images have the teacher's answers" in capsys.readouterr().out
+    assert {path.name for path in (place / "runs").iterdir()} == {"teacher", "one", "two", ".teacher_cache"}
     assert {path.name for path in two.iterdir() if "tfevents" not in path.name} == {
         path.name for path in one.iterdir() if "tfevents" not in path.name
     }
