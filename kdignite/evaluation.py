@@ -59,7 +59,6 @@ def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None) -> L
     return logits_of
 
 
-@shortage_told("end other programs that use it")
 def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
     """Run a model over some images, counting by class.
 
@@ -74,7 +73,25 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
     Raises:
         RunFailed: if memory runs out.
     """
-    engine, store = Engine(_answer(logits_of)), EpochOutputStore()
+    return tally(lambda batch: logits_of(batch.images), batches, num_classes=num_classes)
+
+
+@shortage_told("end other programs that use it")
+def tally(answer: Callable[[Batch], Tensor], batches: Iterable[Batch], *, num_classes: int) -> Outcome:
+    """Count answers by class, whatever computes or stores them.
+
+    Args:
+        answer: from a batch to logits.
+        batches: the images, each once; where several processes work on a run, the share of this one.
+        num_classes: C.
+
+    Returns:
+        The `Outcome` on the images of all processes, the same in each.
+
+    Raises:
+        RunFailed: if memory runs out.
+    """
+    engine, store = Engine(_kept(answer)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called
     ConfusionMatrix(num_classes, output_transform=lambda output: output[:2]).attach(engine, "confusion")
     store.attach(engine, "answers")
@@ -87,9 +104,9 @@ def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -
     return Outcome(logits.float(), labels, indices, confusion, float(cross_entropy(logits.double(), labels)))
 
 
-def _answer(logits_of: Logits) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
-    def answer(engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _kept(answer: Callable[[Batch], Tensor]) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
+    def keep(engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         del engine
-        return logits_of(batch.images).cpu(), batch.labels.cpu(), batch.indices
+        return answer(batch).cpu(), batch.labels.cpu(), batch.indices
 
-    return answer
+    return keep

@@ -23,8 +23,7 @@ from kdignite.models.registry import build_model, check_model
 from kdignite.pipelines.distill import assemble
 from kdignite.pipelines.preparing import Run, Taught
 from kdignite.pipelines.setup import AMP, Data, choose_device, open_data, say, settle, training_part
-from kdignite.pipelines.tabling import arrange
-from kdignite.pipelines.teaching import Teaching
+from kdignite.pipelines.tabling import Teaching, arrange
 from kdignite.pipelines.training import engage, open_writer, train
 from kdignite.reports.bench import bench_figure, bench_text
 from kdignite.reports.figures import save_figure

@@ -14,8 +14,8 @@ from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.preparing import Rehearsal, Run, prepare_run
 from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.setup import AMP, Data, choose_device, open_training_data, say, settle
-from kdignite.pipelines.tabling import arrange
-from kdignite.pipelines.teaching import Teaching, check_teacher, choose_teacher, inherit
+from kdignite.pipelines.tabling import Teaching, arrange
+from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
 from kdignite.steps import distill_step
 
@@ -46,7 +46,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
-    teaching = check_teacher(checkpoint, config, data, device=device)
+    teaching = check_teacher(checkpoint, config, data, root=root, device=device)
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
     run = assemble(config, data, teaching, root=root, device=device, loss=loss)

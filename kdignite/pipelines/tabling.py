@@ -12,17 +12,26 @@ from torch import Tensor
 
 from kdignite import processes, runs
 from kdignite.config import DistillConfig
-from kdignite.data.batches import EVALUATION_BATCH, Batch, view_batches
+from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches, view_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
 from kdignite.errors import UserError
-from kdignite.pipelines.setup import Data, say, training_part
-from kdignite.pipelines.teaching import Teaching
+from kdignite.evaluation import Logits, Outcome, tally
+from kdignite.pipelines.preparing import Taught
+from kdignite.pipelines.setup import DEV_STEPS, Data, say, share, training_part
 from kdignite.steps import Teacher
 from kdignite.teachers import Lesson, TableFolder, TeacherTable, live_teacher, make_room, table_bytes, table_key
 
 FORMAT = 1  # raised when the same key would mean other numbers
+TIMED_IMAGES = 100  # for the estimate of a run's time
 LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
+
+
+class Teaching(NamedTuple):
+    """A teacher that passed its checks."""
+
+    logits_of: Logits
+    taught: Taught
 
 
 class Tuition(NamedTuple):
@@ -49,24 +58,54 @@ def arrange(teaching: Teaching, config: DistillConfig, data: Data, *, root: Path
     Raises:
         UserError: if the folder that was named cannot be used.
     """
+    logits_of, taught = teaching
     lesson = Lesson(training_part(config, data), config.view_seed, str(config.augment))
     views, num_classes = num_views(config), len(data.source.classes)
     num_bytes = table_bytes(lesson, views=views, num_classes=num_classes, dtype=config.cache_dtype)
-    cache = _cache(config, num_bytes=num_bytes, root=root)
-    if cache is None:
-        teach = live_teacher(teaching.logits_of)
+    if config.cache == "auto" and num_bytes > LIMIT_BYTES:
+        say(
+            f"cache     none: the teacher's answers would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
+            "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
+        )
+    table = _table(
+        logits_of, taught, lesson, config, data, num_bytes=num_bytes, dtype=config.cache_dtype, root=root, device=device
+    )
+    if table is None:
+        teach = live_teacher(logits_of)
         return Tuition(teach, teach, lambda: 0.0)
-    about = processes.on_first(lambda: _about(teaching, config, data, lesson, device=device))
-    kept = TableFolder(cache / table_key(about["determined_by"]), about, config.cache_dtype)
-    if config.cache == "auto":
-        make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
-        for old in processes.on_first(make):
-            say(f"cache     {old.folder} is removed: it was used longest ago, and {cache} is to stay below 1 GiB")
-    table = TeacherTable(teaching.logits_of, lesson, kept, num_classes=num_classes, seed=config.seed, say=say)
     missing = table.num_missing(views) // len(lesson.part.indices)
-    say(f"cache     {kept.folder}: {views - missing} of {views} views of the images have the teacher's answers")
+    say(f"cache     {table.kept.folder}: {views - missing} of {views} views of the images have the teacher's answers")
     rehearse = partial(_silence, num_classes=num_classes)
-    return Tuition(table, rehearse, lambda: table.num_missing(views) * _seconds_an_image(teaching, lesson))
+    return Tuition(table, rehearse, lambda: _seconds(table, views=views))
+
+
+def examine(
+    logits_of: Logits, taught: Taught, config: DistillConfig, data: Data, *, root: Path, device: torch.device
+) -> Outcome:
+    """What a teacher scores on the validation images; its answers are kept too, and a sample of them asked again.
+
+    Args:
+        logits_of: the teacher.
+        taught: whose sha256 says which one it is.
+        config: of the run; whether and where answers are kept.
+        data: of the run.
+        root: the folder of all runs.
+        device: that computes.
+
+    Returns:
+        The `Outcome`.
+
+    Raises:
+        UserError: if the folder that was named cannot be used.
+    """
+    lesson, num_classes = Lesson(data.splits.val, 0, "none"), len(data.source.classes)
+    num_bytes = table_bytes(lesson, views=1, num_classes=num_classes, dtype="float32")
+    table = _table(
+        logits_of, taught, lesson, config, data, num_bytes=num_bytes, dtype="float32", root=root, device=device
+    )
+    limit = DEV_STEPS if config.fast_dev_run else None
+    batches = evaluation_batches(lesson.part, limit=limit, share=share())
+    return tally(table or live_teacher(logits_of), batches, num_classes=num_classes)
 
 
 def num_views(config: DistillConfig) -> int:
@@ -82,38 +121,52 @@ def num_views(config: DistillConfig) -> int:
     return len({view_of(epoch, views=config.views, augment=augment) for epoch in range(config.epochs)})
 
 
-def _cache(config: DistillConfig, *, num_bytes: int, root: Path) -> Path | None:
-    """The folder of tables; None: the teacher is asked for every batch."""
-    if config.cache == "off" or config.fast_dev_run:  # two steps need no table
+def _table(
+    logits_of: Logits,
+    taught: Taught,
+    lesson: Lesson,
+    config: DistillConfig,
+    data: Data,
+    *,
+    num_bytes: int,
+    dtype: str,
+    root: Path,
+    device: torch.device,
+) -> TeacherTable | None:
+    """A table of a teacher's answers with room for all of them; None: they are not to be kept."""
+    if config.cache == "off" or config.fast_dev_run or (config.cache == "auto" and num_bytes > LIMIT_BYTES):
         return None
-    if config.cache != "auto":
-        folder = Path(config.cache)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--cache={config.cache} must be auto, off or a folder: {error.strerror}") from error
-        return folder
-    if num_bytes > LIMIT_BYTES:
-        say(
-            f"cache     none: the teacher's answers would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
-            "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
-        )
-        return None
-    return runs.cache_folder(root)
+    cache = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
+    about = processes.on_first(lambda: _about(taught, lesson, config, data, dtype=dtype, device=device))
+    kept = TableFolder(cache / table_key(about["determined_by"]), about, dtype)
+    if config.cache == "auto":
+        make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
+        for old in processes.on_first(make):
+            say(f"cache     {old.folder} is removed: it was used longest ago, and {cache} is to stay below 1 GiB")
+    return TeacherTable(logits_of, lesson, kept, num_classes=len(data.source.classes), seed=config.seed, say=say)
+
+
+def _named(cache: str) -> Path:
+    folder = Path(cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--cache={cache} must be auto, off or a folder: {error.strerror}") from error
+    return folder
 
 
 def _about(
-    teaching: Teaching, config: DistillConfig, data: Data, lesson: Lesson, *, device: torch.device
+    taught: Taught, lesson: Lesson, config: DistillConfig, data: Data, *, dtype: str, device: torch.device
 ) -> dict[str, Any]:
     """Everything that determines the teacher's answers to the last bit, and names for people."""
     machine = runs.environment(device)
     return {
-        "teacher": teaching.taught.name,
+        "teacher": taught.name,
         "dataset": data.source.name,
         "num_images": len(lesson.part.indices),
         "determined_by": {
             "format": FORMAT,
-            "teacher": teaching.taught.sha256,
+            "teacher": taught.sha256,
             "teacher_arch": config.teacher_arch,
             "classes": list(data.source.classes),
             "data": data.source.fingerprint,
@@ -122,7 +175,7 @@ def _about(
             "augment": lesson.augment,
             "view_seed": lesson.view_seed,
             "chunk": EVALUATION_BATCH,
-            "dtype": config.cache_dtype,
+            "dtype": dtype,
             "torch": machine["packages"]["torch"],
             **{name: machine[name] for name in ("device", "cpu", "processor", "threads")},
         },
@@ -137,13 +190,16 @@ def _silence(batch: Batch, *, num_classes: int) -> Tensor:
     return torch.zeros(len(batch.labels), num_classes, device=batch.images.device)
 
 
-def _seconds_an_image(teaching: Teaching, lesson: Lesson) -> float:
-    """Of the teacher, from one chunk; the first call allocates memory and chooses kernels."""
-    part = lesson.part._replace(indices=lesson.part.indices[:EVALUATION_BATCH])
+def _seconds(table: TeacherTable, *, views: int) -> float:
+    """What the teacher will take for the answers that are missing, from a few; the first call chooses kernels."""
+    num_missing, lesson = table.num_missing(views), table.lesson
+    if not num_missing:
+        return 0.0
+    part = lesson.part._replace(indices=lesson.part.indices[:TIMED_IMAGES])
     (batch,) = view_batches(part, view=0, view_seed=lesson.view_seed, augment=lesson.augment)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        float(teaching.logits_of(batch.images)[0, 0])
+        float(table.logits_of(batch.images)[0, 0])
         seconds.append(time.perf_counter() - started)
-    return min(seconds) / len(batch.images)
+    return num_missing * min(seconds) / len(batch.images) / processes.world()

@@ -2,31 +2,23 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
 from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig
-from kdignite.data.batches import evaluation_batches
 from kdignite.data.sources import FOLDER
 from kdignite.diagnosis.softness import smoothing_doubt
 from kdignite.errors import UserError
-from kdignite.evaluation import Logits, evaluate
 from kdignite.pipelines.building import revive
 from kdignite.pipelines.preparing import Taught
-from kdignite.pipelines.setup import DATASET, DEV_STEPS, Data, named_by, say, share
+from kdignite.pipelines.setup import DATASET, Data, named_by, say
+from kdignite.pipelines.tabling import Teaching, examine
 from kdignite.teachers import check_accuracy
 
 T = TypeVar("T", bound=TrainConfig)
-
-
-class Teaching(NamedTuple):
-    """A teacher that passed its checks."""
-
-    logits_of: Logits
-    taught: Taught
 
 
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
@@ -106,13 +98,16 @@ def inherit(config: T, origin: Origin) -> T:
     )
 
 
-def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> Teaching:
+def check_teacher(
+    checkpoint: Checkpoint, config: DistillConfig, data: Data, *, root: Path, device: torch.device
+) -> Teaching:
     """Refuse a teacher that may have seen the validation images, or is not what its checkpoint says it is.
 
     Args:
         checkpoint: of the teacher.
         config: of the student's run.
         data: of the student's run.
+        root: the folder of all runs.
         device: that computes.
 
     Returns:
@@ -130,16 +125,15 @@ def check_teacher(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, 
         )
     command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.teacher_arch, again=command)
-    limit = DEV_STEPS if config.fast_dev_run else None
-    batches = evaluation_batches(data.splits.val, limit=limit, share=share())
-    outcome = evaluate(logits_of, batches, num_classes=len(data.source.classes))
+    sha256 = processes.on_first(lambda: runs.sha256(checkpoint.path))
+    taught = Taught(runs.name_of(checkpoint.path), sha256, recorded.accuracy)
+    outcome = examine(logits_of, taught, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
-        check_accuracy(outcome, recorded if limit is None else None, who=str(checkpoint.path))
+        check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
     _warn(origin, config)
-    sha256 = processes.on_first(lambda: runs.sha256(checkpoint.path))
-    return Teaching(logits_of, Taught(runs.name_of(checkpoint.path), sha256, accuracy))
+    return Teaching(logits_of, taught._replace(accuracy=accuracy))
 
 
 def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:

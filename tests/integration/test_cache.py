@@ -1,6 +1,7 @@
 """Distilling from kept answers is distilling from the teacher."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,20 +12,22 @@ from kdignite.data.batches import EVALUATION_BATCH
 from kdignite.data.preprocess import preparer
 from kdignite.errors import UserError
 from kdignite.evaluation import fed
-from kdignite.pipelines import tabling
+from kdignite.pipelines import tabling, teaching
 from kdignite.pipelines.baseline import baseline
 from kdignite.pipelines.building import rebuild
 from kdignite.pipelines.cache import cache
 from kdignite.pipelines.distill import distill
 from kdignite.runs import Finished
-from kdignite.teachers import Stored, stored_tables
+from kdignite.teachers import Stored, remove, stored_tables
+from kdignite.teachers.table import SAMPLE
 
 from .alike import curves, weights
 from .conftest import alone, student
 
 
 def tables(root: Path) -> list[Stored]:
-    return stored_tables(root / ".teacher_cache")
+    """Those of training images; the answers to the 200 validation images are kept beside them."""
+    return [table for table in stored_tables(root / ".teacher_cache") if table.about["num_images"] != 200]
 
 
 def is_same_in_any_batch(taught: Finished, *, batch_size: int) -> bool:
@@ -80,8 +83,10 @@ def test_views_that_come_round_are_asked_about_once_and_the_baseline_sees_them_t
 def test_a_folder_that_was_named_holds_any_size(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tabling, "LIMIT_BYTES", 10)
     distill(student(epochs=1, cache=str(tmp_path / "mine"), cache_dtype="float16"), root=root)
-    (table,) = stored_tables(tmp_path / "mine")
-    assert table.num_bytes == 4096 + 1297 * 10 * 2
+    assert {table.about["num_images"]: table.num_bytes for table in stored_tables(tmp_path / "mine")} == {
+        1297: 4096 + 1297 * 10 * 2,
+        200: 4096 + 200 * 10 * 4,
+    }
     assert tables(root) == []
 
 
@@ -126,10 +131,35 @@ def test_runs_of_a_study_and_beside_it_share_their_tables(root: Path) -> None:
     assert len(tables(root)) == 1
 
 
+def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, count = distill(student(epochs=1), root=root), 0
+    revive = teaching.revive
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        logits_of = revive(*args, **kwargs)
+
+        def ask(images: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += len(images)
+            return logits_of(images)
+
+        return ask
+
+    monkeypatch.setattr(teaching, "revive", counted)
+    again = distill(student(epochs=1), root=root)
+    assert count == 2 * SAMPLE  # of the validation images, and of the one view
+    assert again.result["teacher"] == first.result["teacher"]
+
+
 def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for view_seed in range(2):
         distill(student(epochs=1, view_seed=view_seed), root=root)
     capsys.readouterr()
+    for table in stored_tables(root / ".teacher_cache"):
+        if table.about["num_images"] == 200:
+            remove(table.folder)
     first, second = (table.folder.name for table in cache(CacheConfig(), root=root))
     told = capsys.readouterr().out
     assert first in told
