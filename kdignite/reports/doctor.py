@@ -131,7 +131,8 @@ def _legend(axes: Axes, summary: Summary) -> None:
 
 def _headline(summary: Summary) -> str:
     for name in _named(summary):
-        return f"{summary['run']}: the predictions are those of '{name}'"
+        verb = "look like" if _row(name, summary)["random"] else "are"  # as the words below the table say it
+        return f"{summary['run']}: the predictions {verb} those of '{name}'"
     return f"{summary['run']}: what each mistake costs"
 
 

@@ -163,9 +163,21 @@ def test_the_bars_are_the_accuracies_and_their_colours_what_was_found() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["as recorded", "BGR", "new head"]
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["98.5", "50.0", "5.0 to 15.0", "observed 10 %"]
-    assert [text.get_text() for text in figure.texts] == ["teacher: the predictions are those of 'new head'"]
     plain = doctor_figure(summary())
     assert [to_hex(bar.get_facecolor()).upper() for bar in plain.axes[0].patches] == [GREEN, BLUE, BLUE]
+
+
+@pytest.mark.parametrize(
+    ("seen", "headline"),
+    [
+        (named("BGR"), "teacher: the predictions are those of 'BGR'"),
+        (named("new head"), "teacher: the predictions look like those of 'new head'"),
+        (named("BGR", found=False), "teacher: what each mistake costs"),
+        ({}, "teacher: what each mistake costs"),
+    ],
+)
+def test_the_headline_is_as_sure_as_the_advice(seen: dict[str, Any], headline: str) -> None:
+    assert [text.get_text() for text in doctor_figure(summary(**seen)).texts] == [headline]
 
 
 def test_nothing_is_drawn_outside_the_picture() -> None:
