@@ -103,6 +103,8 @@ def examine(
     table = _table(
         logits_of, taught, lesson, config, data, num_bytes=num_bytes, dtype="float32", root=root, device=device
     )
+    if table is not None:
+        table.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
     batches = evaluation_batches(lesson.part, limit=limit, share=share())
     return tally(table or live_teacher(logits_of), batches, num_classes=num_classes)

@@ -87,14 +87,22 @@ class TeacherTable:
 
     def __call__(self, batch: Batch) -> Tensor:
         """The logits (B, C) float32 of a batch, on its device."""
-        if batch.view != self._view:
-            self._view, self._blocks = -1, []  # the memory of one view is given back before another takes some
-            self._blocks = self._opened(batch.view)
-            self._view = batch.view
+        self.open(batch.view)
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not in the lesson"
         logits = self._rows(self._blocks, rows)
         return logits.to(batch.images.device, torch.float32, non_blocking=True)
+
+    def open(self, view: int) -> None:
+        """Have the answers to a view ready; several processes have to call this together.
+
+        Args:
+            view: from 0.
+        """
+        if view != self._view:
+            self._view, self._blocks = -1, []  # the memory of one view is given back before another takes some
+            self._blocks = self._opened(view)
+            self._view = view
 
     def num_missing(self, views: int) -> int:
         """How many images the teacher will have to answer, as far as can be told without reading the files.
