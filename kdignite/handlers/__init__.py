@@ -11,6 +11,7 @@ from kdignite.handlers.saving import (
     attach_early_stopping,
     attach_saving,
     attach_stop,
+    attach_taking_back,
     close_epoch,
     reason,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "attach_saving",
     "attach_step_seed",
     "attach_stop",
+    "attach_taking_back",
     "attach_tensorboard",
     "attach_validation",
     "close_epoch",

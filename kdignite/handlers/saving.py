@@ -121,6 +121,29 @@ def attach_stop(trainer: Engine) -> None:
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check(agree))
 
 
+def attach_taking_back(trainer: Engine) -> Callable[[], None]:
+    """Know which iteration was the last one that was done: Ignite counts an iteration when it begins.
+
+    Args:
+        trainer: the training engine, where its run stands.
+
+    Returns:
+        A function for a run that was stopped: it takes back an iteration whose step did not get to its end. A step
+        stops while its teacher answers, before it changes anything.
+    """
+    done = trainer.state.iteration
+
+    def note(engine: Engine) -> None:
+        nonlocal done
+        done = engine.state.iteration
+
+    def take_back() -> None:
+        trainer.state.iteration = done
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    return take_back
+
+
 def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
     """Stop after ``patience`` epochs without a better validation accuracy; no number counts as the worst.
 

@@ -125,14 +125,16 @@ def train(engaged: Engaged, folder: Path, writer: SummaryWriter | None) -> None:
     trainer, table = engaged.trainer, folder / "metrics.csv"
     if writer is not None:
         _show(engaged, table, writer)
-    save = saver(engaged, folder)
+    save, take_back = saver(engaged, folder), handlers.attach_taking_back(trainer)
     handlers.attach_saving(trainer, save, every_s=engaged.run.config.save_every_s)
     handlers.attach_stop(trainer)
     try:
         with stopping.listening():
             _go_on(engaged)
     except stopping.Stopped:
-        processes.together(save)  # a launcher may end all others as soon as one has ended
+        take_back()
+        if trainer.state.iteration:
+            processes.together(save)  # a launcher may end all others as soon as one has ended
         raise
     except handlers.LossNotFinite as error:
         if processes.is_first():

@@ -81,8 +81,10 @@ def test_stopped_after_any_iteration_it_ends_the_same(
     asked_to_stop(monkeypatch, iteration)
     with pytest.raises(stopping.Stopped):
         command(started, root=root)
-    state = checkpoints.read(root / "run" / "last.pt")
-    assert state["trainer"]["iteration"] == iteration
+    # a teacher answers to a whole view in the first step of an epoch, which is stopped then and has to be done again
+    done = iteration - (command is distill and iteration % EPOCH == 1)
+    assert (root / "run" / "last.pt").exists() == (done > 0)
+    assert not done or checkpoints.read(root / "run" / "last.pt")["trainer"]["iteration"] == done
     again = command(configure(type(started), resume="run"), root=root)
     assert again.folder == root / "run"
     assert_alike(again.folder, whole.folder)

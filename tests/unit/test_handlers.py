@@ -987,6 +987,40 @@ def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int
     assert trainer.state.iteration == iteration
 
 
+@pytest.mark.parametrize("iteration", [1, 2, 3, 4])
+@pytest.mark.parametrize("within", [True, False])
+def test_an_iteration_that_was_stopped_on_its_way_is_taken_back(iteration: int, within: bool) -> None:
+    def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        if engine.state.iteration == iteration:
+            assert stopping.ask(signal.SIGTERM)
+            if within:
+                stopping.check()
+        return step(engine, batch)
+
+    trainer = silent(asked)
+    take_back = handlers.attach_taking_back(trainer)
+    handlers.attach_stop(trainer)
+    stopped(trainer)
+    assert trainer.state.iteration == iteration
+    take_back()
+    assert trainer.state.iteration == iteration - within
+
+
+def test_where_a_run_that_goes_on_is_stopped_in_its_first_step_nothing_more_is_done() -> None:
+    def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        assert stopping.ask(signal.SIGTERM)
+        stopping.check()
+        return step(engine, batch)
+
+    trainer = resumed(silent(asked), epochs=2)
+    before = trainer.state.iteration
+    take_back = handlers.attach_taking_back(trainer)
+    with pytest.raises(stopping.Stopped), stopping.listening():
+        run(trainer, 3, done=2)
+    take_back()
+    assert trainer.state.iteration == before > 0
+
+
 def test_a_run_that_nobody_asks_goes_on() -> None:
     trainer = silent(step)
     handlers.attach_stop(trainer)
