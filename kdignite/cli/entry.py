@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _never_fail_to_print()
     try:
         code = _outcome(sys.argv[1:] if argv is None else argv)
+        processes.end_threads()
         for stream in _outputs():
             stream.flush()
     except BrokenPipeError:

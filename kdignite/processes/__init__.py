@@ -6,13 +6,14 @@ processors (gloo), so that a GPU is never waited for; gradients go between GPUs 
 """
 
 from kdignite.processes.agreeing import Agreement, everyones, largest, local_first, on_first, together
-from kdignite.processes.group import is_first, joined, local_rank, rank, tells, world
+from kdignite.processes.group import end_threads, is_first, joined, local_rank, rank, tells, world
 from kdignite.processes.launch import Launch, launch
 from kdignite.processes.tensors import gathered, parallel, share_buffers, summed
 
 __all__ = [
     "Agreement",
     "Launch",
+    "end_threads",
     "everyones",
     "gathered",
     "is_first",

@@ -1,5 +1,6 @@
 """Who this process is among those that work on a run, and the group that they form."""
 
+import gc
 import os
 import secrets
 import time
@@ -76,6 +77,16 @@ def tells() -> bool:
     return launch().rank == 0 if Group.tells is None else Group.tells
 
 
+def end_threads() -> None:
+    """End the threads of a group that was closed: models that nobody can reach any more keep them alive.
+
+    A thread that still gives tensors back while Python ends would abort the process. Called when a group is closed, and
+    once more where an error held such models until it was told.
+    """
+    if launch().world > 1:
+        gc.collect()
+
+
 def _open() -> None:
     import ignite.distributed as idist
     import torch.distributed as dist
@@ -130,6 +141,7 @@ def _close(*, theirs: bool) -> None:
     Group.me, Group.control, Group.store = Launch(), None, None
     if not theirs:
         idist.finalize()
+    end_threads()
 
 
 def _may_tell(error: BaseException) -> bool:

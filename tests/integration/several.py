@@ -1,5 +1,6 @@
 """What the tests of several processes compute in each of them: ``python several.py FOLDER`` writes one file a rank."""
 
+import gc
 import os
 import sys
 import time
@@ -159,16 +160,23 @@ def loaded() -> dict[str, float]:
     return sums.means()
 
 
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 def main(folder: Path) -> None:
     found: dict[str, Any] = {}
+    gc.disable()  # what closing the group does not free stays
+    before = threads()
     with processes.joined():
+        found["trained"] = trained(Share(processes.rank(), processes.world()))
         found["agreed"] = agreed(folder)
         found["evaluated"] = evaluated(Share(processes.rank(), processes.world()))
-    found["after"] = (processes.world(), processes.rank())
+    found["after"] = (processes.world(), processes.rank(), threads() - before)
     del os.environ["SLURM_JOB_ID"]  # with which Ignite's launcher would not start
     with idist.Parallel(backend="gloo"), processes.joined():  # a group that is there already, and stays
         rank = processes.rank()
-        found["trained"] = trained(Share(rank, processes.world()))
+        found["trained in their group"] = trained(Share(rank, processes.world()))
         found["still there"] = idist.all_reduce(1)
     torch.save(found, folder / f"{rank}.pt")
 
