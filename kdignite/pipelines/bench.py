@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import io
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,26 +115,26 @@ def _trials(job: Job, place: Path) -> dict[str, Trial]:
     """What is measured, by name; each does the same training from the same start."""
     return {
         BARE: _bare(job),
-        WARM: _distilled(job, place, cache=lambda: place / "warm"),
-        COLD: _distilled(job, place, cache=lambda: _emptied(place / "cold")),
-        LIVE: _distilled(job, place, cache=lambda: "off"),
+        WARM: _distilled(job, cache=place / "warm"),
+        COLD: _distilled(job, cache=None),
+        LIVE: _distilled(job, cache="off"),
         DATA: _data(job),
     }
 
 
-def _distilled(job: Job, place: Path, *, cache: Callable[[], Path | str]) -> Trial:
-    """The training phase of ``distill`` with everything that it does beside training."""
+def _distilled(job: Job, *, cache: Path | str | None) -> Trial:
+    """The training phase of ``distill`` with everything that it does beside training; no cache: a new one each time."""
 
     def trial() -> float:
-        run = _assembled(job, place, cache=str(cache()))
-        folder = runs.create(place, name=None, default="run")
-        watch = Stopwatch(job.device)
-        with contextlib.redirect_stdout(io.StringIO()), open_writer(folder) as writer:
-            engaged = engage(run, folder, resumed=False)
-            watch.start()
-            train(engaged, folder, writer)
-            watch.lap("run")
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
+            folder = runs.create(Path(place), name=None, default="run")
+            run = _assembled(job, Path(place), cache=str(cache or Path(place) / "cold"))
+            watch = Stopwatch(job.device)
+            with contextlib.redirect_stdout(io.StringIO()), open_writer(folder) as writer:
+                engaged = engage(run, folder, resumed=False)
+                watch.start()
+                train(engaged, folder, writer)
+                watch.lap("run")
         return watch.total()
 
     return trial
@@ -146,11 +144,6 @@ def _assembled(job: Job, place: Path, *, cache: str) -> Run:
     config = dataclasses.replace(job.config, cache=cache)
     with contextlib.redirect_stdout(io.StringIO()):
         return assemble(config, job.data, job.teaching, root=place, device=job.device)
-
-
-def _emptied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 def _bare(job: Job) -> Trial:

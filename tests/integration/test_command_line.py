@@ -35,6 +35,7 @@ def test_the_whole_story(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "accuracy" in done.stdout
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        ".teacher_cache",
         "teacher",
         "distill-a0.7-T3",
         "baseline",

@@ -26,6 +26,7 @@ def test_the_python_examples_run_one_after_another(blocks: list[str], tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "One short seed proves nothing about distillation" in done.stdout
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        ".teacher_cache",
         *("teacher", "distill-a0.7-T3", "baseline", "compare-distill-a0.7-T3"),
         *("distill-a0.5-T2", "distill-a0.9-T4", "baseline-2"),
     }
