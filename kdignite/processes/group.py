@@ -21,7 +21,7 @@ class Group:
 
     me = Launch()
     control: Any = None  # where they agree; None: the default group
-    store: Any = None  # shared by all, also while one of them fails
+    store: Any = None  # shared by all; kept when a group is closed, since without torchrun the first process serves it
     tells: bool | None = None
 
 
@@ -138,7 +138,7 @@ def _adopt() -> None:
 def _close(*, theirs: bool) -> None:
     import ignite.distributed as idist
 
-    Group.me, Group.control, Group.store = Launch(), None, None
+    Group.me, Group.control = Launch(), None
     if not theirs:
         idist.finalize()
     end_threads()

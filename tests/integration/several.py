@@ -172,12 +172,14 @@ def main(folder: Path) -> None:
         found["trained"] = trained(Share(processes.rank(), processes.world()))
         found["agreed"] = agreed(folder)
         found["evaluated"] = evaluated(Share(processes.rank(), processes.world()))
-    found["after"] = (processes.world(), processes.rank(), threads() - before)
+    found["after"] = (processes.world(), processes.rank())
+    found["threads left"] = threads() - before
     del os.environ["SLURM_JOB_ID"]  # with which Ignite's launcher would not start
     with idist.Parallel(backend="gloo"), processes.joined():  # a group that is there already, and stays
         rank = processes.rank()
         found["trained in their group"] = trained(Share(rank, processes.world()))
         found["still there"] = idist.all_reduce(1)
+    processes.end_threads()
     torch.save(found, folder / f"{rank}.pt")
 
 
