@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 INIT = (HERE / "kdignite" / "__init__.py").read_text(encoding="utf-8")
+TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 
 setup(
     name="kdignite",
@@ -33,8 +34,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"],
-        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.14", "tox>=4"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "tox>=4"],
     },
     entry_points={"console_scripts": ["kdignite=kdignite.cli:main"]},
 )

@@ -62,6 +62,7 @@ def test_the_report_is_in_a_folder_of_its_own_and_names_no_place(report: Finishe
         assert image.width > 1000
 
 
+@pytest.mark.slow  # where nothing else runs on purpose
 def test_the_loop_of_distill_keeps_up_with_a_bare_one(tmp_path: Path) -> None:
     """Loosely: what is measured on a quiet machine stands in the documentation; here others may be at work."""
     config = BenchConfig(dataset="digits", batch_size=100, num_images=1297, repeats=2, threads=1)
