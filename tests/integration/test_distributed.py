@@ -228,7 +228,7 @@ def test_a_whole_study_is_compared_once(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(told) == 1
     study = tmp_path / "runs" / "reproduce-standard"
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["reproduce-standard"]
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"reproduce-standard", ".teacher_cache"}
     stages = json.loads((study / "manifest.json").read_text())["stages"]
     trained = {"teacher", "distill-a0.9-T4", "distill-a0.9-T4-seed1", "baseline", "baseline-seed1"}
     assert {name for name, stage in stages.items() if "evaluated" in stage} == trained
