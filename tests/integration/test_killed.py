@@ -64,7 +64,8 @@ def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> in
         hits += process.poll() is None
         process.kill()
         process.communicate()
-        saved = state.stat().st_mtime_ns
+        # between two renames there is no last.pt for a moment, only previous.pt
+        saved = state.stat().st_mtime_ns if state.exists() else saved
     done = subprocess.run(RESUME, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return hits
