@@ -25,10 +25,10 @@ from .launching import TORCHRUN, ended, ended_by_torchrun, started
 from .test_command_line import environment
 
 # smooth, since rounding decides on which side of a ReLU's kink the empty background of a digit lies
-PLAIN = """
+WITHOUT_NORM = """
 from torch import nn
 
-def plain(num_classes):
+def without_norm(num_classes):
     return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(1800, num_classes))
 """
 KDIGNITE = ["-m", "kdignite"]
@@ -95,7 +95,7 @@ def place(taught: Finished, tmp_path: Path) -> Path:
     """A folder with a teacher, and a model without BatchNorm."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "teacher").symlink_to(taught.folder)
-    (tmp_path / "plain.py").write_text(PLAIN)
+    (tmp_path / "without_norm.py").write_text(WITHOUT_NORM)
     return tmp_path
 
 
@@ -103,12 +103,12 @@ def test_torchrun_makes_the_run_of_one_process(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=2", "--lr=0.02", "--alpha=0.7", "--T=3"]
-    command = [*TORCHRUN, *KDIGNITE, *words, "--arch=plain:plain", "--name=two"]
+    command = [*TORCHRUN, *KDIGNITE, *words, "--arch=without_norm:without_norm", "--name=two"]
     done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("images/s") == done.stdout.count("Test images, two") == 1
     monkeypatch.syspath_prepend(place)
-    config = student(arch="plain:plain", widths=None, epochs=2, lr=0.02, name="one")
+    config = student(arch="without_norm:without_norm", widths=None, epochs=2, lr=0.02, name="one")
     two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
     assert "0 of 2 views of the images have the teacher's answers" in done.stdout
     assert "2 of 2 views of the images have the teacher's answers" in capsys.readouterr().out

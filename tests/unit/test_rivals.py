@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import sys
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A script of the benchmark, with its folder on the path, where it looks for the others."""
     monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.delitem(sys.modules, name, raising=False)  # another test's module of that name
     return importlib.import_module(name)
 
 
