@@ -420,7 +420,8 @@ def test_npm_that_takes_too_long_is_ended(root: Path, tmp_path: Path, monkeypatc
 
 
 def test_ctrl_c_ends_npm_and_cleans_up(root: Path, tmp_path: Path) -> None:
-    fake_npm(tmp_path, f"mkdir cache; echo x > cache/x; sleep 60 & echo $! > {tmp_path}/child; wait")
+    # a while later, so that it is waited for, and not still being started, when the signal comes
+    fake_npm(tmp_path, f"mkdir cache; echo x > cache/x; sleep 60 & sleep 0.5; echo $! > {tmp_path}/child; wait")
 
     def interrupt() -> None:
         while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().strip():
