@@ -14,6 +14,7 @@ from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.sources import FOLDER, Source, load_source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
+from kdignite.memory import keep_freed
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -77,7 +78,7 @@ def named_by(who: object, dataset: str, *, asked: str | None) -> str:
 
 
 def choose_device(name: str, *, threads: int | None) -> torch.device:
-    """The device that computes.
+    """The device that computes; on a CPU, with the process set up for it.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -94,6 +95,8 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
     device = processes.together(lambda: _device(name))
     if len(set(processes.everyones(device.type))) > 1:
         raise UserError("some of the processes have a GPU and some have none: say --device=cpu")
+    if device.type == "cpu":
+        keep_freed()
     return device
 
 

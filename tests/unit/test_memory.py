@@ -1,5 +1,7 @@
-"""Running out of memory, on a GPU and on the processor."""
+"""Memory is kept by the process, and told where it does not suffice."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +13,23 @@ from kdignite.errors import RunFailed
 from kdignite.evaluation import evaluate
 from kdignite.memory import shortage_told
 
+# page faults of a step that takes 100 MB in large and in small blocks, and gives all of it back
+FAULTS = """
+import resource
+import torch
+from kdignite.pipelines.setup import choose_device
+
+{before}
+def step():
+    blocks = [torch.ones(10**6 * millions) for millions in (1, 2, 4, 8, 10)]
+    return sum(map(len, blocks))
+
+counts = []
+for _ in range(5):
+    step()
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(max(b - a for a, b in zip(counts[1:], counts[2:])))
+"""
 TOO_MANY = 2**45  # numbers; no machine has as much memory, and Linux refuses at once
 
 
@@ -55,3 +74,16 @@ def test_an_evaluation_tells_it() -> None:
     batch = Batch(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), torch.arange(2), 0)
     with pytest.raises(RunFailed, match=r"^out of memory \(.*\): end other programs"):
         evaluate(hungry, [batch], num_classes=2)
+
+
+def faults(before: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(before=before)], capture_output=True, text=True, check=True, timeout=120
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_a_training_on_the_processor_asks_for_its_memory_once() -> None:
+    assert faults("choose_device('cpu', threads=1)") < 100
+    assert faults("") > 1000
