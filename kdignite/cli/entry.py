@@ -24,7 +24,7 @@ from kdignite.cli.flags import PROGRAM, flags_of, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import Line, Text, check
 from kdignite.cli.values import coerce
-from kdignite.config import COMMANDS, Config, Study, TrainConfig, configure
+from kdignite.config import COMMANDS, Config, Study, Sweep, TrainConfig, configure
 from kdignite.errors import RunFailed, UserError
 
 # command -> the function that runs it, called with its config; imported when everything typed is known to be valid
@@ -156,7 +156,7 @@ def _run(line: Line) -> int:
         plan = make_plan(line)
     except FireExit as error:
         return int(error.code or OK)
-    if processes.launch().world > 1 and not isinstance(plan.config, TrainConfig | Study):
+    if processes.launch().world > 1 and not isinstance(plan.config, TrainConfig | Study | Sweep):
         raise UserError(f"{line.command} is done by one process: {PROGRAM} {line.command} ..., without torchrun")
     _pipeline(line.command)(plan.config)
     return OK

@@ -6,7 +6,7 @@ from typing import Any
 
 from kdignite import __version__
 from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, placeholder, usage_of
-from kdignite.config import COMMANDS, PRESETS, stage_of, type_name
+from kdignite.config import COMMANDS, PRESETS, StageFlag, stage_of, type_name
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
@@ -132,12 +132,19 @@ def _kind(one: Field[Any]) -> str:
 def _default(command: str, one: Field[Any]) -> str:
     if one.name in usage_of(command).required:
         return "required"
-    stage, name = stage_of(one.name) if command == "reproduce" else (command, one.name)
+    stage, name = _origin(command, one)
     default = flags_of(stage)[name].default if name in flags_of(stage) else one.default
     values = {preset: recipes.get(stage, {}).get(name, default) for preset, recipes in PRESETS.items()}
     if one.name == "preset" or len(set(values.values())) == 1:
         return f"default {_value(one, default)}"
     return "default " + ", ".join(f"[{preset}] {_value(one, value)}" for preset, value in values.items())
+
+
+def _origin(command: str, one: Field[Any]) -> StageFlag:
+    """The command and the flag that a flag's default belongs to: a study leaves most of them to its stages."""
+    if command == "reproduce":
+        return stage_of(one.name)
+    return StageFlag("distill" if command == "sweep" and one.default is None else command, one.name)
 
 
 def _value(one: Field[Any], value: Any) -> str:

@@ -11,7 +11,8 @@ from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config, bare_type, flag, type_name
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
-from kdignite.config.study import ReproduceConfig, Stages, Study, settled, stage_of, stages, told_as_typed
+from kdignite.config.study import ReproduceConfig, StageFlag, Stages, Study, settled, stage_of, stages, told_as_typed
+from kdignite.config.sweep import Sweep, SweepConfig, cells, common
 from kdignite.config.training import AUGMENTATIONS, NEWEST, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 
 __all__ = [
@@ -31,11 +32,16 @@ __all__ = [
     "DoctorConfig",
     "EvaluateConfig",
     "ReproduceConfig",
+    "StageFlag",
     "Stages",
     "Study",
+    "Sweep",
+    "SweepConfig",
     "TeacherConfig",
     "TrainConfig",
     "bare_type",
+    "cells",
+    "common",
     "configure",
     "flag",
     "from_json",

@@ -40,7 +40,11 @@ class BenchConfig(Config):
     arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
     teacher_arch: str = flag("resnet56", "the teacher, whose weights may be random: they do not change its speed")
     batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
-    num_images: int = flag(5_000, "images that a measurement trains on", low=2)
+    num_images: int | None = flag(
+        None,
+        "images that a measurement trains on; unset: all. Where the teacher is asked for each, 5,000 of them at most",
+        low=2,
+    )
     repeats: int = flag(10, "measurements of each kind, in turn", low=2)
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     amp: str = flag(

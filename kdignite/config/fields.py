@@ -40,6 +40,21 @@ def flag(
     return field(default=default, metadata={"help": help, **domain})
 
 
+def left_open(name: str, one: Field[Value], *, about: str = "") -> tuple[str, Value, Value]:
+    """A flag of one command as a flag of a study, which leaves its default to that command.
+
+    Args:
+        name: of the flag.
+        one: the field of the command's config.
+        about: goes before its help.
+
+    Returns:
+        What ``dataclasses.make_dataclass`` takes: name, type and field.
+    """
+    domain = {key: value for key, value in one.metadata.items() if key != "help"}
+    return name, one.type | None, flag(None, f"{about}{one.metadata['help']}", **domain)  # type: ignore[operator]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Base of all settings: checks the type and the domain of every field when built."""

@@ -4,6 +4,7 @@ from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, Comp
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.study import ReproduceConfig
+from kdignite.config.sweep import SweepConfig
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
 
 # in the order of --help: the whole study first, then its stages
@@ -16,6 +17,7 @@ _KINDS = (
     EvaluateConfig,
     DoctorConfig,
     CompareConfig,
+    SweepConfig,
     AdoptConfig,
     CacheConfig,
     BenchConfig,

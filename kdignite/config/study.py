@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import Field, dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
-from kdignite.config.fields import Config, Value, flag
+from kdignite.config.fields import Config, Value, flag, left_open
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.errors import RunFailed, UserError
 
@@ -132,17 +132,11 @@ def _prefixed(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{PREFIX}{name}" for name in names)
 
 
-def _left_open(name: str, one: Field[Value], *, about: str = "") -> tuple[str, Value, Value]:
-    """The same flag, with no value of its own: each stage has its default."""
-    domain = {key: value for key, value in one.metadata.items() if key != "help"}
-    return name, one.type | None, flag(None, f"{about}{one.metadata['help']}", **domain)  # type: ignore[operator]
-
-
 ReproduceConfig: type[Study] = make_dataclass(
     "ReproduceConfig",
     [
-        *(_left_open(name, _FIELDS[name]) for name in (*SHARED, *_OWN, *_DISTILL)),
-        *(_left_open(f"{PREFIX}{name}", _FIELDS[name], about="of the teacher: ") for name in _OWN),
+        *(left_open(name, _FIELDS[name]) for name in (*SHARED, *_OWN, *_DISTILL)),
+        *(left_open(f"{PREFIX}{name}", _FIELDS[name], about="of the teacher: ") for name in _OWN),
     ],
     bases=(Study,),
     namespace={"__doc__": Study.__doc__, "__module__": __name__},

@@ -1,15 +1,13 @@
 """``reproduce``: data, teacher, student, baseline, evaluation and comparison, in one folder."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kdignite import checkpoints, claims, processes, runs
 from kdignite.config import (
-    NEWEST,
     BaselineConfig,
     CompareConfig,
     DataConfig,
@@ -30,6 +28,7 @@ from kdignite.pipelines.data import data
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import answer
 from kdignite.pipelines.setup import DATASET, choose_device, is_code, named_by, say
+from kdignite.pipelines.study import Progress, once, open_study, save, train_once
 from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
@@ -37,13 +36,6 @@ from kdignite.teachers import tolerance
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # by the baseline, from the student
 # settings under which a study goes on where it was: its place, more seeds, what its trainings do not depend on
 MAY_CHANGE = ("name", "data_root", "seeds", "reference", "allow_weak_teacher")
-
-
-class Progress(NamedTuple):
-    """A study under way: its folder, and what its manifest says."""
-
-    folder: Path
-    manifest: dict[str, Any]
 
 
 @processes.joined()
@@ -80,7 +72,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
     stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
     comparing = partial(processes.on_first, partial(compare, settings, root=study.folder))
-    comparison = _once(study, stage, comparing, result="compare.json")
+    comparison = once(study, stage, comparing, result="compare.json")
     say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
@@ -102,48 +94,9 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
 
 
 def _open(config: Study, *, root: Path) -> Progress:
-    """The folder of the study: an earlier one of the same settings, else a new one."""
-    settings = {name: value for name, value in settled(config).items() if name not in MAY_CHANGE}
-    default = f"{config.command}-{config.preset}"
-    named = [root / config.name] if config.name else []
-    for path in sorted((folder / runs.MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
-        manifest = _manifest(path) if path.exists() else {}
-        if manifest.get("settings") == settings:
-            return Progress(path.parent, manifest)
-        if named and manifest:
-            raise UserError(f"{path.parent} is a study with other settings: {_differences(manifest, settings)}")
-    folder = runs.create(root, name=config.name, default=default)
-    study = Progress(folder, {"settings": settings, "started_at": runs.now(), "stages": {}})
-    _save(study)
-    return study
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """What `_save` wrote: the stages of a study are folders inside it."""
-    manifest = runs.read_json(path)
-    try:
-        claims.part(manifest, "settings")
-        stages = claims.part(manifest, "stages")
-        for stage in stages:
-            folder = claims.name(claims.part(stages, stage), "folder")
-            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
-                raise ValueError(f"{brief(folder)!r} is no folder of the study")
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
-    return manifest
-
-
-def _differences(manifest: dict[str, Any], settings: dict[str, Any]) -> str:
-    before = manifest.get("settings", {})
-    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    told = (f"--{name} was {_shown(before.get(name))}, is {_shown(settings.get(name))}" for name in names)
-    return f"{'; '.join(told)}; choose another --name"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "unset"
-    return brief(",".join(map(brief, value)) if isinstance(value, list) else value)
+    return open_study(
+        settled(config), command=config.command, preset=config.preset, name=config.name, root=root, free=MAY_CHANGE
+    )
 
 
 def _is_of_run(checkpoint: Path) -> bool:
@@ -182,9 +135,8 @@ def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> Baselin
 def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
     """A finished training whose saved model has shown once more, from its file alone, that it scores what it did."""
     stage = runs.default_name(config)
-    run = partial(command, dataclasses.replace(config, resume=NEWEST), root=study.folder)
-    finished = _once(study, stage, run, result=runs.RESULT)
-    record = study.manifest["stages"][stage]
+    finished = train_once(study, config, command, stage=stage)
+    record = study.stages[stage]
     if "evaluated" not in record:
         arch = config.arch if ":" in config.arch else None
         again = EvaluateConfig(
@@ -196,7 +148,7 @@ def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.F
             threads=config.threads,
         )
         record["evaluated"] = _evaluated(again, finished)
-        _save(study)
+        save(study)
     return finished
 
 
@@ -220,28 +172,3 @@ def _recorded(finished: runs.Finished) -> dict[str, int]:
         return {name: claims.count(test, name) for name in ("num_images", "num_correct")}
     except ValueError as error:
         raise UserError(f"{finished.folder / runs.RESULT} is damaged ({brief(error)}): make the run again") from error
-
-
-def _once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
-    """The result of a stage, which runs unless it is finished already."""
-    record = study.manifest["stages"].get(stage)
-    if record is not None:
-        folder = study.folder / record["folder"]
-        say(f"finished  {folder}")
-        return runs.Finished(folder, processes.on_first(lambda: runs.read_json(folder / result)))
-    say(f"\n--- {stage}")
-    started = time.perf_counter()
-    finished = run()
-    seconds = round(time.perf_counter() - started, 1)
-    study.manifest["stages"][stage] = {
-        "folder": finished.folder.name,
-        "seconds": seconds,
-        "finished_at": runs.now(),
-    }
-    _save(study)
-    return finished
-
-
-def _save(study: Progress) -> None:
-    if processes.is_first():
-        runs.write_json(study.folder / runs.MANIFEST, study.manifest)

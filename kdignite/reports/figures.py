@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
@@ -24,12 +23,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdignite.metrics import Confused, Ranking, best_and_worst, top_confusions
-from kdignite.reports.style import BLUE, DPI, FONT_SIZE, GREEN, ORANGE, SMALL, STYLE, short, text_width
+from kdignite.reports.style import BLUE, DPI, FONT_SIZE, GREEN, ORANGE, SHADES, SMALL, STYLE, ink, short, text_width
 
 MAX_CLASSES = 20  # more cells cannot be read in a printed figure
 NUM_ENDS = 10
 NUM_CONFUSIONS = 20
-SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 EMPTY_ROW = "0.93"
 ZERO_TEXT = "#6b6b6b"  # 5:1 on white: readable, and the mistakes stand out
 COLOURS = {"precision": BLUE, "recall": ORANGE, "f1": GREEN}
@@ -145,16 +143,9 @@ def _cells(axes: Axes, counts: np.ndarray[Any, Any]) -> QuadMesh:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (true, predicted), count in np.ndenumerate(counts):
-        colour = _ink(mesh.to_rgba(shares[true, predicted])) if count else ZERO_TEXT
+        colour = ink(mesh.to_rgba(shares[true, predicted])) if count else ZERO_TEXT
         axes.text(predicted + 0.5, true + 0.5, f"{count}", ha="center", va="center", fontsize=SMALL, color=colour)
     return mesh
-
-
-def _ink(background: npt.ArrayLike) -> str:
-    """Black or white, whichever has the higher contrast (relative luminance of WCAG 2; both are equal at 0.179)."""
-    rgb = np.asarray(background)[:3]
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"
 
 
 def _confused_pairs(summary: Mapping[str, Any], *, title: str) -> Figure:

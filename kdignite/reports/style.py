@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.textpath import TextPath
 
 DPI = 200
@@ -14,6 +16,7 @@ STYLE: list[str | dict[str, Any]] = [
 ]  # a class may be called "$5$"
 # Okabe & Ito 2008: told apart by every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 MAX_NAME = 28  # characters; longer names are cut in the middle
 
 
@@ -42,3 +45,17 @@ def text_width(texts: Sequence[str], *, size: float) -> float:
         Width in inches of the longest; 0 without any.
     """
     return max((TextPath((0, 0), text, size=size).get_extents().width / 72 for text in texts if text), default=0.0)
+
+
+def ink(background: npt.ArrayLike) -> str:
+    """Black or white, whichever has the higher contrast (relative luminance of WCAG 2; both are equal at 0.179).
+
+    Args:
+        background: its colour, in 0..1, red, green, blue.
+
+    Returns:
+        The name of the colour.
+    """
+    rgb = np.asarray(background)[:3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"

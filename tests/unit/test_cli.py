@@ -773,6 +773,7 @@ FROZEN = {
         *("num_images", "draws", "name", "dataset", "data_root", "device", "threads"),
     },
     "compare": {"reference", "name"},
+    "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
         *("val_size", "image_size", "allow_weak_teacher", "device", "threads"),

@@ -18,7 +18,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kdignite.metrics import evaluation_summary
-from kdignite.reports.figures import _ink, classification_figure, confusion_figure, save_figure
+from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.style import ink
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
 
 CIFAR10 = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -225,7 +226,7 @@ def _luminance(rgb: np.ndarray) -> float:
 @pytest.mark.parametrize("share", np.linspace(0, 1, 21))
 def test_counts_can_be_read_on_any_shade(share):
     background = mpl.colormaps["Blues"](share)
-    light, dark = sorted([_luminance(background[:3]), {"black": 0.0, "white": 1.0}[_ink(background)]], reverse=True)
+    light, dark = sorted([_luminance(background[:3]), {"black": 0.0, "white": 1.0}[ink(background)]], reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2, level AA
 
 

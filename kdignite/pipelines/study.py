@@ -1,0 +1,142 @@
+"""A study: runs inside one folder, with a manifest of what is finished, that goes on where it was stopped."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdignite import claims, processes, runs
+from kdignite.config import NEWEST, TrainConfig
+from kdignite.errors import UserError, brief
+from kdignite.pipelines.setup import say
+
+
+class Progress(NamedTuple):
+    """A study under way: its folder, and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What is finished, by its name."""
+        stages: dict[str, dict[str, Any]] = self.manifest["stages"]
+        return stages
+
+
+def open_study(
+    settings: Mapping[str, Any], *, command: str, preset: str, name: str | None, root: Path, free: Collection[str] = ()
+) -> Progress:
+    """The folder of a study: an earlier one of the same settings, else a new one.
+
+    Args:
+        settings: plain values by the names of their flags.
+        command: that makes the study.
+        preset: part of the folder's name, where it was given none.
+        name: of the folder; None: made from command and preset.
+        root: the folder of all runs.
+        free: settings that may differ from the earlier ones.
+
+    Returns:
+        The study.
+
+    Raises:
+        UserError: if the folder that was named is a study of other settings, or the manifest is damaged.
+    """
+    decisive = {key: value for key, value in settings.items() if key not in free}
+    default = f"{command}-{preset}"
+    named = [root / name] if name else []
+    for path in sorted((folder / runs.MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
+        manifest = _read(path) if path.exists() else {}
+        if manifest.get("settings") == decisive:
+            return Progress(path.parent, manifest)
+        if named and manifest:
+            raise UserError(f"{path.parent} is a study with other settings: {_differences(manifest, decisive)}")
+    folder = runs.create(root, name=name, default=default)
+    study = Progress(folder, {"settings": decisive, "started_at": runs.now(), "stages": {}})
+    save(study)
+    return study
+
+
+def once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
+    """The result of a stage, which runs unless it is finished already.
+
+    Args:
+        study: gets the stage.
+        stage: its name.
+        run: does it.
+        result: the file in its folder that holds its result.
+
+    Returns:
+        The folder of the stage and its result.
+    """
+    record = study.stages.get(stage)
+    if record is not None:
+        folder = study.folder / record["folder"]
+        say(f"finished  {folder}")
+        return runs.Finished(folder, processes.on_first(lambda: runs.read_json(folder / result)))
+    say(f"\n--- {stage}")
+    started = time.perf_counter()
+    finished = run()
+    seconds = round(time.perf_counter() - started, 1)
+    study.stages[stage] = {"folder": finished.folder.name, "seconds": seconds, "finished_at": runs.now()}
+    save(study)
+    return finished
+
+
+def train_once(
+    study: Progress, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str
+) -> runs.Finished:
+    """A finished training of a study, which goes on where it was stopped.
+
+    Args:
+        study: gets the run.
+        config: of the training.
+        command: that trains it.
+        stage: its name.
+
+    Returns:
+        The run.
+    """
+    run = partial(command, replace(config, resume=NEWEST), root=study.folder)
+    return once(study, stage, run, result=runs.RESULT)
+
+
+def save(study: Progress) -> None:
+    """Write the manifest of a study.
+
+    Args:
+        study: as it is now.
+    """
+    if processes.is_first():
+        runs.write_json(study.folder / runs.MANIFEST, study.manifest)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `save` wrote: the stages of a study are folders inside it."""
+    manifest = runs.read_json(path)
+    try:
+        claims.part(manifest, "settings")
+        stages = claims.part(manifest, "stages")
+        for stage in stages:
+            folder = claims.name(claims.part(stages, stage), "folder")
+            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
+                raise ValueError(f"{brief(folder)!r} is no folder of the study")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+    return manifest
+
+
+def _differences(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    before = manifest.get("settings", {})
+    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+    told = (f"--{name} was {_shown(before.get(name))}, is {_shown(settings.get(name))}" for name in names)
+    return f"{'; '.join(told)}; choose another --name"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "unset"
+    return brief(",".join(map(brief, value)) if isinstance(value, list) else value)

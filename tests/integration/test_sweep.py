@@ -1,0 +1,154 @@
+"""A grid of distillations on digits: one folder, one teacher, chosen on validation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from kdignite.config import Sweep, SweepConfig, configure
+from kdignite.errors import RunFailed, UserError
+from kdignite.pipelines import sweep as module
+from kdignite.pipelines.sweep import sweep
+from kdignite.runs import Finished
+
+from .conftest import NARROW
+
+pytestmark = pytest.mark.usefixtures("few_pixels")
+
+
+def grid(**given: object) -> Sweep:
+    return configure(SweepConfig, **{**NARROW, "epochs": 1, "alpha": (0.5, 1.0), "T": (1.0, 4.0), **given})
+
+
+@pytest.fixture(scope="module")
+def swept(taught: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("runs")
+    (root / "teacher").symlink_to(taught.folder)
+    return sweep(grid(), root=root)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return read
+
+
+def forbidden(*args: object, **given: object) -> Finished:
+    pytest.fail("trained again")
+
+
+def test_every_pair_is_trained_in_one_folder(swept: Finished) -> None:
+    assert swept.folder.name == "sweep-standard"
+    names = {f"distill-a{alpha}-T{T}" for alpha in ("0.5", "1") for T in ("1", "4")}
+    assert {path.name for path in swept.folder.iterdir() if path.is_dir()} == names
+    manifest = json.loads((swept.folder / "manifest.json").read_text())
+    assert set(manifest["stages"]) == names
+    assert "/" not in json.dumps(manifest)  # no place of this machine
+
+
+def test_the_report_is_what_the_runs_recorded_on_validation(swept: Finished) -> None:
+    for cell in swept.result["cells"]:
+        run = result(swept.folder / f"distill-a{cell['alpha']:g}-T{cell['T']:g}")
+        assert cell["seeds"] == [0]
+        assert cell["accuracies"] == [cell["mean"]] == [run["val"]["accuracy"]]
+    best = max(swept.result["cells"], key=lambda cell: float(cell["mean"]))
+    assert swept.result["chosen"] == best
+    assert json.loads((swept.folder / "sweep.json").read_text()) == swept.result
+    text = (swept.folder / "sweep.md").read_text()
+    assert f"Chosen on validation: --alpha={best['alpha']:g} --T={best['T']:g}" in text
+    rows = (swept.folder / "sweep.csv").read_text().splitlines()
+    assert rows[0] == "alpha,T,seed,accuracy_val"
+    assert len(rows) == 5
+    with Image.open(swept.folder / "sweep.png") as image:
+        assert image.width > 600
+
+
+def test_the_teacher_answers_each_view_once_for_all(swept: Finished) -> None:
+    """One table for the training images and one for those of the validation."""
+    tables = [path for path in (swept.folder.parent / ".teacher_cache").iterdir() if path.is_dir()]
+    assert len(tables) == 2
+    assert sorted(len(list(table.glob("view*"))) for table in tables) == [1, 1]
+
+
+def test_it_goes_on_with_more_seeds_and_values(swept: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is missing is trained, and a cell with more seeds is chosen before one that was lucky once."""
+    trained = []
+    real = module.distill
+
+    def counted(config: Any, **given: Any) -> Finished:
+        trained.append((config.alpha, config.T, config.seed))
+        return real(config, **given)
+
+    monkeypatch.setattr(module, "distill", counted)
+    again = sweep(grid(alpha=(0.5,), T=(1.0, 2.0), seeds=2), root=swept.folder.parent)
+    assert again.folder == swept.folder
+    assert trained == [(0.5, 2.0, 0), (0.5, 1.0, 1), (0.5, 2.0, 1)]
+    found = {(cell["alpha"], cell["T"]): cell for cell in again.result["cells"]}
+    assert {key: cell["seeds"] for key, cell in found.items()} == {
+        **{(0.5, 1.0): [0, 1], (0.5, 2.0): [0, 1]},
+        **{(0.5, 4.0): [0], (1.0, 1.0): [0], (1.0, 4.0): [0]},
+    }
+    chosen = again.result["chosen"]
+    assert chosen["seeds"] == [0, 1]
+    assert chosen["mean"] == pytest.approx(sum(chosen["accuracies"]) / 2)
+    assert chosen["mean"] == max(cell["mean"] for cell in found.values() if len(cell["seeds"]) == 2)
+
+
+def test_it_goes_on_after_the_last_finished_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    real = module.distill
+
+    def stopped(config: Any, **given: Any) -> Finished:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RunFailed("stopped here")
+        return real(config, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "distill", stopped)
+        with pytest.raises(RunFailed, match="stopped here"):
+            sweep(grid(alpha=(0.5,)), root=root)
+    done = sweep(grid(alpha=(0.5,)), root=root)
+    assert len(done.result["cells"]) == 2
+    monkeypatch.setattr(module, "distill", forbidden)
+    assert sweep(grid(alpha=(0.5,)), root=root).result == done.result
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"alpha": (0.5, 0.5)}, "--alpha=0.5,0.5 names a value twice"),
+        ({"alpha": (1.5,)}, "--alpha must be at most 1, not 1.5"),
+        ({"T": (0.0,)}, "--T must be above 0, not 0"),
+        ({"lr": 0.0}, "--lr must be above 0, not 0"),
+        ({"seeds": 0}, "--seeds must be at least 1, not 0"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_made(given: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        grid(**given)
+    assert told in str(caught.value)
+
+
+def test_other_settings_are_another_sweep(swept: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "distill", forbidden)
+    with pytest.raises(UserError, match=r"is a study with other settings: --lr was 0.1, is 0.2; choose another --name"):
+        sweep(grid(lr=0.2, name=swept.folder.name), root=swept.folder.parent)
+
+
+def test_without_a_teacher_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no finished teacher for digits"):
+        sweep(grid(), root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", [lambda run: run | {"val": {}}, lambda run: run | {"seed": "x"}])
+def test_a_damaged_run_is_told(taught: Finished, root: Path, spoil: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    folder = sweep(grid(alpha=(0.5,), T=(1.0,)), root=root).folder
+    path = folder / "distill-a0.5-T1" / "result.json"
+    path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=r"distill-a0\.5-T1 is damaged"):
+        sweep(grid(alpha=(0.5,), T=(1.0,)), root=root)
