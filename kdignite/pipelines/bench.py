@@ -30,6 +30,7 @@ from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
 
 Summary = dict[str, Any]
 VALIDATION_IMAGES = 100  # an epoch ends with an evaluation, which is not what is measured
+ASKED_IMAGES = 5_000  # at most, where the teacher is asked for each: that takes long, and each as long as the others
 BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm table", "cold table", "live teacher", "data alone"
 ABOUT = {
     BARE: "PyTorch alone, on ready-made batches and logits",
@@ -48,6 +49,16 @@ class Job(NamedTuple):
     device: torch.device
     teaching: Teaching
 
+    @property
+    def num_images(self) -> int:
+        """How many are trained on."""
+        return len(training_part(self.config, self.data).indices)
+
+    def asked(self) -> "Job":
+        """The same with no more images than the teacher is asked about."""
+        limit = min(self.num_images, ASKED_IMAGES)
+        return self._replace(config=dataclasses.replace(self.config, limit_train=limit))
+
 
 def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process.
@@ -65,13 +76,15 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     for arch in (config.arch, config.teacher_arch):
         check_model(arch, size=DistillConfig.size, options={})
     job = _job(config, choose_device(config.device, threads=config.threads))
-    num_images = len(training_part(job.config, job.data).indices)
-    say(f"bench     {config.teacher_arch} teaches {config.arch}: {num_images:,} images, batches of {config.batch_size}")
+    say(
+        f"bench     {config.teacher_arch} teaches {config.arch}: {job.num_images:,} images, {job.asked().num_images:,} "
+        f"where the teacher is asked, batches of {config.batch_size}"
+    )
     say(f"device    {job.device}, {torch.get_num_threads()} threads, --amp={job.config.amp}")
     with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
         trials = {name: _told(name, trial) for name, trial in _trials(job, Path(place)).items()}
         seconds = alternate(trials, repeats=config.repeats)
-        steps = _split(job, Path(place))
+        steps = _split(job.asked(), Path(place))
     summary = _summary(job, seconds, steps, teacher=config.teacher_arch)
     text, figure = bench_text(summary), bench_figure(summary)
     folder = runs.create(root, name=config.name, default="bench")
@@ -116,8 +129,8 @@ def _trials(job: Job, place: Path) -> dict[str, Trial]:
     return {
         BARE: _bare(job),
         WARM: _distilled(job, cache=place / "warm"),
-        COLD: _distilled(job, cache=None),
-        LIVE: _distilled(job, cache="off"),
+        COLD: _distilled(job.asked(), cache=None),
+        LIVE: _distilled(job.asked(), cache="off"),
         DATA: _data(job),
     }
 
@@ -224,38 +237,35 @@ def _told(name: str, trial: Trial) -> Trial:
 
 
 def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[float]], *, teacher: str) -> Summary:
-    config, num_images = job.config, len(training_part(job.config, job.data).indices)
+    config, asked = job.config, job.asked().num_images
+    images = {name: asked if name in (COLD, LIVE) else job.num_images for name in seconds}
+    rates = {name: [images[name] / one for one in values] for name, values in seconds.items()}
     parts = {name: spread(laps).median for name, laps in steps.items()}
-    num_steps = num_batches(num_images, config.batch_size)
     trained = sum(value for name, value in parts.items() if name != "teacher, live")
+    num_steps = num_batches(job.num_images, config.batch_size)
     parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
-    per_image = {
-        "teacher": parts["teacher, live"] / config.batch_size,
-        "student": spread(seconds[BARE]).median / num_images,
-    }
+    per_image = {"teacher": parts["teacher, live"] / config.batch_size, "student": 1 / spread(rates[BARE]).median}
     return {
         "job": {
             "teacher": teacher,
             "student": config.arch,
             "dataset": config.dataset,
-            "num_images": num_images,
             "batch_size": config.batch_size,
             "amp": config.amp,
             "repeats": len(seconds[BARE]),
         },
         "machine": runs.environment(job.device),
         "about": ABOUT,
+        "num_images": images,
         "seconds": seconds,
-        "images_per_s": {
-            name: spread([num_images / one for one in values])._asdict() for name, values in seconds.items()
-        },
+        "images_per_s": {name: spread(values)._asdict() for name, values in rates.items()},
         "of_bare": {
-            name: paired_ratio(seconds[BARE], values)._asdict() for name, values in seconds.items() if name != DATA
+            name: paired_ratio(values, rates[BARE])._asdict() for name, values in rates.items() if name != DATA
         },
         "seconds_per_image": per_image,
         "speedup": {
             "ceiling": 1 + per_image["teacher"] / per_image["student"],
-            "warm_over_live": paired_ratio(seconds[LIVE], seconds[WARM])._asdict(),
+            "warm_over_live": paired_ratio(rates[WARM], rates[LIVE])._asdict(),
         },
         "step_seconds": parts,
     }

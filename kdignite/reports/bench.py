@@ -94,12 +94,13 @@ def _bars(axes: Axes, rows: Mapping[str, tuple[float, ...]], *, title: str, colo
 
 
 def _rates(summary: Summary) -> list[list[str]]:
-    header = ["what", "", "images/s", "lowest", "highest", "of the bare loop"]
+    header = ["what", "", "images", "images/s", "lowest", "highest", "of the bare loop"]
     ratios = summary["of_bare"]
     rows = [
         [
             name,
             summary["about"][name],
+            f"{summary['num_images'][name]:,}",
             *(_number(rate[key]) for key in ("median", "lowest", "highest")),
             f"{ratios[name]['median']:.1%}" if name in ratios else "-",
         ]
@@ -116,8 +117,8 @@ def _steps(summary: Summary) -> list[list[str]]:
 def _machine(summary: Summary) -> str:
     machine, job = summary["machine"], summary["job"]
     return (
-        f"{job['teacher']} teaches {job['student']}: {job['num_images']:,} images of {job['dataset']} in batches of "
-        f"{job['batch_size']}, --amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
+        f"{job['teacher']} teaches {job['student']}: images of {job['dataset']} in batches of {job['batch_size']}, "
+        f"--amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
         f"{machine['cores']} cores ({machine['processor']}, {machine['cpu']}), Python {machine['python']}, "
         f"torch {machine['packages']['torch']}"
     )

@@ -24,7 +24,7 @@ from kdignite.streams import stream
 from kdignite.teachers.files import Block, block_path, describe, read_block, write_block
 
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
-SAMPLE = 32  # rows of each view that a run asks the teacher again
+SAMPLE = 8  # rows of each view that a run asks the teacher again
 # share of the largest logit by which a stored answer may differ from a fresh one: rounding on another number of
 # threads, or of the 11 bits of a float16
 ROUNDING = {"float32": 1e-3, "float16": 2e-3}

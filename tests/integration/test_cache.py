@@ -6,38 +6,24 @@ from typing import Any
 import pytest
 import torch
 
-from kdignite import checkpoints, runs
+from kdignite import runs
 from kdignite.config import CacheConfig
-from kdignite.data.batches import EVALUATION_BATCH
-from kdignite.data.preprocess import preparer
 from kdignite.errors import UserError
-from kdignite.evaluation import fed
 from kdignite.pipelines import tabling, teaching
 from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.building import rebuild
 from kdignite.pipelines.cache import cache
 from kdignite.pipelines.distill import distill
 from kdignite.runs import Finished
 from kdignite.teachers import Stored, remove, stored_tables
 from kdignite.teachers.table import SAMPLE
 
-from .alike import curves, weights
+from .alike import curves, is_same_in_any_batch, weights
 from .conftest import alone, student
 
 
 def tables(root: Path) -> list[Stored]:
     """Those of training images; the answers to the 200 validation images are kept beside them."""
     return [table for table in stored_tables(root / ".teacher_cache") if table.about["num_images"] != 200]
-
-
-def is_same_in_any_batch(taught: Finished, *, batch_size: int) -> bool:
-    """Whether this processor computes the teacher's answers to the same bits in batches and in chunks of the table."""
-    checkpoint = checkpoints.load(taught.folder / "best.pt")
-    prepare = preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
-    model = rebuild(checkpoint).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randint(256, (1297, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    answers = [torch.cat([*map(fed(model, prepare=prepare), images.split(n))]) for n in (batch_size, EVALUATION_BATCH)]
-    return torch.equal(*answers)
 
 
 def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: Path, taught: Finished) -> None:
@@ -47,7 +33,7 @@ def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: P
     assert len(tables(root)) == 1
     assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(warm.folder).items())
     assert curves(cold.folder) == curves(warm.folder)
-    if is_same_in_any_batch(taught, batch_size=50):
+    if is_same_in_any_batch(taught.folder, batch_size=50):
         assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(live.folder).items())
         assert curves(cold.folder) == curves(live.folder)
     for name, one in weights(live.folder).items():

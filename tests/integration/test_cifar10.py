@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdignite.config import BaselineConfig, configure
+from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
 from kdignite.data.preprocess import measure_statistics
 from kdignite.data.sources import Source, load_source
 from kdignite.data.splits import split_source
 from kdignite.pipelines.baseline import baseline
+from kdignite.pipelines.distill import distill
+from kdignite.pipelines.teacher import teacher
+
+from .alike import is_same_in_any_batch, weights
 
 pytestmark = pytest.mark.cifar10
 
@@ -39,6 +43,24 @@ def test_the_split_holds_5000_images_out(source: Source) -> None:
     splits = split_source(source, val_size=None)
     assert [len(part.indices) for part in (splits.train, splits.val, splits.test)] == [45_000, 5_000, 10_000]
     assert torch.bincount(splits.val.labels).tolist() == [500] * 10
+
+
+@pytest.mark.timeout(900)
+def test_a_table_teaches_to_the_bit_what_its_teacher_does(source: Source, tmp_path: Path) -> None:
+    """Where the processor computes the teacher's answers to the same bits in batches as in chunks."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    part = {"limit_train": 2_000, "epochs": 1}
+    taught = teacher(configure(TeacherConfig, **part), root=tmp_path)
+    given = {**part, "epochs": 2, "teacher": str(taught.folder), "allow_weak_teacher": True}
+    live, cold, warm = (
+        weights(distill(configure(DistillConfig, **given, cache=kept), root=tmp_path).folder)
+        for kept in ("off", "auto", "auto")
+    )
+    assert all(torch.equal(one, warm[name]) for name, one in cold.items())
+    if is_same_in_any_batch(taught.folder, batch_size=100):
+        assert all(torch.equal(one, cold[name]) for name, one in live.items())
+    for name, one in live.items():
+        torch.testing.assert_close(one, cold[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
