@@ -117,5 +117,5 @@ def _sample(one: Field[Any]) -> str:
     samples = {"int": "10", "float": "0.5", "ints": "64,64,24", "floats": ".5,.5,.5", "strs": "cat,dog"}
     item = item_type(one.type)
     if item is not None:
-        return samples[f"{item.__name__}s"]
+        return ",".join(map(str, one.default)) if isinstance(one.default, tuple) else samples[f"{item.__name__}s"]
     return samples[bare_type(one.type).__name__] if one.default is None else f"{one.default:g}"

@@ -33,6 +33,9 @@ class Sweep(Config):
         check_name(self.name)
         for name in AXES:
             values = getattr(self, name)
+            long = [value for value in values if float(f"{value:g}") != value]
+            if long:  # runs are named after them
+                raise UserError(f"--{name} takes numbers of up to 6 digits, not {long[0]!r}")
             if len(set(values)) < len(values):
                 raise UserError(f"--{name}={','.join(f'{value:g}' for value in values)} names a value twice")
         cells(self)

@@ -65,6 +65,24 @@ def match(found: Sequence[RunFiles]) -> Matched:
     return matched
 
 
+def check_students(found: Sequence[RunFiles], *, besides: Sequence[str]) -> None:
+    """Refuse students that nobody could choose from: they had other data, another teacher or another recipe.
+
+    Args:
+        found: the runs, at least one.
+        besides: settings that they may differ in, besides their seed.
+
+    Raises:
+        UserError: naming what differs that should not.
+    """
+    others = [run for run in found if run.role != "student"]
+    if others:
+        raise UserError(f"{others[0].folder} is a {others[0].role}, not a student")
+    _check_images(found)
+    _check_teacher(Matched(None, tuple(found), ()))
+    _check_recipe(found, role="student", besides=besides)
+
+
 def machine_notes(found: Sequence[RunFiles]) -> list[str]:
     """What the runs were computed with, where it differs: it may change the last bits, and with them the weights.
 
@@ -166,19 +184,25 @@ def _check_teacher(matched: Matched) -> None:
 
 def _check_group(group: Sequence[RunFiles], *, role: str) -> None:
     """Runs of a role are one recipe with different seeds."""
+    _check_recipe(group, role=role)
+    for one, other in combinations(group, 2):
+        if one.seed == other.seed:
+            raise UserError(
+                f"{one.folder} and {other.folder} are both a {role} of seed {one.seed}: leave one of them out"
+            )
+
+
+def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str] = ()) -> None:
+    """Runs of a role differ in their seed alone, and in the settings that are named."""
     for run in group[1:]:
-        differences = _differences(group[0], run, free=FREE_FLAGS | TEACHER_FLAGS)
+        differences = _differences(group[0], run, free=FREE_FLAGS | TEACHER_FLAGS | {*besides})
         if group[0].result.get("loss") != run.result.get("loss"):
             losses = [f"{_shown(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
             differences.append(f"loss: {' against '.join(losses)}")
         if differences:
             raise UserError(
-                f"the {role}s differ in more than the seed: {'; '.join(differences)}: compare one of them at a time"
-            )
-    for one, other in combinations(group, 2):
-        if one.seed == other.seed:
-            raise UserError(
-                f"{one.folder} and {other.folder} are both a {role} of seed {one.seed}: leave one of them out"
+                f"the {role}s differ in more than {' and '.join((*besides, 'the seed'))}: {'; '.join(differences)}: "
+                "compare one of them at a time"
             )
 
 

@@ -28,7 +28,7 @@ from kdignite.pipelines.data import data
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import answer
 from kdignite.pipelines.setup import DATASET, choose_device, is_code, named_by, say
-from kdignite.pipelines.study import Progress, once, open_study, save, train_once
+from kdignite.pipelines.study import Place, Progress, held, once, open_study, save, train_once
 from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
@@ -62,17 +62,18 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     classes = processes.on_first(lambda: data(needed).classes)
     if config.reference:
         published(classes)
-    teaching = _teacher(plan, study, root=root)
-    compared = [teaching.parent] if _is_of_run(teaching) else []
-    for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
-        taught = _taught_by(teaching, of_student)
-        student = _trained(study, taught, distill)
-        alone = _trained(study, processes.on_first(partial(_on_the_same_data, of_baseline, student)), baseline)
-        compared += [student.folder, alone.folder]
-    settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
-    stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
-    comparing = partial(processes.on_first, partial(compare, settings, root=study.folder))
-    comparison = once(study, stage, comparing, result="compare.json")
+    with held(study):
+        teaching = _teacher(plan, study, root=root)
+        compared = [teaching.parent] if _is_of_run(teaching) else []
+        for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
+            taught = _taught_by(teaching, of_student)
+            student = _trained(study, taught, distill)
+            alone = _trained(study, processes.on_first(partial(_on_the_same_data, of_baseline, student)), baseline)
+            compared += [student.folder, alone.folder]
+        settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
+        stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
+        comparing = partial(processes.on_first, partial(compare, settings, root=study.folder))
+        comparison = once(study, stage, comparing, result="compare.json")
     say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
@@ -94,9 +95,8 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
 
 
 def _open(config: Study, *, root: Path) -> Progress:
-    return open_study(
-        settled(config), command=config.command, preset=config.preset, name=config.name, root=root, free=MAY_CHANGE
-    )
+    settings = {name: value for name, value in settled(config).items() if name not in MAY_CHANGE}
+    return open_study(settings, Place(root, config.name, f"{config.command}-{config.preset}"))
 
 
 def _is_of_run(checkpoint: Path) -> bool:

@@ -1,7 +1,8 @@
 """A study: runs inside one folder, with a manifest of what is finished, that goes on where it was stopped."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,18 +27,41 @@ class Progress(NamedTuple):
         return stages
 
 
-def open_study(
-    settings: Mapping[str, Any], *, command: str, preset: str, name: str | None, root: Path, free: Collection[str] = ()
-) -> Progress:
+class Place(NamedTuple):
+    """Where a study is, or will be."""
+
+    root: Path  # the folder of all runs
+    name: str | None  # of its folder; None: the default one
+    default: str
+
+
+def find_study(settings: Mapping[str, Any], place: Place) -> Progress | None:
+    """An earlier study of the same settings.
+
+    Args:
+        settings: plain values by the names of their flags.
+        place: where it would be.
+
+    Returns:
+        The study; None: there is none.
+
+    Raises:
+        UserError: if a manifest is damaged.
+    """
+    folders = [place.root / place.name] if place.name else sorted(place.root.glob(f"{place.default}*"), reverse=True)
+    for path in (folder / runs.MANIFEST for folder in folders):
+        manifest = _read(path) if path.exists() else {}
+        if manifest.get("settings") == settings:
+            return Progress(path.parent, manifest)
+    return None
+
+
+def open_study(settings: Mapping[str, Any], place: Place) -> Progress:
     """The folder of a study: an earlier one of the same settings, else a new one.
 
     Args:
         settings: plain values by the names of their flags.
-        command: that makes the study.
-        preset: part of the folder's name, where it was given none.
-        name: of the folder; None: made from command and preset.
-        root: the folder of all runs.
-        free: settings that may differ from the earlier ones.
+        place: where it is, or will be.
 
     Returns:
         The study.
@@ -45,19 +69,40 @@ def open_study(
     Raises:
         UserError: if the folder that was named is a study of other settings, or the manifest is damaged.
     """
-    decisive = {key: value for key, value in settings.items() if key not in free}
-    default = f"{command}-{preset}"
-    named = [root / name] if name else []
-    for path in sorted((folder / runs.MANIFEST for folder in named or root.glob(f"{default}*")), reverse=True):
-        manifest = _read(path) if path.exists() else {}
-        if manifest.get("settings") == decisive:
-            return Progress(path.parent, manifest)
-        if named and manifest:
-            raise UserError(f"{path.parent} is a study with other settings: {_differences(manifest, decisive)}")
-    folder = runs.create(root, name=name, default=default)
-    study = Progress(folder, {"settings": decisive, "started_at": runs.now(), "stages": {}})
+    found = find_study(settings, place)
+    if found is not None:
+        return found
+    path = place.root / (place.name or "") / runs.MANIFEST
+    if place.name and path.exists():
+        raise UserError(f"{path.parent} is a study with other settings: {_differences(_read(path), settings)}")
+    folder = runs.create(place.root, name=place.name, default=place.default)
+    study = Progress(folder, {"settings": dict(settings), "started_at": runs.now(), "stages": {}})
     save(study)
     return study
+
+
+@contextmanager
+def held(study: Progress) -> Iterator[None]:
+    """Within the block no other command works in the study, whose manifest is read again.
+
+    Args:
+        study: as it was opened.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: if another process is at work in it.
+    """
+    with ExitStack() as locks:
+        manifest = processes.on_first(lambda: _locked(study, locks))
+        study.manifest.update(manifest)
+        yield
+
+
+def _locked(study: Progress, locks: ExitStack) -> dict[str, Any]:
+    locks.enter_context(runs.locked(study.folder))
+    return _read(study.folder / runs.MANIFEST)
 
 
 def once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:

@@ -3,21 +3,34 @@
 import dataclasses
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kdignite import claims, processes, runs
-from kdignite.config import Sweep, cells, common
+from kdignite import checkpoints, claims, handlers, processes, runs
+from kdignite.config import DistillConfig, Sweep, cells, common
 from kdignite.errors import UserError, brief
+from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.distill import distill
+from kdignite.pipelines.matching import check_students, machine_notes
+from kdignite.pipelines.reading import RunFiles, read_run
 from kdignite.pipelines.setup import choose_device, say
-from kdignite.pipelines.study import Progress, open_study, train_once
-from kdignite.pipelines.teaching import choose_teacher
+from kdignite.pipelines.study import Place, Progress, find_study, held, open_study, train_once
+from kdignite.pipelines.teaching import choose_teacher, fitting_teachers, inherit
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_text
 
-MAY_CHANGE = ("data_root", "teacher", "allow_weak_teacher")  # the teacher's sha256 says whether it is the same one
+AXES = ("alpha", "T")
+MAY_CHANGE = ("data_root", "allow_weak_teacher")
 REPORT = "sweep.json"
+
+
+class Opened(NamedTuple):
+    """A sweep under way, and the teacher of all its runs."""
+
+    study: Progress
+    teacher: Path
 
 
 @processes.joined()
@@ -25,7 +38,8 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     """Distil once for each alpha, T and seed, and say which alpha and T were best on the validation images.
 
     A sweep of the same settings goes on in the folder of an earlier one, whatever its alphas, temperatures and seeds:
-    finished runs are skipped, and the report is of all runs in the folder.
+    finished runs are skipped, and the report, written again after each run, is of all runs in the folder. A run whose
+    loss stops being a number is left out of it.
 
     Args:
         config: a `SweepConfig`: the grid, the number of seeds, and any flag of ``distill``.
@@ -36,70 +50,93 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
 
     Raises:
         UserError: before anything is trained, if something asked for cannot be had.
-        RunFailed: if a training fails.
+        RunFailed: if a training fails in another way, or all of them did.
     """
     plan = cells(config)
     choose_device(plan[0].device, threads=plan[0].threads)
-    study, teacher = processes.on_first(lambda: _open(config, root=root))
+    check_architecture(plan[0])
+    study, teacher = processes.on_first(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
-    for cell in plan:
-        taught = dataclasses.replace(cell, teacher=str(teacher))
-        train_once(study, taught, distill, stage=runs.default_name(cell))
-    summary = processes.on_first(lambda: _report(study))
+    diverged: handlers.LossNotFinite | None = None
+    with held(study):
+        for number, cell in enumerate(plan, 1):
+            say(f"student   {number} of {len(plan)}: alpha {cell.alpha:g}, T {cell.T:g}, seed {cell.seed}")
+            taught = dataclasses.replace(cell, teacher=str(teacher))
+            try:
+                train_once(study, taught, distill, stage=runs.default_name(cell))
+            except handlers.LossNotFinite as error:
+                say(f"failed    {error}")
+                diverged = error
+                continue
+            processes.on_first(partial(_report, study))
+        if diverged is not None and not study.stages:
+            raise diverged
+        summary = processes.on_first(lambda: _report(study))
+    say(sweep_text(summary))
+    say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return runs.Finished(study.folder, summary)
 
 
-def _open(config: Sweep, *, root: Path) -> tuple[Progress, Path]:
-    """The study, and the teacher of all its runs."""
-    teacher = choose_teacher(cells(config)[0], root=root).path
-    study = open_study(
-        {**common(config), "teacher_sha256": runs.sha256(teacher)},
-        command=config.command,
-        preset=config.preset,
-        name=config.name,
-        root=root,
-        free=MAY_CHANGE,
-    )
-    return study, teacher
+def _open(config: Sweep, cell: DistillConfig, *, root: Path) -> Opened:
+    """An earlier sweep of these settings, with its teacher even if there is a newer one; else a new one."""
+    place = Place(root, config.name, f"{config.command}-{config.preset}")
+    if cell.teacher is None:
+        for run in fitting_teachers(cell, root=root):
+            found = find_study(_settings(config, run.folder / runs.BEST), place)
+            if found is not None:
+                return Opened(found, run.folder / runs.BEST)
+    teacher = choose_teacher(cell, root=root)
+    inherit(cell, teacher.description.origin)
+    return Opened(open_study(_settings(config, teacher.path), place), teacher.path)
+
+
+def _settings(config: Sweep, teacher: Path) -> dict[str, Any]:
+    """What the runs of a sweep share; the teacher is known by its sha256."""
+    shared = {name: value for name, value in common(config).items() if name not in MAY_CHANGE}
+    return shared | {"teacher": runs.sha256(teacher)}
 
 
 def _report(study: Progress) -> dict[str, Any]:
     """Write what all runs of the study say together."""
-    summary = _summary(study)
+    summary = _summary([_read(study.folder / record["folder"]) for record in study.stages.values()])
     save_figure(sweep_figure(summary), study.folder / "sweep.png")
-    text = sweep_text(summary)
-    for name, content in (
-        ("sweep.md", f"# alpha and T\n\n![{chosen_text(summary)}](sweep.png)\n\n{text}"),
-        ("sweep.csv", sweep_csv(summary)),
-    ):
-        (study.folder / name).write_text(content, encoding="utf-8")
+    _write(study.folder / "sweep.md", f"# alpha and T\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}")
+    _write(study.folder / "sweep.csv", sweep_csv(summary))
     runs.write_json(study.folder / REPORT, summary)
-    say(text)
-    say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return summary
 
 
-def _summary(study: Progress) -> dict[str, Any]:
-    """Plain JSON values: validation accuracies by alpha and T, and the best of those with the most seeds."""
+def _write(path: Path, text: str) -> None:
+    checkpoints.replace(path, lambda file: file.write(text.encode()))
+
+
+def _read(folder: Path) -> RunFiles:
+    run = read_run(folder, label=folder.name)
+    try:
+        for name in AXES:
+            claims.number(run.config, name)
+        claims.number(claims.part(run.result, "val"), "accuracy")
+    except ValueError as error:
+        raise UserError(
+            f"{folder} is damaged ({brief(error)}): remove that folder, and its entry in {runs.MANIFEST}"
+        ) from error
+    return run
+
+
+def _summary(found: Sequence[RunFiles]) -> dict[str, Any]:
+    """Plain JSON values: validation accuracies by alpha and T, and the best of those that have the most seeds."""
+    check_students(found, besides=AXES)
     accuracies: dict[tuple[float, float], dict[int, float]] = defaultdict(dict)
-    partial = False
-    for record in study.stages.values():
-        folder = study.folder / record["folder"]
-        try:
-            config, result = runs.read_json(folder / runs.CONFIG), runs.read_json(folder / runs.RESULT)
-            key = claims.number(config, "alpha"), claims.number(config, "T")
-            accuracy = claims.number(claims.part(result, "val"), "accuracy")
-            accuracies[key][claims.count(result, "seed")] = accuracy
-            partial |= claims.flag(result, "partial")
-        except ValueError as error:
-            raise UserError(f"{folder} is damaged ({brief(error)}): remove it from {runs.MANIFEST}") from error
-    found = [_cell(alpha, T, of_seed) for (alpha, T), of_seed in sorted(accuracies.items())]
-    chosen = max(found, key=lambda cell: (len(cell["seeds"]), cell["mean"]))
+    for run in found:
+        accuracies[run.config["alpha"], run.config["T"]][run.seed] = run.result["val"]["accuracy"]
+    pairs = [_cell(alpha, T, of_seed) for (alpha, T), of_seed in sorted(accuracies.items())]
+    seeds = max((cell["seeds"] for cell in pairs), key=lambda seeds: (len(seeds), _count(pairs, seeds)))
+    chosen = max((cell for cell in pairs if cell["seeds"] == seeds), key=lambda cell: float(cell["mean"]))
     return {
-        "settings": study.manifest["settings"],
-        "cells": found,
+        "cells": pairs,
         "chosen": chosen,
-        "notes": _notes(chosen, partial=partial),
+        "chosen_from": _count(pairs, seeds),
+        "notes": [*_notes(found, chosen), *machine_notes(found)],
     }
 
 
@@ -113,10 +150,15 @@ def _cell(alpha: float, T: float, of_seed: dict[int, float]) -> dict[str, Any]:
     }
 
 
-def _notes(chosen: dict[str, Any], *, partial: bool) -> list[str]:
+def _count(pairs: Sequence[dict[str, Any]], seeds: list[int]) -> int:
+    """How many pairs have just these seeds: only those are compared with one another."""
+    return sum(cell["seeds"] == seeds for cell in pairs)
+
+
+def _notes(found: Sequence[RunFiles], chosen: dict[str, Any]) -> list[str]:
     notes = ["The test images decided nothing here. The best of many is a little lucky: compare it on other seeds."]
     if len(chosen["seeds"]) == 1:
         notes.append("With one seed, neighbours that are a few tenths of a point apart may change places: --seeds=3.")
-    if partial:
+    if any(run.result["partial"] for run in found):
         notes.append("These runs saw only part of their images: nothing to quote.")
     return notes

@@ -1,6 +1,7 @@
 """Which teacher a run takes, what it inherits from it, and the checks that a teacher has to pass."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,26 @@ from kdignite.pipelines.tabling import Teaching, examine
 from kdignite.teachers import check_accuracy
 
 T = TypeVar("T", bound=TrainConfig)
+
+
+def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
+    """Finished teachers for the data and split of a run.
+
+    Args:
+        config: of the run.
+        root: the folder of all runs.
+
+    Yields:
+        Their runs, the newest first.
+    """
+    for run in runs.finished_teachers(root):
+        same_data = _same_place(str(run.result["dataset"]), config.dataset or DATASET)
+        if same_data and config.val_size in (None, run.result["val_size"]):
+            yield run
+
+
+def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
+    return next(fitting_teachers(config, root=root), None)
 
 
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
@@ -134,16 +155,6 @@ def check_teacher(
         check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
     _warn(origin, config)
     return Teaching(logits_of, taught._replace(accuracy=accuracy))
-
-
-def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
-    fits = (
-        run
-        for run in runs.finished_teachers(root)
-        if _same_place(str(run.result["dataset"]), config.dataset or DATASET)
-        and config.val_size in (None, run.result["val_size"])
-    )
-    return next(fits, None)
 
 
 def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:

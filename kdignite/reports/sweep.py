@@ -48,12 +48,13 @@ def chosen_text(summary: Summary) -> str:
     Returns:
         One sentence.
     """
-    chosen = summary["chosen"]
+    chosen, pairs = summary["chosen"], summary["chosen_from"]
     seeds = len(chosen["seeds"])
     of = "one seed" if seeds == 1 else f"the mean of {seeds} seeds"
+    among = f"{pairs} pairs" if pairs == len(summary["cells"]) else f"the {pairs} with these seeds"
     return (
         f"Chosen on validation: --alpha={chosen['alpha']:g} --T={chosen['T']:g}, "
-        f"{per_cent(chosen['mean'], digits=2)} % ({of})"
+        f"{per_cent(chosen['mean'], digits=2)} % ({of}; the best of {among})"
     )
 
 

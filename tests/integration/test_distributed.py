@@ -237,3 +237,15 @@ def test_a_whole_study_is_compared_once(tmp_path: Path) -> None:
     assert {path.name for path in study.iterdir() if path.is_dir()} == {*trained, "compare-distill-a0.9-T4"}
     assert all(len(list((study / name).glob("events*"))) == 1 for name in trained)
     assert all(result(study / name)["test"]["num_images"] == 300 for name in trained)
+
+
+@pytest.mark.slow
+def test_a_whole_sweep_is_reported_once(place: Path) -> None:
+    command = [*TORCHRUN, *KDIGNITE, "sweep", *DIGITS, "--epochs=1", "--alpha=0.5,1", "--T=2", "--threads=1"]
+    for runs in (2, 0):
+        done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Chosen on validation") == 1
+        assert done.stdout.count("--- distill") == runs
+    report = json.loads((place / "runs" / "sweep-standard" / "sweep.json").read_text())
+    assert [(cell["alpha"], cell["T"]) for cell in report["cells"]] == [(0.5, 2.0), (1.0, 2.0)]

@@ -1,6 +1,9 @@
 """A grid of distillations on digits: one folder, one teacher, chosen on validation."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ from PIL import Image
 
 from kdignite.config import Sweep, SweepConfig, configure
 from kdignite.errors import RunFailed, UserError
+from kdignite.handlers import LossNotFinite
 from kdignite.pipelines import sweep as module
 from kdignite.pipelines.sweep import sweep
+from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 
-from .conftest import NARROW
+from .conftest import NARROW, learner
 
 pytestmark = pytest.mark.usefixtures("few_pixels")
 
@@ -121,22 +126,20 @@ def test_it_goes_on_after_the_last_finished_run(root: Path, monkeypatch: pytest.
     ("given", "told"),
     [
         ({"alpha": (0.5, 0.5)}, "--alpha=0.5,0.5 names a value twice"),
+        ({"alpha": (1 / 3,)}, "--alpha takes numbers of up to 6 digits, not 0.3333333333333333"),
         ({"alpha": (1.5,)}, "--alpha must be at most 1, not 1.5"),
         ({"T": (0.0,)}, "--T must be above 0, not 0"),
         ({"lr": 0.0}, "--lr must be above 0, not 0"),
         ({"seeds": 0}, "--seeds must be at least 1, not 0"),
+        ({"arch": "cnn6"}, "cnn6"),
+        ({"dataset": "cifar100"}, "has no finished teacher for cifar100"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(given: dict[str, object], told: str) -> None:
+def test_a_mistake_is_told_before_anything_is_made(root: Path, given: dict[str, object], told: str) -> None:
     with pytest.raises(UserError) as caught:
-        grid(**given)
+        sweep(grid(**given), root=root)
     assert told in str(caught.value)
-
-
-def test_other_settings_are_another_sweep(swept: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "distill", forbidden)
-    with pytest.raises(UserError, match=r"is a study with other settings: --lr was 0.1, is 0.2; choose another --name"):
-        sweep(grid(lr=0.2, name=swept.folder.name), root=swept.folder.parent)
+    assert {path.name for path in root.iterdir()} == {"teacher"}
 
 
 def test_without_a_teacher_nothing_is_made(tmp_path: Path) -> None:
@@ -145,10 +148,113 @@ def test_without_a_teacher_nothing_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_settings_are_another_sweep(swept: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "distill", forbidden)
+    with pytest.raises(UserError, match=r"is a study with other settings: --lr was 0.1, is 0.2; choose another --name"):
+        sweep(grid(lr=0.2, name=swept.folder.name), root=swept.folder.parent)
+
+
+ONE = {"alpha": (0.5,), "T": (1.0,)}
+HOLD = """
+import pathlib, sys
+from kdignite import runs
+with runs.locked(pathlib.Path(sys.argv[1])):
+    print(flush=True)
+    input()
+"""
+
+
+def test_a_newer_teacher_does_not_end_a_sweep(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on with its own; the newer one is for a sweep of its own."""
+    first = sweep(grid(**ONE), root=root)
+    newer = teacher(learner(widths=(16,) * 5, epochs=6, seed=1), root=root).folder
+    assert sweep(grid(alpha=(0.5,), T=(1.0, 2.0)), root=root).folder == first.folder
+    taught = {json.loads(path.read_text())["teacher"]["sha256"] for path in first.folder.glob("*/result.json")}
+    assert len(taught) == 1
+    other = sweep(grid(**ONE, teacher=str(newer)), root=root)
+    assert other.folder.name == "sweep-standard-2"
+    monkeypatch.setattr(module, "distill", forbidden)
+    with pytest.raises(UserError, match=r"other settings: --teacher was \w+, is \w+; choose another --name"):
+        sweep(grid(**ONE, teacher=str(newer), name=first.folder.name), root=root)
+
+
+def test_one_command_at_a_time_works_in_it(root: Path) -> None:
+    folder = sweep(grid(**ONE), root=root).folder
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match=rf"in progress in another process \(pid {other.pid}\)"):
+            sweep(grid(**ONE), root=root)
+        other.communicate(b"\n")
+
+
+def test_a_loss_that_is_no_number_costs_its_cell_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = module.distill
+
+    def diverging(config: Any, **given: Any) -> Finished:
+        if config.alpha == 0.5:
+            raise LossNotFinite("the loss is not a finite number any more")
+        return real(config, **given)
+
+    monkeypatch.setattr(module, "distill", diverging)
+    done = sweep(grid(T=(1.0,)), root=root)
+    assert [cell["alpha"] for cell in done.result["cells"]] == [1.0]
+    assert "failed    the loss is not a finite number any more" in capsys.readouterr().out
+    with pytest.raises(LossNotFinite):
+        sweep(grid(**ONE, name="alone"), root=root)
+
+
+def test_a_report_is_there_after_each_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.distill
+
+    def stopped(config: Any, **given: Any) -> Finished:
+        if config.T == 4.0:
+            raise KeyboardInterrupt
+        return real(config, **given)
+
+    monkeypatch.setattr(module, "distill", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(grid(alpha=(0.5,)), root=root)
+    report = json.loads((root / "sweep-standard" / "sweep.json").read_text())
+    assert [(cell["alpha"], cell["T"]) for cell in report["cells"]] == [(0.5, 1.0)]
+
+
+def test_only_cells_with_the_same_seeds_are_chosen_from(root: Path) -> None:
+    sweep(grid(T=(1.0,)), root=root)
+    other = sweep(grid(**ONE, seed=3), root=root)
+    assert other.result["chosen"]["seeds"] == [0, 3]
+    assert other.result["chosen_from"] == 1
+    assert "the mean of 2 seeds; the best of the 1 with these seeds" in (other.folder / "sweep.md").read_text()
+
+
+def test_what_is_no_fair_choice_is_refused(root: Path) -> None:
+    folder = sweep(grid(T=(1.0,)), root=root).folder
+    path = folder / "distill-a1-T1" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"amp": "bf16"}))
+    with pytest.raises(UserError, match="the students differ in more than alpha and T and the seed: --amp: off"):
+        sweep(grid(T=(1.0,)), root=root)
+
+
+def test_part_of_the_images_is_nothing_to_quote(root: Path) -> None:
+    done = sweep(grid(**ONE, limit_train=200), root=root)
+    assert "These runs saw only part of their images: nothing to quote." in done.result["notes"]
+
+
 @pytest.mark.parametrize("spoil", [lambda run: run | {"val": {}}, lambda run: run | {"seed": "x"}])
-def test_a_damaged_run_is_told(taught: Finished, root: Path, spoil: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    folder = sweep(grid(alpha=(0.5,), T=(1.0,)), root=root).folder
+def test_a_damaged_run_is_told_and_made_again_once_it_is_removed(
+    root: Path, spoil: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    folder = sweep(grid(**ONE), root=root).folder
     path = folder / "distill-a0.5-T1" / "result.json"
     path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
-    with pytest.raises(UserError, match=r"distill-a0\.5-T1 is damaged"):
-        sweep(grid(alpha=(0.5,), T=(1.0,)), root=root)
+    with pytest.raises(UserError, match=r"distill-a0\.5-T1.* is damaged"):
+        sweep(grid(**ONE), root=root)
+    shutil.rmtree(path.parent)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["stages"]["distill-a0.5-T1"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(sweep(grid(**ONE), root=root).result["cells"]) == 1
