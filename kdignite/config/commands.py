@@ -42,7 +42,8 @@ class BenchConfig(Config):
     batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
     num_images: int | None = flag(
         None,
-        "images that a measurement trains on; unset: all. Where the teacher is asked for each, 5,000 of them at most",
+        "images that a measurement trains on; unset: all, 50,000 at most. Where the teacher is asked for each, 5,000 "
+        "of them at most",
         low=2,
     )
     repeats: int = flag(10, "measurements of each kind, in turn", low=2)

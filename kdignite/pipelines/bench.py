@@ -17,6 +17,7 @@ from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
 from kdignite.evaluation import Logits, fed
 from kdignite.losses import kd_loss
+from kdignite.memory import shortage_told
 from kdignite.models.registry import build_model, check_model
 from kdignite.pipelines.distill import assemble
 from kdignite.pipelines.preparing import Run, Taught
@@ -30,6 +31,7 @@ from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
 
 Summary = dict[str, Any]
 VALIDATION_IMAGES = 100  # an epoch ends with an evaluation, which is not what is measured
+MOST_IMAGES = 50_000  # unless more are asked for: the bare loop has all of them ready in memory
 ASKED_IMAGES = 5_000  # at most, where the teacher is asked for each: that takes long, and each as long as the others
 BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm table", "cold table", "live teacher", "data alone"
 ABOUT = {
@@ -60,6 +62,7 @@ class Job(NamedTuple):
         return self._replace(config=dataclasses.replace(self.config, limit_train=limit))
 
 
+@shortage_told("try a smaller --num_images")
 def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process.
 
@@ -72,6 +75,7 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
 
     Raises:
         UserError: before anything is written, if something asked for cannot be had.
+        RunFailed: if memory runs out.
     """
     for arch in (config.arch, config.teacher_arch):
         check_model(arch, size=DistillConfig.size, options={})
@@ -101,7 +105,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         dataset=config.dataset,
         arch=config.arch,
         batch_size=config.batch_size,
-        limit_train=config.num_images,
+        limit_train=config.num_images or MOST_IMAGES,
         epochs=1,
         amp=config.amp,
         device=config.device,
@@ -206,6 +210,7 @@ def _split(job: Job, place: Path) -> dict[str, list[float]]:
         config = dataclasses.replace(job.config, cache=str(place / "warm"))
         teach = arrange(job.teaching, config, job.data, root=place, device=job.device).teach
     run, amp = _assembled(job, place, cache="off"), AMP[config.amp]
+    teach(next(run.batches(0, 0)))  # makes the table
     model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
     model.train()
     for batch in run.batches(0, 0):

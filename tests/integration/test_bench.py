@@ -19,15 +19,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     config = BenchConfig(
         dataset="digits", arch="cnn5", teacher_arch="resnet20", num_images=200, batch_size=50, repeats=2, threads=1
     )
-    return bench(config, root=tmp_path_factory.mktemp("runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measured, "ASKED_IMAGES", 100)
+        return bench(config, root=tmp_path_factory.mktemp("runs"))
 
 
 def test_every_way_is_measured_as_often(report: Finished) -> None:
     assert {name: len(values) for name, values in report.result["seconds"].items()} == dict.fromkeys(
         (BARE, WARM, COLD, LIVE, DATA), 2
     )
+    assert report.result["num_images"] == {BARE: 200, WARM: 200, COLD: 100, LIVE: 100, DATA: 200}
     for name, rate in report.result["images_per_s"].items():
-        values = sorted(200 / seconds for seconds in report.result["seconds"][name])
+        values = sorted(report.result["num_images"][name] / seconds for seconds in report.result["seconds"][name])
         assert [rate["lowest"], rate["highest"]] == pytest.approx(values)
         assert rate["median"] == pytest.approx(sum(values) / 2)
 
