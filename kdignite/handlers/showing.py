@@ -87,14 +87,14 @@ def attach_tensorboard(
     trainer.add_event_handler(Events.EPOCH_COMPLETED, _forgiving(plot_last, what="TensorBoard's file", say=say))
 
 
-def attach_progress_bar(trainer: Engine) -> ProgressBar:
+def attach_progress_bar(trainer: Engine) -> Callable[[str], None]:
     """A bar for each epoch with the loss and the time that the whole run still needs; off without a terminal.
 
     Args:
         trainer: the training engine.
 
     Returns:
-        The bar, whose ``log_message`` prints without tearing it.
+        A function that prints a line without tearing the bar, at once, also into a pipe.
     """
     started: dict[str, float] = {}
 
@@ -115,7 +115,12 @@ def attach_progress_bar(trainer: Engine) -> ProgressBar:
         bar.attach(
             trainer, event_name=Events.ITERATION_COMPLETED(every=BAR_EVERY), state_attributes=["loss", "run_left"]
         )
-    return bar
+
+    def say(line: str) -> None:
+        bar.log_message(line)
+        sys.stdout.flush()
+
+    return say
 
 
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:

@@ -146,10 +146,10 @@ def train(engaged: Engaged, folder: Path, writer: SummaryWriter | None) -> None:
 
 def _show(engaged: Engaged, table: Path, writer: SummaryWriter) -> None:
     trainer, history = engaged.trainer, engaged.history
-    bar = handlers.attach_progress_bar(trainer)
-    handlers.attach_metrics_csv(trainer, history, path=table, say=bar.log_message)
-    handlers.attach_tensorboard(trainer, history, writer, say=bar.log_message)
-    handlers.attach_epoch_table(trainer, history, say=bar.log_message)
+    tell = handlers.attach_progress_bar(trainer)
+    handlers.attach_metrics_csv(trainer, history, path=table, say=tell)
+    handlers.attach_tensorboard(trainer, history, writer, say=tell)
+    handlers.attach_epoch_table(trainer, history, say=tell)
 
 
 def _go_on(engaged: Engaged) -> None:

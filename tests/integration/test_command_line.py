@@ -15,7 +15,9 @@ DIGITS = ("--dataset=digits", "--arch=cnn5", "--widths=8,8,8,8,8", "--threads=1"
 
 def environment(**more: str) -> dict[str, str]:
     """What a fresh shell would have, with warnings as errors, save one that torch 2.6 causes itself when it ends."""
-    return {**os.environ, "PYTHONWARNINGS": "error,ignore:Implicitly cleaning up:ResourceWarning", **more}
+    mine = ("PYTHONUNBUFFERED", "KDIGNITE_DATA")
+    fresh = {name: value for name, value in os.environ.items() if name not in mine}
+    return {**fresh, "PYTHONWARNINGS": "error,ignore:Implicitly cleaning up:ResourceWarning", **more}
 
 
 def kdignite(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -93,7 +95,7 @@ def test_without_any_way_to_get_the_data(tmp_path: Path) -> None:
 def test_whoever_reads_the_first_lines_alone_gets_no_traceback(
     tmp_path: Path, words: tuple[str, ...], lines: int, folders: list[str]
 ) -> None:
-    """``| head``; what was saved of a run until then stays, without a lock."""
+    """``| head``; each line is there at once, and what was saved of a run until then stays, without a lock."""
     line = f"{sys.executable} -m kdignite {' '.join(words)} | head -{lines}"
     done = subprocess.run(
         line, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False

@@ -16,6 +16,7 @@ from kdignite.config import (
     Config,
     DistillConfig,
     ReproduceConfig,
+    SweepConfig,
     bare_type,
     configure,
     from_json,
@@ -35,6 +36,8 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.just(0.0),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
+    "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
+    "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),
 }
 TIED = ("schedule", "warmup_epochs", "epochs", "optimizer", "momentum")
@@ -86,8 +89,11 @@ def configs(draw: st.DrawFn) -> Config:
     chosen = draw(given_values(kind))
     if chosen.get("schedule") in ("constant", "cosine"):
         chosen["warmup_epochs"] = draw(st.floats(0, min(chosen["epochs"] or 1, 10**6)))
-    if kind is ReproduceConfig:  # rules between its flags are those of its stages, tested there
+    # rules between the flags of a study are those of its stages, tested there
+    if kind is ReproduceConfig:
         chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher"))
+    if kind is SweepConfig:
+        chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T")}
     return kind(**chosen)
 
 

@@ -33,7 +33,7 @@ from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary
 from kdignite.models.registry import build_model
-from kdignite.pipelines import reproduce
+from kdignite.pipelines import study
 from kdignite.pipelines.building import rebuild
 from kdignite.pipelines.compare import _summary
 from kdignite.pipelines.matching import match
@@ -384,7 +384,7 @@ def comparison_of(folder: Path) -> str:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    found = reproduce._manifest(folder / "manifest.json")
+    found = study._read(folder / "manifest.json")
     assert all((folder / one["folder"]).resolve().parent == folder.resolve() for one in found["stages"].values())
     return found
 

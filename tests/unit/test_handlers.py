@@ -1118,8 +1118,7 @@ def test_without_a_terminal_there_is_no_bar(trainer: Engine, capfd: pytest.Captu
 
 
 def test_a_line_can_be_printed_without_a_terminal(trainer: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    bar = handlers.attach_progress_bar(trainer)
-    bar.log_message("a line")
+    handlers.attach_progress_bar(trainer)("a line")
     assert capsys.readouterr() == ("a line\n", "")
 
 
