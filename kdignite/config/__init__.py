@@ -12,11 +12,12 @@ from kdignite.config.fields import Config, bare_type, flag, type_name
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
 from kdignite.config.study import ReproduceConfig, StageFlag, Stages, Study, settled, stage_of, stages, told_as_typed
-from kdignite.config.sweep import Sweep, SweepConfig, cells, common
+from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
 from kdignite.config.training import AUGMENTATIONS, NEWEST, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 
 __all__ = [
     "AUGMENTATIONS",
+    "AXES",
     "COMMANDS",
     "NEWEST",
     "PRESETS",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite import checkpoints, claims, handlers, processes, runs
-from kdignite.config import DistillConfig, Sweep, cells, common
+from kdignite.config import AXES, DistillConfig, Sweep, cells, common
 from kdignite.errors import UserError, brief
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.distill import distill
@@ -21,7 +21,6 @@ from kdignite.pipelines.teaching import choose_teacher, fitting_teachers, inheri
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_text
 
-AXES = ("alpha", "T")
 MAY_CHANGE = ("data_root", "allow_weak_teacher")
 REPORT = "sweep.json"
 
@@ -61,14 +60,16 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     with held(study):
         for number, cell in enumerate(plan, 1):
             say(f"student   {number} of {len(plan)}: alpha {cell.alpha:g}, T {cell.T:g}, seed {cell.seed}")
-            taught = dataclasses.replace(cell, teacher=str(teacher))
+            taught, stage = dataclasses.replace(cell, teacher=str(teacher)), runs.default_name(cell)
+            is_new = stage not in study.stages
             try:
-                train_once(study, taught, distill, stage=runs.default_name(cell))
+                train_once(study, taught, distill, stage=stage)
             except handlers.LossNotFinite as error:
                 say(f"failed    {error}")
                 diverged = error
                 continue
-            processes.on_first(partial(_report, study))
+            if is_new:
+                processes.on_first(partial(_report, study))
         if diverged is not None and not study.stages:
             raise diverged
         summary = processes.on_first(lambda: _report(study))
