@@ -142,9 +142,9 @@ def _default(command: str, one: Field[Any]) -> str:
 
 def _origin(command: str, one: Field[Any]) -> StageFlag:
     """The command and the flag that a flag's default belongs to: a study leaves most of them to its stages."""
-    if command == "reproduce":
+    if one.default is None and command == "reproduce":
         return stage_of(one.name)
-    return StageFlag("distill" if command == "sweep" and one.default is None else command, one.name)
+    return StageFlag("distill" if one.default is None and command == "sweep" else command, one.name)
 
 
 def _value(one: Field[Any], value: Any) -> str:

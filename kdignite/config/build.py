@@ -17,7 +17,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
 
     Args:
         kind: `TeacherConfig`, `DistillConfig`, `BaselineConfig` or `ReproduceConfig` (the others have no presets).
-        preset: ``standard``, ``quick`` or ``original``.
+        preset: ``standard``, ``quick``, ``reference`` or ``original``.
         given: single values, which win over the preset.
 
     Returns:

@@ -22,6 +22,13 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "distill": {"epochs": 2},
         "baseline": {"epochs": 2},
     },
+    # what runs/reference and the figures of the documentation come from; float32, to be the same on every machine
+    "reference": {
+        "teacher": {"amp": "off"},
+        "distill": {"amp": "off"},
+        "baseline": {"amp": "off"},
+        "reproduce": {"seeds": 5},
+    },
     "original": {
         "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "imagenet", "epochs": 5},
         "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},

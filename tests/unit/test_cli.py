@@ -384,7 +384,7 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--widths=wide"], "--widths needs whole numbers separated by commas, not 'wide'; "
          "write it like --widths=64,64,24"),
         (["--optimizer=adam"], "--optimizer must be one of nesterov, sgd, adamw, not 'adam'"),
-        (["--preset=fast"], "--preset must be one of standard, quick, original, not 'fast'"),
+        (["--preset=fast"], "--preset must be one of standard, quick, reference, original, not 'fast'"),
     ],
 )  # fmt: skip
 def test_values_that_are_refused(typed, line, refusal):
@@ -469,10 +469,15 @@ def test_help_shows_every_flag_with_its_meaning_and_default(command):
 
 def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
-    assert "a whole number at least 1\n" + " " * 24 + "default [standard] 30, [quick] 2, [original] 5\n" in teacher
-    assert "default [standard] fastresnet, [quick] fastresnet, [original] resnet50\n" in teacher
-    assert "default [standard] 0.9, [quick] 0.9, [original] 0.5\n" in distill
-    assert "one of standard, quick, original; default standard\n" in distill
+    assert (
+        "a whole number at least 1\n" + " " * 24 + "default [standard] 30, [quick] 2, [reference] 30, [original] 5\n"
+        in teacher
+    )
+    archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
+    assert archs in " ".join(teacher.split())
+    assert "default [standard] 0.9, [quick] 0.9, [reference] 0.9, [original] 0.5\n" in distill
+    assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
+    assert "one of standard, quick, reference, original; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
     assert "true or false; default false\n" in distill
     assert "one of nesterov, sgd, adamw\n" in distill
