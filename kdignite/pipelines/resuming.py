@@ -3,39 +3,24 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import kdignite
 from kdignite import checkpoints, processes, runs
 from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
 from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
+from kdignite.pipelines.identity import Difference, differences, identity_of, in_words, recorded_identity, sources_of
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import say
 
 C = TypeVar("C", bound=TrainConfig)
-# settings that change no number of a run: names, places, leftovers; a teacher, data and initial weights are known by
-# what they hold and not by where they lie
-FREE = {
-    *("preset", "name", "resume", "save_every_s", "keep_last"),
-    *("dataset", "data_root", "weights", "teacher", "teacher_arch", "allow_weak_teacher"),
-}
-MACHINE = ("device", "threads")  # may change, but the numbers then do, in their last digits
 USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own
 EVENTS = "events.out.tfevents.*"
 ROOM = 3  # complete states that must fit on the disk: last.pt, previous.pt, and the one being written
 STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
-
-
-class Difference(NamedTuple):
-    """A setting that is not what it was."""
-
-    name: str
-    before: Any
-    now: Any
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
@@ -84,8 +69,8 @@ def find(run: Run, *, root: Path) -> Path | runs.Finished | None:
         _check_ours(config, root / config.name)
         _check_same(run, root / config.name)
         return _finished(root / config.name) or root / config.name
-    now = _identity(run)
-    same = [folder for folder in _folders(config, root) if not _differences(_recorded(folder), now)]
+    now = identity_of(run)
+    same = [folder for folder in _folders(config, root) if not differences(recorded_identity(folder), now)]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     if unfinished:
         return unfinished[0]
@@ -120,44 +105,11 @@ def _opened(run: Run, earlier: Path | None, *, root: Path) -> Iterator[Path]:
     folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
     with runs.locked(folder):
         if earlier is None:
-            runs.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | _sources(run))
+            runs.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
             _write_config(run, folder)
         elif (folder / runs.RESULT).exists():
             raise UserError(f"{folder} has just been finished by another process")
         yield folder
-
-
-def about(run: Run) -> dict[str, Any]:
-    """What the complete state of a run says of where it belongs.
-
-    Args:
-        run: whose state it is.
-
-    Returns:
-        Plain values.
-    """
-    return {"format": checkpoints.FORMAT, "kdignite": kdignite.__version__, "run": _identity(run)}
-
-
-def check_about(run: Run, values: Mapping[str, Any], *, who: str) -> None:
-    """Refuse a complete state of another run.
-
-    Args:
-        run: about to go on.
-        values: what `about` wrote.
-        who: the file, for the message.
-
-    Raises:
-        UserError: if it is of another format or other settings.
-    """
-    if values["format"] != checkpoints.FORMAT:
-        raise UserError(
-            f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "
-            f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
-        )
-    found = [one for one in _differences(values["run"], _identity(run)) if one.name != "epochs"]
-    if found:
-        raise UserError(f"{who} is the state of another run ({_told(found)})")
 
 
 def take_over(run: Run, folder: Path, *, iteration: int) -> None:
@@ -182,7 +134,9 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
     entry = {"iteration": iteration, "at": runs.now(), "changed": changed}
     runs.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
     if changed:
-        told = _told([Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"])
+        told = in_words(
+            [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
+        )
         say(f"note      another machine than before ({told or 'other packages'}): from here on the numbers are")
         say("          not bit-equal to those of a run that was never stopped")
 
@@ -272,42 +226,8 @@ def _command_in(path: Path) -> Any:
         return None
 
 
-def _identity(run: Run) -> dict[str, Any]:
-    """What a run and its resumption have to agree on."""
-    return {name: value for name, value in to_json(run.config).items() if name not in FREE} | _flat(_sources(run))
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """The identity of the run in a folder."""
-    config, environment = (runs.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
-    sources = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
-    return {name: value for name, value in config.items() if name not in {*FREE, "command"}} | _flat(sources)
-
-
-def _sources(run: Run) -> dict[str, Any]:
-    """What a run starts from, by content: data, split, initial weights, loss, teacher."""
-    weights = run.config.weights
-    return {
-        "data": run.data.source.fingerprint,
-        "split": run.data.splits.hash,
-        "weights": weights if weights in ("none", "imagenet") else runs.sha256(Path(weights)),
-        "loss": run.loss,
-        "teacher": run.taught._asdict() if run.taught else None,
-    }
-
-
-def _flat(sources: Mapping[str, Any]) -> dict[str, Any]:
-    teacher = sources["teacher"]
-    return {**sources, "teacher": teacher["sha256"] if teacher else None}
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    names = [name for name in {**before, **now} if name not in MACHINE]
-    return [Difference(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
-
-
 def _check_same(run: Run, folder: Path) -> None:
-    found = _differences(_recorded(folder), _identity(run))
+    found = differences(recorded_identity(folder), identity_of(run))
     if run.config.schedule == "constant":
         found = [one for one in found if one.name != "epochs"]
     if not found:
@@ -315,15 +235,7 @@ def _check_same(run: Run, folder: Path) -> None:
     why = ""
     if any(one.name == "epochs" for one in found):
         why = f"; under --schedule={run.config.schedule} the learning rate of every step depends on --epochs"
-    raise UserError(f"{folder} has other settings: {_told(found)}{why}; resume it with its own, or start a new run")
-
-
-def _told(found: list[Difference]) -> str:
-    return "; ".join(f"{one.name}: {_shown(one.before)} -> {_shown(one.now)}" for one in found)
-
-
-def _shown(value: Any) -> str:
-    return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)[:80]
+    raise UserError(f"{folder} has other settings: {in_words(found)}{why}; resume it with its own, or start a new run")
 
 
 def _check_room(run: Run, place: Path) -> None:

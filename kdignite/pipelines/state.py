@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from kdignite import checkpoints, handlers, processes, runs
 from kdignite.errors import UserError
+from kdignite.pipelines.identity import about, check_about
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.resuming import about, check_about
 from kdignite.pipelines.setup import say
 
 # what a file of another shape than expected runs into; each is told as damage

@@ -11,20 +11,19 @@ from ignite.engine import Engine
 from torch.utils.tensorboard import SummaryWriter
 
 from kdignite import checkpoints, handlers, processes, runs, stopping
-from kdignite.checkpoints import Checkpoint, Description, Validation
+from kdignite.checkpoints import Description, Validation
 from kdignite.config import TrainConfig
-from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches, run_batches
-from kdignite.data.splits import Part
+from kdignite.data.batches import EVALUATION_BATCH, run_batches
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
 from kdignite.memory import shortage_told
 from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
-from kdignite.pipelines.building import origin_of, revive
+from kdignite.pipelines.building import origin_of
+from kdignite.pipelines.concluding import conclude, evaluated
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.setup import DEV_STEPS, is_partial, say, share
+from kdignite.pipelines.setup import say
 from kdignite.pipelines.state import Engaged, restore, saver
-from kdignite.teachers import tolerance
 
 
 @shortage_told("try a smaller --batch_size, or end other programs")
@@ -57,7 +56,7 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         say(f"time      about {left} on this machine, from a few steps of a copy")
         with _told_how_to_go_on(run, folder), open_writer(folder) as writer:
             train(engaged, folder, writer)
-            result = _conclude(engaged, folder)
+            result = conclude(engaged, folder)
             if writer is not None:
                 with suppress(OSError):  # a log, told already
                     results.plot(writer, folder, result, config=run.config, epoch=len(engaged.history.rows))
@@ -164,60 +163,6 @@ def _go_on(engaged: Engaged) -> None:
         trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
 
 
-def _conclude(engaged: Engaged, folder: Path) -> dict[str, Any]:
-    """Evaluate the saved model as anybody would who gets the file, and write everything but the result itself."""
-    run, best = engaged.run, engaged.best.path
-    checkpoint = processes.on_first(lambda: _best(engaged, folder))
-    config, classes = run.config, run.data.source.classes
-    logits_of = revive(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
-    outcomes = {
-        split: results.checked(evaluate(logits_of, _evaluated(run, part), num_classes=len(classes)), who=str(best))
-        for split, part in (("val", run.data.splits.val), ("test", run.data.splits.test))
-    }
-    saved = checkpoint.description.validation
-    _check_saved(outcomes["val"], saved, best)
-    return processes.on_first(lambda: _result(engaged, folder, outcomes, best_epoch=saved.epoch))
-
-
-def _best(engaged: Engaged, folder: Path) -> Checkpoint:
-    """The model that the run has saved."""
-    best = engaged.best.path
-    engaged.best.settle()
-    if engaged.best.owed is not None:
-        raise RunFailed(f"{best} cannot be written ({engaged.best.why}): mend that, then resume the run")
-    if not best.is_file():
-        known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in engaged.history.rows)
-        why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
-        raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
-    return checkpoints.load(best)
-
-
-def _result(engaged: Engaged, folder: Path, outcomes: dict[str, Outcome], *, best_epoch: int) -> dict[str, Any]:
-    """Write the evaluation of the saved model; returns what `runs.RESULT` will hold."""
-    run, history, config = engaged.run, engaged.history, engaged.run.config
-    summaries = results.write_evaluation(folder, outcomes, classes=run.data.source.classes, title=folder.name)
-    return {
-        "command": config.command,
-        "name": folder.name,
-        "finished_at": runs.now(),
-        "partial": is_partial(config, run.data),
-        "seed": config.seed,
-        "loss": run.loss,
-        "dataset": config.dataset,
-        "fingerprint": run.data.source.fingerprint,
-        "split": run.data.splits.hash,
-        "val_size": config.val_size,
-        "arch": config.arch,
-        "cost": results.cost_of(run.student.model, size=config.size, file=engaged.best.path),
-        "epochs": len(history.rows),
-        "best_epoch": best_epoch,
-        "wall_seconds": round(engaged.clock.run(), 1),
-        "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
-        "teacher": run.taught._asdict() if run.taught else None,
-        **summaries,
-    }
-
-
 def _validation(run: Run) -> Callable[[], Outcome]:
     logits_of = fed(run.student.model, prepare=run.student.prepare)
     num_classes, part = len(run.data.source.classes), run.data.splits.val
@@ -225,13 +170,9 @@ def _validation(run: Run) -> Callable[[], Outcome]:
 
     def validate() -> Outcome:
         processes.share_buffers(run.student.model)
-        return evaluate(logits_of, stopping.heeding(_evaluated(run, part), checks=checks), num_classes=num_classes)
+        return evaluate(logits_of, stopping.heeding(evaluated(run, part), checks=checks), num_classes=num_classes)
 
     return validate
-
-
-def _evaluated(run: Run, part: Part) -> Iterator[Any]:
-    return evaluation_batches(part, limit=DEV_STEPS if run.config.fast_dev_run else None, share=share())
 
 
 def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
@@ -256,14 +197,6 @@ def _recorded_score(best: Path) -> float | None:
     except UserError as error:
         say(f"warning   {error}; the best of the epochs to come takes its place")
         return None
-
-
-def _check_saved(outcome: Outcome, recorded: Validation, path: Path) -> None:
-    if abs(outcome.num_correct - recorded.num_correct) > tolerance(recorded.num_images):
-        raise RunFailed(
-            f"{path} scores {outcome.num_correct} of {recorded.num_images} validation images, "
-            f"it scored {recorded.num_correct} while training: the file is not the model that was trained"
-        )
 
 
 def _advice(config: TrainConfig) -> str:

@@ -34,7 +34,7 @@ from kdignite.config import (
 from kdignite.data.sources import ImageSet, Source
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
-from kdignite.pipelines import resuming, setup, state, training
+from kdignite.pipelines import identity, resuming, setup, state, training
 from kdignite.pipelines.preparing import Run, Taught, prepare_run
 from kdignite.pipelines.setup import Data
 from kdignite.pipelines.state import Engaged
@@ -187,8 +187,8 @@ def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distille
 
 
 def test_what_may_differ_is_told_in_one_place_each() -> None:
-    assert resuming.FREE == FREE
-    assert set(resuming.MACHINE) == MACHINE
+    assert identity.FREE == FREE
+    assert set(identity.MACHINE) == MACHINE
     assert set(SETTINGS) >= FREE | MACHINE
 
 

@@ -1,0 +1,52 @@
+"""What an evaluation says, as pure functions of logits and labels: NumPy arrays in, numbers out.
+
+Almost everything follows from one confusion matrix; loss and calibration need the logits themselves.
+"""
+
+from kdignite.metrics.confusion import (
+    AverageScores,
+    ClassScores,
+    Confused,
+    Ranking,
+    accuracy,
+    best_and_worst,
+    class_scores,
+    confusion_from_logits,
+    macro_average,
+    num_correct,
+    top_confusions,
+    weighted_average,
+)
+from kdignite.metrics.probabilities import (
+    Floats,
+    Ints,
+    Labels,
+    Logits,
+    cross_entropy,
+    expected_calibration_error,
+    softmax,
+)
+from kdignite.metrics.summary import evaluation_summary
+
+__all__ = [
+    "AverageScores",
+    "ClassScores",
+    "Confused",
+    "Floats",
+    "Ints",
+    "Labels",
+    "Logits",
+    "Ranking",
+    "accuracy",
+    "best_and_worst",
+    "class_scores",
+    "confusion_from_logits",
+    "cross_entropy",
+    "evaluation_summary",
+    "expected_calibration_error",
+    "macro_average",
+    "num_correct",
+    "softmax",
+    "top_confusions",
+    "weighted_average",
+]

@@ -1,0 +1,99 @@
+"""What needs the logits themselves: probabilities, loss, calibration."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.floating[Any]]
+Labels = npt.NDArray[np.integer[Any]]
+
+
+def softmax(logits: Logits) -> Floats:
+    """Probabilities of the classes.
+
+    ``p = exp(z - max z) / sum exp(z - max z)``; subtracting the largest score changes nothing but prevents overflow.
+
+    Args:
+        logits: (N, C) finite scores.
+
+    Returns:
+        (N, C) float64, rows sum to 1.
+    """
+    return np.exp(_log_softmax(logits))
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> float:
+    """Mean negative log-probability of the true class.
+
+    ``ce = -mean_n log softmax(z_n)[label_n]``, computed in float64 in log space, so that no probability underflows.
+
+    Args:
+        logits: (N, C) finite scores, N at least 1.
+        labels: (N,) integers in [0, C).
+
+    Returns:
+        The mean over N, in nats.
+
+    Raises:
+        ValueError: as `confusion_from_logits`.
+    """
+    check(logits, labels)
+    return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
+
+
+def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int = 15) -> float:
+    """How far the model's confidence is from its accuracy.
+
+    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|`` over ``num_bins`` bins ``((b-1)/B, b/B]`` of equal width on
+    the largest probability. As coded ``n_b`` cancels: ``sum_b |hits_b - sum of confidences_b| / N``.
+
+    Args:
+        logits: (N, C) finite scores, N at least 1.
+        labels: (N,) integers in [0, C).
+        num_bins: B, at least 1.
+
+    Returns:
+        A number in [0, 1]; 0 is perfectly calibrated.
+
+    Raises:
+        ValueError: as `confusion_from_logits`.
+
+    Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, equation 3.
+    """
+    check(logits, labels)
+    confidence = softmax(logits).max(axis=1)
+    hit = logits.argmax(axis=1) == labels
+    bins = np.ceil(confidence * num_bins).astype(np.int64) - 1
+    gaps = np.bincount(bins, weights=hit - confidence, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def check(logits: Logits, labels: Labels) -> None:
+    """Refuse what would otherwise become a plausible number.
+
+    Args:
+        logits: (N, C) scores.
+        labels: (N,) integers.
+
+    Raises:
+        ValueError: if shapes or types do not fit, a score is not finite, or a label is outside [0, C).
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
+        raise ValueError(f"expected logits (N, C) and labels (N,), N >= 1, got {logits.shape} and {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"expected integer labels, got {labels.dtype}")
+    num_broken = int((~np.isfinite(logits)).any(axis=1).sum())
+    if num_broken:
+        raise ValueError(f"expected finite logits, got NaN or infinity for {num_broken} of {len(labels)} images")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"expected labels in [0, {logits.shape[1]}), got [{labels.min()}, {labels.max()}]")
+
+
+def _log_softmax(logits: Logits) -> Floats:
+    scores = np.asarray(logits, dtype=np.float64)
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_probabilities: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probabilities
