@@ -57,6 +57,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     study, teacher = processes.on_first(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     diverged: handlers.LossNotFinite | None = None
+    summary: dict[str, Any] | None = None
     with held(study):
         for number, cell in enumerate(plan, 1):
             say(f"student   {number} of {len(plan)}: alpha {cell.alpha:g}, T {cell.T:g}, seed {cell.seed}")
@@ -69,10 +70,10 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
                 diverged = error
                 continue
             if is_new:
-                processes.on_first(partial(_report, study))
+                summary = processes.on_first(partial(_report, study))
         if diverged is not None and not study.stages:
             raise diverged
-        summary = processes.on_first(lambda: _report(study))
+        summary = summary or processes.on_first(partial(_report, study))
     say(sweep_text(summary))
     say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return runs.Finished(study.folder, summary)
