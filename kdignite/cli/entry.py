@@ -91,6 +91,8 @@ def _outcome(argv: Sequence[str]) -> int:
         return _told_failed(f"error: {error}", MISUSED)
     except RunFailed as error:
         return _told_failed(f"failed: {error}", FAILED)
+    except PermissionError as error:
+        return _told_failed(f"error: {error}: allow that, or name another place", MISUSED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

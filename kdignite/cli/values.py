@@ -1,5 +1,6 @@
 """Text from the command line -> value, by the annotation of the config field and by nothing else."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import Field
@@ -18,7 +19,8 @@ _LARGEST = 2**63 - 1  # what torch takes as a seed or a size
 def coerce(one: Field[Any], text: str) -> Any:
     """The value that a text means for a flag.
 
-    Text is taken as it is (``42``, ``None`` and ``run#1`` are texts). Numbers are decimal: ``010`` is 10. A list is
+    Text is taken as it is (``42``, ``None`` and ``run#1`` are texts), but for a ``~`` at its beginning, which shells
+    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is
     written with commas. Domains are checked afterwards, by the config.
 
     Args:
@@ -85,7 +87,12 @@ def _read_float(text: str) -> float:
     return float(text)
 
 
-_READERS: dict[type, Callable[[str], Any]] = {str: str, bool: _read_bool, int: _read_int, float: _read_float}
+_READERS: dict[type, Callable[[str], Any]] = {
+    str: os.path.expanduser,
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+}
 
 
 def _advice(one: Field[Any], text: str) -> str:

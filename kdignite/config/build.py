@@ -16,7 +16,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     """A config from a preset and the values that differ from it.
 
     Args:
-        kind: `TeacherConfig`, `DistillConfig`, `BaselineConfig` or `ReproduceConfig` (the others have no presets).
+        kind: a class with a ``preset``: of a training command, `ReproduceConfig` or `SweepConfig`.
         preset: ``standard``, ``quick``, ``reference`` or ``original``.
         given: single values, which win over the preset.
 

@@ -26,7 +26,7 @@ class CacheConfig(Config):
     command: ClassVar[str] = "cache"
 
     cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache")
-    prune: tuple[str, ...] | None = flag(None, "tables to remove, all of them or by the beginnings of their keys")
+    prune: tuple[str, ...] | None = flag(None, "tables to remove: the word all, or the beginnings of their keys")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ class DoctorConfig(Config):
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
     observed: float | None = flag(
         None,
-        "accuracy you got: a share of 1, or per cent where it is above 1; the doctor lists what fits it",
+        "accuracy you got: in per cent where it is above 1, else a share (0.5 is 50 %); the doctor lists what fits it",
         low=0,
         high=100,
     )

@@ -40,19 +40,19 @@ def flag(
     return field(default=default, metadata={"help": help, **domain})
 
 
-def left_open(name: str, one: Field[Value], *, about: str = "") -> tuple[str, Value, Value]:
+def left_open(name: str, one: Field[Value], *, help: str | None = None) -> tuple[str, Value, Value]:  # noqa: A002
     """A flag of one command as a flag of a study, which leaves its default to that command.
 
     Args:
         name: of the flag.
         one: the field of the command's config.
-        about: goes before its help.
+        help: its help there; None: as in that command.
 
     Returns:
         What ``dataclasses.make_dataclass`` takes: name, type and field.
     """
     domain = {key: value for key, value in one.metadata.items() if key != "help"}
-    return name, one.type | None, flag(None, f"{about}{one.metadata['help']}", **domain)  # type: ignore[operator]
+    return name, one.type | None, flag(None, help or one.metadata["help"], **domain)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, kw_only=True)

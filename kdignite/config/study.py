@@ -132,11 +132,21 @@ def _prefixed(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{PREFIX}{name}" for name in names)
 
 
+def _of_teacher(name: str) -> str:
+    return _HELP.get(f"{PREFIX}{name}", f"of the teacher: {_FIELDS[name].metadata['help']}")
+
+
+# where a flag means something else than in its stage
+_HELP = {
+    "teacher": "run folder or checkpoint of a teacher that is there; unset: the study trains its own",
+    f"{PREFIX}seed": "of the teacher: seed of initial weights and order; --seed is its too where this is unset",
+    f"{PREFIX}arch": "the teacher's model: a name of the list below, or package.module:function",
+}
 ReproduceConfig: type[Study] = make_dataclass(
     "ReproduceConfig",
     [
-        *(left_open(name, _FIELDS[name]) for name in (*SHARED, *_OWN, *_DISTILL)),
-        *(left_open(f"{PREFIX}{name}", _FIELDS[name], about="of the teacher: ") for name in _OWN),
+        *(left_open(name, _FIELDS[name], help=_HELP.get(name)) for name in (*SHARED, *_OWN, *_DISTILL)),
+        *(left_open(f"{PREFIX}{name}", _FIELDS[name], help=_of_teacher(name)) for name in _OWN),
     ],
     bases=(Study,),
     namespace={"__doc__": Study.__doc__, "__module__": __name__},

@@ -22,14 +22,20 @@ class TrainConfig(Config):
     data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
     val_size: float | None = flag(
         None,
-        "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
+        "validation images held out of the training set: a count, or a fraction below 1; unset: as the teacher of the "
+        "run, or the newest one, has it, else the data set's",
         above=0,
     )
     image_size: int | None = flag(
-        None, "side in pixels at which folder images are kept; unset: the model's input size", low=8, high=1024
+        None,
+        "side in pixels at which folder images are kept; unset: the teacher's, else the model's input size",
+        low=8,
+        high=1024,
     )
     augment: str | None = flag(
-        None, "training views: none, flip, crop, crop+flip; unset: crop+flip (digits: crop)", choices=AUGMENTATIONS
+        None,
+        "training views: none, flip, crop, crop+flip; unset: the teacher's, else crop+flip (digits: crop)",
+        choices=AUGMENTATIONS,
     )
     view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
     views: int | None = flag(
@@ -42,7 +48,7 @@ class TrainConfig(Config):
         None, "channels of each convolution, for models that take them: 64,64,64,24,12"
     )
     stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
-    weights: str = flag("none", "initial weights: none, imagenet, or a file with a state dict")
+    weights: str = flag("none", "initial weights: none, imagenet (resnet18/34/50), or a file with a state dict")
     size: int = flag(32, "side in pixels of the model's input", low=8, high=1024)
     normalize: str | None = flag(
         None,
@@ -78,7 +84,7 @@ class TrainConfig(Config):
         choices=("auto", "off", "bf16", "fp16"),
     )
     compile: bool = flag(False, "compile the model for training; takes a while, and a C++ compiler on a CPU")
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    threads: int | None = flag(None, "CPU threads; unset: one a core, under torchrun one a process", low=1)
     sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
     keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")

@@ -16,6 +16,7 @@ FREE = {
     *("preset", "name", "resume", "save_every_s", "keep_last"),
     *("dataset", "data_root", "weights", "teacher", "teacher_arch", "allow_weak_teacher"),
 }
+USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own
 MACHINE = ("device", "threads")  # may change, but the numbers then do, in their last digits
 
 

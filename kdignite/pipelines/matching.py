@@ -90,17 +90,16 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         found: the runs that are compared.
 
     Returns:
-        A line for each difference: device, processes, threads, CPU, processor, torch, code.
+        A line for each difference: device, processes, threads, CPU, processor, torch, code; a run that went on
+        elsewhere counts for each.
     """
     notes = []
     for name in MACHINE:
         labels: dict[Any, list[str]] = {}
         for run in found:
-            packages = run.environment.get("packages")
-            place = packages if name == "torch" and isinstance(packages, Mapping) else run.environment
-            value = place.get(name)
-            if value is not None or name not in NOT_ALWAYS_TOLD:
-                labels.setdefault(_shown(value), []).append(run.label)
+            for value in _computed_with(run, name):
+                if value is not None or name not in NOT_ALWAYS_TOLD:
+                    labels.setdefault(_shown(value), []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name
             notes.append(f"different {what}: {', '.join(f'{v} ({_listed(who)})' for v, who in labels.items())}")
@@ -116,7 +115,23 @@ def same_processor(found: Sequence[RunFiles]) -> bool:
     Returns:
         False where two of them recorded different processors; one that recorded none speaks against nothing.
     """
-    return len({run.environment.get("processor") for run in found} - {None}) <= 1
+    values = (value for run in found for value in _computed_with(run, "processor"))
+    return len({_shown(value) for value in values if value is not None}) <= 1
+
+
+def _computed_with(run: RunFiles, name: str) -> list[Any]:
+    """The values of a part of the machine, in the order in which the run had them."""
+    values = [_part_of(run.environment, name)]
+    for changed in run.moves:
+        value = _part_of(changed, name)
+        values += [value] if value not in (None, *values) else []
+    return values
+
+
+def _part_of(environment: Mapping[str, Any], name: str) -> Any:
+    packages = environment.get("packages")
+    place = packages if name == "torch" and isinstance(packages, Mapping) else environment
+    return place.get(name)
 
 
 def _by_role(found: Sequence[RunFiles]) -> Matched:

@@ -14,7 +14,7 @@ from kdignite.errors import UserError, brief
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
 ARRAYS = ("test_logits", "test_labels", "test_indices")
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
-MACHINE = ("device", "processes", "threads", "cpu", "processor", "torch", "commit")
+MACHINE = ("device", "processes", "threads", "cpu", "processor", "torch", "kdignite", "commit")
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
 
@@ -36,6 +36,11 @@ class RunFiles(NamedTuple):
     def seed(self) -> int:
         """The seed of a run that trained."""
         return int(self.result["seed"])
+
+    @property
+    def moves(self) -> list[Mapping[str, Any]]:
+        """What was another machine than before, for each time that the run was resumed."""
+        return [entry["changed"] for entry in self.environment.get("resumed", [])]
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
@@ -136,7 +141,20 @@ def _environment(path: Path) -> dict[str, Any]:
     strange = [key for key in (*MACHINE, "weights") if not claims.is_setting(values.get(key))]
     if strange:
         raise _damaged(path, f"{strange[0]} is no plain value")
+    try:
+        _check_moves(claims.rows(found, "resumed") if "resumed" in found else [])
+    except ValueError as error:
+        raise _damaged(path, brief(error)) from error
     return found
+
+
+def _check_moves(entries: list[Any]) -> None:
+    for entry in entries:
+        changed = claims.part(entry if isinstance(entry, dict) else {}, "changed")
+        packages = changed.get("packages", {})
+        values = {**changed, **packages} if isinstance(packages, dict) else changed
+        if not all(claims.is_setting(values.get(key)) for key in MACHINE):
+            raise ValueError("resumed holds no plain values")
 
 
 def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]:

@@ -27,7 +27,7 @@ from kdignite.pipelines.compare import compare
 from kdignite.pipelines.data import data
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.evaluate import answer
-from kdignite.pipelines.setup import DATASET, choose_device, is_code, named_by, say
+from kdignite.pipelines.setup import DATASET, choose_amp, choose_device, is_code, named_by, say
 from kdignite.pipelines.study import Place, Progress, held, once, open_study, save, train_once
 from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
@@ -55,6 +55,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
         UserError: before anything is trained, if something asked for cannot be had.
         RunFailed: if a training fails, or a saved model does not score what its run recorded.
     """
+    config = _resolved(config)
     plan = stages(config)
     needed = _check(plan, root=root)
     study = processes.on_first(lambda: _open(config, root=root))
@@ -78,10 +79,17 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     return runs.Finished(study.folder, comparison.result)
 
 
+def _resolved(config: Study) -> Study:
+    """The study with one type of products for all its runs, on whatever processor it may go on."""
+    first = stages(config).teacher
+    device = choose_device(first.device, threads=first.threads)
+    amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
+    return dataclasses.replace(config, **amp)
+
+
 def _check(plan: Stages, *, root: Path) -> DataConfig:
     """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
     named = plan.students[0].teacher
-    choose_device(plan.teacher.device, threads=plan.teacher.threads)
     check_architecture(plan.baselines[0])
     if named is not None:
         origin = processes.on_first(lambda: checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin)

@@ -10,14 +10,22 @@ from typing import Any, TypeVar
 
 from kdignite import checkpoints, processes, runs
 from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
-from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
-from kdignite.pipelines.identity import Difference, differences, identity_of, in_words, recorded_identity, sources_of
+from kdignite.pipelines.identity import (
+    FREE,
+    MACHINE,
+    USERS_CODE,
+    Difference,
+    differences,
+    identity_of,
+    in_words,
+    recorded_identity,
+    sources_of,
+)
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.setup import say
+from kdignite.pipelines.setup import is_code, say
 
 C = TypeVar("C", bound=TrainConfig)
-USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own
 EVENTS = "events.out.tfevents.*"
 ROOM = 3  # complete states that must fit on the disk: last.pt, previous.pt, and the one being written
 STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
@@ -78,6 +86,24 @@ def find(run: Run, *, root: Path) -> Path | runs.Finished | None:
         return _finished(same[0])
     say(f"resume    {root}/ has no run of these settings: this is a new one")
     return None
+
+
+def left_unfinished(config: TrainConfig, *, root: Path) -> Iterator[Path]:
+    """Runs that are not finished and have the settings typed; what was left open may be anything there.
+
+    Args:
+        config: as given.
+        root: the folder of all runs.
+
+    Yields:
+        Their folders, the newest first.
+    """
+    apart = {*FREE, *MACHINE, "amp"}  # amp: recorded as what `auto` came to
+    typed = {name: value for name, value in to_json(config).items() if name not in apart and value is not None}
+    for folder in _folders(config, root):
+        recorded = {} if (folder / runs.RESULT).exists() else runs.read_json(folder / runs.CONFIG)
+        if recorded and all(recorded.get(name) == value for name, value in typed.items()):
+            yield folder
 
 
 @contextmanager
@@ -189,8 +215,7 @@ def _remembered(config: C, folder: Path, *, root: Path) -> C:
     given = set(to_json(config)) if config.given is None else set(config.given)
     for name in USERS_CODE:
         value = recorded.get(name)
-        is_code = isinstance(value, str) and ":" in value and not value.startswith(FOLDER)
-        if is_code and getattr(config, name) != value:
+        if isinstance(value, str) and is_code(value) and getattr(config, name) != value:
             raise UserError(
                 f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
             )
@@ -200,12 +225,20 @@ def _remembered(config: C, folder: Path, *, root: Path) -> C:
         raise UserError(f"{folder / runs.CONFIG}: {error}") from error
     now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
     if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
-        now = {"teacher": _teacher_of(folder, root)} | now
+        now = {"teacher": teacher_of(folder, root=root)} | now
     return dataclasses.replace(before, **now)
 
 
-def _teacher_of(folder: Path, root: Path) -> str | None:
-    """The teacher that a run had, where it is among the finished ones."""
+def teacher_of(folder: Path, *, root: Path) -> str | None:
+    """The teacher that a run had, where it is among the finished ones.
+
+    Args:
+        folder: of the run.
+        root: the folder of all runs.
+
+    Returns:
+        Its checkpoint.
+    """
     taught = runs.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
     paths = (teacher.folder / runs.BEST for teacher in runs.finished_teachers(root))
     return next((str(path) for path in paths if runs.sha256(path) == taught.get("sha256")), None)

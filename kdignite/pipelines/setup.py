@@ -43,16 +43,16 @@ def say(line: str) -> None:
     print(visible, flush=True)
 
 
-def is_code(dataset: str) -> bool:
-    """Whether the name of a data set is that of a function of the user's own.
+def is_code(name: str) -> bool:
+    """Whether the name of a data set or model is that of a function of the user's own.
 
     Args:
-        dataset: its name.
+        name: as it would be typed.
 
     Returns:
         True for ``package.module:function``.
     """
-    return ":" in dataset and not dataset.startswith(FOLDER)
+    return ":" in name and not name.startswith(FOLDER)
 
 
 def named_by(who: object, dataset: str, *, asked: str | None) -> str:

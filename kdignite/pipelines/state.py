@@ -108,9 +108,27 @@ def _restored(engaged: Engaged, folder: Path) -> Used | None:
         return Used(state, path)
     if problems:
         raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
-    if any((folder / name).exists() for name in (runs.BEST, "metrics.csv")):
+    if _epochs_told(folder) > 1:  # with a state after each
         raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
     return None
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run was saved, so that it can go on; otherwise it begins, which gives what it would have given.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        True if there is a file of its complete state, whatever it is worth.
+    """
+    return any((folder / name).exists() for name in (runs.LAST, runs.PREVIOUS))
+
+
+def _epochs_told(folder: Path) -> int:
+    """How many epochs are in the table of a run; a run that ended within its first save has told one."""
+    table = folder / "metrics.csv"
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
 
 def _take(engaged: Engaged) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.distill import distill
 from kdignite.pipelines.matching import check_students, machine_notes
 from kdignite.pipelines.reading import RunFiles, read_run
-from kdignite.pipelines.setup import choose_device, say
+from kdignite.pipelines.setup import choose_amp, choose_device, say
 from kdignite.pipelines.study import Place, Progress, find_study, held, open_study, train_once
 from kdignite.pipelines.teaching import choose_teacher, fitting_teachers, inherit
 from kdignite.reports.figures import save_figure
@@ -51,9 +51,12 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
         UserError: before anything is trained, if something asked for cannot be had.
         RunFailed: if a training fails in another way, or all of them did.
     """
+    first = cells(config)[0]
+    device = choose_device(first.device, threads=first.threads)
+    amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
+    config = dataclasses.replace(config, **amp)  # the same in all its runs, on whatever processor it may go on
     plan = cells(config)
-    choose_device(plan[0].device, threads=plan[0].threads)
-    check_architecture(plan[0])
+    check_architecture(first)
     study, teacher = processes.on_first(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     diverged: handlers.LossNotFinite | None = None

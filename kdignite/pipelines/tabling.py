@@ -22,7 +22,7 @@ from kdignite.pipelines.setup import DEV_STEPS, Data, say, share, training_part
 from kdignite.steps import Teacher
 from kdignite.teachers import Lesson, TableFolder, TeacherTable, live_teacher, make_room, table_bytes, table_key
 
-FORMAT = 1  # raised when the same key would mean other numbers
+FORMAT = 2  # raised when the same key would mean other numbers
 TIMED_IMAGES = 100  # for the estimate of a run's time
 LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 
@@ -139,7 +139,7 @@ def _table(
     if config.cache == "off" or config.fast_dev_run or (config.cache == "auto" and num_bytes > LIMIT_BYTES):
         return None
     cache = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
-    about = processes.on_first(lambda: _about(taught, lesson, config, data, dtype=dtype, device=device))
+    about = processes.on_first(lambda: _about(taught, lesson, data, dtype=dtype, device=device))
     kept = TableFolder(cache / table_key(about["determined_by"]), about, dtype)
     if config.cache == "auto":
         make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
@@ -157,11 +157,10 @@ def _named(cache: str) -> Path:
     return folder
 
 
-def _about(
-    taught: Taught, lesson: Lesson, config: DistillConfig, data: Data, *, dtype: str, device: torch.device
-) -> dict[str, Any]:
+def _about(taught: Taught, lesson: Lesson, data: Data, *, dtype: str, device: torch.device) -> dict[str, Any]:
     """Everything that determines the teacher's answers to the last bit, and names for people."""
     machine = runs.environment(device)
+    is_of_training_set = lesson.part.images is data.splits.train.images
     return {
         "teacher": taught.name,
         "dataset": data.source.name,
@@ -169,10 +168,10 @@ def _about(
         "determined_by": {
             "format": FORMAT,
             "teacher": taught.sha256,
-            "teacher_arch": config.teacher_arch,
             "classes": list(data.source.classes),
             "data": data.source.fingerprint,
             "image_size": data.image_size,
+            "set": "train" if is_of_training_set else "val",  # whose images are numbered from 0 anew
             "images": _digest(lesson.part),
             "augment": lesson.augment,
             "view_seed": lesson.view_seed,

@@ -9,10 +9,11 @@ import torch
 
 from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import DistillConfig, TrainConfig
+from kdignite.config import NEWEST, DistillConfig, TrainConfig
 from kdignite.data.sources import FOLDER
 from kdignite.diagnosis.softness import smoothing_doubt
 from kdignite.errors import UserError
+from kdignite.pipelines import resuming
 from kdignite.pipelines.building import revive
 from kdignite.pipelines.preparing import Taught
 from kdignite.pipelines.setup import DATASET, Data, named_by, say
@@ -42,6 +43,13 @@ def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
     return next(fitting_teachers(config, root=root), None)
 
 
+def _of_unfinished(config: DistillConfig, *, root: Path) -> runs.Finished | None:
+    """With ``--resume`` alone, the teacher of the run to go on with, even if there is a newer one by now."""
+    unfinished = resuming.left_unfinished(config, root=root) if config.resume == NEWEST else ()
+    had = [resuming.teacher_of(folder, root=root) for folder in unfinished]
+    return next((run for run in fitting_teachers(config, root=root) if str(run.folder / runs.BEST) in had[:1]), None)
+
+
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     """The teacher that was asked for, or the newest finished one for the same data and split.
 
@@ -60,6 +68,10 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         _check_dataset(checkpoint, config)
         say(f"teacher   {checkpoint.path}")
         return checkpoint
+    earlier = _of_unfinished(config, root=root)
+    if earlier is not None:
+        say(f"teacher   {earlier.folder}, of the run to go on with")
+        return checkpoints.load(earlier.folder / runs.BEST)
     newest = _newest(config, root=root)
     if newest is None:
         dataset = config.dataset or DATASET
@@ -75,7 +87,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
             f"or name one, --teacher=RUN{hint}"
         )
     say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
-    return checkpoints.load(newest.folder / "best.pt")
+    return checkpoints.load(newest.folder / runs.BEST)
 
 
 def as_taught(config: T, *, root: Path) -> T:
@@ -91,7 +103,7 @@ def as_taught(config: T, *, root: Path) -> T:
     newest = _newest(config, root=root)
     if newest is None:
         return config
-    inherited = inherit(config, checkpoints.load(newest.folder / "best.pt").description.origin)
+    inherited = inherit(config, checkpoints.load(newest.folder / runs.BEST).description.origin)
     if inherited != config:
         say(f"data      settings as {newest.folder} has them")
     return inherited

@@ -21,9 +21,10 @@ from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of
 from kdignite.pipelines.concluding import conclude, evaluated
+from kdignite.pipelines.identity import USERS_CODE
 from kdignite.pipelines.preparing import Run
-from kdignite.pipelines.setup import say
-from kdignite.pipelines.state import Engaged, restore, saver
+from kdignite.pipelines.setup import is_code, say
+from kdignite.pipelines.state import Engaged, has_state, restore, saver
 
 
 @shortage_told("try a smaller --batch_size, or end other programs")
@@ -104,7 +105,7 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
     )
     best = handlers.BestFile(folder / runs.BEST, say=say)
     if processes.is_first():
-        score = _recorded_score(best.path) if resumed else None
+        score = _recorded_score(best.path) if resumed and has_state(folder) else None
         handlers.attach_best_checkpoint(trainer, best, payload=lambda: _payload(run, trainer), score=score)
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     engaged = Engaged(run, trainer, sums, clock, history, best, patience)
@@ -207,7 +208,9 @@ def _advice(config: TrainConfig) -> str:
 @contextmanager
 def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
     """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
-    resume = f"python -m kdignite {run.config.command} --resume={folder}"
+    own = {name: getattr(run.config, name, None) for name in USERS_CODE}
+    again = "".join(f" --{name}={value}" for name, value in own.items() if value and is_code(value))
+    resume = f"python -m kdignite {run.config.command} --resume={folder}{again}"
     try:
         yield
     except BrokenPipeError:  # nobody reads what is printed

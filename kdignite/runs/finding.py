@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from kdignite.errors import UserError
 from kdignite.runs.files import read_json
-from kdignite.runs.folders import BEST, RESULT
+from kdignite.runs.folders import BEST, MANIFEST, RESULT
 
 
 class Finished(NamedTuple):
@@ -52,6 +52,9 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
         if (path / BEST).is_file():
             return path / BEST
     early = [path for path in reversed(paths) if path.is_dir()]
+    if early and (early[0] / MANIFEST).is_file():
+        inside = ", ".join(sorted(folder.parent.name for folder in early[0].glob(f"*/{BEST}"))) or "none yet"
+        raise UserError(f"{early[0]} is a folder of runs: name one of them, {early[0]}/NAME with a NAME of {inside}")
     if early:
         raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
     have = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{BEST}"))) or "none"

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -123,7 +124,7 @@ def read_block(path: Path, block: Block) -> Logits:
 
 
 def describe(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write what a table is, where that is not known yet, and note that it is in use.
+    """Write what a table is, where that is not known yet, and note that it is in use, also if it is only read.
 
     Args:
         folder: of the table.
@@ -190,7 +191,9 @@ def remove(folder: Path) -> None:
 
 
 def _has_table(folder: Path) -> bool:
-    return (folder / ABOUT).is_file() or any(folder.glob(BLOCKS))
+    """Whether a folder is one of ours: `cache` may be told to look among anything."""
+    named = re.fullmatch(f"[0-9a-f]{{{KEY_DIGITS}}}", folder.name)
+    return named is not None and ((folder / ABOUT).is_file() or any(folder.glob(BLOCKS)))
 
 
 def _stored(folder: Path) -> Stored:

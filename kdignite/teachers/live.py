@@ -18,6 +18,6 @@ def live_teacher(logits_of: Logits) -> Teacher:
     """
 
     def teach(batch: Batch) -> torch.Tensor:
-        return logits_of(batch.images)
+        return logits_of(batch.images).clone()  # no tensor of inference mode, which a loss could not multiply with
 
     return teach

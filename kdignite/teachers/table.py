@@ -7,6 +7,7 @@ change the last bit of a convolution on some devices, and then a table differs f
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,9 @@ class TeacherTable:
         except (OSError, ValueError) as error:
             self.say(f"warning   {path} cannot be used ({error}): its answers are computed anew")
             return None
+        if processes.is_first():
+            with suppress(OSError):  # where the folder may be read only
+                describe(self.kept.folder, self.kept.about)
         return block
 
     def _check_answers(self, view: int, number: int, indices: Tensor, block: Tensor) -> None:

@@ -139,6 +139,20 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
     assert again.result["teacher"] == first.result["teacher"]
 
 
+def test_a_table_that_is_only_read_was_used_last(root: Path) -> None:
+    distill(student(epochs=1), root=root)
+    (old,) = tables(root)
+    distill(student(epochs=1, view_seed=1), root=root)
+    distill(student(epochs=1, alpha=0.5), root=root)
+    assert tables(root)[0].folder == old.folder
+
+
+def test_another_name_for_the_teacher_reads_the_same_table(root: Path) -> None:
+    distill(student(epochs=1), root=root)
+    distill(student(epochs=1, teacher=str(root / "teacher"), teacher_arch="cnn5"), root=root)
+    assert len(tables(root)) == 1
+
+
 def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for view_seed in range(2):
         distill(student(epochs=1, view_seed=view_seed), root=root)

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from kdignite import checkpoints, runs, stopping
 from kdignite.config import NEWEST, BaselineConfig, DistillConfig, TrainConfig, configure
@@ -203,11 +205,54 @@ def test_where_every_state_is_damaged_the_run_is_left_as_it_is(root: Path, monke
 
 
 def test_a_removed_state_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = unfinished(root, monkeypatch)
+    folder = unfinished(root, monkeypatch, iteration=2 * EPOCH + 3)
     for name in ("last.pt", "previous.pt"):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r"run cannot be resumed: it has no last\.pt; start a new run"):
         resumed(root)
+
+
+@pytest.mark.parametrize("written", [("best.pt",), ("best.pt", "metrics.csv")])
+def test_killed_between_the_first_epoch_and_its_save_it_starts_at_its_beginning(
+    written: tuple[str, ...], reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of an epoch the best model and the tables are written before the state that goes on from there."""
+    folder = unfinished(root, monkeypatch, iteration=5, save_every_s=3600)
+    other = baseline(alone(epochs=1, seed=7), root=root).folder
+    for name in written:
+        shutil.copy(other / name, folder)
+    assert_alike(resumed(root).folder, reference)
+
+
+def test_diverged_in_its_first_epoch_it_does_so_again(root: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(RunFailed, match="the loss is not a finite number any more"):
+            baseline(alone(lr=1e30, schedule="constant", name="run", resume=NEWEST), root=root)
+
+
+def test_resuming_goes_on_with_the_teacher_that_the_run_had(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest one may be another by then."""
+    asked_to_stop(monkeypatch, 7)
+    with pytest.raises(stopping.Stopped):
+        distill(student(name="run", epochs=1), root=root)
+    newer = teacher(learner(epochs=5, seed=3), root=root)
+    again = distill(student(epochs=1, resume=NEWEST), root=root)
+    assert again.folder == root / "run"
+    other = distill(student(epochs=1, alpha=0.25, resume=NEWEST), root=root)
+    assert other.result["teacher"]["sha256"] == runs.sha256(newer.folder / "best.pt")
+
+
+def test_the_line_that_resumes_names_code_of_the_users_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ModuleType("own_nets")
+    own.tiny = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_nets", own)
+    asked_to_stop(monkeypatch, 3)
+    with pytest.raises(stopping.Stopped):
+        baseline(configure(BaselineConfig, dataset="digits", arch="own_nets:tiny", name="run"), root=root)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"stopped   resume with: python -m kdignite baseline --resume={root}/run --arch=own_nets:tiny"
 
 
 def test_stopped_before_its_first_save_it_starts_at_its_beginning(

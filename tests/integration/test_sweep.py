@@ -14,6 +14,7 @@ from PIL import Image
 from kdignite.config import Sweep, SweepConfig, configure
 from kdignite.errors import RunFailed, UserError
 from kdignite.handlers import LossNotFinite
+from kdignite.pipelines import setup
 from kdignite.pipelines import sweep as module
 from kdignite.pipelines.sweep import sweep
 from kdignite.pipelines.teacher import teacher
@@ -206,6 +207,23 @@ def test_a_loss_that_is_no_number_costs_its_cell_alone(
     assert "failed    the loss is not a finite number any more" in capsys.readouterr().out
     with pytest.raises(LossNotFinite):
         sweep(grid(**ONE, name="alone"), root=root)
+
+
+def test_a_sweep_goes_on_past_a_pair_that_really_diverged(root: Path) -> None:
+    """It left an unfinished run behind."""
+    for _ in range(2):
+        with pytest.raises(LossNotFinite):
+            sweep(grid(**ONE, lr=1e30, schedule="constant"), root=root)
+
+
+def test_what_auto_comes_to_is_the_same_in_all_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor that has bfloat16 the same command is another sweep, not one that ends in a refusal."""
+    first = sweep(grid(**ONE, amp="auto"), root=root)
+    settings = json.loads((first.folder / "manifest.json").read_text())["settings"]
+    assert settings["amp"] == json.loads((first.folder / "distill-a0.5-T1" / "config.json").read_text())["amp"]
+    monkeypatch.setattr(setup, "_has_bf16", lambda device: settings["amp"] == "off")
+    assert sweep(grid(**ONE, amp="auto"), root=root).folder.name == "sweep-standard-2"
+    assert sweep(grid(**ONE, amp=settings["amp"]), root=root).folder == first.folder
 
 
 def test_a_report_is_there_after_each_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

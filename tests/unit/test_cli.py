@@ -223,6 +223,13 @@ def test_a_preset_gives_its_values_and_a_flag_overrides_one(command, preset, con
     assert config == COMMANDS[command](**expected)
 
 
+def test_a_home_folder_is_found_where_the_shell_does_not_look(config_of, monkeypatch):
+    """Shells expand ``~`` at the beginning of a word, not after ``=``."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert config_of("distill", "--data_root=~/sets", "--cache=~").data_root == "/home/me/sets"
+    assert config_of("distill", "--teacher=a~b").teacher == "a~b"
+
+
 def test_the_words_of_the_process_are_the_default(runs, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kdignite", "teacher", "--epochs=3"])
     assert main() == 0
@@ -590,6 +597,11 @@ def raising(error: BaseException) -> Callable[[], None]:
     [
         (UserError("no such file\n x.pt"), 2, "kdignite: error: no such file  x.pt\n"),
         (RunFailed("the loss is nan"), 1, "kdignite: failed: the loss is nan\n"),
+        (
+            PermissionError(13, "Permission denied", "/root/net.pt"),
+            2,
+            "kdignite: error: [Errno 13] Permission denied: '/root/net.pt': allow that, or name another place\n",
+        ),
         (RunFailed("\x1b[31mred \u200b"), 1, "kdignite: failed: \\x1b[31mred \\u200b\n"),
         (KeyboardInterrupt(), 130, "kdignite: interrupted\n"),
         (stopping.Stopped(signal.SIGINT), 130, "kdignite: interrupted\n"),

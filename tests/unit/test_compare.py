@@ -595,6 +595,38 @@ def test_a_processor_that_was_not_recorded_speaks_against_nothing(root: Path, un
     assert not [note for note in summary["notes"] if "processor" in note]
 
 
+def test_a_run_that_went_on_elsewhere_was_computed_with_both(root: Path) -> None:
+    moved = {"iteration": 3, "at": "2026-01-01", "changed": {"processor": "EPYC 2", "packages": {"torch": "2.10.0"}}}
+    for name, command in zip(ONE, ("teacher", "distill", "baseline"), strict=True):
+        again(root, name, command, environment={"processor": "EPYC 1"})
+    again(root, "student-0", "distill", environment={"processor": "EPYC 1", "resumed": [moved]})
+    summary = compared(root, *ONE)
+    told = [note for note in summary["notes"] if note.startswith("different")]
+    assert told == [
+        "different processor: EPYC 1 (teacher, student-0, baseline-0), EPYC 2 (student-0)",
+        "different torch: 2.9.0 (teacher, student-0, baseline-0), 2.10.0 (student-0)",
+    ]
+    assert summary["cost"]["saved"]["latency_median_ms"] is None
+
+
+def test_another_version_of_the_code_is_told(root: Path) -> None:
+    for name, command in zip(ONE, ("teacher", "distill", "baseline"), strict=True):
+        again(root, name, command, environment={"kdignite": "2" if name == "student-0" else "1"})
+    assert "different kdignite: 1 (teacher, baseline-0), 2 (student-0)" in compared(root, *ONE)["notes"]
+
+
+def test_a_strange_processor_is_just_another_one(root: Path) -> None:
+    again(root, "student-0", "distill", environment={"processor": ["EPYC", 2]})
+    again(root, "baseline-0", "baseline", environment={"processor": "EPYC 1"})
+    assert compared(root, *ONE)["cost"]["saved"]["latency_median_ms"] is None
+
+
+@pytest.mark.parametrize("resumed", [1, [1], [{}], [{"changed": 1}], [{"changed": {"processor": {}}}]])
+def test_a_damaged_record_of_resuming_is_told(root: Path, resumed: Any) -> None:
+    again(root, "student-0", "distill", environment={"resumed": resumed})
+    assert refused(root, *ONE).startswith("runs/student-0/environment.json is damaged (")
+
+
 def test_equal_machines_are_not_mentioned(root: Path) -> None:
     assert machine_notes([read_run(root / name, label=name) for name in ALL]) == []
 

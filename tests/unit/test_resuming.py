@@ -869,14 +869,18 @@ def test_a_process_that_ended_between_two_renames_left_the_state_before(
     assert "warning" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["best.pt", "metrics.csv"])
-def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path, name: str) -> None:
+def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
+    """A table of two epochs was written after a state of the first."""
     run = ready()
     folder = begun(run, tmp_path)
     fresh = engaged(run, folder)
     state.restore(fresh, folder)
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
-    (folder / name).write_text("")
+    (folder / "best.pt").write_text("")
+    (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n")
+    state.restore(fresh, folder)
+    assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
+    (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
     told = refused(lambda: state.restore(fresh, folder))
     assert told == f"{folder} cannot be resumed: it has no last.pt; start a new run"
 

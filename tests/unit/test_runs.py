@@ -309,6 +309,18 @@ def test_a_run_that_saved_nothing_is_refused(tmp_path: Path) -> None:
         assert told == f"{tmp_path / 'early'} has no best.pt: its run did not get to the end of its first epoch"
 
 
+def test_a_study_is_no_run(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "manifest.json").write_text("{}")
+    assert refused(lambda: runs.find_checkpoint("study", root=tmp_path)) == (
+        f"{study} is a folder of runs: name one of them, {study}/NAME with a NAME of none yet"
+    )
+    finish(study / "one")
+    finish(study / "two")
+    assert refused(lambda: runs.find_checkpoint("study", root=tmp_path)).endswith("with a NAME of one, two")
+
+
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     told = refused(lambda: runs.find_checkpoint("no", root=tmp_path))
     assert told == f"there is no run or checkpoint 'no'; runs in {tmp_path}/: none"

@@ -160,24 +160,35 @@ def test_the_key_is_a_hash_of_every_value() -> None:
 # --- folders of tables
 
 
+def key(name: str) -> str:
+    return table_key({"teacher": name})
+
+
 def table(root: Path, name: str, *, files: int, used_at: float) -> Path:
+    folder = root / key(name)
     for view in range(files):
-        write_block(block_path(root / name, view=view, block=0), LOGITS, BLOCK)
-    describe(root / name, {"teacher": name})
-    os.utime(root / name / ABOUT, (used_at, used_at))
-    return root / name
+        write_block(block_path(folder, view=view, block=0), LOGITS, BLOCK)
+    describe(folder, {"teacher": name})
+    os.utime(folder / ABOUT, (used_at, used_at))
+    return folder
+
+
+def teachers(found: list[files.Stored]) -> list[str]:
+    return [one.about["teacher"] for one in found]
 
 
 def test_tables_are_listed_with_the_last_used_first(tmp_path: Path) -> None:
     table(tmp_path, "old", files=2, used_at=1000)
     table(tmp_path, "new", files=1, used_at=2000)
-    write_block(block_path(tmp_path / "new", view=0, block=1), LOGITS, BLOCK)
-    (tmp_path / "not a table").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "old")
+    write_block(block_path(tmp_path / key("new"), view=0, block=1), LOGITS, BLOCK)
+    (tmp_path / key("empty")).mkdir()
+    (tmp_path / "somebody's").mkdir()
+    (tmp_path / "somebody's" / ABOUT).write_bytes(b"{}")
+    (tmp_path / key("link")).symlink_to(tmp_path / key("old"))
     found = stored_tables(tmp_path)
     assert [(one.folder.name, one.about["teacher"], one.num_views, one.used_at) for one in found] == [
-        ("new", "new", 1, 2000.0),
-        ("old", "old", 2, 1000.0),
+        (key("new"), "new", 1, 2000.0),
+        (key("old"), "old", 2, 1000.0),
     ]
     assert [one.num_bytes for one in found] == [2 * (HEADER_BYTES + LOGITS.nbytes)] * 2
     assert stored_tables(tmp_path / "nowhere") == []
@@ -203,10 +214,10 @@ def test_room_is_made_by_giving_up_what_was_used_longest_ago(tmp_path: Path) -> 
     one = HEADER_BYTES + LOGITS.nbytes
     for number, name in enumerate(["mine", "oldest", "older", "newest"]):
         table(tmp_path, name, files=1, used_at=1000 + number)
-    assert make_room(tmp_path, num_bytes=one, limit=4 * one, keep="mine") == []
-    removed = make_room(tmp_path, num_bytes=2 * one, limit=3 * one, keep="mine")
-    assert [found.folder.name for found in removed] == ["oldest", "older"]
-    assert [found.folder.name for found in stored_tables(tmp_path)] == ["newest", "mine"]
+    assert make_room(tmp_path, num_bytes=one, limit=4 * one, keep=key("mine")) == []
+    removed = make_room(tmp_path, num_bytes=2 * one, limit=3 * one, keep=key("mine"))
+    assert teachers(removed) == ["oldest", "older"]
+    assert teachers(stored_tables(tmp_path)) == ["newest", "mine"]
 
 
 def test_removing_follows_no_link_and_touches_nothing_else(tmp_path: Path) -> None:

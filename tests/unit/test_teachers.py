@@ -9,7 +9,7 @@ from torch import Tensor
 from kdignite.checkpoints import Validation
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
-from kdignite.evaluation import Outcome
+from kdignite.evaluation import Outcome, fed
 from kdignite.teachers import chance_level, check_accuracy, live_teacher, tolerance
 
 
@@ -42,6 +42,17 @@ def test_a_live_teacher_is_asked_about_the_images_of_the_batch() -> None:
     answer = live_teacher(logits_of)(Batch(images, torch.tensor([0, 1]), torch.tensor([5, 9]), 3))
     assert asked[0] is images
     assert torch.equal(answer, torch.arange(6.0).reshape(2, 3))
+
+
+def test_a_loss_may_multiply_with_the_answers_of_a_live_teacher() -> None:
+    """They come from inference mode, whose tensors no gradient may go through."""
+    model = torch.nn.Flatten()
+    batch = Batch(torch.ones(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([5, 9]), 3)
+    answer = live_teacher(fed(model, prepare=lambda images: images.float()))(batch)
+    student_logits = torch.zeros(2, 3, requires_grad=True)
+    torch.nn.functional.mse_loss(student_logits, answer, reduction="sum").backward()
+    (student_logits * answer).sum().backward()
+    assert torch.equal(student_logits.grad, torch.full((2, 3), -1.0))
 
 
 @pytest.mark.parametrize(("num_images", "allowed"), [(1, 2), (200, 2), (2999, 2), (3000, 3), (5000, 5), (10_000, 10)])
