@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "distill": {"epochs": 2},
         "baseline": {"epochs": 2},
     },
-    # what runs/reference and the figures of the documentation come from; float32, to be the same on every machine
+    # for figures that can be made again: several seeds, and float32, which is the same on every processor to rounding
     "reference": {
         "teacher": {"amp": "off"},
         "distill": {"amp": "off"},

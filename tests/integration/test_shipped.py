@@ -1,0 +1,116 @@
+"""The finished runs that come with the project, in ``runs/reference``: complete, consistent, and nobody's home."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdignite import checkpoints, runs
+from kdignite.config import EvaluateConfig
+from kdignite.pipelines.evaluate import answer
+
+CHECKOUT = Path(__file__).parents[2]
+SHIPPED = CHECKOUT / "runs" / "reference"
+COMMANDS = {"teacher": "teacher"}  # by the name of the run
+RUNS = tuple(COMMANDS)
+FILES = {
+    *(runs.BEST, runs.CONFIG, runs.ENVIRONMENT, runs.RESULT),
+    *("metrics.csv", "predictions.npz", "confusion_matrix.png", "classification_report.png"),
+}
+EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.kdignite\.\d+")  # in the place of a host's name
+PATH = re.compile(rb"[\"'\s(=]/(?:home|root|tmp|usr|var|mnt|opt|work|Users)/")
+
+
+def read(name: str, file: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((SHIPPED / name / file).read_text(encoding="utf-8"))
+    return values
+
+
+def texts(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, and what a picture says of itself."""
+    yield path.read_bytes()
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            yield repr(image.info).encode()
+
+
+def test_the_set_is_complete_and_small() -> None:
+    assert {path.name for path in SHIPPED.iterdir()} == set(RUNS)
+    for name in RUNS:
+        here = {path.name for path in (SHIPPED / name).iterdir()}
+        (events,) = here - FILES
+        assert here - {events} == FILES
+        assert EVENTS.fullmatch(events)
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 25 * 2**20
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_file_names_a_place_or_a_host(name: str) -> None:
+    host = os.uname().nodename.encode()
+    for path in (SHIPPED / name).iterdir():
+        for text in texts(path):
+            assert not PATH.search(text), path
+        if path.suffix in (".json", ".csv") and len(host) > 3:
+            assert host not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_result_is_what_the_predictions_say(name: str) -> None:
+    result = read(name, runs.RESULT)
+    assert (result["command"], result["partial"]) == (COMMANDS[name], False)
+    with np.load(SHIPPED / name / "predictions.npz") as stored:
+        for split, num_images in (("val", 5_000), ("test", 10_000)):
+            called, labels = stored[f"{split}_logits"].argmax(1), stored[f"{split}_labels"]
+            confusion = np.zeros((10, 10), int)
+            np.add.at(confusion, (labels, called), 1)
+            assert result[split]["num_images"] == len(labels) == num_images
+            assert result[split]["num_correct"] == int((called == labels).sum())
+            assert result[split]["confusion"] == confusion.tolist()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
+    result, description = read(name, runs.RESULT), checkpoints.load(SHIPPED / name / runs.BEST).description
+    assert description.validation.num_correct == pytest.approx(result["val"]["num_correct"], abs=2)
+    assert description.validation.epoch == result["best_epoch"]
+    assert description.origin.split == result["split"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_tensorboard_has_curves_to_show(name: str) -> None:
+    events = EventAccumulator(str(SHIPPED / name))
+    events.Reload()
+    result = read(name, runs.RESULT)
+    curve = [point.value for point in events.Scalars("accuracy/val")]
+    assert len(curve) == result["epochs"]
+    assert max(curve) == pytest.approx(result["val"]["accuracy"], abs=5e-4)
+
+
+def test_a_fresh_clone_has_a_teacher() -> None:
+    tracked = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "ls-files", "runs"], capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    assert {f"runs/reference/{name}/{runs.BEST}" for name in RUNS} <= set(tracked.stdout.split())
+    assert runs.finished_teachers(CHECKOUT / "runs")
+
+
+@pytest.mark.cifar10
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_weights_give_the_result_on_this_machine(name: str, split: str) -> None:
+    """Within two images: another processor rounds otherwise."""
+    recorded = read(name, runs.RESULT)[split]
+    outcome = answer(EvaluateConfig(run=str(SHIPPED / name), split=split), root=CHECKOUT / "runs").outcome
+    assert len(outcome.labels) == recorded["num_images"]
+    assert abs(outcome.num_correct - recorded["num_correct"]) <= 2
+    assert abs(outcome.confusion.numpy() - np.array(recorded["confusion"])).sum() <= 8
