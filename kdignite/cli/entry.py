@@ -92,6 +92,8 @@ def _outcome(argv: Sequence[str]) -> int:
     except RunFailed as error:
         return _told_failed(f"failed: {error}", FAILED)
     except PermissionError as error:
+        if error.filename is None:
+            raise
         return _told_failed(f"error: {error}: allow that, or name another place", MISUSED)
     except OSError as error:
         if error.errno not in NO_ROOM:

@@ -1,7 +1,7 @@
 """Which runs may be compared: their roles, and every reason why a comparison would not be fair."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
     for name in MACHINE:
         labels: dict[Any, list[str]] = {}
         for run in found:
-            for value in _computed_with(run, name):
+            for value in run.computed_with(name):
                 if value is not None or name not in NOT_ALWAYS_TOLD:
                     labels.setdefault(_shown(value), []).append(run.label)
         if len(labels) > 1:
@@ -115,23 +115,8 @@ def same_processor(found: Sequence[RunFiles]) -> bool:
     Returns:
         False where two of them recorded different processors; one that recorded none speaks against nothing.
     """
-    values = (value for run in found for value in _computed_with(run, "processor"))
+    values = (value for run in found for value in run.computed_with("processor"))
     return len({_shown(value) for value in values if value is not None}) <= 1
-
-
-def _computed_with(run: RunFiles, name: str) -> list[Any]:
-    """The values of a part of the machine, in the order in which the run had them."""
-    values = [_part_of(run.environment, name)]
-    for changed in run.moves:
-        value = _part_of(changed, name)
-        values += [value] if value not in (None, *values) else []
-    return values
-
-
-def _part_of(environment: Mapping[str, Any], name: str) -> Any:
-    packages = environment.get("packages")
-    place = packages if name == "torch" and isinstance(packages, Mapping) else environment
-    return place.get(name)
 
 
 def _by_role(found: Sequence[RunFiles]) -> Matched:

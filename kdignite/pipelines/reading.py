@@ -37,10 +37,13 @@ class RunFiles(NamedTuple):
         """The seed of a run that trained."""
         return int(self.result["seed"])
 
-    @property
-    def moves(self) -> list[Mapping[str, Any]]:
-        """What was another machine than before, for each time that the run was resumed."""
-        return [entry["changed"] for entry in self.environment.get("resumed", [])]
+    def computed_with(self, part: str) -> list[Any]:
+        """What a part of the machine was, None where it is not recorded, and what else each time the run went on."""
+        values = [_flat(self.environment).get(part)]
+        for entry in self.environment.get("resumed", []):
+            value = _flat(entry["changed"]).get(part)
+            values += [value] if value not in (None, *values) else []
+        return values
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
@@ -136,8 +139,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _environment(path: Path) -> dict[str, Any]:
     """What is compared of it: plain values, and the versions of packages."""
     found = runs.read_json(path)
-    packages = found.get("packages")
-    values = {**found, **packages} if isinstance(packages, dict) else found
+    values = _flat(found)
     strange = [key for key in (*MACHINE, "weights") if not claims.is_setting(values.get(key))]
     if strange:
         raise _damaged(path, f"{strange[0]} is no plain value")
@@ -151,10 +153,15 @@ def _environment(path: Path) -> dict[str, Any]:
 def _check_moves(entries: list[Any]) -> None:
     for entry in entries:
         changed = claims.part(entry if isinstance(entry, dict) else {}, "changed")
-        packages = changed.get("packages", {})
-        values = {**changed, **packages} if isinstance(packages, dict) else changed
+        values = _flat(changed)
         if not all(claims.is_setting(values.get(key)) for key in MACHINE):
             raise ValueError("resumed holds no plain values")
+
+
+def _flat(environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An environment with the versions of its packages beside its other parts."""
+    packages = environment.get("packages")
+    return {**environment, **packages} if isinstance(packages, dict) else environment
 
 
 def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]:

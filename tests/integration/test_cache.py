@@ -1,8 +1,11 @@
 """Distilling from kept answers is distilling from the teacher."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,12 +16,13 @@ from kdignite.pipelines import tabling, teaching
 from kdignite.pipelines.baseline import baseline
 from kdignite.pipelines.cache import cache
 from kdignite.pipelines.distill import distill
+from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 from kdignite.teachers import Stored, remove, stored_tables
 from kdignite.teachers.table import SAMPLE
 
 from .alike import curves, is_same_in_any_batch, weights
-from .conftest import alone, student
+from .conftest import alone, learner, student
 
 
 def tables(root: Path) -> list[Stored]:
@@ -55,6 +59,24 @@ def test_other_images_are_another_table(root: Path, other: dict[str, object]) ->
     distill(student(epochs=1), root=root)
     distill(student(epochs=1, **other), root=root)
     assert len(tables(root)) == 2
+
+
+def test_training_and_validation_images_that_are_numbered_alike_are_two_tables(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, labels = np.random.default_rng(0), np.arange(200) % 2
+    dark = [rng.integers(128, size=(200, 3, 32, 32), dtype=np.uint8) for _ in range(3)]
+    bright = (128 * labels.astype(np.uint8))[:, None, None, None]
+    parts = {name: (images + bright, labels) for name, images in zip(("train", "val", "test"), dark, strict=True)}
+    monkeypatch.setitem(sys.modules, "own_sets", SimpleNamespace(sets=lambda: parts))
+    own = {"dataset": "own_sets:sets", "augment": "none", "epochs": 3}
+    taught = teacher(learner(**own), root=root)
+    asked = {
+        cache: distill(student(**own, teacher=str(taught.folder), cache=cache), root=root) for cache in ("off", "auto")
+    }
+    assert len(stored_tables(root / ".teacher_cache")) == 2
+    for name, one in weights(asked["off"].folder).items():
+        torch.testing.assert_close(one, weights(asked["auto"].folder)[name], rtol=1e-3, atol=1e-4)
 
 
 def test_views_that_come_round_are_asked_about_once_and_the_baseline_sees_them_too(root: Path) -> None:

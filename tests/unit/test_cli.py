@@ -614,7 +614,9 @@ def test_an_end_on_purpose_is_one_line(error, code, line, runs, capsys):
     assert capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("error", [ValueError("bug"), BrokenPipeError("of a worker"), OSError("disk")])
+@pytest.mark.parametrize(
+    "error", [ValueError("bug"), BrokenPipeError("of a worker"), OSError("disk"), PermissionError("of a lock")]
+)
 def test_a_bug_keeps_its_traceback(error, runs, capfd, monkeypatch):
     runs.then = raising(error)
     with open(os.devnull, "w") as out, open(os.devnull, "w") as err:  # noqa: PTH123 - streams with a descriptor
