@@ -99,10 +99,11 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         for run in found:
             for value in run.computed_with(name):
                 if value is not None or name not in NOT_ALWAYS_TOLD:
-                    labels.setdefault(_shown(value), []).append(run.label)
+                    shown = _shown(value)[:12] if name == "commit" else _shown(value)
+                    labels.setdefault(shown, []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name
-            notes.append(f"different {what}: {', '.join(f'{v} ({_listed(who)})' for v, who in labels.items())}")
+            notes.append(f"different {what}: {', '.join(f'{v} ({_few(who)})' for v, who in labels.items())}")
     return notes
 
 
@@ -268,3 +269,9 @@ def _shown(value: Any) -> str:
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names of runs, of which a sweep may have dozens."""
+    more = len(names) - 4
+    return _listed(names) if more <= 0 else f"{_listed(names[:4])} and {more} more"
