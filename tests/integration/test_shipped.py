@@ -19,7 +19,7 @@ from kdignite.pipelines.evaluate import answer
 
 CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
-COMMANDS = {"teacher": "teacher"}  # by the name of the run
+COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
 FILES = {
     *(runs.BEST, runs.CONFIG, runs.ENVIRONMENT, runs.RESULT),
@@ -82,6 +82,11 @@ def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
     assert description.validation.num_correct == pytest.approx(result["val"]["num_correct"], abs=2)
     assert description.validation.epoch == result["best_epoch"]
     assert description.origin.split == result["split"]
+
+
+def test_student_and_baseline_had_the_shipped_teacher_or_none() -> None:
+    assert read("student", runs.ENVIRONMENT)["teacher"]["sha256"] == runs.sha256(SHIPPED / "teacher" / runs.BEST)
+    assert read("baseline", runs.ENVIRONMENT)["teacher"] is None
 
 
 @pytest.mark.parametrize("name", RUNS)
