@@ -482,7 +482,7 @@ def test_help_says_which_preset_gives_which_default():
     )
     archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
     assert archs in " ".join(teacher.split())
-    assert "default [standard] 0.9, [quick] 0.9, [reference] 0.9, [original] 0.5\n" in distill
+    assert "default [standard] 0.9, [quick] 0.9, [reference] 1, [original] 0.5\n" in distill
     assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
     assert "one of standard, quick, reference, original; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
