@@ -1,6 +1,10 @@
-"""The two ways in which kdignite stops on purpose, and what a line of theirs may repeat of a file."""
+"""The two ways in which kdignite stops on purpose, and what a line of theirs may repeat."""
+
+from collections.abc import Sequence
 
 BRIEF = 100  # characters of a value that came from a file
+LISTED = 6  # words of a list; the rest is counted
+LONGEST_WORD = 300  # characters of each
 
 
 class UserError(ValueError):
@@ -31,3 +35,19 @@ def brief(value: object, *, longest: int = BRIEF) -> str:
     line = " ".join(text[: longest + 1].splitlines())
     visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
     return visible if len(visible) <= longest else f"{visible[: longest - 3]}..."
+
+
+def listed(words: Sequence[str]) -> str:
+    """A few words and a count of the rest.
+
+    Args:
+        words: any number of them.
+
+    Returns:
+        Text such as ``a, b and 4 more``, or ``none``.
+    """
+    if not words:
+        return "none"
+    rest = len(words) - LISTED
+    named = [brief(word, longest=LONGEST_WORD) for word in words[:LISTED]]
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")

@@ -16,11 +16,10 @@ from kdignite.checkpoints.description import (
     to_payload,
 )
 from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, replace, write
-from kdignite.checkpoints.weights import LISTED, check_fit, listed, load_weights, prefixes, state_dict_in, strip_prefix
+from kdignite.checkpoints.weights import check_fit, load_weights, prefixes, state_dict_in, strip_prefix
 
 __all__ = [
     "FORMAT",
-    "LISTED",
     "TEMPORARY",
     "UNREADABLE",
     "Architecture",
@@ -31,7 +30,6 @@ __all__ = [
     "check_arrays",
     "check_fit",
     "from_payload",
-    "listed",
     "load",
     "load_weights",
     "prefixes",

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdignite import claims
-from kdignite.errors import UserError, brief
-
-LISTED = 6  # keys named in an error; the rest is counted
-LONGEST_WORD = 300  # characters of each
+from kdignite.errors import UserError, listed
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -102,22 +99,6 @@ def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict
 def prefixes(key: str) -> Iterator[str]:
     """What a key begins with, up to each of its dots: ``a.`` and ``a.b.`` of ``a.b.c``."""
     return (key[: index + 1] for index, letter in enumerate(key) if letter == ".")
-
-
-def listed(words: list[str]) -> str:
-    """A few words and a count of the rest.
-
-    Args:
-        words: any number of them.
-
-    Returns:
-        Text such as ``a, b and 4 more``, or ``none``.
-    """
-    if not words:
-        return "none"
-    rest = len(words) - LISTED
-    named = [brief(word, longest=LONGEST_WORD) for word in words[:LISTED]]
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
 
 
 def is_state_dict(value: Any) -> bool:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdignite.checkpoints import listed, prefixes
-from kdignite.errors import BRIEF
+from kdignite.checkpoints import prefixes
+from kdignite.errors import BRIEF, listed
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; PyTorch before 0.4.1 had none
 Tensors = Mapping[str, Tensor]

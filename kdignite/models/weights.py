@@ -10,11 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 from kdignite.network import ANSWER_SECONDS, socket_timeout
 
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50")
-NUM_LISTED = 6  # keys of each kind in an error message
 
 
 class Misfit(NamedTuple):
@@ -79,7 +78,7 @@ def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, sour
         raise UserError(_told(misfit, source=source, prefix=_prefix_that_helps(own, state_dict, head=head)))
     strange = [key for key in own if key in state_dict and not _can_become(state_dict[key], own[key])]
     if strange:
-        raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {_some(strange)}")
+        raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {listed(strange)}")
     kept = [] if _fits(own, state_dict, head) else head
     model.load_state_dict({**own, **{key: value for key, value in state_dict.items() if key not in kept}})
     return kept
@@ -139,11 +138,6 @@ def _prefix_that_helps(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *
 
 def _told(misfit: Misfit, *, source: str, prefix: str) -> str:
     kinds = (("missing", misfit.missing), ("unexpected", misfit.unexpected), ("of another shape", misfit.shapes))
-    told = "; ".join(f"{len(items)} {kind}: {_some(items)}" for kind, items in kinds if items)
+    told = "; ".join(f"{len(items)} {kind}: {listed(items)}" for kind, items in kinds if items)
     advice = f"all keys begin with {prefix!r} and fit without it: strip that" if prefix else "is it the same model?"
     return f"{source} does not fit the model, nothing was loaded; {advice} ({told})"
-
-
-def _some(items: list[str]) -> str:
-    more = len(items) - NUM_LISTED
-    return ", ".join(items[:NUM_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,7 @@ from kdignite.config import TrainConfig
 from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 from kdignite.evaluation import Logits, fed
 from kdignite.models.outline import outline
 from kdignite.models.registry import build_model, check_model, fit_model
@@ -207,7 +207,7 @@ def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch
     if own == classes:
         return None
     if sorted(own) != sorted(classes):
-        different = checkpoints.listed(sorted(set(own) ^ set(classes)))
+        different = listed(sorted(set(own) ^ set(classes)))
         raise UserError(
             f"{checkpoint.path} knows other classes than the data ({len(own)} against {len(classes)}): {different}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdignite import runs
 from kdignite.config import BaselineConfig, DistillConfig
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 from kdignite.pipelines.reading import MACHINE, RunFiles
 
 PROGRAM = "python -m kdignite"
@@ -103,7 +103,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
                     labels.setdefault(shown, []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name
-            notes.append(f"different {what}: {', '.join(f'{v} ({_few(who)})' for v, who in labels.items())}")
+            notes.append(f"different {what}: {', '.join(f'{v} ({listed(who)})' for v, who in labels.items())}")
     return notes
 
 
@@ -135,7 +135,7 @@ def _by_role(found: Sequence[RunFiles]) -> Matched:
         )
     if len(teachers) > 1:
         raise UserError(
-            f"compare takes one teacher, and has {_listed([run.folder for run in teachers])}: keep the one that taught "
+            f"compare takes one teacher, and has {_joined([run.folder for run in teachers])}: keep the one that taught "
             f"{students[0].folder}, which is called {_teacher_of(students[0])['name']!r}"
         )
     ordered = (tuple(sorted(group, key=lambda run: run.seed)) for group in (students, baselines))
@@ -212,7 +212,7 @@ def _check_seeds(matched: Matched) -> None:
     if students == baselines:
         return
     lacking = [
-        f"{role} of seed {_listed(sorted(seeds))}"
+        f"{role} of seed {_joined(sorted(seeds))}"
         for role, seeds in (("no baseline", students - baselines), ("no student", baselines - students))
         if seeds
     ]
@@ -267,11 +267,5 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _joined(values: Sequence[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def _few(names: Sequence[str]) -> str:
-    """Names of runs, of which a sweep may have dozens."""
-    more = len(names) - 4
-    return _listed(names) if more <= 0 else f"{_listed(names[:4])} and {more} more"

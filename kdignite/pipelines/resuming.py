@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kdignite import checkpoints, processes, runs
 from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 from kdignite.pipelines.identity import (
     FREE,
     MACHINE,
@@ -183,7 +183,7 @@ def _named(config: TrainConfig, *, root: Path) -> Path:
     have = [folder.name for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
     raise UserError(
         f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
-        f"{checkpoints.listed(sorted(have))}"
+        f"{listed(sorted(have))}"
     )
 
 

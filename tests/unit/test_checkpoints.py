@@ -21,7 +21,7 @@ import kdignite
 from kdignite import checkpoints
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.data.specs import Preprocessing
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 
 Weights = dict[str, Tensor]
 
@@ -581,4 +581,4 @@ def test_a_prefix_that_not_every_key_has_is_refused() -> None:
     [(0, "none"), (1, "k0"), (6, "k0, k1, k2, k3, k4, k5"), (7, "k0, k1, k2, k3, k4, k5 and 1 more")],
 )
 def test_few_words_are_listed_and_the_rest_counted(count: int, text: str) -> None:
-    assert checkpoints.listed([f"k{index}" for index in range(count)]) == text
+    assert listed([f"k{index}" for index in range(count)]) == text

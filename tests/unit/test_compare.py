@@ -574,12 +574,13 @@ def test_what_computed_a_run_is_told_where_it_differs(root: Path) -> None:
 
 
 def test_a_difference_of_many_runs_is_a_short_line(root: Path) -> None:
-    seeds = (0, 1, 2)
+    seeds = (0, 1, 2, 3)
     for seed in seeds:
         again(root, f"student-{seed}", "distill", seed=seed, environment={"commit": 40 * "d"})
         again(root, f"baseline-{seed}", "baseline", seed=seed, environment={"commit": 40 * "d"})
     names = [f"{role}-{seed}" for seed in seeds for role in ("student", "baseline")]
-    told = "commit of the code: c0ffee (teacher), dddddddddddd (student-0, student-1, student-2, baseline-0 and 2 more)"
+    named = "student-0, student-1, student-2, student-3, baseline-0, baseline-1 and 2 more"
+    told = f"commit of the code: c0ffee (teacher), dddddddddddd ({named})"
     assert any(note.endswith(told) for note in compared(root, "teacher", *names)["notes"])
 
 
