@@ -20,8 +20,8 @@ def coerce(one: Field[Any], text: str) -> Any:
     """The value that a text means for a flag.
 
     Text is taken as it is (``42``, ``None`` and ``run#1`` are texts), but for a ``~`` at its beginning, which shells
-    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is
-    written with commas. Domains are checked afterwards, by the config.
+    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is written with commas. Domains are checked
+    afterwards, by the config.
 
     Args:
         one: the config field.

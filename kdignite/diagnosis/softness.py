@@ -180,4 +180,7 @@ def _nearly_hard(soft: Targets, *, T: float) -> str:
 
 
 def _nearly_uniform(soft: Targets, *, T: float) -> str:
-    return f"at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): lower T"
+    return (
+        f"at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): the loss nears "
+        "the squared distance of the logits, and a hotter T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)"
+    )

@@ -207,7 +207,11 @@ def test_targets_at_one_are_told_once() -> None:
     ("values", "warning"),
     [
         ({"top": 0.995}, "at T=4 the targets are little more than labels (top class 99.50%): raise T"),
-        ({"share": 0.96}, "at T=4 the targets are nearly uniform (96.0% of the largest entropy): lower T"),
+        (
+            {"share": 0.96},
+            "at T=4 the targets are nearly uniform (96.0% of the largest entropy): the loss nears the squared distance "
+            "of the logits, and a hotter T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)",
+        ),
         ({"label_smoothing": 0.1}, f"{MESSAGE} suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"),
     ],
 )
