@@ -71,7 +71,7 @@ def make(
     about = {"arch": "cnn5", "epochs": 10, "best_epoch": 9, "partial": False}
     summary |= {
         "dataset": "cifar10",
-        "settings": {"loss": "kd_loss", "alpha": 0.9, "T": 4.0},
+        "settings": {"loss": "kd_loss", "alpha": 0.9, "T": 4.0, "cache_dtype": "float32"},
         "seeds": list(range(seeds)),
         "runs": [
             {**about, "role": role, "run": f"{role}-{seed}", "seed": seed, "num_correct": right,
@@ -161,6 +161,12 @@ def test_the_text_starts_with_the_verdict_what_was_compared_and_what_speaks_agai
     )
     assert notes == "- note: one thing\n- note: another"
     assert "note:" not in comparison_text({**summary, "notes": []})
+
+
+def test_rounded_answers_of_the_teacher_are_told() -> None:
+    summary = CASES["gained"]
+    rounded = {**summary, "settings": {**summary["settings"], "cache_dtype": "float16"}}
+    assert "taught by cnn5 (alpha 0.9, T 4, cache_dtype float16); 10 epochs" in subject(rounded)
 
 
 def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:

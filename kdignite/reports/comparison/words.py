@@ -15,7 +15,7 @@ FIDELITY = {
     "agreement_on_errors": "gives the teacher's wrong answer where it errs (%)",
     "kl": "KL from the teacher at T=1 (nats)",
 }
-USUAL_LOSS = "kd_loss"  # not worth a word
+USUAL = {"loss": "kd_loss", "cache_dtype": "float32"}  # not worth a word
 EQUAL = "equal"
 OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 Summary = Mapping[str, Any]
@@ -57,8 +57,8 @@ def subject(summary: Summary) -> str:
     """
     of = {run["role"]: run for run in reversed(summary["runs"])}
     taught = of["teacher"]["arch"] if "teacher" in of else summary["taught_by"]
-    set_to = {name: plain(value) for name, value in summary["settings"].items() if value not in (None, USUAL_LOSS)}
-    settings = ", ".join(f"{name} {value}" for name, value in set_to.items())
+    told = {name: value for name, value in summary["settings"].items() if value not in (None, USUAL.get(name))}
+    settings = ", ".join(f"{name} {plain(value)}" for name, value in told.items())
     seeds = summary["seeds"]
     parts = [
         f"{summary['dataset']}, {summary['num_images']:,} test images",
