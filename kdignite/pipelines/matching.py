@@ -114,10 +114,11 @@ def same_processor(found: Sequence[RunFiles]) -> bool:
         found: the runs that are compared.
 
     Returns:
-        False where two of them recorded different processors; one that recorded none speaks against nothing.
+        False where two of them recorded different processors, or different instructions of what has one name (``AMD
+        EPYC`` is many); one that recorded none speaks against nothing.
     """
-    values = (value for run in found for value in run.computed_with("processor"))
-    return len({_shown(value) for value in values if value is not None}) <= 1
+    recorded = ([value for run in found for value in run.computed_with(part)] for part in ("processor", "cpu"))
+    return all(len({_shown(value) for value in values if value is not None}) <= 1 for values in recorded)
 
 
 def _by_role(found: Sequence[RunFiles]) -> Matched:

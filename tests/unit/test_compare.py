@@ -584,14 +584,20 @@ def test_a_difference_of_many_runs_is_a_short_line(root: Path) -> None:
     assert any(note.endswith(told) for note in compared(root, "teacher", *names)["notes"])
 
 
-def test_latencies_of_different_processors_are_not_compared(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "one", "other"),
+    [("processor", "EPYC 1", "EPYC 2"), ("cpu", "AVX2", "AVX512")],
+    ids=["name", "instructions"],
+)
+def test_latencies_of_different_processors_are_not_compared(root: Path, part: str, one: str, other: str) -> None:
     told = "latencies were measured on different processors: they cannot be compared"
+    alike = {"processor": "EPYC", "cpu": "AVX2"}
     for name, command in zip(ONE, ("teacher", "distill", "baseline"), strict=True):
-        again(root, name, command, environment={"processor": "EPYC 1"})
+        again(root, name, command, environment=alike | {part: one})
     assert compared(root, *ONE)["cost"]["saved"]["latency_median_ms"] == 1
-    again(root, "student-0", "distill", environment={"processor": "EPYC 2"})
+    again(root, "student-0", "distill", environment=alike | {part: other})
     summary = compared(root, *ONE)
-    assert "different processor: EPYC 1 (teacher, baseline-0), EPYC 2 (student-0)" in summary["notes"]
+    assert f"different {part}: {one} (teacher, baseline-0), {other} (student-0)" in summary["notes"]
     assert told in summary["notes"]
     assert summary["cost"]["saved"]["latency_median_ms"] is summary["cost"]["saved"]["latency_p95_ms"] is None
     assert summary["cost"]["saved"]["num_parameters"] == 1
