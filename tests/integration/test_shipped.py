@@ -1,9 +1,12 @@
-"""The finished runs that come with the project, in ``runs/reference``: complete, consistent, and nobody's home."""
+"""What comes with the project in ``runs/reference``, three finished runs and the comparisons that the documents quote:
+complete, consistent, and nobody's home.
+"""
 
 import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdignite import checkpoints, runs
@@ -21,6 +25,9 @@ CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
+COMPARISONS = ("10-epochs",)
+COMPARED = {"compare.json", "compare.md", "compare.png", "classes.csv", "summary.csv"}
+DOCUMENTS = (CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md")
 FILES = {
     *(runs.BEST, runs.CONFIG, runs.ENVIRONMENT, runs.RESULT),
     *("metrics.csv", "predictions.npz", "confusion_matrix.png", "classification_report.png"),
@@ -42,8 +49,22 @@ def texts(path: Path) -> Iterator[bytes]:
             yield repr(image.info).encode()
 
 
+def row_of(line: str) -> tuple[str, ...]:
+    """The cells of a line of a table."""
+    return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
+
+
+def tables(path: Path) -> list[list[tuple[str, ...]]]:
+    """Tables of a Markdown file: a header and rows each."""
+    found = re.findall(r"(?:^\|.*\n)+", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [[row_of(line) for i, line in enumerate(table.splitlines()) if i != 1] for table in found]
+
+
 def test_the_set_is_complete_and_small() -> None:
-    assert {path.name for path in SHIPPED.iterdir()} == set(RUNS)
+    assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons"}
+    assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARISONS)
+    for name in COMPARISONS:
+        assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
     for name in RUNS:
         here = {path.name for path in (SHIPPED / name).iterdir()}
         (events,) = here - FILES
@@ -52,7 +73,7 @@ def test_the_set_is_complete_and_small() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 25 * 2**20
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS)])
 def test_no_file_names_a_place_or_a_host(name: str) -> None:
     host = os.uname().nodename.encode()
     for path in (SHIPPED / name).iterdir():
@@ -87,6 +108,57 @@ def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
 def test_student_and_baseline_had_the_shipped_teacher_or_none() -> None:
     assert read("student", runs.ENVIRONMENT)["teacher"]["sha256"] == runs.sha256(SHIPPED / "teacher" / runs.BEST)
     assert read("baseline", runs.ENVIRONMENT)["teacher"] is None
+
+
+def test_the_shipped_pair_is_the_first_of_the_ten_epochs() -> None:
+    compared = {(run["role"], run["seed"]): run for run in read("comparisons/10-epochs", "compare.json")["runs"]}
+    for name in RUNS:
+        assert compared[name, 0]["num_correct"] == read(name, runs.RESULT)["test"]["num_correct"]
+        assert compared[name, 0]["epochs"] == read(name, runs.RESULT)["epochs"]
+
+
+def test_the_documents_quote_the_shipped_comparisons() -> None:
+    known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    verdicts = set[str]()
+    for name in COMPARISONS:
+        path = SHIPPED / "comparisons" / name / "compare.md"
+        verdicts.add(read(f"comparisons/{name}", "compare.json")["verdict"]["text"])
+        for header, *rows in tables(path):
+            known.setdefault(header, set()).update(rows)
+    quoted = [table for path in DOCUMENTS for table in tables(path) if table[0] in known]
+    assert len(quoted) >= 5
+    for header, *rows in quoted:
+        assert set(rows) <= known[header]
+    said = {line for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines() if " seeds)." in line}
+    assert said
+    assert said <= verdicts
+
+
+def test_the_page_of_results_begins_with_all_comparisons() -> None:
+    """Computed here from the counts of right answers, and not by what wrote the reports."""
+    expected = []
+    for name in COMPARISONS:
+        compared = read(f"comparisons/{name}", "compare.json")
+        num_images = compared["num_images"]
+        student, baseline = (100 * np.array(compared[role]["num_correct"]) / num_images for role in RUNS[1:])
+        gained = student - baseline
+        half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
+        cells = [f"{column.mean():.2f} (std {column.std(ddof=1):.2f})" for column in (student, baseline)]
+        interval = f"{gained.mean() - half:+.2f} to {gained.mean() + half:+.2f}"
+        settings = [f"{compared['settings'][name]:g}" for name in ("alpha", "T")]
+        epochs = {str(run["epochs"]) for run in compared["runs"] if run["role"] != "teacher"}
+        expected.append((*settings, *epochs, str(len(gained)), *cells, f"{gained.mean():+.2f}", interval))
+    (_, *rows), *_ = tables(DOCUMENTS[1])
+    assert rows == expected
+
+
+def test_the_example_of_the_results_prints_what_stands_below_it() -> None:
+    page = (CHECKOUT / "docs" / "results.md").read_text(encoding="utf-8")
+    ((example, printed),) = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", page, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (printed, "")
 
 
 @pytest.mark.parametrize("name", RUNS)
