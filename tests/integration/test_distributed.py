@@ -103,12 +103,13 @@ def test_torchrun_makes_the_run_of_one_process(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=2", "--lr=0.02", "--alpha=0.7", "--T=3"]
-    command = [*TORCHRUN, *KDIGNITE, *words, "--arch=without_norm:without_norm", "--name=two"]
+    words += ["--arch=without_norm:without_norm", "--amp=off"]  # bfloat16 rounds at the third digit
+    command = [*TORCHRUN, *KDIGNITE, *words, "--name=two"]
     done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("images/s") == done.stdout.count("Test images, two") == 1
     monkeypatch.syspath_prepend(place)
-    config = student(arch="without_norm:without_norm", widths=None, epochs=2, lr=0.02, name="one")
+    config = student(arch="without_norm:without_norm", amp="off", widths=None, epochs=2, lr=0.02, name="one")
     two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
     assert "0 of 2 views of the images have the teacher's answers" in done.stdout
     assert "2 of 2 views of the images have the teacher's answers" in capsys.readouterr().out
