@@ -126,10 +126,10 @@ def decoded(store: StreamedImages, wanted: Sequence[Tensor], *, pin_memory: bool
         collate_fn=_collated,
         worker_init_fn=_heed_main_process_only,
     )
-    others = set(multiprocessing.active_children())
     with _no_signals(), _same_handler_of_children():
         batches = iter(loader)
-    workers = [one for one in multiprocessing.active_children() if one not in others]
+    # torch's own list: one that has died by now is no active child of this process any more
+    workers: list[BaseProcess] = list(batches._workers)  # type: ignore[attr-defined]
     try:
         for indices in wanted:
             try:
@@ -201,7 +201,10 @@ def _same_handler_of_children() -> Iterator[None]:
 
 def _obituary(workers: list[BaseProcess], store: StreamedImages, diary: Diary, *, awaited: Tensor) -> Failure | None:
     """Which worker died, how, and over which image; None: none did."""
-    wait([one.sentinel for one in workers], timeout=1)  # its end may show a moment after its silence
+    ended = wait([one.sentinel for one in workers], timeout=1)  # its end may show a moment after its silence
+    for one in workers:
+        if one.sentinel in ended:
+            one.join()  # and its exit code a moment after its end
     dead = next((one for one in workers if not one.is_alive()), None)
     if dead is None:
         return None

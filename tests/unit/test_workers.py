@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import popen_fork
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ import torch
 from torch.utils.data import dataloader
 from torch.utils.data._utils import signal_handling
 
+from kdignite.data import workers
 from kdignite.data.sources import StreamedImages
-from kdignite.data.workers import decoded
+from kdignite.data.workers import Diary, decoded
 from kdignite.errors import RunFailed, UserError
 
 BAD = 13  # the image over which something happens
@@ -104,6 +106,37 @@ def test_an_image_that_has_a_file_is_named_by_it() -> None:
         store = StreamedImages(files, lambda path, decode=decode: decode(int(path.stem)))
         with pytest.raises(RunFailed, match=told):
             list(decoded(store, torch.arange(COUNT).split(5), pin_memory=False))
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_worker_that_died_while_the_others_were_started_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchs = dataloader._MultiProcessingDataLoaderIter
+    start = torchs.__init__
+
+    def started(self: object, loader: object) -> None:
+        start(self, loader)
+        self._workers[0].join()  # and is no child of this process any more
+
+    monkeypatch.setattr(torchs, "__init__", started)
+    with pytest.raises(RunFailed, match=r"was killed by SIGKILL while it decoded image 13"):
+        list(batches(over_the_bad_one(is_sent(signal.SIGKILL))))
+
+
+def test_a_worker_whose_exit_code_is_not_there_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system closes the files of a process a moment before it has an exit code."""
+
+    def poll(self: popen_fork.Popen, flag: int = os.WNOHANG) -> int | None:
+        return None if flag and self.returncode is None else waited_for(self, flag)
+
+    waited_for = popen_fork.Popen.poll
+    worker = multiprocessing.get_context("fork").Process(target=os._exit, args=(3,))
+    worker.start()
+    monkeypatch.setattr(popen_fork.Popen, "poll", poll)
+    failure = workers._obituary([worker], StreamedImages(range(COUNT), image), Diary(1), awaited=torch.arange(5))
+    monkeypatch.undo()
+    worker.join()
+    assert failure is not None
+    assert failure.text == f"worker {worker.pid} ended with exit code 3 while it decoded one of the images 0 to 4"
 
 
 @pytest.mark.usefixtures("soon")
@@ -212,7 +245,7 @@ def test_an_iteration_that_is_left_ends_its_workers_at_once(how: str) -> None:
 OPEN = """if True:
     import multiprocessing, sys, time, torch
     from kdignite.data.sources import StreamedImages
-    from kdignite.data.workers import decoded
+    from kdignite.data.workers import Diary, decoded
 
     def slowly(index):
         time.sleep(0.2)
