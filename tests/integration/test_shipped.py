@@ -25,7 +25,7 @@ CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
-COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs")
+COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
 COMPARED = {"compare.json", "compare.md", "compare.png", "classes.csv", "summary.csv"}
 DOCUMENTS = (CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md")
 FILES = {
@@ -147,7 +147,9 @@ def test_the_page_of_results_begins_with_all_comparisons() -> None:
         student, baseline = (100 * np.array(compared[role]["num_correct"]) / num_images for role in RUNS[1:])
         gained = student - baseline
         half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
-        cells = [f"{column.mean():.2f} (std {column.std(ddof=1):.2f})" for column in (student, baseline)]
+        (taught_by,) = compared["teacher"]["num_correct"]
+        cells = [f"{100 * taught_by / num_images:.2f}"]
+        cells += [f"{column.mean():.2f} (std {column.std(ddof=1):.2f})" for column in (student, baseline)]
         interval = f"{gained.mean() - half:+.2f} to {gained.mean() + half:+.2f}"
         settings = [f"{compared['settings'][name]:g}" for name in ("alpha", "T")]
         epochs = {str(run["epochs"]) for run in compared["runs"] if run["role"] != "teacher"}
