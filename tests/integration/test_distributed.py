@@ -145,9 +145,9 @@ def test_a_mistake_is_one_line_of_all_processes(place: Path, words: list[str], m
     lines = (first.errors + second.errors).splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"kdignite: error: {message}")
-    # the launcher may end the other one before it has got so far
+    # the launcher may end the other one before it has got so far, or before it has a handler for that
     assert 2 in (first.code, second.code)
-    assert {first.code, second.code} <= {2, -signal.SIGTERM}
+    assert {first.code, second.code} <= {2, 143, -signal.SIGTERM}
     assert {path.name for path in (place / "runs").iterdir()} == {"teacher"}
 
 
