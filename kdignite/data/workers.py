@@ -202,12 +202,10 @@ def _same_handler_of_children() -> Iterator[None]:
 def _obituary(workers: list[BaseProcess], store: StreamedImages, diary: Diary, *, awaited: Tensor) -> Failure | None:
     """Which worker died, how, and over which image; None: none did."""
     ended = wait([one.sentinel for one in workers], timeout=1)  # its end may show a moment after its silence
-    for one in workers:
-        if one.sentinel in ended:
-            one.join()  # and its exit code a moment after its end
-    dead = next((one for one in workers if not one.is_alive()), None)
+    dead = next((one for one in workers if one.sentinel in ended), None)
     if dead is None:
         return None
+    dead.join()  # its exit code may come a moment after its end
     at = diary.image_of(dead.pid)
     image = f"one of the images {int(awaited.min())} to {int(awaited.max())}" if at is None else _name_of(store, at)
     code = dead.exitcode or 0

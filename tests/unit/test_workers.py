@@ -245,7 +245,7 @@ def test_an_iteration_that_is_left_ends_its_workers_at_once(how: str) -> None:
 OPEN = """if True:
     import multiprocessing, sys, time, torch
     from kdignite.data.sources import StreamedImages
-    from kdignite.data.workers import Diary, decoded
+    from kdignite.data.workers import decoded
 
     def slowly(index):
         time.sleep(0.2)
