@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from ignite.engine import Engine
 from ignite.handlers import EpochOutputStore
-from ignite.metrics import ConfusionMatrix
 from torch import Tensor, nn
 
 from kdignite import processes
@@ -14,6 +13,7 @@ from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
 from kdignite.memory import shortage_told
+from kdignite.precision import AUTOCAST, autocast, tf32
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -38,23 +38,26 @@ class Outcome(NamedTuple):
         return bool(torch.isfinite(self.logits).all())
 
 
-def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None) -> Logits:
+def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp: str = "off") -> Logits:
     """A model together with its own preprocessing and class order: from uint8 images to logits.
 
     Args:
         model: from prepared images to logits; put into eval mode at every call.
         prepare: from uint8 images to its input.
         order: (C,) int64, for each class of the data set the output that stands for it; None: the same order.
+        amp: ``off``, ``bf16``, ``fp16`` or ``tf32``: in which type the model multiplies.
 
     Returns:
-        A function from uint8 (N, 3, S, S) to logits (N, C) without gradient.
+        A function from uint8 (N, 3, S, S) to logits (N, C) without gradient, float32 under autocast too.
     """
 
     def logits_of(images: Tensor) -> Tensor:
         model.eval()
-        with torch.inference_mode():
-            logits: Tensor = model(prepare(images))
-            return logits if order is None else logits[:, order]
+        with torch.inference_mode(), tf32(amp):
+            with autocast(images.device.type, amp):
+                logits: Tensor = model(prepare(images))
+            logits = logits if AUTOCAST[amp] is None else logits.float()
+            return logits if order is None else logits.index_select(1, order)
 
     return logits_of
 
@@ -93,20 +96,25 @@ def tally(answer: Callable[[Batch], Tensor], batches: Iterable[Batch], *, num_cl
     """
     engine, store = Engine(_kept(answer)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called
-    ConfusionMatrix(num_classes, output_transform=lambda output: output[:2]).attach(engine, "confusion")
     store.attach(engine, "answers")
     state = engine.run(batches, max_epochs=1)
-    own = [torch.cat(column) for column in zip(*state.answers, strict=True)] or [torch.empty(0)] * 3
+    own = [torch.cat(column).cpu() for column in zip(*state.answers, strict=True)] or [torch.empty(0)] * 3
     logits, labels, indices = map(processes.gathered, own)
-    confusion = state.metrics["confusion"].to(torch.int64).cpu()  # over all processes, which Ignite sees to
-    if int(confusion.sum()) != len(labels):
-        raise AssertionError(f"the confusion matrix counts {int(confusion.sum())} of {len(labels)} images")
+    confusion = _confusion(logits, labels, num_classes=num_classes)
     return Outcome(logits.float(), labels, indices, confusion, float(cross_entropy(logits.double(), labels)))
+
+
+def _confusion(logits: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
+    """(C, C) int64. Not Ignite's metric, which counts on a GPU wherever there is one, whatever ``--device`` says."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise AssertionError(f"labels from {int(labels.min())} to {int(labels.max())}, of {num_classes} classes")
+    cells = labels * num_classes + logits.argmax(1)
+    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def _kept(answer: Callable[[Batch], Tensor]) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
     def keep(engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         del engine
-        return answer(batch).cpu(), batch.labels.cpu(), batch.indices
+        return answer(batch), batch.labels, batch.indices  # on the device, which is waited for once, at the end
 
     return keep

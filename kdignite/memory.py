@@ -9,7 +9,9 @@ import torch
 
 from kdignite.errors import RunFailed
 
-CPU = "DefaultCPUAllocator"  # torch has an error of its own for a GPU, and for the processor this word
+# how errors of torch say that memory has run out, where they are no `torch.OutOfMemoryError`: on a CPU, and inside
+# NVIDIA's libraries
+NO_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt(3)
 NEVER = -1
 AMOUNT = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
@@ -43,7 +45,7 @@ def shortage_told(advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and CPU not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not any(word in str(error) for word in NO_MEMORY):
             raise
         amount = AMOUNT.search(str(error))
         needed = f" ({amount[1]} more were needed)" if amount else ""

@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from kdignite.devices import is_accelerator
 
 ONE_CYCLE_RISE = 0.2  # share of the run in which the rate rises
 ONE_CYCLE_START = 0.1  # first learning rate as a share of the peak
@@ -60,19 +62,43 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
         weight_decay: at least 0.
 
     Returns:
-        The optimiser, with two parameter groups; its step is one kernel for all parameters.
+        The optimiser, with two parameter groups; its step is one kernel for all parameters. On an accelerator the rate
+        is a float32 tensor there, which the groups share, and momentum starts as zeros instead of with the first
+        gradient, which is the same number: a captured step reads both from their place.
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
     et al. 2013, "On the importance of initialization and momentum"; AdamW: Loshchilov & Hutter 2017, arXiv:1711.05101.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = trained[0].device if trained else torch.device("cpu")
+    rate = torch.tensor(lr, device=device) if is_accelerator(device) else lr
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "nesterov", fused=True)
+        return torch.optim.AdamW(
+            groups, lr=rate, betas=(momentum, 0.999), fused=True, capturable=is_accelerator(device)
+        )
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=kind == "nesterov", fused=True)
+    if momentum and is_accelerator(device):
+        for parameter in trained:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups; a tensor that they share keeps its place.
+
+    Args:
+        optimizer: as `build_optimizer` makes it.
+        rate: the new one.
+    """
+    if isinstance(shared := optimizer.param_groups[0]["lr"], Tensor):
+        shared.fill_(rate)
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _cosine(x: float) -> float:

@@ -1,6 +1,8 @@
 """One training step, as a closure for an engine: ``step(engine, batch) -> named parts``.
 
-The parts are detached tensors; nothing is copied to the host here, so that a GPU is never waited for.
+Inside it, ``update(images, labels[, teacher logits])`` is all that the device computes, as a function of tensors
+alone: what a CUDA graph can capture. The parts are detached tensors; nothing is copied to the host here, so that a GPU
+is never waited for.
 """
 
 from collections.abc import Callable
@@ -14,16 +16,39 @@ from torch.optim import Optimizer
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import DistillationLoss, cross_entropy, kd_loss
+from kdignite.precision import AUTOCAST, autocast, tf32
 
-Step = Callable[[Any, Batch], dict[str, Tensor]]
+Parts = dict[str, Tensor]
+Step = Callable[[Any, Batch], Parts]
 Teacher = Callable[[Batch], Tensor]
+Around = Callable[["Update"], "Update"]  # another way to run an update, such as from a graph
+
+
+class Update(Protocol):
+    """What the device does in a step: forward pass, loss, backward pass, new weights."""
+
+    def __call__(self, *inputs: Tensor, weight: float = 1.0) -> Parts:
+        """From images, labels and, where there is a teacher, its logits; weight: as in `Batch`."""
+        ...
+
+
+def as_it_is(update: Update) -> Update:
+    """An update that is run by calling it."""
+    return update
 
 
 class MakeStep(Protocol):
     """A step function of this module whose settings are filled in (``functools.partial``)."""
 
     def __call__(
-        self, model: nn.Module, optimizer: Optimizer, /, *, prepare: Prepare, scaler: GradScaler | None = None
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        /,
+        *,
+        prepare: Prepare,
+        scaler: GradScaler | None = None,
+        around: Around = as_it_is,
     ) -> Step:
         """The step of one model."""
         ...
@@ -36,8 +61,9 @@ def supervised_step(
     prepare: Prepare,
     label_smoothing: float = 0.0,
     grad_clip: float | None = None,
-    amp: torch.dtype | None = None,
+    amp: str = "off",
     scaler: GradScaler | None = None,
+    around: Around = as_it_is,
 ) -> Step:
     """A step of training on the labels: ``loss = ce``.
 
@@ -47,21 +73,31 @@ def supervised_step(
         prepare: from uint8 images to the model's input.
         label_smoothing: in [0, 1).
         grad_clip: largest norm of the gradient; None: no clipping.
-        amp: type in which the model multiplies (autocast); weights, loss and update stay float32. None: no autocast.
+        amp: ``off``, ``bf16``, ``fp16`` or ``tf32``: in which type the model multiplies; weights, loss and update stay
+            float32.
         scaler: of the loss, so that small gradients survive in float16; an update whose gradients overflow is left
             out. None: no scaling.
+        around: how the update is run.
 
     Returns:
         The step; its output holds ``loss`` and ``ce`` (means over the batch) and ``correct`` (a count).
     """
+    apply = _updater(model, optimizer, grad_clip=grad_clip, scaler=scaler)
 
-    def step(engine: Any, batch: Batch) -> dict[str, Tensor]:
+    def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
+        images, labels = inputs
+        with tf32(amp):
+            logits = _forward(model, prepare(images), amp=amp)
+            loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            apply(_weighted(loss, weight))
+            return _detached(loss=loss, ce=loss, correct=_num_correct(logits, labels))
+
+    train, run = _trainer(model), around(update)
+
+    def step(engine: Any, batch: Batch) -> Parts:
         del engine
-        model.train()  # at every step: an evaluation in between can never leave the model in eval mode
-        logits = _forward(model, prepare(batch.images), amp=amp)
-        loss = cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
-        _update(model, optimizer, _weighted(loss, batch), grad_clip=grad_clip, scaler=scaler)
-        return _detached(loss=loss, ce=loss, correct=_num_correct(logits, batch.labels))
+        train()
+        return run(batch.images, batch.labels, weight=batch.weight)
 
     return step
 
@@ -77,8 +113,9 @@ def distill_step(
     label_smoothing: float = 0.0,
     loss: DistillationLoss = kd_loss,
     grad_clip: float | None = None,
-    amp: torch.dtype | None = None,
+    amp: str = "off",
     scaler: GradScaler | None = None,
+    around: Around = as_it_is,
 ) -> Step:
     """A step of distillation: ``loss = (1 - alpha) * ce + alpha * T**2 * KL(teacher/T || student/T)``.
 
@@ -92,48 +129,75 @@ def distill_step(
         label_smoothing: in [0, 1), of the labels.
         loss: another function of the same arguments, instead of the one above; under amp it gets float32.
         grad_clip: largest norm of the gradient; None: no clipping.
-        amp: type in which the student multiplies (autocast); the teacher, whose answers have to be the same for every
-            student, is not affected. None: no autocast.
+        amp: in which type the student multiplies, as for `supervised_step`; the teacher, whose answers have to be the
+            same for every student, is not affected.
         scaler: as for `supervised_step`.
+        around: how the update is run; the teacher answers before.
 
     Returns:
         The step; its output holds ``loss``, ``ce``, ``kd`` (means over the batch) and ``correct`` (a count).
     """
+    apply = _updater(student, optimizer, grad_clip=grad_clip, scaler=scaler)
 
-    def step(engine: Any, batch: Batch) -> dict[str, Tensor]:
+    def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
+        images, labels, teacher_logits = inputs
+        with tf32(amp):
+            logits = _forward(student, prepare(images), amp=amp)
+            parts = loss(logits, teacher_logits, labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
+            apply(_weighted(parts.loss, weight))
+            return _detached(**parts._asdict(), correct=_num_correct(logits, labels))
+
+    train, run = _trainer(student), around(update)
+
+    def step(engine: Any, batch: Batch) -> Parts:
         del engine
-        student.train()
-        teacher_logits = teacher(batch)
-        logits = _forward(student, prepare(batch.images), amp=amp)
-        parts = loss(logits, teacher_logits, batch.labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
-        _update(student, optimizer, _weighted(parts.loss, batch), grad_clip=grad_clip, scaler=scaler)
-        return _detached(**parts._asdict(), correct=_num_correct(logits, batch.labels))
+        train()
+        return run(batch.images, batch.labels, teacher(batch), weight=batch.weight)
 
     return step
 
 
-def _forward(model: nn.Module, images: Tensor, *, amp: torch.dtype | None) -> Tensor:
-    with torch.autocast(images.device.type, dtype=amp, enabled=amp is not None):
+def _trainer(model: nn.Module) -> Callable[[], None]:
+    """Puts a model into training mode, where it is not: an evaluation between two steps can never leave it in another.
+
+    Every module is looked at, since a wrapper is not told when the model inside it is evaluated.
+    """
+    modules = list(model.modules())
+
+    def train() -> None:
+        if not all(module.training for module in modules):
+            model.train()
+
+    return train
+
+
+def _forward(model: nn.Module, images: Tensor, *, amp: str) -> Tensor:
+    with autocast(images.device.type, amp):
         logits: Tensor = model(images)
-    return logits if amp is None else logits.float()
+    return logits if AUTOCAST[amp] is None else logits.float()
 
 
-def _weighted(loss: Tensor, batch: Batch) -> Tensor:
+def _weighted(loss: Tensor, weight: float) -> Tensor:
     """What the gradients come from; with even shares, as in one process, the loss itself."""
-    return loss if batch.weight == 1.0 else loss * batch.weight
+    return loss if weight == 1.0 else loss * weight
 
 
-def _update(
-    model: nn.Module, optimizer: Optimizer, loss: Tensor, *, grad_clip: float | None, scaler: GradScaler | None
-) -> None:
-    scaler = scaler or GradScaler(enabled=False)  # which does nothing but pass on
-    optimizer.zero_grad()
-    scaler.scale(loss).backward()
-    if grad_clip is not None:
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    scaler.step(optimizer)
-    scaler.update()
+def _updater(
+    model: nn.Module, optimizer: Optimizer, *, grad_clip: float | None, scaler: GradScaler | None
+) -> Callable[[Tensor], None]:
+    """From a loss to new weights."""
+    scaling = scaler or GradScaler(enabled=False)  # which does nothing but pass on
+
+    def apply(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        scaling.scale(loss).backward()
+        if grad_clip is not None:
+            scaling.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+        scaling.step(optimizer)
+        scaling.update()
+
+    return apply
 
 
 def _num_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 
 Key = str | int
+CPU = torch.device("cpu")
 
 
 def seed_of(*key: Key) -> int:
@@ -50,22 +51,40 @@ def seed_device(device: torch.device, *key: Key) -> None:
         device: the device that computes.
         key: as for `seed_of`.
     """
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed_of(*key))
-    else:
-        torch.default_generator.manual_seed(seed_of(*key))
+    default_generator(device).manual_seed(seed_of(*key))
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """The generator from which modules on a device draw.
+
+    Args:
+        device: the device that computes.
+
+    Returns:
+        That of the GPU; for any other device, which has none of its own, that of the CPU.
+    """
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()  # before it there are no generators
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 @contextmanager
-def seeded(*key: Key) -> Iterator[None]:
-    """Within the block the CPU's default generator starts at the key's seed; afterwards it is as it was before.
+def seeded(*key: Key, device: torch.device = CPU) -> Iterator[None]:
+    """Within the block default generators start at the key's seed; afterwards they are as they were before.
 
-    For code that draws from the default generator, such as the initialisers of ``torch.nn``.
+    For code that draws from them, such as the initialisers of ``torch.nn``, and dropout.
 
     Args:
         key: as for `seed_of`.
+        device: whose generator is meant beside the CPU's.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(*key))
+    generators = {id(one): one for one in map(default_generator, (CPU, device))}.values()
+    before = [one.get_state() for one in generators]
+    try:
+        for one in generators:
+            one.manual_seed(seed_of(*key))
         yield
+    finally:
+        for one, state in zip(generators, before, strict=True):
+            one.set_state(state)

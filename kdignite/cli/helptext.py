@@ -23,12 +23,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("preset", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule"),
         *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
     ),
-    "teacher": tuple(name for name in flags_of("reproduce") if name.startswith("teacher_") and name != "teacher_arch"),
-    "distillation": ("alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "cache", "cache_dtype", "prune"),
+    "teacher": tuple(
+        name for name in flags_of("reproduce") if stage_of(name).command == "teacher" and name != "teacher_arch"
+    ),
+    "distillation": (
+        *("alpha", "T", "teacher", "teacher_arch", "teacher_amp", "allow_weak_teacher", "cache", "cache_dtype"),
+        "prune",
+    ),
     "what you saw": ("observed", "observed_images", "predictions", "per_class"),
     "comparison": ("reference",),
     "running": (
-        *("name", "resume", "seed", "seeds", "device", "amp", "compile", "threads", "sync_bn"),
+        *("name", "resume", "seed", "seeds", "device", "amp", "graph", "compile", "threads", "sync_bn"),
         *("fast_dev_run", "keep_last", "save_every_s"),
         *("draws", "repeats"),
     ),

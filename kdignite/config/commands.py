@@ -50,9 +50,14 @@ class BenchConfig(Config):
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     amp: str = flag(
         "auto",
-        "products in training: off (float32), bf16, fp16, or auto, which is bf16 where the device has instructions for "
-        "it, else off",
-        choices=("auto", "off", "bf16", "fp16"),
+        "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
+        "has instructions for it, else off",
+        choices=("auto", "off", "bf16", "fp16", "tf32"),
+    )
+    graph: str = flag(
+        "auto",
+        "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
+        choices=("auto", "off"),
     )
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
     name: str | None = flag(None, "name of the new folder in runs/; unset: bench")

@@ -16,12 +16,12 @@ PREFIX = "teacher_"  # of the flags of the teacher's own stage
 # flags that teacher, student and baseline share, in this order in the config
 SHARED = (
     *("dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"),
-    *("device", "amp", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"),
+    *("device", "amp", "graph", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"),
 )
 _FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
 # a study resumes its stages by itself
 _OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", "resume", "given", *SHARED))
-_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype")
+_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype", "teacher_amp")
 
 
 class Stages(NamedTuple):

@@ -79,9 +79,14 @@ class TrainConfig(Config):
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     amp: str = flag(
         "auto",
-        "products in training: off (float32), bf16, fp16, or auto, which is bf16 where the device has instructions for "
-        "it, else off",
-        choices=("auto", "off", "bf16", "fp16"),
+        "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
+        "has instructions for it, else off",
+        choices=("auto", "off", "bf16", "fp16", "tf32"),
+    )
+    graph: str = flag(
+        "auto",
+        "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
+        choices=("auto", "off"),
     )
     compile: bool = flag(False, "compile the model for training; takes a while, and a C++ compiler on a CPU")
     threads: int | None = flag(None, "CPU threads; unset: one a core, under torchrun one a process", low=1)
@@ -158,5 +163,10 @@ class DistillConfig(TrainConfig):
     )
     cache_dtype: str = flag(
         "float32", "how they are kept; float16 halves them and rounds", choices=("float32", "float16")
+    )
+    teacher_amp: str = flag(
+        "off",
+        "products of the teacher's answers: off (float32), bf16, or tf32 (NVIDIA GPUs); faster, and a little different",
+        choices=("off", "bf16", "tf32"),
     )
     allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from kdignite.data.sources import ImageSet
 from kdignite.data.splits import Part
-from kdignite.data.views import apply_views, draw_views, pick_views, view_of
+from kdignite.data.views import Views, apply_views, draw_views, pick_views, view_of
 from kdignite.data.workers import decoded
+from kdignite.devices import is_accelerator, to_device
 from kdignite.streams import stream
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
+BLOCK_BYTES = 2**25  # of pixels that an accelerator assembles at once, for several batches
 SMALLEST_BATCH = 2  # images; BatchNorm has no variance to measure in one
 Items = TypeVar("Items", Tensor, tuple[Tensor, ...])
 
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
     indices: Tensor  # (B,) int64, CPU: which images of the source
     view: int  # from 0: which view of them
     weight: float = 1.0  # of its mean loss in the mean over the processes, which then is that over the whole batch
+    placed: Tensor | None = None  # the indices on the device of the images; None: they are only on the CPU
 
 
 ALONE = Share()
@@ -186,8 +189,7 @@ def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = A
         An iterator over `Batch` of `EVALUATION_BATCH` images.
     """
     wanted = share.of(part.indices.split(EVALUATION_BATCH)[:limit])
-    for indices, images in zip(wanted, pixel_batches(part.images, wanted), strict=True):
-        yield Batch(images, _pick(part.images.labels, indices), indices, 0)
+    return _viewed(part.images, wanted, view=0, view_seed=0, augment="none")
 
 
 def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tensor]:
@@ -227,14 +229,39 @@ def image_side(images: ImageSet) -> int:
 def _viewed(
     images: ImageSet, wanted: tuple[Tensor, ...], *, view: int, view_seed: int, augment: str
 ) -> Iterator[Batch]:
+    """Batches of one view. An accelerator gets all indices at once and assembles several batches together.
+
+    A pixel depends on the view and its image alone, so a batch is the same whatever is assembled with it.
+    """
+    if not wanted:
+        return
+    device, stored = images.labels.device, isinstance(images.images, Tensor)
+    views = _placed_views(images, view=view, view_seed=view_seed, augment=augment)
+    blocks = _blocks(images, wanted) if stored and is_accelerator(device) else [(indices,) for indices in wanted]
+    placed = to_device(torch.cat(wanted), device).split([sum(map(len, block)) for block in blocks])
+    for block, rows, pixels in zip(blocks, placed, pixel_batches(images, placed if stored else wanted), strict=True):
+        seen = pixels if views is None else apply_views(pixels, pick_views(views, rows))
+        columns = (seen, _pick(images.labels, rows), rows)
+        parts = zip(*(column.split(list(map(len, block))) for column in columns), strict=True)
+        for indices, (own, labels, own_rows) in zip(block, parts, strict=True):
+            yield Batch(own, labels, indices, view, placed=own_rows)
+
+
+def _placed_views(images: ImageSet, *, view: int, view_seed: int, augment: str) -> Views | None:
+    """One view of all images, on their device; None: images as they are."""
+    if augment == "none":
+        return None
     num_images, size = len(images.labels), image_side(images)
     views = draw_views(view_seed, view, num_images=num_images, augment=augment, size=size)
-    for indices, pixels in zip(wanted, pixel_batches(images, wanted), strict=True):
-        seen = pixels if augment == "none" else apply_views(pixels, pick_views(views, indices))
-        yield Batch(seen, _pick(images.labels, indices), indices, view)
+    return Views(*(to_device(column, images.labels.device) for column in views))
+
+
+def _blocks(images: ImageSet, wanted: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Neighbouring batches whose pixels together take no more than `BLOCK_BYTES`; at least one."""
+    many = max(1, BLOCK_BYTES // (len(wanted[0]) * 3 * image_side(images) ** 2))
+    return [wanted[start : start + many] for start in range(0, len(wanted), many)]
 
 
 def _pick(values: Tensor, indices: Tensor) -> Tensor:
-    return values.index_select(
-        0, indices.to(values.device, non_blocking=True)
-    )  # copies whole images: 15 x as fast as []
+    indices = to_device(indices, values.device) if indices.device != values.device else indices
+    return values.index_select(0, indices)  # copies whole images: 15 x as fast as []

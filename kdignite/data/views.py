@@ -56,7 +56,7 @@ def draw_views(view_seed: int, view: int, *, num_images: int, augment: str, size
         size: side of the images in pixels.
 
     Returns:
-        `Views` for all images, on the CPU, whatever device trains.
+        `Views` for all images, drawn on the CPU, whatever device trains.
 
     Source: alternating flip: Jordan 2024, arXiv:2404.00498, section 3.6.
     """
@@ -76,12 +76,12 @@ def pick_views(views: Views, indices: Tensor) -> Views:
 
     Args:
         views: the table of all images.
-        indices: (B,) int64 source indices.
+        indices: (B,) int64 source indices, on the table's device.
 
     Returns:
         `Views` with (B,) each.
     """
-    return Views(views.flip[indices], views.dy[indices], views.dx[indices])
+    return Views(*(column.index_select(0, indices) for column in views))
 
 
 def apply_views(images: Tensor, views: Views) -> Tensor:
@@ -92,13 +92,13 @@ def apply_views(images: Tensor, views: Views) -> Tensor:
 
     Args:
         images: uint8 (B, 3, S, S).
-        views: (B,) each.
+        views: (B,) each, on the images' device.
 
     Returns:
         uint8 (B, 3, S, S) on the images' device.
     """
     batch, channels, size, _ = images.shape
-    flip, dy, dx = (column.to(images.device, non_blocking=True)[:, None] for column in views)
+    flip, dy, dx = (column[:, None] for column in views)
     place = torch.arange(size, device=images.device)
     rows = _reflect(dy + place, size)  # (B, S)
     columns = _reflect(dx + torch.where(flip, size - 1 - place, place), size)  # (B, S)

@@ -135,7 +135,7 @@ def _modelled(subject: Subject) -> list[Setting]:
     def setting(name: str, wrong: str, fix: str, loaded: str, mode: str) -> Setting:
         def answer(shown: Shown, draw: int) -> Tensor:
             model = _loaded(subject, loaded, draw)
-            with seeded("doctor", "dropout", draw):
+            with seeded("doctor", "dropout", draw, device=subject.device):
                 return _logits(subject, model, prepare, shown, draw=draw, mode=mode)
 
         return Setting(name, wrong, fix, answer, random=bool(mode) or loaded in DRAWN)
@@ -213,7 +213,9 @@ def with_new_head(model: nn.Module) -> nn.Module:
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("no linear layer")
-    linear[-1].reset_parameters()
+    device = linear[-1].weight.device
+    linear[-1].cpu().reset_parameters()  # drawn on the CPU, so that the new head is the same whatever device evaluates
+    linear[-1].to(device)
     return model
 
 

@@ -87,11 +87,12 @@ def attach_tensorboard(
     trainer.add_event_handler(Events.EPOCH_COMPLETED, _forgiving(plot_last, what="TensorBoard's file", say=say))
 
 
-def attach_progress_bar(trainer: Engine) -> Callable[[str], None]:
+def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[[str], None]:
     """A bar for each epoch with the loss and the time that the whole run still needs; off without a terminal.
 
     Args:
         trainer: the training engine.
+        every: iterations between two looks; each waits for a GPU.
 
     Returns:
         A function that prints a line without tearing the bar, at once, also into a pipe.
@@ -111,10 +112,8 @@ def attach_progress_bar(trainer: Engine) -> Callable[[str], None]:
     bar = ProgressBar(bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}", ncols=80, disable=None)
     if sys.stderr.isatty():
         trainer.add_event_handler(Events.STARTED, start)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=BAR_EVERY), show)
-        bar.attach(
-            trainer, event_name=Events.ITERATION_COMPLETED(every=BAR_EVERY), state_attributes=["loss", "run_left"]
-        )
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=every), show)
+        bar.attach(trainer, event_name=Events.ITERATION_COMPLETED(every=every), state_attributes=["loss", "run_left"])
 
     def say(line: str) -> None:
         bar.log_message(line)

@@ -13,42 +13,66 @@ Row = dict[str, float | None]
 
 
 class EpochSums:
-    """Sums over the images of the open epoch, kept on the device in float64 so that no step waits for them."""
+    """Sums over the images of the open epoch, one float64 vector on the device, so that no step waits for them.
+
+    Args:
+        device: that computes.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        """No epoch has begun."""
         self.device = device
-        self.sums: dict[str, Tensor] = {}
+        self._weights: dict[int, Tensor] = {}  # images of a batch -> what its parts count for
+        self.reset()
 
     def reset(self) -> None:
         """Start an epoch."""
-        self.sums = {}
+        self.names: tuple[str, ...] = ()
+        self.sums = torch.empty(0, dtype=torch.float64)
+        self.num_images = 0.0
 
     def add(self, parts: Mapping[str, Tensor], *, num_images: int) -> None:
         """Add the output of a step: means are weighted by the number of images, ``correct`` is a count already."""
-        for name, value in parts.items():
-            weighted = value.double() if name == "correct" else value.double() * num_images
-            self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
-        count = torch.tensor(float(num_images), dtype=torch.float64)
-        self.sums["images"] = self.sums["images"] + count if "images" in self.sums else count
+        values = torch.stack(list(parts.values())).double()
+        if not self.names:
+            self.names, self.sums = tuple(parts), torch.zeros_like(values)
+        if num_images not in self._weights:
+            weights = [1.0 if name == "correct" else float(num_images) for name in self.names]
+            self._weights[num_images] = torch.tensor(weights, dtype=torch.float64).to(self.device)
+        self.sums.addcmul_(values, self._weights[num_images])
+        self.num_images += num_images
 
-    def totals(self) -> dict[str, Tensor]:
-        """The sums over the images that all processes have seen so far; each of them has to ask."""
-        return processes.summed(self.sums)
+    def totals(self) -> dict[str, float]:
+        """The sums over the images that all processes have seen so far; each has to ask, and waits for its device."""
+        own = torch.tensor([*self.sums.tolist(), self.num_images], dtype=torch.float64)
+        return dict(zip((*self.names, "images"), processes.summed(own).tolist(), strict=True))
 
     def means(self) -> dict[str, float]:
         """Mean of every part over these images."""
-        totals = self.totals()
-        num_images = float(totals["images"])
-        return {name: float(value) / num_images for name, value in totals.items() if name != "images"}
+        return per_image(self.totals())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The open sums over all processes."""
-        return {name: value.cpu() for name, value in self.totals().items()}
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in self.totals().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from saved sums, which the first process takes whole."""
-        mine = state if processes.is_first() else {name: torch.zeros_like(value) for name, value in state.items()}
-        self.sums = {name: value.to("cpu" if name == "images" else self.device) for name, value in mine.items()}
+        mine = {name: float(value) if processes.is_first() else 0.0 for name, value in state.items()}
+        self.num_images = mine.pop("images")
+        self.names = tuple(mine)
+        self.sums = torch.tensor(list(mine.values()), dtype=torch.float64).to(self.device)
+
+
+def per_image(totals: Mapping[str, float]) -> dict[str, float]:
+    """Means of what was summed over some images.
+
+    Args:
+        totals: sums by name, and under ``images`` their number.
+
+    Returns:
+        The means of all others.
+    """
+    return {name: value / totals["images"] for name, value in totals.items() if name != "images"}
 
 
 class Clock:

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from kdignite import metrics, processes
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
-from kdignite.handlers.state import Clock, EpochSums, History, Row
-from kdignite.schedules import LearningRate
+from kdignite.handlers.state import Clock, EpochSums, History, Row, per_image
+from kdignite.schedules import LearningRate, set_learning_rate
 from kdignite.streams import seed_device
 
 GUARD_EVERY = 50  # iterations between two looks at the loss: each look waits for a GPU
@@ -44,8 +44,7 @@ def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: Learni
     """
 
     def set_rate(engine: Engine) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(engine.state.iteration - 1)
+        set_learning_rate(optimizer, lr_at(engine.state.iteration - 1))
 
     trainer.add_event_handler(Events.ITERATION_STARTED, set_rate)
 
@@ -174,7 +173,8 @@ def attach_history(
     history = History()
 
     def record(engine: Engine) -> None:
-        state, means, seconds = engine.state, sums.means(), clock.epoch()
+        state, seconds, totals = engine.state, clock.epoch(), sums.totals()
+        means = per_image(totals)
         row: Row = {
             "epoch": state.epoch,
             "loss": means["loss"],
@@ -186,7 +186,7 @@ def attach_history(
             "accuracy_teacher": accuracy_teacher,
             "lr": lr_at(state.iteration - 1),
             "seconds": round(seconds, 3),
-            "images_per_s": round(float(sums.totals()["images"]) / seconds, 1),
+            "images_per_s": round(totals["images"] / seconds, 1),
         }
         recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
         row |= {f"recall/{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}

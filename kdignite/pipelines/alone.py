@@ -6,7 +6,7 @@ from pathlib import Path
 from kdignite import runs
 from kdignite.config import TrainConfig
 from kdignite.pipelines.preparing import prepare_run
-from kdignite.pipelines.setup import AMP, choose_device, open_training_data, settle
+from kdignite.pipelines.setup import choose_device, open_training_data, settle
 from kdignite.pipelines.training import execute
 from kdignite.steps import supervised_step
 
@@ -25,6 +25,6 @@ def train_alone(config: TrainConfig, *, root: Path) -> runs.Finished:
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
     make_step = partial(
-        supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip, amp=AMP[config.amp]
+        supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip, amp=config.amp
     )
     return execute(prepare_run(config, data, device=device, make_step=make_step), root=root)

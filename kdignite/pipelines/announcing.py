@@ -2,19 +2,27 @@
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import islice
 from typing import Any
 
 import torch
 
 from kdignite import processes
 from kdignite.config import TrainConfig
-from kdignite.data.batches import EVALUATION_BATCH, Batch
+from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches
 from kdignite.data.splits import Part
+from kdignite.devices import is_accelerator
 from kdignite.evaluation import Logits, fed
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import DEV_STEPS, say, training_part
 from kdignite.schedules import build_optimizer
+from kdignite.steps import Step
+
+# steps that are timed together for the estimate of a run's time; an accelerator works on while the host goes ahead
+ON_CPU, ON_ACCELERATOR = (1, 1, 1, 1), (5, 10)
+LONGEST_S = 5.0  # that they may take, up to the last round
 
 
 def announce(run: Run) -> None:
@@ -43,32 +51,44 @@ def estimate(run: Run) -> float:
         run: about to start.
 
     Returns:
-        Seconds; the smallest of a few steps counts, since the first ones allocate memory and choose kernels.
+        Seconds; of a few steps the fastest count, since the first ones allocate memory and choose kernels.
     """
     model = copy.deepcopy(run.student.model)
     optimizer = build_optimizer(model, kind=run.config.optimizer, lr=0.0, momentum=0.5, weight_decay=0.0)
     step = run.rehearsal.make_step(model, optimizer, prepare=run.student.prepare, scaler=copy.deepcopy(run.scaler))
-    batches = run.batches(0, 0)
-    timed: list[float] = []
-    while len(timed) < 4 and sum(timed) < 5.0:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
-            break
-        float(step(None, batch)["loss"])
-        timed.append(time.perf_counter() - started)
-    an_image = _seconds_an_image(fed(model, prepare=run.student.prepare), next(run.batches(0, 0)))
+    a_step = _seconds_a_step(step, run.batches(0, 0), rounds=ON_ACCELERATOR if is_accelerator(run.device) else ON_CPU)
+    an_image = _seconds_an_image(fed(model, prepare=run.student.prepare), run)
     val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
     evaluated = (val * (run.config.epochs + 1) + test) / processes.world()  # the saved model is evaluated on both
-    steps = min(timed) * run.config.epochs * run.epoch_length
-    return steps + an_image * evaluated + run.rehearsal.seconds()
+    return a_step * run.config.epochs * run.epoch_length + an_image * evaluated + run.rehearsal.seconds()
 
 
-def _seconds_an_image(logits_of: Logits, batch: Batch) -> float:
-    """Of an evaluation, which multiplies in float32 whatever the training does."""
-    started = time.perf_counter()
-    float(logits_of(batch.images)[0, 0])
-    return (time.perf_counter() - started) / len(batch.images)
+def _seconds_a_step(step: Step, batches: Iterator[Batch], *, rounds: tuple[int, ...]) -> float:
+    """Of the fastest round; each waits for the device once, at its end."""
+    timed: list[float] = []
+    until = time.perf_counter() + LONGEST_S
+    for num_steps in rounds:
+        started = time.perf_counter()
+        losses = [step(None, batch)["loss"] for batch in islice(batches, num_steps)] if started < until else []
+        if not losses:
+            break
+        float(losses[-1])
+        timed.append((time.perf_counter() - started) / len(losses))
+    return min(timed)
+
+
+def _seconds_an_image(logits_of: Logits, run: Run) -> float:
+    """Of an evaluation, which multiplies in float32 whatever the training does.
+
+    An accelerator chooses its kernels in a first call, which takes far longer than the ones that follow.
+    """
+    on_accelerator = is_accelerator(run.device)
+    batch = next(evaluation_batches(run.data.splits.val) if on_accelerator else run.batches(0, 0))
+    for _ in range(2 if on_accelerator else 1):
+        started = time.perf_counter()
+        float(logits_of(batch.images)[0, 0])
+        seconds = time.perf_counter() - started
+    return seconds / len(batch.images)
 
 
 def _num_evaluated(run: Run, part: Part) -> int:

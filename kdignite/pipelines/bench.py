@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdignite import runs
 from kdignite.config import BenchConfig, DistillConfig
@@ -20,12 +21,14 @@ from kdignite.losses import kd_loss
 from kdignite.memory import shortage_told
 from kdignite.models.registry import build_model, check_model
 from kdignite.pipelines.distill import assemble
-from kdignite.pipelines.preparing import Run, Taught
-from kdignite.pipelines.setup import AMP, Data, choose_device, open_data, say, settle, training_part
+from kdignite.pipelines.preparing import Run, Taught, can_capture
+from kdignite.pipelines.setup import Data, choose_device, open_data, say, settle, training_part
 from kdignite.pipelines.tabling import Teaching, arrange
 from kdignite.pipelines.training import engage, open_writer, train
+from kdignite.precision import autocast, tf32
 from kdignite.reports.bench import bench_figure, bench_text
 from kdignite.reports.figures import save_figure
+from kdignite.steps import Parts, Update
 from kdignite.streams import seeded
 from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
 
@@ -108,6 +111,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         limit_train=config.num_images or MOST_IMAGES,
         epochs=1,
         amp=config.amp,
+        graph=config.graph,
         device=config.device,
         threads=config.threads,
     )
@@ -171,23 +175,38 @@ def _bare(job: Job) -> Trial:
         (run.student.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
         for batch in run.batches(0, 0)
     ]
-    config, amp = job.config, AMP[job.config.amp]
 
     def trial() -> float:
         run = _assembled(job, Path(), cache="off")
-        model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
-        model.train()
-        for images, labels, teacher_logits in ready:
-            with torch.autocast(job.device.type, dtype=amp, enabled=amp is not None):
+        model, update = run.student.model.train(), _plain_update(run, job.config)
+        if run.capture is not None:
+            update = run.capture.around(model, run.optimizer, update)
+            update(*ready[0])  # captures, as a run does once
+        watch = Stopwatch(job.device)
+        for inputs in ready:
+            update(*inputs)
+        watch.lap("loop")
+        return watch.total()
+
+    return trial
+
+
+def _plain_update(run: Run, config: DistillConfig) -> Update:
+    model, optimizer = run.student.model, run.optimizer
+
+    def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
+        del weight
+        images, labels, teacher_logits = inputs
+        with tf32(config.amp):
+            with autocast(images.device.type, config.amp):
                 logits = model(images)
             loss = kd_loss(logits.float(), teacher_logits, labels, alpha=config.alpha, T=config.T).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        watch.lap("loop")
-        return watch.total()
+        return {"loss": loss.detach()}
 
-    return trial
+    return update
 
 
 def _data(job: Job) -> Trial:
@@ -209,7 +228,7 @@ def _split(job: Job, place: Path) -> dict[str, list[float]]:
     with contextlib.redirect_stdout(io.StringIO()):
         config = dataclasses.replace(job.config, cache=str(place / "warm"))
         teach = arrange(job.teaching, config, job.data, root=place, device=job.device).teach
-    run, amp = _assembled(job, place, cache="off"), AMP[config.amp]
+    run = _assembled(job, place, cache="off")
     teach(next(run.batches(0, 0)))  # makes the table
     model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
     model.train()
@@ -220,12 +239,13 @@ def _split(job: Job, place: Path) -> dict[str, list[float]]:
         watch.lap("teacher, live")
         teacher_logits = teach(batch)
         watch.lap("teacher, table")
-        with torch.autocast(job.device.type, dtype=amp, enabled=amp is not None):
+        with autocast(job.device.type, config.amp), tf32(config.amp):
             logits = model(images)
         watch.lap("student forward")
         loss = kd_loss(logits.float(), teacher_logits, batch.labels, alpha=config.alpha, T=config.T).loss
         optimizer.zero_grad()
-        loss.backward()
+        with tf32(config.amp):
+            loss.backward()
         watch.lap("loss and backward")
         optimizer.step()
         watch.lap("optimiser")
@@ -248,7 +268,9 @@ def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[fl
     parts = {name: spread(laps).median for name, laps in steps.items()}
     trained = sum(value for name, value in parts.items() if name != "teacher, live")
     num_steps = num_batches(job.num_images, config.batch_size)
-    parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
+    captured = can_capture(config, job.device)
+    if not captured:  # parts are measured without a graph: what they leave of such a step is everything else
+        parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
     per_image = {"teacher": parts["teacher, live"] / config.batch_size, "student": 1 / spread(rates[BARE]).median}
     return {
         "job": {
@@ -257,6 +279,7 @@ def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[fl
             "dataset": config.dataset,
             "batch_size": config.batch_size,
             "amp": config.amp,
+            "graph": captured,
             "repeats": len(seconds[BARE]),
         },
         "machine": runs.environment(job.device),

@@ -136,7 +136,13 @@ def rebuild(checkpoint: Checkpoint) -> nn.Module:
 
 
 def revive(
-    checkpoint: Checkpoint, *, classes: tuple[str, ...], device: torch.device, arch: str | None, again: str
+    checkpoint: Checkpoint,
+    *,
+    classes: tuple[str, ...],
+    device: torch.device,
+    arch: str | None,
+    again: str,
+    amp: str = "off",
 ) -> Logits:
     """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes.
 
@@ -146,6 +152,7 @@ def revive(
         device: that computes.
         arch: the function of a user's own model, repeated; a file never names code to run.
         again: the command that repeats it, up to the name, for the message.
+        amp: as for `fed`.
 
     Returns:
         A function from uint8 images to logits in the order of ``classes``.
@@ -164,7 +171,8 @@ def revive(
         )
     model = rebuild(checkpoint)
     prepare = preparer(description.preprocessing, device=device)
-    return fed(_on(model, device), prepare=prepare, order=_class_order(checkpoint, classes, device))
+    order = _class_order(checkpoint, classes, device)
+    return fed(_on(model, device), prepare=prepare, order=order, amp=amp)
 
 
 def origin_of(config: TrainConfig, data: Data) -> Origin:

@@ -28,7 +28,11 @@ def compiling(make_step: MakeStep) -> MakeStep:
         from torch._dynamo.exc import TorchDynamoException  # takes a second, which others need not wait for
 
         try:
-            compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+            # each size of batch gets code of its own, and none is chosen by timing: a run that was resumed, or begins
+            # with a cache, would have other kernels
+            compiled: nn.Module = torch.compile(  # type: ignore[assignment]
+                model, dynamic=False, options={"deterministic": True}
+            )
         except RuntimeError as error:  # on a Python that is too new
             raise _refusal(error) from error
         step = make_step(compiled, optimizer, **settings)

@@ -90,6 +90,7 @@ def _result(engaged: Engaged, folder: Path, outcomes: dict[str, Outcome], *, bes
         "cost": results.cost_of(run.student.model, size=config.size, file=engaged.best.path),
         "epochs": len(history.rows),
         "best_epoch": best_epoch,
+        "graph": run.capture.outcome if run.capture else None,
         "wall_seconds": round(engaged.clock.run(), 1),
         "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
         "teacher": run.taught._asdict() if run.taught else None,

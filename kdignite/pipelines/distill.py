@@ -13,7 +13,7 @@ from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.preparing import Rehearsal, Run, prepare_run
 from kdignite.pipelines.resuming import resumable
-from kdignite.pipelines.setup import AMP, Data, choose_device, open_training_data, say, settle
+from kdignite.pipelines.setup import Data, choose_amp, choose_device, open_training_data, say, settle
 from kdignite.pipelines.tabling import Teaching, arrange
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
@@ -46,6 +46,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
+    choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
     teaching = check_teacher(checkpoint, config, data, root=root, device=device)
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
@@ -83,7 +84,7 @@ def assemble(
         label_smoothing=config.label_smoothing,
         loss=loss,
         grad_clip=config.grad_clip,
-        amp=AMP[config.amp],
+        amp=config.amp,
     )
     return prepare_run(
         config,

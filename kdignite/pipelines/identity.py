@@ -13,7 +13,7 @@ from kdignite.pipelines.preparing import Run
 # settings that change no number of a run: names, places, leftovers; a teacher, data and initial weights are known by
 # what they hold and not by where they lie
 FREE = {
-    *("preset", "name", "resume", "save_every_s", "keep_last"),
+    *("preset", "name", "resume", "save_every_s", "keep_last", "graph"),
     *("dataset", "data_root", "weights", "teacher", "teacher_arch", "allow_weak_teacher"),
 }
 USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own

@@ -21,13 +21,13 @@ TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher", "cache"}
 # Names and leftovers, which change no weight; the data, which fingerprint and split identify, and the file of initial
 # weights, which its sha256 does; the machine, which is told as a note.
 FREE_FLAGS = {
-    *("command", "preset", "name", "keep_last", "save_every_s", "resume", "seed"),
+    *("command", "preset", "name", "keep_last", "save_every_s", "resume", "seed", "graph"),
     *("dataset", "data_root", "val_size"),
     *("weights",),
     *("device", "threads"),
 }
 NOT_RECORDED = object()
-NOT_ALWAYS_TOLD = ("processor", "processes")  # by every system, and by older runs
+NOT_ALWAYS_TOLD = ("processor", "processes", "cuda")  # by every system, and by older runs
 
 
 class Matched(NamedTuple):

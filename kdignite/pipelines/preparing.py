@@ -1,6 +1,7 @@
 """A run that is ready to start: model, optimiser, step, batches, schedule."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,9 @@ from kdignite.config import TrainConfig
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
 from kdignite.pipelines.building import Student, build_student
+from kdignite.pipelines.capturing import Capture
 from kdignite.pipelines.compiling import compiling
-from kdignite.pipelines.setup import DEV_STEPS, Data, share, training_part
+from kdignite.pipelines.setup import DEV_STEPS, Data, say, share, training_part
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep
 
@@ -43,6 +45,7 @@ class Run(NamedTuple):
     optimizer: Optimizer
     scaler: GradScaler
     make_step: MakeStep
+    capture: Capture | None  # of its steps, on a GPU
     batches: Batches
     epoch_length: int
     lr_at: LearningRate
@@ -100,8 +103,8 @@ def prepare_run(
         share=share(),
     )
     rehearsal = rehearsal or Rehearsal(make_step, lambda: 0.0)
-    if config.compile:
-        make_step, rehearsal = compiling(make_step), rehearsal._replace(make_step=compiling(rehearsal.make_step))
+    capture = Capture(config.batch_size, say=say) if can_capture(config, device) else None
+    faster = partial(_faster, capture=capture, compiled=config.compile)
     return Run(
         config=config,
         data=data,
@@ -109,14 +112,34 @@ def prepare_run(
         student=student,
         optimizer=optimizer,
         scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
-        make_step=make_step,
+        make_step=faster(make_step),
+        capture=capture,
         batches=batches,
         epoch_length=epoch_length,
         lr_at=lr_at,
         loss=loss,
         taught=taught,
-        rehearsal=rehearsal,
+        rehearsal=rehearsal._replace(make_step=faster(rehearsal.make_step)),
     )
+
+
+def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
+    """The same steps, compiled or captured or both."""
+    make_step = capture(make_step) if capture is not None else make_step
+    return compiling(make_step) if compiled else make_step
+
+
+def can_capture(config: TrainConfig, device: torch.device) -> bool:
+    """Whether steps may be captured: not between several processes, nor with a scaler, which decides on the host.
+
+    Args:
+        config: resolved.
+        device: that computes.
+
+    Returns:
+        True on a GPU, unless something of that, or ``--graph=off``, speaks against it.
+    """
+    return config.graph == "auto" and device.type == "cuda" and processes.world() == 1 and config.amp != "fp16"
 
 
 def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:

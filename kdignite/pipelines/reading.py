@@ -14,7 +14,7 @@ from kdignite.errors import UserError, brief
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
 ARRAYS = ("test_logits", "test_labels", "test_indices")
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
-MACHINE = ("device", "processes", "threads", "cpu", "processor", "torch", "kdignite", "commit")
+MACHINE = ("device", "processes", "threads", "cpu", "processor", "cuda", "torch", "kdignite", "commit")
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
 

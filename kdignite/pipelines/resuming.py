@@ -155,7 +155,7 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
     say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
     path = folder / runs.ENVIRONMENT
     recorded, now = runs.read_json(path), runs.environment(run.device)
-    keys = ("device", "processes", "threads", "cpu", "processor", "kdignite", "packages")
+    keys = ("device", "cuda", "processes", "threads", "cpu", "processor", "kdignite", "packages")
     changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
     entry = {"iteration": iteration, "at": runs.now(), "changed": changed}
     runs.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})

@@ -13,12 +13,12 @@ from kdignite.config import TrainConfig
 from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.sources import FOLDER, Source, load_source
 from kdignite.data.splits import Part, Splits, limited, split_source
+from kdignite.devices import compute_exactly, is_accelerator
 from kdignite.errors import UserError, brief
 from kdignite.memory import keep_freed
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
-AMP = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # --amp, resolved -> the type of autocast
 DEV_STEPS = 2  # steps and evaluation batches of a dry run
 T = TypeVar("T", bound=TrainConfig)
 
@@ -78,14 +78,15 @@ def named_by(who: object, dataset: str, *, asked: str | None) -> str:
 
 
 def choose_device(name: str, *, threads: int | None) -> torch.device:
-    """The device that computes; on a CPU, with the process set up for it.
+    """The device that computes, with the process set up for it: numbers that repeat, memory that is kept.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of the CPU; None: as torch chooses.
 
     Returns:
-        The device; ``auto`` is the first GPU, else the CPU. Of several processes each gets a GPU of its own.
+        The device, a GPU with its number; ``auto`` is the current GPU, else the CPU. Of several processes each gets a
+        GPU of its own.
 
     Raises:
         UserError: if it is not there. Nothing falls back to the CPU unasked.
@@ -95,7 +96,9 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
     device = processes.together(lambda: _device(name))
     if len(set(processes.everyones(device.type))) > 1:
         raise UserError("some of the processes have a GPU and some have none: say --device=cpu")
-    if device.type == "cpu":
+    if is_accelerator(device):
+        compute_exactly()
+    else:
         keep_freed()
     return device
 
@@ -103,7 +106,12 @@ def choose_device(name: str, *, threads: int | None) -> torch.device:
 def _device(name: str) -> torch.device:
     automatic = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = automatic if name == "auto" else _named_device(name)
-    return _own_gpu(device) if device.type == "cuda" and processes.world() > 1 else device
+    if device.type != "cuda":
+        return device
+    number = _own_gpu(device) if processes.world() > 1 else device.index
+    number = torch.cuda.current_device() if number is None else number
+    torch.cuda.set_device(number)  # threads that pin memory, and graphs, use the current one
+    return torch.device("cuda", number)
 
 
 def _named_device(name: str) -> torch.device:
@@ -118,31 +126,36 @@ def _named_device(name: str) -> torch.device:
     return device
 
 
-def _own_gpu(device: torch.device) -> torch.device:
+def _own_gpu(device: torch.device) -> int:
     """The GPU of this process, which has the number of the process on its machine."""
     number, there = processes.local_rank(), torch.cuda.device_count()
     if device != torch.device("cuda"):
         raise UserError(f"--device={device} is one GPU for all processes: --device=cuda gives each its own")
     if number >= there:
         raise UserError(f"torch sees {there} GPUs, fewer than processes: start one for each, or say --device=cpu")
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    return number
 
 
-def choose_amp(name: str, *, device: torch.device) -> str:
-    """The type in which a training step multiplies.
+def choose_amp(name: str, *, device: torch.device, flag: str = "amp") -> str:
+    """The type in which a model multiplies.
 
     Args:
-        name: ``auto``, ``off``, ``bf16`` or ``fp16``.
+        name: ``auto``, ``off``, ``bf16``, ``fp16`` or ``tf32``.
         device: that computes.
+        flag: that says so.
 
     Returns:
-        A key of `AMP`; ``auto`` is ``bf16`` where the device has instructions for it, else ``off``.
+        A key of `AUTOCAST`; ``auto`` is ``bf16`` where the device has instructions for it, else ``off``.
+
+    Raises:
+        UserError: for ``tf32`` on a CPU, which would be float32 under another name.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "off"
-    if (name == "bf16" and not _has_bf16(device)) or (name == "fp16" and not _has_fp16(device)):
-        say(f"warning   --amp={name}: {device} has no instructions for it that torch knows of, so it may be slow")
+    if name == "tf32" and not is_accelerator(device):
+        raise UserError(f"--{flag}=tf32 is for NVIDIA GPUs: on a CPU say --{flag}=off, or bf16")
+    if not {"bf16": _has_bf16, "fp16": _has_fp16, "tf32": _has_tf32}.get(name, lambda _: True)(device):
+        say(f"warning   --{flag}={name}: {device} has no instructions for it that torch knows of, so it may be slow")
     return name
 
 
@@ -273,6 +286,10 @@ def _has_bf16(device: torch.device) -> bool:
 
 def _has_fp16(device: torch.device) -> bool:
     return device.type == "cuda" or _cpu_has("avx512_fp16", "amx_fp16", "fp16")
+
+
+def _has_tf32(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_has(*names: str) -> bool:

@@ -1,6 +1,7 @@
 """The complete state of a run: saved at any iteration, checked, and loaded again so that nothing shows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kdignite import checkpoints, handlers, processes, runs
+from kdignite.devices import is_accelerator, to_host
 from kdignite.errors import UserError
 from kdignite.pipelines.identity import about, check_about
 from kdignite.pipelines.preparing import Run
@@ -29,6 +31,7 @@ class Engaged(NamedTuple):
     clock: handlers.Clock
     history: handlers.History
     best: handlers.BestFile
+    copied: "Copied"
     patience: EarlyStopping | None
 
     @property
@@ -39,32 +42,78 @@ class Engaged(NamedTuple):
         return parts | ({"patience": self.patience} if self.patience else {})
 
 
-def saver(engaged: Engaged, folder: Path) -> Callable[[], None]:
-    """A function that writes ``last.pt`` and keeps the one before it as ``previous.pt``.
+class Copied:
+    """Weights and optimiser of a run on the CPU, copied once for all that is saved at one event.
+
+    Args:
+        run: whose they are.
+        trainer: says where the run stands.
+    """
+
+    def __init__(self, run: Run, trainer: Engine) -> None:
+        """Nothing was copied yet."""
+        self.run, self.trainer = run, trainer
+        self._when: tuple[int, Any] | None = None
+        self._held: dict[str, Any] = {}
+
+    def __call__(self) -> dict[str, Any]:
+        """Both state dicts; on a CPU the tensors themselves, which go on changing."""
+        now = (self.trainer.state.iteration, self.trainer.last_event_name)
+        if now != self._when:
+            held = {"model": self.run.student.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+            self._held, self._when = to_host(held), now
+        return self._held
+
+
+class Saver:
+    """Writes ``last.pt`` and keeps the one before it as ``previous.pt``.
 
     Nothing is written while a number is not finite, since the run is about to fail then, nor while ``best.pt`` waits to
     be written, which the state would take for done. A disk that is full is told, and the next save tries again.
 
+    What was copied from an accelerator is written while the training goes on; the next save waits for it.
+
     Args:
         engaged: the run.
         folder: of the run.
-
-    Returns:
-        The function.
     """
 
-    def save() -> None:
-        engaged.best.settle()
-        state = _take(engaged)  # in every process: it sums over them
-        if not processes.is_first() or engaged.best.owed is not None or not _is_finite([state["model"], state["sums"]]):
-            return
-        try:
-            checkpoints.write(folder / runs.LAST, state, previous=folder / runs.PREVIOUS)
-        except OSError as error:
-            why = handlers.reason(error)
-            say(f"warning   {folder / runs.LAST} cannot be written ({why}): the next save tries again")
+    def __init__(self, engaged: Engaged, folder: Path) -> None:
+        """Nothing is being written."""
+        self.engaged, self.folder = engaged, folder
+        self._thread = ThreadPoolExecutor(1, "save") if is_accelerator(engaged.run.device) else None
+        self._writing: Future[None] | None = None
 
-    return save
+    def __call__(self) -> None:
+        """Save the run where it stands; several processes have to call this together."""
+        best = self.engaged.best
+        best.settle()
+        state = _take(self.engaged)  # in every process: it sums over them
+        if not processes.is_first() or best.owed is not None or not _is_finite([state["model"], state["sums"]]):
+            return
+        if self._thread is None:
+            self._write(state)
+            return
+        self._wait()
+        self._writing = self._thread.submit(self._write, state)
+
+    def close(self) -> None:
+        """Wait for what is being written; nothing is saved afterwards."""
+        self._wait()
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, state: dict[str, Any]) -> None:
+        path = self.folder / runs.LAST
+        try:
+            checkpoints.write(path, state, previous=self.folder / runs.PREVIOUS)
+        except OSError as error:
+            say(f"warning   {path} cannot be written ({handlers.reason(error)}): the next save tries again")
 
 
 def restore(engaged: Engaged, folder: Path) -> None:
@@ -135,8 +184,7 @@ def _take(engaged: Engaged) -> dict[str, Any]:
     run, state = engaged.run, engaged.trainer.state
     return {
         "about": about(run),
-        "model": run.student.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        **engaged.copied(),
         "trainer": {
             "iteration": state.iteration,
             "epoch_length": run.epoch_length,

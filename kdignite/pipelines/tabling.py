@@ -15,6 +15,7 @@ from kdignite.config import DistillConfig
 from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches, view_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
+from kdignite.devices import is_accelerator
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, Outcome, tally
 from kdignite.pipelines.preparing import Taught
@@ -22,7 +23,8 @@ from kdignite.pipelines.setup import DEV_STEPS, Data, say, share, training_part
 from kdignite.steps import Teacher
 from kdignite.teachers import Lesson, TableFolder, TeacherTable, live_teacher, make_room, table_bytes, table_key
 
-FORMAT = 2  # raised when the same key would mean other numbers
+FORMAT = 3  # raised when the same key would mean other numbers
+ON_CPU, ON_GPU = ("device", "cpu", "processor", "threads"), ("device", "cuda")  # what the last bits depend on
 TIMED_IMAGES = 100  # for the estimate of a run's time
 LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 
@@ -139,7 +141,7 @@ def _table(
     if config.cache == "off" or config.fast_dev_run or (config.cache == "auto" and num_bytes > LIMIT_BYTES):
         return None
     cache = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
-    about = processes.on_first(lambda: _about(taught, lesson, data, dtype=dtype, device=device))
+    about = processes.on_first(lambda: _about(taught, lesson, config, data, dtype=dtype, device=device))
     kept = TableFolder(cache / table_key(about["determined_by"]), about, dtype)
     if config.cache == "auto":
         make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
@@ -157,7 +159,9 @@ def _named(cache: str) -> Path:
     return folder
 
 
-def _about(taught: Taught, lesson: Lesson, data: Data, *, dtype: str, device: torch.device) -> dict[str, Any]:
+def _about(
+    taught: Taught, lesson: Lesson, config: DistillConfig, data: Data, *, dtype: str, device: torch.device
+) -> dict[str, Any]:
     """Everything that determines the teacher's answers to the last bit, and names for people."""
     machine = runs.environment(device)
     is_of_training_set = lesson.part.images is data.splits.train.images
@@ -176,9 +180,10 @@ def _about(taught: Taught, lesson: Lesson, data: Data, *, dtype: str, device: to
             "augment": lesson.augment,
             "view_seed": lesson.view_seed,
             "chunk": EVALUATION_BATCH,
+            "amp": config.teacher_amp,
             "dtype": dtype,
             "torch": machine["packages"]["torch"],
-            **{name: machine[name] for name in ("device", "cpu", "processor", "threads")},
+            **{name: machine[name] for name in (ON_GPU if device.type == "cuda" else ON_CPU)},
         },
     }
 
@@ -196,7 +201,8 @@ def _seconds(table: TeacherTable, *, views: int) -> float:
     num_missing, lesson = table.num_missing(views), table.lesson
     if not num_missing:
         return 0.0
-    part = lesson.part._replace(indices=lesson.part.indices[:TIMED_IMAGES])
+    on_gpu = is_accelerator(lesson.part.images.labels.device)  # which is as fast with a whole chunk as with a few
+    part = lesson.part._replace(indices=lesson.part.indices[: EVALUATION_BATCH if on_gpu else TIMED_IMAGES])
     (batch,) = view_batches(part, view=0, view_seed=lesson.view_seed, augment=lesson.augment)
     seconds = []
     for _ in range(2):

@@ -157,7 +157,14 @@ def check_teacher(
             "validation images: use the same data and --val_size for both"
         )
     command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
-    logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.teacher_arch, again=command)
+    logits_of = revive(
+        checkpoint,
+        classes=data.source.classes,
+        device=device,
+        arch=config.teacher_arch,
+        again=command,
+        amp=config.teacher_amp,
+    )
     sha256 = processes.on_first(lambda: runs.sha256(checkpoint.path))
     taught = Taught(runs.name_of(checkpoint.path), sha256, recorded.accuracy)
     outcome = examine(logits_of, taught, config, data, root=root, device=device)

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kdignite import checkpoints, handlers, processes, runs, stopping
 from kdignite.checkpoints import Description, Validation
 from kdignite.config import TrainConfig
 from kdignite.data.batches import EVALUATION_BATCH, run_batches
+from kdignite.devices import is_accelerator
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, fed
 from kdignite.memory import shortage_told
@@ -24,7 +26,7 @@ from kdignite.pipelines.concluding import conclude, evaluated
 from kdignite.pipelines.identity import USERS_CODE
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import is_code, say
-from kdignite.pipelines.state import Engaged, has_state, restore, saver
+from kdignite.pipelines.state import Copied, Engaged, Saver, has_state, restore
 
 
 @shortage_told("try a smaller --batch_size, or end other programs")
@@ -103,12 +105,13 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
         classes=run.data.source.classes,
         accuracy_teacher=run.taught.accuracy if run.taught else None,
     )
-    best = handlers.BestFile(folder / runs.BEST, say=say)
+    best, copied = handlers.BestFile(folder / runs.BEST, say=say), Copied(run, trainer)
     if processes.is_first():
         score = _recorded_score(best.path) if resumed and has_state(folder) else None
-        handlers.attach_best_checkpoint(trainer, best, payload=lambda: _payload(run, trainer), score=score)
+        payload = partial(_payload, run, trainer, copied)
+        handlers.attach_best_checkpoint(trainer, best, payload=payload, score=score)
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
-    engaged = Engaged(run, trainer, sums, clock, history, best, patience)
+    engaged = Engaged(run, trainer, sums, clock, history, best, copied, patience)
     if resumed:
         restore(engaged, folder)
     return engaged
@@ -125,7 +128,7 @@ def train(engaged: Engaged, folder: Path, writer: SummaryWriter | None) -> None:
     trainer, table = engaged.trainer, folder / "metrics.csv"
     if writer is not None:
         _show(engaged, table, writer)
-    save, take_back = saver(engaged, folder), handlers.attach_taking_back(trainer)
+    save, take_back = Saver(engaged, folder), handlers.attach_taking_back(trainer)
     handlers.attach_saving(trainer, save, every_s=engaged.run.config.save_every_s)
     handlers.attach_stop(trainer)
     try:
@@ -142,11 +145,15 @@ def train(engaged: Engaged, folder: Path, writer: SummaryWriter | None) -> None:
                 undefined: handlers.Row = {"epoch": trainer.state.epoch, "loss": error.loss}
                 handlers.write_csv(table, [*engaged.history.rows, undefined])
         raise
+    finally:
+        save.close()
 
 
 def _show(engaged: Engaged, table: Path, writer: SummaryWriter) -> None:
     trainer, history = engaged.trainer, engaged.history
-    tell = handlers.attach_progress_bar(trainer)
+    # a GPU is waited for when the loss is checked anyway
+    every = handlers.GUARD_EVERY if is_accelerator(engaged.run.device) else handlers.BAR_EVERY
+    tell = handlers.attach_progress_bar(trainer, every=every)
     handlers.attach_metrics_csv(trainer, history, path=table, say=tell)
     handlers.attach_tensorboard(trainer, history, writer, say=tell)
     handlers.attach_epoch_table(trainer, history, say=tell)
@@ -176,7 +183,7 @@ def _validation(run: Run) -> Callable[[], Outcome]:
     return validate
 
 
-def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
+def _payload(run: Run, trainer: Engine, copied: Copied) -> dict[str, Any]:
     """What ``best.pt`` holds at this moment."""
     scored = trainer.state.metrics
     description = Description(
@@ -186,7 +193,7 @@ def _payload(run: Run, trainer: Engine) -> dict[str, Any]:
         origin=origin_of(run.config, run.data),
         validation=Validation(scored["correct_val"], scored["images_val"], trainer.state.epoch),
     )
-    return checkpoints.to_payload(description, run.student.model.state_dict())
+    return checkpoints.to_payload(description, copied()["model"])
 
 
 def _recorded_score(best: Path) -> float | None:

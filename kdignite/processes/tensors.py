@@ -10,23 +10,22 @@ if TYPE_CHECKING:  # the command line imports this package before it needs torch
     from torch import Tensor, nn
 
 
-def summed(values: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+def summed(values: "Tensor") -> "Tensor":
     """The sum over all processes of each of some numbers.
 
     Args:
-        values: float64 scalars, the same names in every process.
+        values: (n,) float64 on the CPU, n the same in every process.
 
     Returns:
-        The sums, on the CPU where there are several processes.
+        (n,) the sums.
     """
-    if world() == 1 or not values:
+    if world() == 1:
         return values
-    import torch
     import torch.distributed as dist
 
-    sums = torch.stack([value.cpu() for value in values.values()])
+    sums = values.clone()
     dist.all_reduce(sums, group=Group.control)
-    return dict(zip(values, sums, strict=True))
+    return sums
 
 
 def gathered(rows: "Tensor") -> "Tensor":

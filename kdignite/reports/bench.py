@@ -13,6 +13,7 @@ from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_wi
 from kdignite.reports.text import markdown_table
 
 Summary = Mapping[str, Any]
+GRAPH = "Steps run as a CUDA graph; the parts of one are measured without it, between events in the queue of the GPU."
 WIDTH, ROW, ABOVE, BELOW, MARGIN = 7.2, 0.26, 0.55, 0.5, 0.35  # inches
 
 
@@ -33,6 +34,7 @@ def bench_text(summary: Summary) -> str:
             markdown_table(_rates(summary), num_names=2),
             f"Medians of {repeats} measurements in turn, with the lowest and the highest; ratios are of neighbours in "
             "time.",
+            *([GRAPH] if summary["job"]["graph"] else []),
             markdown_table(_steps(summary), num_names=1),
             f"A table of the teacher's answers makes training {warm:.1f} times as fast as asking it for every batch; "
             f"(t + s) / s is {speedup['ceiling']:.1f}, with t and s the seconds of teacher and student an image.\n",

@@ -41,6 +41,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cuda": _cuda() if device.type == "cuda" else None,
+    }
+
+
+def _cuda() -> dict[str, Any]:
+    """The libraries that compute on a GPU, and how they were told to."""
+    return {
+        "version": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "deterministic": torch.backends.cudnn.deterministic,
+        "tf32": torch.backends.cudnn.allow_tf32,
     }
 
 

@@ -19,12 +19,14 @@ from tqdm import tqdm
 from kdignite import processes, stopping
 from kdignite.data.batches import ALONE, EVALUATION_BATCH, Batch, Share, view_batches
 from kdignite.data.splits import Part
+from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Logits
 from kdignite.streams import stream
 from kdignite.teachers.files import Block, block_path, describe, read_block, write_block
 
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
+PLACED_BYTES = 2**30  # a view's logits up to this size lie on the accelerator that trains
 SAMPLE = 8  # rows of each view that a run asks the teacher again
 # share of the largest logit by which a stored answer may differ from a fresh one: rounding on another number of
 # threads, or of the 11 bits of a float16
@@ -50,6 +52,13 @@ class TableFolder(NamedTuple):
     def key(self) -> str:
         """The hash that names the table."""
         return self.folder.name
+
+
+class Placed(NamedTuple):
+    """What a view's answers are looked up in, on the device that trains."""
+
+    row_of: Tensor  # (N,) int64, for each image of the source its row
+    logits: Tensor  # (n, C), the rows
 
 
 class TeacherTable:
@@ -84,15 +93,26 @@ class TeacherTable:
         self._block_rows = max(1, BLOCK_BYTES // (row_bytes * EVALUATION_BATCH)) * EVALUATION_BATCH
         self._row_of = _positions(lesson.part)
         self._view, self._blocks = -1, list[Tensor]()
+        self._placed: Placed | None = None
         self._checked, self._told = set[tuple[int, int]](), False
 
     def __call__(self, batch: Batch) -> Tensor:
         """The logits (B, C) float32 of a batch, on its device."""
         self.open(batch.view)
+        device = batch.images.device
+        if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= PLACED_BYTES:
+            return self._looked_up(batch, device)
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not in the lesson"
         logits = self._rows(self._blocks, rows)
-        return logits.to(batch.images.device, torch.float32, non_blocking=True)
+        return to_device(logits, device).float()
+
+    def _looked_up(self, batch: Batch, device: torch.device) -> Tensor:
+        """The logits of a batch from where they were placed; a row that is none is refused by the device."""
+        if self._placed is None:
+            self._placed = Placed(to_device(self._row_of, device), to_device(torch.cat(self._blocks), device))
+        indices = to_device(batch.indices, device) if batch.placed is None else batch.placed
+        return self._placed.logits.index_select(0, self._placed.row_of.index_select(0, indices)).float()
 
     def open(self, view: int) -> None:
         """Have the answers to a view ready; several processes have to call this together.
@@ -101,7 +121,8 @@ class TeacherTable:
             view: from 0.
         """
         if view != self._view:
-            self._view, self._blocks = -1, []  # the memory of one view is given back before another takes some
+            # the memory of one view is given back before another takes some
+            self._view, self._blocks, self._placed = -1, [], None
             self._blocks = self._opened(view)
             self._view = view
 

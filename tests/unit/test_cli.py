@@ -770,7 +770,7 @@ def test_the_module_ends_with_the_code_of_main():
 
 RECIPE = {
     *("preset", "name", "seed", "device", "amp", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last"),
-    "save_every_s",
+    *("graph", "save_every_s"),
 }
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
 MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
@@ -778,7 +778,7 @@ LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
-DISTILL = {"alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype"}
+DISTILL = {"alpha", "T", "teacher", "teacher_amp", "allow_weak_teacher", "cache", "cache_dtype"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
@@ -800,7 +800,7 @@ FROZEN = {
     "cache": {"cache", "prune"},
     "bench": {
         *("dataset", "data_root", "arch", "teacher_arch", "batch_size", "num_images", "repeats", "device", "amp"),
-        *("threads", "name"),
+        *("graph", "threads", "name"),
     },
 }  # fmt: skip
 

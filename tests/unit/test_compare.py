@@ -435,7 +435,7 @@ def test_a_setting_that_one_run_did_not_record_is_a_difference(root: Path) -> No
 FREE = {
     **{"name": "mine", "preset": "original", "keep_last": True, "device": "cpu", "threads": 1},
     **{"dataset": "folder:x", "data_root": "elsewhere", "val_size": 0.1},
-    **{"command": "other", "save_every_s": 1.0, "resume": "newest"},
+    **{"command": "other", "save_every_s": 1.0, "resume": "newest", "graph": "off"},
 }
 IDENTIFIED = {"seed", "weights"}  # by which runs are paired; by its sha256
 

@@ -34,7 +34,7 @@ def test_the_compiled_model_is_trained_with_the_weights_of_the_one_that_is_saved
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compiled.append(model) or model)
     ours, theirs = network(), network()
     step_of(ours)(None, BATCH)
     supervised_step(theirs, torch.optim.SGD(theirs.parameters(), lr=0.1), prepare=lambda images: images.float())(
@@ -52,14 +52,14 @@ class Broken(nn.Linear):
 
 
 def test_a_machine_that_cannot_compile_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     with pytest.raises(UserError) as caught:
         step_of(nn.Sequential(nn.Flatten(), Broken(12, 2)))(None, BATCH)
     assert str(caught.value) == "--compile does not work here (no working C++ compiler): leave it out"
 
 
 def test_a_python_that_is_too_new_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: nn.Module) -> nn.Module:
+    def refuse(model: nn.Module, **_: Any) -> nn.Module:
         raise RuntimeError("Dynamo is not supported on Python 3.99+")
 
     monkeypatch.setattr(under_test.torch, "compile", refuse)

@@ -334,6 +334,7 @@ def test_student_and_baseline_differ_in_the_loss_alone(preset: str) -> None:
         "allow_weak_teacher",
         "cache",
         "cache_dtype",
+        "teacher_amp",
     }
     assert set(baseline) <= set(student)
 

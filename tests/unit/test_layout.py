@@ -18,6 +18,8 @@ LONGEST_BODY = 40  # lines of a function without its docstring
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "streams": set(),
+    "devices": set(),
+    "precision": set(),
     "processes": {"errors"},
     "stopping": {"processes"},
     "network": set(),
@@ -31,12 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": {"errors"},
     "config": {"errors"},
     "losses": {"errors"},
-    "schedules": {"errors"},
+    "schedules": {"devices", "errors"},
     "models": {"errors", "network", "plugins"},
-    "data": {"claims", "errors", "network", "plugins", "processes.launch", "streams"},
-    "steps": {"losses", "data"},
+    "data": {"claims", "devices", "errors", "network", "plugins", "processes.launch", "streams"},
+    "steps": {"losses", "data", "precision"},
     "checkpoints": {"claims", "errors", "data.specs", PACKAGE},
-    "evaluation": {"losses", "data", "memory", "processes"},
+    "evaluation": {"losses", "data", "memory", "precision", "processes"},
     "diagnosis": {
         *("checkpoints", "data", "evaluation", "losses", "metrics", "models"),
         *("errors", "streams", "statistics"),
@@ -44,7 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "handlers": {
         *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "processes"),
     },
-    "teachers": {"streams", "checkpoints", "evaluation", "data", "errors", "processes", "steps", "stopping"},
+    "teachers": {
+        *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "processes", "steps", "stopping"),
+    },
     "runs": {"checkpoints", "claims", "config", "errors", "processes", PACKAGE},
     "reports": {"metrics", "comparison", "errors"},
     "cli": {"errors", "processes", "stopping", "config", "models.registry", PACKAGE},

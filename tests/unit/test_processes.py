@@ -65,7 +65,7 @@ def test_one_process_does_everything_itself() -> None:
         assert processes.largest(3) == 3
         agree = processes.Agreement()
         assert [agree(wish) for wish in (0, 2, 0)] == [0, 2, 0]  # at every call
-        values, rows, model = {"a": torch.ones(())}, torch.ones(2, 3), nn.BatchNorm1d(2)
+        values, rows, model = torch.ones(2), torch.ones(2, 3), nn.BatchNorm1d(2)
         assert processes.summed(values) is values
         assert processes.gathered(rows) is rows
         assert processes.parallel(model, device=torch.device("cpu"), sync_bn=False) is model

@@ -62,26 +62,48 @@ def baseline(**given: Any) -> BaselineConfig:
 # --- device
 
 
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[int]:
+    """A machine with GPUs; those that were made the current one, one after another."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1] if taken else 0)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    return taken
+
+
 @pytest.mark.parametrize("available", [False, True])
 def test_the_device_is_the_gpu_where_there_is_one_and_nothing_was_asked(
     monkeypatch: pytest.MonkeyPatch, available: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert setup.choose_device("auto", threads=None) == torch.device("cuda" if available else "cpu")
+    with_gpus(monkeypatch, 2 if available else 0)
+    assert setup.choose_device("auto", threads=None) == torch.device("cuda:0" if available else "cpu")
 
 
-def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+def test_a_device_that_is_there_is_taken_by_its_number_and_made_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Graphs and threads that pin memory use the current one; `cuda` and `cuda:0` are one device on resuming."""
+    current = with_gpus(monkeypatch, 2)
     assert setup.choose_device("cpu", threads=None) == CPU
-    assert setup.choose_device("cuda", threads=None) == torch.device("cuda")
-    assert setup.choose_device("cuda:1", threads=None) == torch.device("cuda:1")
+    assert current == []
+    for name, number in (("cuda", 0), ("cuda:1", 1), ("cuda", 1), ("cuda:0", 0)):
+        assert setup.choose_device(name, threads=None) == torch.device("cuda", number)
+        assert current[-1] == number
+
+
+def test_a_gpu_computes_what_repeats_and_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 1)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True, True  # others' wish
+    setup.choose_device("cpu", threads=None)
+    assert not cudnn.deterministic
+    setup.choose_device("cuda", threads=None)
+    assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, False, False, False)
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    taken = with_gpus(monkeypatch, 4)
     monkeypatch.setattr(processes, "world", lambda: 8)  # on two machines
     for number, name in ((0, "auto"), (3, "cuda")):
         monkeypatch.setattr(processes, "local_rank", lambda number=number: number)

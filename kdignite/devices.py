@@ -1,0 +1,75 @@
+"""What an accelerator needs and a CPU does not: kernels that repeat, and copies that nobody waits for."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device has memory and a queue of its own.
+
+    Args:
+        device: that computes.
+
+    Returns:
+        False for the CPU.
+    """
+    return device.type != "cpu"
+
+
+def compute_exactly() -> None:
+    """Have cuDNN take kernels that repeat to the last bit, and multiply float32 in float32.
+
+    Otherwise weight gradients may be summed in another order each time, and ``float32`` convolutions have the 10 bits
+    of TF32. Not ``torch.use_deterministic_algorithms``: it refuses layers that do repeat here, such as the backward
+    pass of adaptive pooling to one pixel. Everything else in a training step repeats by construction.
+    """
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device that computes; a GPU fetches it from pinned memory, which nobody waits for.
+
+    Args:
+        values: on the CPU.
+        device: where to.
+
+    Returns:
+        The values there; themselves on the CPU.
+    """
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def to_host(values: Any) -> Any:
+    """Nested containers with every tensor on the CPU: one copy from the device, however many tensors there are.
+
+    Args:
+        values: dicts, lists and tuples of anything.
+
+    Returns:
+        The same, in contiguous memory where a tensor was on a device; what is on the CPU is not copied.
+    """
+    leaves, structure = tree_flatten(values)
+    places: dict[torch.device, list[int]] = defaultdict(list)
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and is_accelerator(leaf.device):
+            places[leaf.device].append(place)
+    for found in places.values():
+        found.sort(key=lambda place: -leaves[place].element_size())  # every type begins at a multiple of its size
+        for place, copied in zip(found, _copied([leaves[place] for place in found]), strict=True):
+            leaves[place] = copied
+    return tree_unflatten(leaves, structure)
+
+
+def _copied(tensors: list[Tensor]) -> list[Tensor]:
+    """Tensors of one device on the CPU, as one block of bytes on the way."""
+    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+    block = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]).cpu()
+    return [
+        part.view(tensor.dtype).reshape(tensor.shape).clone()
+        for part, tensor in zip(block.split(sizes), tensors, strict=True)
+    ]
