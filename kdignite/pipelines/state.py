@@ -43,22 +43,23 @@ class Engaged(NamedTuple):
 
 
 class Copied:
-    """Weights and optimiser of a run on the CPU, copied once for all that is saved at one event.
+    """Weights and optimiser of a run on the CPU, copied once for all that is saved after a step or an epoch.
 
     Args:
         run: whose they are.
-        trainer: says where the run stands.
+        trainer: says after which step the run stands.
+        history: says whether its epoch is over.
     """
 
-    def __init__(self, run: Run, trainer: Engine) -> None:
+    def __init__(self, run: Run, trainer: Engine, history: handlers.History) -> None:
         """Nothing was copied yet."""
-        self.run, self.trainer = run, trainer
-        self._when: tuple[int, Any] | None = None
+        self.run, self.trainer, self.history = run, trainer, history
+        self._when: tuple[int, int] | None = None
         self._held: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
         """Both state dicts; on a CPU the tensors themselves, which go on changing."""
-        now = (self.trainer.state.iteration, self.trainer.last_event_name)
+        now = (self.trainer.state.iteration, len(self.history.rows))
         if now != self._when:
             held = {"model": self.run.student.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
             self._held, self._when = to_host(held), now

@@ -105,7 +105,7 @@ def engage(run: Run, folder: Path, *, resumed: bool) -> Engaged:
         classes=run.data.source.classes,
         accuracy_teacher=run.taught.accuracy if run.taught else None,
     )
-    best, copied = handlers.BestFile(folder / runs.BEST, say=say), Copied(run, trainer)
+    best, copied = handlers.BestFile(folder / runs.BEST, say=say), Copied(run, trainer, history)
     if processes.is_first():
         score = _recorded_score(best.path) if resumed and has_state(folder) else None
         payload = partial(_payload, run, trainer, copied)

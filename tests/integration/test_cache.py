@@ -54,8 +54,10 @@ def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys:
     assert {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")} == written
 
 
-@pytest.mark.parametrize("other", [{"view_seed": 3}, {"limit_train": 900}, {"augment": "none"}])
-def test_other_images_are_another_table(root: Path, other: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "other", [{"view_seed": 3}, {"limit_train": 900}, {"augment": "none"}, {"teacher_amp": "bf16"}]
+)
+def test_other_images_or_other_answers_are_another_table(root: Path, other: dict[str, object]) -> None:
     distill(student(epochs=1), root=root)
     distill(student(epochs=1, **other), root=root)
     assert len(tables(root)) == 2

@@ -44,6 +44,15 @@ def test_the_compiled_model_is_trained_with_the_weights_of_the_one_that_is_saved
     assert all(torch.equal(*pair) for pair in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+def test_each_size_of_batch_gets_code_of_its_own_and_none_is_chosen_by_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run that goes on with its last, smaller batch has other kernels for all that follow."""
+    given: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **settings: given.append(settings) or model)
+    step_of(network())
+    assert given == [{"dynamic": False, "options": {"deterministic": True}}]
+    assert "deterministic" in torch._inductor.list_options()
+
+
 class Broken(nn.Linear):
     """What a machine without a compiler makes of any model."""
 

@@ -42,6 +42,15 @@ def of_a_gpu_that_says_little() -> None:
     raise torch.OutOfMemoryError("CUDA error: out of memory")
 
 
+def inside_a_library_of_a_gpu(status: str) -> Callable[[], None]:
+    """Which torch passes on as an error like any other."""
+
+    def take() -> None:
+        raise RuntimeError(f"cuDNN error: {status}")
+
+    return take
+
+
 def of_the_processor() -> None:
     torch.empty(TOO_MANY)
 
@@ -51,6 +60,8 @@ def of_the_processor() -> None:
     [
         (of_a_gpu, "out of memory (20.00 GiB more were needed): do with less"),
         (of_a_gpu_that_says_little, "out of memory: do with less"),
+        (inside_a_library_of_a_gpu("CUDNN_STATUS_ALLOC_FAILED"), "out of memory: do with less"),
+        (inside_a_library_of_a_gpu("CUBLAS_STATUS_ALLOC_FAILED when creating"), "out of memory: do with less"),
         (of_the_processor, f"out of memory ({4 * TOO_MANY} bytes more were needed): do with less"),
     ],
 )

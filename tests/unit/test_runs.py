@@ -22,6 +22,7 @@ import torch
 import kdignite
 from kdignite import runs
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.devices import compute_exactly
 from kdignite.errors import UserError
 
 CPU = torch.device("cpu")
@@ -182,6 +183,17 @@ def test_the_environment_says_what_computed_and_not_where() -> None:
     for private in (socket.gethostname(), str(Path.cwd()), str(Path.home()), str(Path(kdignite.__file__).parent)):
         assert private not in text
     assert not re.search(r'"/', text)
+
+
+def test_a_gpu_is_told_with_its_libraries_and_how_they_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91_000)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    compute_exactly()
+    found = runs.environment(torch.device("cuda", 1))
+    assert found["device"] == "card 1"
+    assert found["cuda"] == {"version": "13.0", "cudnn": 91_000, "deterministic": True, "tf32": False}
+    assert runs.environment(CPU)["cuda"] is None
 
 
 def test_the_processor_is_called_by_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -196,6 +196,22 @@ def test_half_precision_is_chosen_where_the_gpu_has_it(monkeypatch: pytest.Monke
     assert setup.choose_amp("auto", device=torch.device("cuda")) == ("bf16" if supported else "off")
 
 
+def test_tf32_is_float32_under_another_name_on_a_cpu() -> None:
+    told = refused(lambda: setup.choose_amp("tf32", device=CPU))
+    assert told == "--amp=tf32 is for NVIDIA GPUs: on a CPU say --amp=off, or bf16"
+    told = refused(lambda: setup.choose_amp("tf32", device=CPU, flag="teacher_amp"))
+    assert told == "--teacher_amp=tf32 is for NVIDIA GPUs: on a CPU say --teacher_amp=off, or bf16"
+
+
+@pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_that_has_no_tf32_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capability: tuple[int, int], has: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert setup.choose_amp("tf32", device=torch.device("cuda", 0)) == "tf32"
+    assert ("warning   --amp=tf32: cuda:0 has no instructions" in capsys.readouterr().out) is not has
+
+
 def test_threads_are_set_where_a_number_is_given() -> None:
     torch.set_num_threads(2)
     setup.choose_device("cpu", threads=None)

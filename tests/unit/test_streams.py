@@ -88,6 +88,45 @@ def test_within_seeded_the_default_generator_starts_at_the_key() -> None:
         assert torch.equal(torch.rand(2), inside)
 
 
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.Generator]:
+    """The generators of two GPUs of which the second is the current one; there are none before CUDA is started."""
+    generators: list[torch.Generator] = []
+
+    def start() -> None:
+        generators.extend(() if generators else (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)))
+
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    monkeypatch.setattr(torch.cuda, "init", start)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    return generators
+
+
+@pytest.mark.parametrize(("name", "number"), [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
+def test_a_gpu_is_seeded_also_before_anything_else_has_started_it(
+    gpus: list[torch.Generator], name: str, number: int
+) -> None:
+    seed_device(torch.device(name), "step", 3)
+    assert gpus[number].initial_seed() == seed_of("step", 3)
+    assert gpus[1 - number].initial_seed() == 2 - number
+
+
+def test_within_seeded_a_gpu_starts_at_the_key_too_and_is_as_it_was_afterwards(gpus: list[torch.Generator]) -> None:
+    torch.cuda.init()
+    before = [one.get_state() for one in (torch.default_generator, *gpus)]
+    with seeded("dropout", 3, device=torch.device("cuda", 0)):
+        first = [torch.rand(3, generator=one) for one in (torch.default_generator, gpus[0])]
+        assert torch.equal(gpus[1].get_state(), before[2])
+    assert all(
+        torch.equal(one.get_state(), was) for one, was in zip((torch.default_generator, *gpus), before, strict=True)
+    )
+    torch.rand(7, generator=gpus[0])
+    with seeded("dropout", 3, device=torch.device("cuda", 0)):
+        assert torch.equal(torch.rand(3, generator=gpus[0]), first[1])
+    with seeded("dropout", 3):
+        assert torch.equal(torch.rand(3), first[0])
+
+
 def test_after_seeded_all_is_as_it_was() -> None:
     before = torch.get_rng_state()
     with seeded("weights", 0):

@@ -1,6 +1,7 @@
 """Measuring in turn."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -46,3 +47,38 @@ def test_a_stopwatch_counts_what_happens_between_its_laps() -> None:
     assert all(lap >= 0.01 for lap in watch.seconds["short"])
     assert all(lap >= 0.02 for lap in watch.seconds["long"])
     assert watch.total() == pytest.approx(sum(watch.seconds["short"]) + sum(watch.seconds["long"]))
+
+
+class Event:
+    """What CUDA records in the queue of a GPU, which gets there a second later each time."""
+
+    recorded = 0
+    waited: list["Event"] = []  # noqa: RUF012 - of all events
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: Any) -> None:
+        Event.recorded += 1
+        self.at = 1e3 * Event.recorded**2
+
+    def synchronize(self) -> None:
+        Event.waited.append(self)
+
+    def elapsed_time(self, other: "Event") -> float:
+        return other.at - self.at
+
+
+def test_a_gpu_takes_the_time_itself_and_no_lap_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    watch = Stopwatch(torch.device("cuda", 0))
+    watch.lap("before")
+    watch.start()
+    watch.lap("one")
+    watch.lap("other")
+    watch.lap("one")
+    assert Event.waited == []
+    assert watch.seconds == {"before": [3.0], "one": [7.0, 11.0], "other": [9.0]}  # of 1, 4, 9, 16, 25, 36 seconds
+    assert Event.waited
+    assert watch.total() == 30.0

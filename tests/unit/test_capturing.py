@@ -1,0 +1,212 @@
+"""Captured updates, on a CPU: a double whose replay calls the function, and doubles that go wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.data.batches import Batch
+from kdignite.pipelines import preparing
+from kdignite.pipelines.capturing import CAPTURED, Capture, Record
+from kdignite.pipelines.preparing import can_capture
+from kdignite.steps import distill_step, supervised_step
+
+FULL = 6
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+class Network(nn.Module):
+    """Weights, statistics, masks, and a buffer that some networks replace in every step."""
+
+    def __init__(self, *, replacing: bool = False) -> None:
+        super().__init__()
+        self.linear, self.norm, self.drop = nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Dropout(0.4)
+        self.replacing = replacing
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.replacing:
+            self.seen = self.seen + 1
+        else:
+            self.seen += 1
+        return self.drop(self.norm(self.linear(images.flatten(1))))
+
+
+def network(**given: Any) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Network(**given)
+
+
+def optimizer_of(model: nn.Module, *, kind: str) -> Optimizer:
+    if kind == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+
+
+def batch(number: int, size: int = FULL, weight: float = 1.0) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randint(256, (size, 3, 2, 2), generator=generator, dtype=torch.uint8)
+    return Batch(images, torch.arange(size) % 4, torch.arange(size), 0, weight)
+
+
+def prepare(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def teacher(batch: Batch) -> Tensor:
+    return batch.images.float().flatten(1)[:, :4] / 64
+
+
+def distilling(model: nn.Module, optimizer: Optimizer, /, **settings: Any) -> Any:
+    return distill_step(model, optimizer, teacher, alpha=0.7, T=2.0, **settings)
+
+
+def trained(
+    model: Network, wrap: Callable[[Any], Any], *, sizes: list[int], kind: str, make: Any = distilling
+) -> list[Any]:
+    """What the steps return, and everything that is left after them."""
+    optimizer = optimizer_of(model, kind=kind)
+    step, told = wrap(make)(model, optimizer, prepare=prepare), []
+    for number, size in enumerate(sizes):
+        torch.manual_seed(number)
+        told.append({name: float(value) for name, value in step(None, batch(number, size)).items()})
+    state = [value.tolist() for value in model.state_dict().values()]
+    moments = [[value.tolist() for value in one.values()] for one in optimizer.state.values()]
+    return [told, state, moments, torch.rand(2).tolist()]
+
+
+def replaying(record: Record | None = None) -> tuple[Capture, list[str]]:
+    told: list[str] = []
+    return Capture(FULL, say=told.append, record=record or (lambda work: work)), told
+
+
+@pytest.mark.parametrize("kind", ["nesterov", "adamw"])
+@pytest.mark.parametrize("make", [distilling, supervised_step])
+@pytest.mark.parametrize("sizes", [[6, 6, 6, 4, 6, 6], [4, 6, 6, 6], [6], [4, 4]])
+def test_a_run_has_the_same_numbers_captured_or_not(kind: str, make: Any, sizes: list[int]) -> None:
+    capture, told = replaying()
+    ours = trained(network(), capture, sizes=sizes, kind=kind, make=make)
+    assert ours == trained(network(), lambda make: make, sizes=sizes, kind=kind, make=make)
+    assert capture.outcome == (CAPTURED if FULL in sizes else "no full batch")
+    assert told == []
+
+
+def test_a_recorder_may_run_the_update_as_often_as_it_likes_beforehand() -> None:
+    """A GPU chooses its kernels then, and the optimiser makes its state; nothing of it is left."""
+
+    def warming_up(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        for _ in range(3):
+            work()
+        return work
+
+    for kind in ("nesterov", "adamw"):
+        capture, _ = replaying(warming_up)
+        ours = trained(network(), capture, sizes=[6, 6, 4, 6], kind=kind)
+        assert ours == trained(network(), lambda make: make, sizes=[6, 6, 4, 6], kind=kind)
+        assert capture.outcome == CAPTURED
+
+
+def test_only_full_batches_are_replayed_each_from_where_it_was_captured() -> None:
+    replays: list[int] = []
+
+    def counting(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def replay() -> Tensor:
+            replays.append(1)
+            return work()
+
+        return replay
+
+    capture, _ = replaying(counting)
+    trained(network(), capture, sizes=[6, 6, 4, 6], kind="nesterov")
+    assert len(replays) == 3
+
+
+def test_a_share_of_a_batch_is_not_replayed() -> None:
+    capture, _ = replaying()
+    model = network()
+    step = capture(distilling)(model, optimizer_of(model, kind="nesterov"), prepare=prepare)
+    step(None, batch(0, weight=0.5))
+    assert capture.outcome == "no full batch"
+
+
+def test_results_stay_as_they_are_when_the_next_step_overwrites_their_place() -> None:
+    place = torch.zeros(4)
+
+    def overwriting(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return lambda: place.copy_(work())
+
+    capture, _ = replaying(overwriting)
+    model = network()
+    step = capture(distilling)(model, optimizer_of(model, kind="nesterov"), prepare=prepare)
+    first = step(None, batch(0))
+    kept = {name: float(value) for name, value in first.items()}
+    second = step(None, batch(1))
+    assert {name: float(value) for name, value in first.items()} == kept
+    assert float(second["loss"]) != kept["loss"]
+
+
+def refusing(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    work()
+    raise RuntimeError("operation not permitted when stream is capturing\nand a long explanation")
+
+
+def frozen(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What a graph would be of an update that draws, or counts, on the host."""
+    values = work().clone()
+    return lambda: values
+
+
+WRONG = {
+    "operation not permitted when stream is capturing": (refusing, {}),
+    "its replay gives other numbers than the step, or the step never gives the same twice": (frozen, {}),
+    "it puts other tensors in the place of seen": (lambda work: work, {"replacing": True}),
+}
+
+
+@pytest.mark.parametrize("why", WRONG)
+@pytest.mark.parametrize("kind", ["nesterov", "adamw"])
+def test_what_cannot_be_captured_runs_as_it_is_and_says_so_once(why: str, kind: str) -> None:
+    record, given = WRONG[why]
+    capture, told = replaying(record)
+    sizes = [4, 6, 6, 6]
+    ours = trained(network(**given), capture, sizes=sizes, kind=kind)
+    assert ours == trained(network(**given), lambda make: make, sizes=sizes, kind=kind)
+    assert capture.outcome == why
+    assert told == [f"graph     this step cannot be captured ({why}): it runs without one, and slower"]
+
+
+def test_an_update_that_fails_raises_its_own_error() -> None:
+    class Broken(Network):
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    capture, _ = replaying()
+    model = Broken()
+    step = capture(distilling)(model, optimizer_of(model, kind="nesterov"), prepare=prepare)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        step(None, batch(0))
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "world", "captures"),
+    [
+        (BaselineConfig(), GPU, 1, True),
+        (TeacherConfig(amp="off", grad_clip=1.0), GPU, 1, True),
+        (DistillConfig(amp="tf32", optimizer="adamw"), GPU, 1, True),
+        (BaselineConfig(compile=True), GPU, 1, True),
+        (BaselineConfig(graph="off"), GPU, 1, False),
+        (BaselineConfig(amp="fp16"), GPU, 1, False),
+        (BaselineConfig(), GPU, 2, False),
+        (BaselineConfig(), CPU, 1, False),
+    ],
+)
+def test_steps_are_captured_on_a_gpu_by_one_process_without_a_scaler(
+    monkeypatch: pytest.MonkeyPatch, config: TrainConfig, device: torch.device, world: int, captures: bool
+) -> None:
+    monkeypatch.setattr(preparing.processes, "world", lambda: world)
+    assert can_capture(config, device) is captures

@@ -1,0 +1,59 @@
+"""What the key of a table is made of, on a CPU and on a GPU."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from kdignite import runs
+from kdignite.config import DistillConfig, configure
+from kdignite.pipelines import tabling
+from kdignite.pipelines.preparing import Taught
+from kdignite.pipelines.setup import open_training_data
+from kdignite.teachers import Lesson, table_key
+
+MACHINE = {
+    **{"device": "card", "cpu": "AVX2", "processor": "Chip", "threads": 2, "packages": {"torch": "3.0"}},
+    "cuda": {"version": "13.0", "cudnn": 91_000, "deterministic": True, "tf32": False},
+}
+OTHERS = {
+    **{"cpu": "AVX512", "processor": "Other", "threads": 4, "device": "other", "packages": {"torch": "3.1"}},
+    "cuda": {**MACHINE["cuda"], "cudnn": 92_000},
+}
+ON_EACH = {"cuda": {"device", "cuda", "packages"}, "cpu": {"device", "cpu", "processor", "threads", "packages"}}
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    return open_training_data(configure(DistillConfig, dataset="digits"), device=torch.device("cpu"))
+
+
+def key(monkeypatch: pytest.MonkeyPatch, data: Any, machine: dict[str, Any], *, on: str, **given: Any) -> str:
+    monkeypatch.setattr(runs, "environment", lambda device: machine)
+    config = configure(DistillConfig, dataset="digits", **given)
+    about = tabling._about(
+        Taught("t", "f" * 64, 0.9), Lesson(data.splits.train, 0, "crop"), config, data, dtype="float32",
+        device=torch.device(on),
+    )  # fmt: skip
+    return table_key(about["determined_by"])
+
+
+@pytest.mark.parametrize("on", ON_EACH)
+@pytest.mark.parametrize("name", MACHINE)
+def test_the_machine_is_known_by_what_the_last_bits_depend_on(
+    monkeypatch: pytest.MonkeyPatch, data: Any, on: str, name: str
+) -> None:
+    """On a GPU its libraries, and not the processor beside it or its threads."""
+    before, after = (key(monkeypatch, data, one, on=on) for one in (MACHINE, {**MACHINE, name: OTHERS[name]}))
+    assert (before != after) is (name in ON_EACH[on])
+
+
+def test_answers_in_another_precision_are_another_table(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
+    keys = {key(monkeypatch, data, MACHINE, on="cuda", teacher_amp=amp) for amp in ("off", "bf16", "tf32")}
+    assert len(keys) == 3
+    same = {
+        key(monkeypatch, data, MACHINE, on="cuda", amp=amp, graph=graph)
+        for amp in ("off", "tf32")
+        for graph in ("auto", "off")
+    }
+    assert len(same) == 1
