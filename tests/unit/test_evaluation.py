@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -165,6 +166,13 @@ def test_outputs_are_put_into_the_order_of_the_classes_of_the_data(model: Probe)
 def test_a_label_outside_the_classes_is_an_error_and_not_left_out(label: int) -> None:
     with pytest.raises(AssertionError, match=r"labels from .*, of 3 classes"):
         outcome_of(torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, label]))
+
+
+def test_nothing_is_counted_on_a_gpu_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignite's own metrics go to one wherever there is one."""
+    monkeypatch.setattr(idist, "device", lambda: torch.device("cuda"))
+    outcome = outcome_of(torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 2]))
+    assert outcome.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
