@@ -21,8 +21,8 @@ setup(
     package_data={"kdignite": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.10",
+        "torchvision>=0.25",
         "pytorch-ignite>=0.5.5",
         "tensorboard>=2.21",
         "fire>=0.7",

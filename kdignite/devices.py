@@ -65,10 +65,22 @@ def to_host(values: Any) -> Any:
     return tree_unflatten(leaves, structure)
 
 
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The values of a tensor, bit for bit, in the order of its indices.
+
+    Args:
+        tensor: of any type, shape and memory layout.
+
+    Returns:
+        (n,) uint8.
+    """
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
 def _copied(tensors: list[Tensor]) -> list[Tensor]:
     """Tensors of one device on the CPU, as one block of bytes on the way."""
     sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
-    block = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]).cpu()
+    block = torch.cat([as_bytes(tensor) for tensor in tensors]).cpu()
     return [
         part.view(tensor.dtype).reshape(tensor.shape).clone()
         for part, tensor in zip(block.split(sizes), tensors, strict=True)

@@ -43,7 +43,7 @@ def stream(*key: Key) -> torch.Generator:
 
 
 def seed_device(device: torch.device, *key: Key) -> None:
-    """Seed the default generator of one device, from which modules such as ``Dropout`` draw.
+    """Seed the default generators from which modules on a device draw, such as ``Dropout``.
 
     ``torch.manual_seed`` seeds every backend and takes about 0.3 ms, too long for each iteration; this: microseconds.
 
@@ -51,22 +51,24 @@ def seed_device(device: torch.device, *key: Key) -> None:
         device: the device that computes.
         key: as for `seed_of`.
     """
-    default_generator(device).manual_seed(seed_of(*key))
+    for generator in default_generators(device):
+        generator.manual_seed(seed_of(*key))
 
 
-def default_generator(device: torch.device) -> torch.Generator:
-    """The generator from which modules on a device draw.
+def default_generators(device: torch.device) -> list[torch.Generator]:
+    """The generators from which modules on a device may draw.
 
     Args:
         device: the device that computes.
 
     Returns:
-        That of the GPU; for any other device, which has none of its own, that of the CPU.
+        That of the CPU, and that of the GPU where the device is one.
     """
     if device.type != "cuda":
-        return torch.default_generator
+        return [torch.default_generator]
     torch.cuda.init()  # before it there are no generators
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    number = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[number]]
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def seeded(*key: Key, device: torch.device = CPU) -> Iterator[None]:
         key: as for `seed_of`.
         device: whose generator is meant beside the CPU's.
     """
-    generators = {id(one): one for one in map(default_generator, (CPU, device))}.values()
+    generators = default_generators(device)
     before = [one.get_state() for one in generators]
     try:
         for one in generators:

@@ -18,7 +18,7 @@ from kdignite.devices import is_accelerator, to_device
 from kdignite.streams import stream
 
 EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
-BLOCK_BYTES = 2**25  # of pixels that an accelerator assembles at once, for several batches
+BLOCK_BYTES = 2**24  # of pixels that an accelerator assembles at once, for several batches
 SMALLEST_BATCH = 2  # images; BatchNorm has no variance to measure in one
 Items = TypeVar("Items", Tensor, tuple[Tensor, ...])
 

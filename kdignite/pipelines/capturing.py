@@ -4,28 +4,31 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kdignite.devices import as_bytes
 from kdignite.errors import brief
 from kdignite.steps import MakeStep, Parts, Step, Update
-from kdignite.streams import default_generator
+from kdignite.streams import default_generators
 
 Work = Callable[[], Tensor]
 Record = Callable[[Work], Work]  # makes something that has the effect of a call, and gives what it returns
 WARM_UP = 3  # calls before the capture, which choose kernels and make the optimiser's state
-CAPTURED = "captured"
+CHECKS = 2  # replays that are compared with the update itself: two batches, and two keys of what is drawn
+CAPTURED, NOT_YET = "captured", "no full batch"
 
 
 class Capture:
     """Updates of full batches are captured at the first of them; all others are run as they are.
 
-    The capture leaves no trace in model, optimiser and generator, and its first replay has to give the bits of the
+    The capture leaves no trace in model, optimiser and generators, and its first replays have to give the bits of the
     update itself. Where it cannot be captured, or gives others, a line says so and all updates are run as they are. So
-    a run has the same numbers captured or not, from whatever step it goes on.
+    a run has the same numbers captured or not, from whatever step it goes on. What a model counts in Python no graph
+    can see.
 
     Args:
         full: images of a full batch.
@@ -36,7 +39,7 @@ class Capture:
     def __init__(self, full: int, *, say: Callable[[str], None], record: Record | None = None) -> None:
         """Nothing was captured yet."""
         self.full, self.say, self.record = full, say, record or cuda_graph
-        self.outcome = "no full batch"  # or `CAPTURED`, or why it could not be
+        self.outcome = NOT_YET  # or `CAPTURED`, or why it could not be
 
     def __call__(self, make_step: MakeStep) -> MakeStep:
         """Steps whose updates are captured."""
@@ -49,30 +52,30 @@ class Capture:
     def around(self, model: nn.Module, optimizer: Optimizer, eager: Update) -> Update:
         """The same update, which is captured when the first full batch comes."""
         replay: Update | None = None
+        num_checked = 0
 
         def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
-            nonlocal replay
-            if len(inputs[0]) != self.full or weight != 1.0 or self._has_failed():
+            nonlocal replay, num_checked
+            if len(inputs[0]) != self.full or weight != 1.0 or self.outcome not in (CAPTURED, NOT_YET):
                 return eager(*inputs, weight=weight)
-            if replay is not None:
+            if replay is not None and num_checked == CHECKS:
                 return replay(*inputs)
-            before = _saved(model, optimizer, device=inputs[0].device)
+            before = _Saved(model, optimizer, device=inputs[0].device)
             try:
-                replay = _recorded(eager, inputs, self.record)
+                replay = replay or _recorded(eager, inputs, self.record)
                 parts = _checked(replay, eager, inputs, before)
             except RuntimeError as error:
-                before.put_back()
-                replay = None
                 self.outcome = brief(str(error).partition("\n")[0])
-                self.say(f"graph     this step cannot be captured ({self.outcome}): it runs without one, and slower")
-                return eager(*inputs)
-            self.outcome = CAPTURED
-            return parts
+            else:
+                self.outcome, num_checked = CAPTURED, num_checked + 1
+                return parts
+            # not within the handler, where the error still holds the memory of the step that failed
+            replay = None
+            before.put_back()
+            self.say(f"graph     this step cannot be captured ({self.outcome}): it runs without one, and slower")
+            return eager(*inputs)
 
         return update
-
-    def _has_failed(self) -> bool:
-        return self.outcome not in (CAPTURED, "no full batch")
 
 
 def cuda_graph(work: Work) -> Work:
@@ -89,18 +92,21 @@ def cuda_graph(work: Work) -> Work:
 
     Source: the documentation of ``torch.cuda.graph``, "whole-network capture".
     """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+    stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(stream)
     with torch.cuda.stream(side):
         work()
         with _no_waiting():  # what waits is found out here, where an error leaves no broken capture behind
             for _ in range(WARM_UP - 1):
                 work()
-    torch.cuda.current_stream().wait_stream(side)
+    stream.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # other threads may go on, such as the one that pins batches of worker processes
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = work()
+    try:
+        # other threads may go on, such as the one that pins batches of worker processes
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            out = work()
+    finally:
+        torch.cuda.set_stream(stream)  # which a capture that has failed does not put back
 
     def replay() -> Tensor:
         graph.replay()
@@ -112,52 +118,58 @@ def cuda_graph(work: Work) -> Work:
 @contextmanager
 def _no_waiting() -> Iterator[None]:
     """Within the block whatever waits for the GPU raises a RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls it a prototype
         torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
-            torch.cuda.set_sync_debug_mode("default")
+            torch.cuda.set_sync_debug_mode(before)
 
 
-class _Saved(NamedTuple):
-    """Everything that an update changes, as it was."""
+class _Saved:
+    """Everything that an update changes, as it is now.
 
-    places: list[tuple[dict[str, Any], str, Tensor, Tensor]]  # where, under which name, which tensor, its values
-    optimizer: Optimizer
-    generator: torch.Generator
-    drawn: Tensor
+    Args:
+        model: that is trained.
+        optimizer: over its parameters.
+        device: that computes.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, device: torch.device) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._places = [(where, name, where[name], where[name].detach().clone()) for where, name in self._held()]
+        self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
 
     def put_back(self) -> None:
         """Make it as it was, in the same places; what the optimiser has made since is zeros, as it starts."""
-        known = {id(tensor) for _, _, tensor, _ in self.places}
+        known = {id(tensor) for _, _, tensor, _ in self._places}
         with torch.no_grad():
-            for where, name, tensor, values in self.places:
+            for where, name, tensor, values in self._places:
                 where[name] = tensor
                 tensor.copy_(values)
-            for where, name in _state_of(self.optimizer):
+            for where, name in self._held():
                 if id(where[name]) not in known:
                     where[name].zero_()
-        self.generator.set_state(self.drawn)
+        for generator, state in self._drawn:
+            generator.set_state(state)
 
     def replaced(self) -> list[str]:
         """Names of what is another tensor now, which a graph would not see."""
-        return [name for where, name, tensor, _ in self.places if where[name] is not tensor]
+        return [name for where, name, tensor, _ in self._places if where[name] is not tensor]
 
+    def now(self) -> list[Tensor]:
+        """The values of everything, with what the optimiser has made since."""
+        return [where[name].detach().clone() for where, name in self._held()]
 
-def _saved(model: nn.Module, optimizer: Optimizer, *, device: torch.device) -> _Saved:
-    tables = [table for module in model.modules() for table in (module._parameters, module._buffers)]
-    held = [(table, name) for table in tables for name, value in table.items() if value is not None]
-    places = [(where, name, where[name], where[name].detach().clone()) for where, name in held + _state_of(optimizer)]
-    generator = default_generator(device)
-    return _Saved(places, optimizer, generator, generator.get_state())
-
-
-def _state_of(optimizer: Optimizer) -> list[tuple[dict[str, Any], str]]:
-    """Where the tensors lie that an optimiser remembers."""
-    tables = optimizer.state.values()
-    return [(table, name) for table in tables for name, value in table.items() if isinstance(value, Tensor)]
+    def _held(self) -> list[tuple[dict[str, Any], str]]:
+        """Where each tensor lies, and under which name."""
+        tables: list[dict[str, Any]] = [
+            table for module in self._model.modules() for table in (module._parameters, module._buffers)
+        ]
+        tables += self._optimizer.state.values()
+        return [(table, name) for table in tables for name, value in table.items() if isinstance(value, Tensor)]
 
 
 def _recorded(eager: Update, inputs: tuple[Tensor, ...], record: Record) -> Update:
@@ -183,20 +195,14 @@ def _recorded(eager: Update, inputs: tuple[Tensor, ...], record: Record) -> Upda
 
 
 def _checked(replay: Update, eager: Update, inputs: tuple[Tensor, ...], before: _Saved) -> Parts:
-    """The first replay, after which everything has to be as the update itself leaves it, to the last bit."""
+    """A replay, after which everything has to be as the update itself leaves it, to the last bit."""
     before.put_back()
-    wanted = list(eager(*inputs).values())
+    wanted = [*eager(*inputs).values(), *before.now()]
     if replaced := before.replaced():
         raise RuntimeError(f"it puts other tensors in the place of {', '.join(replaced[:3])}")
-    wanted += [where[name].detach().clone() for where, name, *_ in before.places]
     before.put_back()
     parts = replay(*inputs)
-    found = [*parts.values(), *(where[name].detach() for where, name, *_ in before.places)]
-    if not all(_equal(*pair) for pair in zip(wanted, found, strict=True)):
+    found = [*parts.values(), *before.now()]
+    if not all(torch.equal(as_bytes(one.to(other)), as_bytes(other)) for one, other in zip(wanted, found, strict=True)):
         raise RuntimeError("its replay gives other numbers than the step, or the step never gives the same twice")
     return parts
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    """To the last bit; what is no number equals itself."""
-    return bool(((one == other) | ((one != one) & (other != other))).all())  # noqa: PLR0124

@@ -100,9 +100,11 @@ class Saver:
 
     def close(self) -> None:
         """Wait for what is being written; nothing is saved afterwards."""
-        self._wait()
-        if self._thread is not None:
-            self._thread.shutdown()
+        try:
+            self._wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -206,6 +208,7 @@ def _load(engaged: Engaged, state: Any, path: Path) -> None:
         # the groups hold settings, which the config decides
         groups = engaged.run.optimizer.state_dict()["param_groups"]
         engaged.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        _lay_out(engaged.run.optimizer)
         for name, part in engaged.parts.items():
             part.load_state_dict(state[name])
         length, epochs = engaged.run.epoch_length, engaged.run.config.epochs
@@ -244,6 +247,17 @@ def _check_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tens
         for name, value in values.items():
             if value is not None and value.dim() and value.shape != parameters[index].shape:
                 raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give every moment the memory layout of its parameter, which fused kernels pair number by number as they lie.
+
+    ``load_state_dict`` keeps the layout of the file: weights in channels_last memory would get those of other weights.
+    """
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _is_finite(values: Any) -> bool:

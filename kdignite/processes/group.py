@@ -21,6 +21,7 @@ class Group:
 
     me = Launch()
     control: Any = None  # where they agree; None: the default group
+    gradients: Any = None  # between GPUs, for all runs of this process; None: not needed yet
     store: Any = None  # shared by all; kept when a group is closed, since without torchrun the first process serves it
     tells: bool | None = None
 
@@ -138,7 +139,7 @@ def _adopt() -> None:
 def _close(*, theirs: bool) -> None:
     import ignite.distributed as idist
 
-    Group.me, Group.control = Launch(), None
+    Group.me, Group.control, Group.gradients = Launch(), None, None
     if not theirs:
         idist.finalize()
     end_threads()

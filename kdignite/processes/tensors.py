@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from kdignite.processes.agreeing import everyones
-from kdignite.processes.group import Group, world
+from kdignite.processes.group import LONGEST_WAIT, Group, world
 
 if TYPE_CHECKING:  # the command line imports this package before it needs torch
     import torch
@@ -73,7 +73,9 @@ def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "n
     from torch.nn.parallel import DistributedDataParallel
 
     on_gpu = device.type == "cuda"
-    group = dist.new_group(backend="nccl") if on_gpu else Group.control
+    if on_gpu and Group.gradients is None:
+        Group.gradients = dist.new_group(backend="nccl", timeout=LONGEST_WAIT)
+    group = Group.gradients if on_gpu else Group.control
     if sync_bn:
         model = SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
     return DistributedDataParallel(model, device_ids=[device.index] if on_gpu else None, process_group=group)

@@ -110,7 +110,8 @@ class TeacherTable:
     def _looked_up(self, batch: Batch, device: torch.device) -> Tensor:
         """The logits of a batch from where they were placed; a row that is none is refused by the device."""
         if self._placed is None:
-            self._placed = Placed(to_device(self._row_of, device), to_device(torch.cat(self._blocks), device))
+            blocks = [to_device(block, device) for block in self._blocks]
+            self._placed = Placed(to_device(self._row_of, device), blocks[0] if len(blocks) == 1 else torch.cat(blocks))
         indices = to_device(batch.indices, device) if batch.placed is None else batch.placed
         return self._placed.logits.index_select(0, self._placed.row_of.index_select(0, indices)).float()
 

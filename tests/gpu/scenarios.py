@@ -181,7 +181,11 @@ def resumed(folder: Path) -> Found:
     again = baseline(configure(BaselineConfig, resume="stopped"), root=root)
     with on_cpu():
         plain = baseline(configure(BaselineConfig, **config, name="cpu"), root=root)
-    return {"whole": _weights(whole.folder), "again": _weights(again.folder), "cpu": _weights(plain.folder)}
+    states = [checkpoints.read(run.folder / runs.LAST) for run in (whole, again)]
+    return {
+        **{"whole": _weights(whole.folder), "again": _weights(again.folder), "cpu": _weights(plain.folder)},
+        "states": [str([state["model"], state["optimizer"]["state"]]) for state in states],
+    }
 
 
 def _weights(folder: Path) -> dict[str, list[float]]:

@@ -90,6 +90,8 @@ def test_pictures_decoded_by_workers_train_as_those_in_memory(found: Found) -> N
 @of("resumed")
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(found: Found) -> None:
     assert found["again"] == found["whole"]
+    assert found["states"][0] == found["states"][1]  # of the last epoch; the best one may be from before the stop
+    assert "momentum_buffer" in found["states"][0]
 
 
 @of("resumed")

@@ -168,6 +168,36 @@ WRONG = {
 }
 
 
+class Deciding(Network):
+    """Draws on the host, as stochastic depth does; a graph has one of its decisions."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.decisions = [*getattr(self, "decisions", []), bool(torch.rand(()) < 0.5)]
+        return super().forward(images) * (1.0 if self.decisions[-1] else 0.5)
+
+
+def deciding_once(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What a graph of such an update is: the device's part as often as one likes, the decision as it was."""
+    state = torch.get_rng_state()
+
+    def replay() -> Tensor:
+        torch.set_rng_state(state)  # masks as well, which a graph would draw anew: here only decisions matter
+        return work()
+
+    return replay
+
+
+def test_what_a_model_decides_on_the_host_is_found_out_by_another_key() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models = [Deciding() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    capture, told = replaying(deciding_once)
+    ours = trained(models[0], capture, sizes=[6, 6, 6], kind="nesterov")
+    assert ours == trained(models[1], lambda make: make, sizes=[6, 6, 6], kind="nesterov")
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("why", WRONG)
 @pytest.mark.parametrize("kind", ["nesterov", "adamw"])
 def test_what_cannot_be_captured_runs_as_it_is_and_says_so_once(why: str, kind: str) -> None:
