@@ -58,7 +58,17 @@ def test_everything_is_in_one_folder(study: Finished) -> None:
 
 
 def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finished) -> None:
-    own = {"command", "alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher", "cache", "cache_dtype"}
+    own = {
+        "command",
+        "alpha",
+        "T",
+        "teacher",
+        "teacher_arch",
+        "allow_weak_teacher",
+        "cache",
+        "cache_dtype",
+        "teacher_amp",
+    }
     for seed in ("", "-seed1"):
         student, alone = (
             json.loads((study.folder / f"{name}{seed}" / "config.json").read_text())
