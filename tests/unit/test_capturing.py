@@ -1,7 +1,8 @@
 """Captured updates, on a CPU: a double whose replay calls the function, and doubles that go wrong."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.data.batches import Batch
 from kdignite.pipelines import preparing
-from kdignite.pipelines.capturing import CAPTURED, Capture, Record
+from kdignite.pipelines.capturing import CAPTURED, Capture, Record, cuda_graph
 from kdignite.pipelines.preparing import can_capture
 from kdignite.steps import distill_step, supervised_step
 
@@ -240,3 +241,101 @@ def test_steps_are_captured_on_a_gpu_by_one_process_without_a_scaler(
 ) -> None:
     monkeypatch.setattr(preparing.processes, "world", lambda: world)
     assert can_capture(config, device) is captures
+
+
+# --- the capture itself, on doubles of what torch has for CUDA
+
+
+class Cuda:
+    """Notes what is asked of CUDA, in its order; the graph that is captured plays back the last call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, breaks: bool = False) -> None:
+        self.notes: list[str] = []
+        self.mode, self.current, self.breaks = 1, "main", breaks
+        for name in ("current_stream", "Stream", "stream", "set_stream", "get_sync_debug_mode", "set_sync_debug_mode"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+
+    def current_stream(self) -> Any:
+        return Stream(self, "main")
+
+    def Stream(self) -> Any:  # noqa: N802 - the name in torch
+        return Stream(self, "side")
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def set_stream(self, stream: Any) -> None:
+        self.current = stream.name
+
+    def get_sync_debug_mode(self) -> int:
+        return self.mode
+
+    def set_sync_debug_mode(self, mode: int | str) -> None:
+        self.mode = {"error": 2}.get(mode, mode)  # type: ignore[call-overload, assignment]
+
+    @contextmanager
+    def graph(self, graph: Any, *, capture_error_mode: str) -> Iterator[None]:
+        assert graph is self
+        self.notes.append(f"capture {capture_error_mode}")
+        self.current = "capturing"  # torch has a stream of its own for that, and does not go back where a capture fails
+        yield
+        if self.breaks:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.current = "main"
+
+    def replay(self) -> None:
+        self.notes.append("replay")
+
+    def work(self) -> Tensor:
+        self.notes.append(f"work on {self.current}" + (", no waiting" if self.mode == 2 else ""))
+        return torch.ones(2)
+
+
+class Stream(NamedTuple):
+    cuda: Cuda
+    name: str
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.cuda.notes.append(f"{self.name} waits for {other.name}")
+
+
+def test_a_gpu_warms_up_beside_and_is_then_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+    replay = cuda_graph(cuda.work)
+    assert cuda.notes == [
+        "side waits for main",
+        *("work on side", "work on side, no waiting", "work on side, no waiting"),
+        "main waits for side",
+        *("capture thread_local", "work on capturing"),
+    ]
+    assert (cuda.mode, cuda.current) == (1, "main")  # as they were
+    assert torch.equal(replay(), torch.ones(2))
+    assert cuda.notes[-1] == "replay"
+
+
+def test_after_a_capture_that_fails_the_stream_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch, breaks=True)
+    with pytest.raises(RuntimeError, match="during capture"):
+        cuda_graph(cuda.work)
+    assert (cuda.mode, cuda.current) == (1, "main")
+
+
+def test_what_waits_is_found_out_before_the_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+
+    def waiting() -> Tensor:
+        if cuda.mode == 2:
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return cuda.work()
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        cuda_graph(waiting)
+    assert not any(note.startswith("capture") for note in cuda.notes)
+    assert (cuda.mode, cuda.current) == (1, "main")

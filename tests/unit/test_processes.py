@@ -1,16 +1,18 @@
 """One process: who it is, and that nothing is asked of others; several are in ``tests/integration``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import parallel
 
 from kdignite import processes
 from kdignite.errors import UserError
 from kdignite.pipelines.setup import say
 from kdignite.processes import Launch, launch
-from kdignite.processes.group import Group
+from kdignite.processes.group import LONGEST_WAIT, Group
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
@@ -82,3 +84,17 @@ def test_only_the_first_process_prints(monkeypatch: pytest.MonkeyPatch, capsys: 
     say("one line")
     other(lambda: say("another line"), monkeypatch)
     assert capsys.readouterr().out == "one line\n"
+
+
+def test_gpus_exchange_gradients_in_one_group_that_waits_as_long_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study trains one model after another; each group of NCCL takes memory of every GPU until the process ends."""
+    made: list[dict[str, Any]] = []
+    wrapped: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **given: made.append(given) or f"group {len(made)}")
+    monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model, **given: wrapped.append(given) or model)
+    monkeypatch.setattr(Group, "me", Launch(rank=1, world=2, local_rank=1, local_world=2))
+    monkeypatch.setattr(Group, "gradients", None)
+    for _ in range(2):
+        processes.parallel(nn.Linear(2, 2), device=torch.device("cuda", 1), sync_bn=False)
+    assert made == [{"backend": "nccl", "timeout": LONGEST_WAIT}]
+    assert wrapped == [{"device_ids": [1], "process_group": "group 1"}] * 2
