@@ -20,11 +20,11 @@ import fire
 from fire.core import FireExit
 
 from kdignite import __version__, processes, stopping
-from kdignite.cli.flags import PROGRAM, flags_of, usage_of
+from kdignite.cli.flags import flags_of, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import Line, Text, check
 from kdignite.cli.values import coerce
-from kdignite.config import COMMANDS, Config, Study, Sweep, TrainConfig, configure
+from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig, configure
 from kdignite.errors import RunFailed, UserError
 
 # command -> the function that runs it, called with its config; imported when everything typed is known to be valid

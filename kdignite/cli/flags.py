@@ -5,8 +5,6 @@ from typing import Any, NamedTuple, get_args
 
 from kdignite.config import COMMANDS, PRESETS, bare_type
 
-PROGRAM = "python -m kdignite"
-
 
 class Usage(NamedTuple):
     """What a config class does not say of its command: the field that is a plain word, required flags, an example."""

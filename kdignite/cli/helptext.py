@@ -5,39 +5,12 @@ from dataclasses import Field
 from typing import Any
 
 from kdignite import __version__
-from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, placeholder, usage_of
-from kdignite.config import COMMANDS, PRESETS, StageFlag, stage_of, type_name
+from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
+from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, StageFlag, setting_text, stage_of, type_name
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
 LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
-
-# group -> its flags; a flag of no group is printed in the last one
-GROUPS: dict[str, tuple[str, ...]] = {
-    "data": (
-        *("dataset", "data_root", "split", "val_size", "image_size", "augment", "view_seed", "views", "limit_train"),
-        *("classes", "num_images"),
-    ),
-    "model": ("arch", "widths", "stem", "weights", "strip_prefix", "size", "normalize", "mean", "std"),
-    "training": (
-        *("preset", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule"),
-        *("warmup_epochs", "grad_clip", "label_smoothing", "patience"),
-    ),
-    "teacher": tuple(
-        name for name in flags_of("reproduce") if stage_of(name).command == "teacher" and name != "teacher_arch"
-    ),
-    "distillation": (
-        *("alpha", "T", "teacher", "teacher_arch", "teacher_amp", "allow_weak_teacher", "cache", "cache_dtype"),
-        "prune",
-    ),
-    "what you saw": ("observed", "observed_images", "predictions", "per_class"),
-    "comparison": ("reference",),
-    "running": (
-        *("name", "resume", "seed", "seeds", "device", "amp", "graph", "compile", "threads", "sync_bn"),
-        *("fast_dev_run", "keep_last", "save_every_s"),
-        *("draws", "repeats"),
-    ),
-}
 
 
 def overview() -> str:
@@ -107,11 +80,7 @@ def _notes(command: str) -> list[str]:
 
 
 def _grouped(flags: dict[str, Field[Any]]) -> dict[str, list[Field[Any]]]:
-    grouped = {title: [flags[name] for name in names if name in flags] for title, names in GROUPS.items()}
-    placed = {name for names in GROUPS.values() for name in names}
-    *_, last = grouped.values()
-    last += [one for name, one in flags.items() if name not in placed]
-    return grouped
+    return {title: [one for one in flags.values() if one.metadata["group"] == title] for title in GROUPS}
 
 
 def _group(command: str, title: str, members: list[Field[Any]]) -> str:
@@ -141,8 +110,8 @@ def _default(command: str, one: Field[Any]) -> str:
     default = flags_of(stage)[name].default if name in flags_of(stage) else one.default
     values = {preset: recipes.get(stage, {}).get(name, default) for preset, recipes in PRESETS.items()}
     if one.name == "preset" or len(set(values.values())) == 1:
-        return f"default {_value(one, default)}"
-    return "default " + ", ".join(f"[{preset}] {_value(one, value)}" for preset, value in values.items())
+        return f"default {setting_text(default) or 'empty'}"
+    return "default " + ", ".join(f"[{preset}] {setting_text(value)}" for preset, value in values.items())
 
 
 def _origin(command: str, one: Field[Any]) -> StageFlag:
@@ -150,18 +119,6 @@ def _origin(command: str, one: Field[Any]) -> StageFlag:
     if one.default is None and command == "reproduce":
         return stage_of(one.name)
     return StageFlag("distill" if one.default is None and command == "sweep" else command, one.name)
-
-
-def _value(one: Field[Any], value: Any) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if item_type(one.type) is not None:
-        return ",".join(map(str, value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) or "empty"
 
 
 def _row(name: str, text: str) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NamedTuple
 
-from kdignite.cli.flags import PROGRAM, choices_of, flags_of, item_type, placeholder, takes_several, usage_of
+from kdignite.cli.flags import choices_of, flags_of, item_type, placeholder, takes_several, usage_of
 from kdignite.cli.values import TRUTH, shown
-from kdignite.config import COMMANDS, bare_type
+from kdignite.config import COMMANDS, PROGRAM, bare_type
 from kdignite.errors import UserError
 
 HELP = ("-h", "--help")

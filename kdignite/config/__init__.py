@@ -8,19 +8,32 @@ from kdignite.config.build import configure, from_json, to_json
 from kdignite.config.checks import RUN_NAME
 from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
 from kdignite.config.doctor import DoctorConfig
-from kdignite.config.fields import Config, bare_type, flag, type_name
+from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
+from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text
 from kdignite.config.study import ReproduceConfig, StageFlag, Stages, Study, settled, stage_of, stages, told_as_typed
 from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
-from kdignite.config.training import AUGMENTATIONS, NEWEST, BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.config.training import (
+    AUGMENTATIONS,
+    INHERITED,
+    NEWEST,
+    BaselineConfig,
+    DistillConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "AUGMENTATIONS",
     "AXES",
     "COMMANDS",
+    "GROUPS",
+    "INHERITED",
+    "MISSING",
     "NEWEST",
     "PRESETS",
+    "PROGRAM",
     "RUN_NAME",
     "AdoptConfig",
     "BaselineConfig",
@@ -29,6 +42,7 @@ __all__ = [
     "CompareConfig",
     "Config",
     "DataConfig",
+    "Difference",
     "DistillConfig",
     "DoctorConfig",
     "EvaluateConfig",
@@ -42,14 +56,19 @@ __all__ = [
     "TrainConfig",
     "bare_type",
     "cells",
+    "command_line",
     "common",
     "configure",
+    "differences",
     "flag",
     "from_json",
+    "setting_text",
     "settled",
     "stage_of",
     "stages",
     "to_json",
     "told_as_typed",
     "type_name",
+    "with_role",
+    "with_use",
 ]

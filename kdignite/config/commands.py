@@ -14,9 +14,11 @@ class DataConfig(Config):
 
     command: ClassVar[str] = "data"
 
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
-    image_size: int | None = flag(None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024)
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    image_size: int | None = flag(
+        None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024, group="data"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,10 @@ class CacheConfig(Config):
 
     command: ClassVar[str] = "cache"
 
-    cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache")
-    prune: tuple[str, ...] | None = flag(None, "tables to remove: the word all, or the beginnings of their keys")
+    cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache", group="distillation")
+    prune: tuple[str, ...] | None = flag(
+        None, "tables to remove: the word all, or the beginnings of their keys", group="distillation"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +39,19 @@ class BenchConfig(Config):
 
     command: ClassVar[str] = "bench"
 
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
-    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
-    teacher_arch: str = flag("resnet56", "the teacher, whose weights may be random: they do not change its speed")
-    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function", group="model")
+    teacher_arch: str = flag(
+        "resnet56", "the teacher, whose weights may be random: they do not change its speed", group="distillation"
+    )
+    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2, group="training")
     num_images: int | None = flag(
         None,
         "images that a measurement trains on; unset: all, 50,000 at most. Where the teacher is asked for each, 5,000 "
         "of them at most",
         low=2,
+        group="data",
     )
     repeats: int = flag(10, "measurements of each kind, in turn", low=2)
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
@@ -75,10 +82,10 @@ class EvaluateConfig(Config):
     command: ClassVar[str] = "evaluate"
 
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
-    split: str = flag("test", "which images: test or val", choices=("test", "val"))
-    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
-    arch: str | None = flag(None, "package.module:function again, for a model of your own")
+    split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
+    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says", group="data")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    arch: str | None = flag(None, "package.module:function again, for a model of your own", group="model")
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
 
@@ -101,7 +108,10 @@ class CompareConfig(Config):
         "be shown; runs that differ in their seed alone are taken together",
     )
     reference: str | None = flag(
-        None, "add the figures of the published experiment by class; CIFAR-10 only", choices=("original",)
+        None,
+        "add the figures of the published experiment by class; CIFAR-10 only",
+        choices=("original",),
+        group="comparison",
     )
     name: str | None = flag(None, "name of the new folder in runs/; unset: compare-STUDENT")
 
@@ -123,28 +133,39 @@ class AdoptConfig(Config):
     command: ClassVar[str] = "adopt"
 
     file: str = flag("", "a file that torch.save wrote: a state dict, or a dict that holds one")
-    arch: str = flag("", "model: a name of the list below, or package.module:function")
-    size: int | None = flag(None, "side in pixels of the images the model was trained on", low=8, high=1024)
-    mean: tuple[float, ...] | None = flag(
-        None, "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406"
+    arch: str = flag("", "model: a name of the list below, or package.module:function", group="model")
+    size: int | None = flag(
+        None, "side in pixels of the images the model was trained on", low=8, high=1024, group="model"
     )
-    std: tuple[float, ...] | None = flag(None, "standard deviation of each channel, for pixels in 0..1: .229,.224,.225")
-    strip_prefix: str = flag("", "take this off the front of every key, such as module.")
-    classes: tuple[str, ...] | None = flag(None, "class names in the order of the outputs; unset: the data set's order")
-    widths: tuple[int, ...] | None = flag(None, "channels of each convolution, for models that take them")
-    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
+    mean: tuple[float, ...] | None = flag(
+        None, "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406", group="model"
+    )
+    std: tuple[float, ...] | None = flag(
+        None, "standard deviation of each channel, for pixels in 0..1: .229,.224,.225", group="model"
+    )
+    strip_prefix: str = flag("", "take this off the front of every key, such as module.", group="model")
+    classes: tuple[str, ...] | None = flag(
+        None, "class names in the order of the outputs; unset: the data set's order", group="data"
+    )
+    widths: tuple[int, ...] | None = flag(
+        None, "channels of each convolution, for models that take them", group="model"
+    )
+    stem: str | None = flag(
+        None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
+    )
     name: str | None = flag(None, "name of the run folder in runs/; unset: adopted-ARCH")
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
     val_size: float | None = flag(
         None,
         "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
         above=0,
+        group="data",
     )
     image_size: int | None = flag(
-        None, "side in pixels at which folder images are kept; unset: --size", low=8, high=1024
+        None, "side in pixels at which folder images are kept; unset: --size", low=8, high=1024, group="data"
     )
-    allow_weak_teacher: bool = flag(False, "adopt it even if its accuracy is near chance")
+    allow_weak_teacher: bool = flag(False, "adopt it even if its accuracy is near chance", group="distillation")
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
 

@@ -21,38 +21,56 @@ class DoctorConfig(Config):
         "accuracy you got: in per cent where it is above 1, else a share (0.5 is 50 %); the doctor lists what fits it",
         low=0,
         high=100,
+        group="what you saw",
     )
-    observed_images: int | None = flag(None, "images you got it on; unset: the test images of the data set", low=1)
+    observed_images: int | None = flag(
+        None, "images you got it on; unset: the test images of the data set", low=1, group="what you saw"
+    )
     predictions: str | None = flag(
         None,
         "your answers, in the data set's order: labels or logits as .npy, .npz, .csv, .txt or .pt, or a run's "
         "predictions.npz; the doctor names the mistake",
+        group="what you saw",
     )
     per_class: tuple[float, ...] | None = flag(
         None,
         "accuracies you got by class, in the data set's order: shares, or per cent where one is above 1",
         low=0,
         high=100,
+        group="what you saw",
     )
     split: str | None = flag(
         None,
         "which images are evaluated, and --predictions are of: test or val; unset: told by the number of predictions, "
         "else val",
         choices=("test", "val"),
+        group="data",
     )
     weights: str | None = flag(
-        None, "somebody else's file with a state dict: which keys fit RUN's model (without RUN: --arch's), which do not"
+        None,
+        "somebody else's file with a state dict: which keys fit RUN's model (without RUN: --arch's), which do not",
+        group="model",
     )
     arch: str | None = flag(
-        None, "package.module:function again, for a model of your own; without RUN: the model that --weights are for"
+        None,
+        "package.module:function again, for a model of your own; without RUN: the model that --weights are for",
+        group="model",
     )
-    alpha: float = flag(DistillConfig.alpha, "weight of a teacher's term, for what is said of a teacher", low=0, high=1)
-    T: float = flag(DistillConfig.T, "temperature, for what is said of a teacher", above=0, high=1000)
-    num_images: int = flag(2_000, "images evaluated at most, spread over the whole split", low=1)
+    alpha: float = flag(
+        DistillConfig.alpha,
+        "weight of a teacher's term, for what is said of a teacher",
+        low=0,
+        high=1,
+        group="distillation",
+    )
+    T: float = flag(
+        DistillConfig.T, "temperature, for what is said of a teacher", above=0, high=1000, group="distillation"
+    )
+    num_images: int = flag(2_000, "images evaluated at most, spread over the whole split", low=1, group="data")
     draws: int = flag(10, "times a random mistake is made, such as a new head", low=3)
     name: str | None = flag(None, "name of the new folder in runs/; unset: doctor-RUN")
-    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says", group="data")
+    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
 

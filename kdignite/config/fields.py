@@ -3,11 +3,16 @@
 import math
 from dataclasses import Field, dataclass, field, fields
 from types import GenericAlias, NoneType, UnionType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from kdignite.errors import UserError
 
 Value = Any
+# what a flag is to a run. identity: it changes the numbers; content: it names something that is known by what it holds;
+# place: where things lie; machine: it may change the last bits; display: it changes no number
+Role = Literal["identity", "content", "place", "machine", "display"]
+# of the help, in this order
+GROUPS = ("data", "model", "training", "teacher", "distillation", "what you saw", "comparison", "running")
 
 
 def flag(
@@ -20,6 +25,10 @@ def flag(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     alone: str = "",
+    group: str = "running",
+    role: Role = "identity",
+    code: bool = False,
+    shown: bool = False,
 ) -> Any:
     """A dataclass field with what the command line needs to know of it.
 
@@ -32,26 +41,39 @@ def flag(
         below: numbers must be smaller than this.
         choices: the allowed words.
         alone: the text that the flag means when it is typed without a value; empty: it needs one.
+        group: where the help shows it, one of `GROUPS`.
+        role: what it is to a run, see `Role`.
+        code: whether it may name a function of the user's own, ``package.module:function``.
+        shown: whether TensorBoard shows it among the first of a run's settings.
 
     Returns:
         The ``dataclasses.field``.
     """
     domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
-    return field(default=default, metadata={"help": help, **domain})
+    use = {"group": group, "role": role, "code": code, "shown": shown}
+    return field(default=default, metadata={"help": help, **domain, **use})
 
 
-def left_open(name: str, one: Field[Value], *, help: str | None = None) -> tuple[str, Value, Value]:  # noqa: A002
+def left_open(
+    name: str,
+    one: Field[Value],
+    *,
+    help: str | None = None,  # noqa: A002
+    group: str | None = None,
+) -> tuple[str, Value, Value]:
     """A flag of one command as a flag of a study, which leaves its default to that command.
 
     Args:
         name: of the flag.
         one: the field of the command's config.
         help: its help there; None: as in that command.
+        group: its group there; None: as in that command.
 
     Returns:
         What ``dataclasses.make_dataclass`` takes: name, type and field.
     """
     domain = {key: value for key, value in one.metadata.items() if key != "help"}
+    domain |= {"group": group} if group else {}
     return name, one.type | None, flag(None, help or one.metadata["help"], **domain)  # type: ignore[operator]
 
 
@@ -66,6 +88,32 @@ class Config:
         for one in fields(self):
             if "help" in one.metadata:
                 _check(one, getattr(self, one.name))
+
+
+def with_role(kind: type[Config], *roles: Role) -> set[str]:
+    """The flags of a command that have one of some roles.
+
+    Args:
+        kind: its config class.
+        roles: wanted.
+
+    Returns:
+        Their names.
+    """
+    return {one.name for one in fields(kind) if one.metadata.get("role") in roles}
+
+
+def with_use(kind: type[Config], use: str) -> set[str]:
+    """The flags of a command that are marked for a use: ``code`` or ``shown``.
+
+    Args:
+        kind: its config class.
+        use: wanted.
+
+    Returns:
+        Their names.
+    """
+    return {one.name for one in fields(kind) if one.metadata.get(use)}
 
 
 def type_name(annotation: Value) -> str:

@@ -38,10 +38,16 @@ class Study(Config):
 
     command: ClassVar[str] = "reproduce"
 
-    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
-    name: str | None = flag(None, "name of the study's folder in runs/; unset: reproduce-PRESET")
-    seeds: int = flag(1, "how often student and baseline are trained, with the seeds from --seed on", low=1)
-    reference: str | None = flag(None, "published figures to compare with: original", choices=("original",))
+    preset: str = flag(
+        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
+    )
+    name: str | None = flag(None, "name of the study's folder in runs/; unset: reproduce-PRESET", role="display")
+    seeds: int = flag(
+        1, "how often student and baseline are trained, with the seeds from --seed on", low=1, role="display"
+    )
+    reference: str | None = flag(
+        None, "published figures to compare with: original", choices=("original",), group="comparison", role="display"
+    )
 
     def __post_init__(self) -> None:
         """Check each field, and with them the config of every stage."""
@@ -146,7 +152,7 @@ ReproduceConfig: type[Study] = make_dataclass(
     "ReproduceConfig",
     [
         *(left_open(name, _FIELDS[name], help=_HELP.get(name)) for name in (*SHARED, *_OWN, *_DISTILL)),
-        *(left_open(f"{PREFIX}{name}", _FIELDS[name], help=_of_teacher(name)) for name in _OWN),
+        *(left_open(f"{PREFIX}{name}", _FIELDS[name], help=_of_teacher(name), group="teacher") for name in _OWN),
     ],
     bases=(Study,),
     namespace={"__doc__": Study.__doc__, "__module__": __name__},

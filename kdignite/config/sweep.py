@@ -20,12 +20,16 @@ class Sweep(Config):
 
     command: ClassVar[str] = "sweep"
 
-    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
-    name: str | None = flag(None, "name of the study's folder in runs/; unset: sweep-PRESET")
-    alpha: tuple[float, ...] = flag((0.5, 0.9, 1.0), "weights of the teacher's term", low=0, high=1)
-    T: tuple[float, ...] = flag((1.0, 2.0, 4.0, 8.0), "temperatures", above=0, high=1000)
+    preset: str = flag(
+        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
+    )
+    name: str | None = flag(None, "name of the study's folder in runs/; unset: sweep-PRESET", role="display")
+    alpha: tuple[float, ...] = flag(
+        (0.5, 0.9, 1.0), "weights of the teacher's term", low=0, high=1, group="distillation"
+    )
+    T: tuple[float, ...] = flag((1.0, 2.0, 4.0, 8.0), "temperatures", above=0, high=1000, group="distillation")
     seed: int = flag(0, "the first seed", low=0)
-    seeds: int = flag(1, "how often each alpha and T is trained, with the seeds from --seed on", low=1)
+    seeds: int = flag(1, "how often each alpha and T is trained, with the seeds from --seed on", low=1, role="display")
 
     def __post_init__(self) -> None:
         """Check each field, and with them the config of every run."""

@@ -7,6 +7,7 @@ from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
 
+INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
 AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 
@@ -15,68 +16,101 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 class TrainConfig(Config):
     """What every training command can be told."""
 
-    preset: str = flag("standard", "a whole recipe by one name; any flag overrides one value of it")
-    name: str | None = flag(None, "name of the run folder in runs/; unset: made from the command and its settings")
+    preset: str = flag(
+        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
+    )
+    name: str | None = flag(
+        None, "name of the run folder in runs/; unset: made from the command and its settings", role="display"
+    )
 
-    dataset: str | None = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data")
+    dataset: str | None = flag(
+        "cifar10",
+        "cifar10, cifar100, digits, folder:PATH, or package.module:function",
+        group="data",
+        role="content",
+        code=True,
+    )
+    data_root: str | None = flag(
+        None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place"
+    )
     val_size: float | None = flag(
         None,
         "validation images held out of the training set: a count, or a fraction below 1; unset: as the teacher of the "
         "run, or the newest one, has it, else the data set's",
         above=0,
+        group="data",
+        role="content",
     )
     image_size: int | None = flag(
         None,
         "side in pixels at which folder images are kept; unset: the teacher's, else the model's input size",
         low=8,
         high=1024,
+        group="data",
     )
     augment: str | None = flag(
         None,
         "training views: none, flip, crop, crop+flip; unset: the teacher's, else crop+flip (digits: crop)",
         choices=AUGMENTATIONS,
+        group="data",
     )
-    view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0)
+    view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0, group="data")
     views: int | None = flag(
-        None, "views of each image that the epochs cycle through; unset: a new one every epoch", low=1
+        None, "views of each image that the epochs cycle through; unset: a new one every epoch", low=1, group="data"
     )
-    limit_train: int | None = flag(None, "train on this many images only; the run is marked as partial", low=2)
+    limit_train: int | None = flag(
+        None, "train on this many images only; the run is marked as partial", low=2, group="data"
+    )
 
-    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function")
+    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function", group="model", code=True)
     widths: tuple[int, ...] | None = flag(
-        None, "channels of each convolution, for models that take them: 64,64,64,24,12"
+        None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model"
     )
-    stem: str | None = flag(None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"))
-    weights: str = flag("none", "initial weights: none, imagenet (resnet18/34/50), or a file with a state dict")
-    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024)
+    stem: str | None = flag(
+        None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
+    )
+    weights: str = flag(
+        "none",
+        "initial weights: none, imagenet (resnet18/34/50), or a file with a state dict",
+        group="model",
+        role="content",
+    )
+    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024, group="model")
     normalize: str | None = flag(
         None,
         "statistics the input is normalized with: data (measured on the training split) or imagenet; "
         "unset: imagenet with --weights=imagenet, else data",
         choices=("data", "imagenet"),
+        group="model",
     )
 
-    epochs: int = flag(10, "passes over the training images", low=1)
-    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2)
-    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0)
-    momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1)
-    weight_decay: float = flag(5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
+    epochs: int = flag(10, "passes over the training images", low=1, group="training", shown=True)
+    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2, group="training")
+    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0, group="training")
+    momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1, group="training")
+    weight_decay: float = flag(
+        5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
+    )
     optimizer: str = flag(
         "nesterov",
         "SGD with Nesterov's momentum, SGD with classical momentum, or AdamW",
         choices=("nesterov", "sgd", "adamw"),
+        group="training",
     )
-    schedule: str = flag("onecycle", "learning rate over the run", choices=("constant", "cosine", "onecycle"))
-    warmup_epochs: float = flag(0.0, "epochs of linear warm-up, for constant and cosine", low=0)
-    grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0)
-    label_smoothing: float = flag(0.0, "share of the label spread evenly over all classes", low=0, below=1)
+    schedule: str = flag(
+        "onecycle", "learning rate over the run", choices=("constant", "cosine", "onecycle"), group="training"
+    )
+    warmup_epochs: float = flag(0.0, "epochs of linear warm-up, for constant and cosine", low=0, group="training")
+    grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0, group="training")
+    label_smoothing: float = flag(
+        0.0, "share of the label spread evenly over all classes", low=0, below=1, group="training"
+    )
     patience: int | None = flag(
-        None, "stop after this many epochs without a better validation accuracy; unset: never", low=1
+        None, "stop after this many epochs without a better validation accuracy; unset: never", low=1, group="training"
     )
 
-    seed: int = flag(0, "seed of initial weights, order and dropout", low=0)
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = flag(0, "seed of initial weights, order and dropout", low=0, shown=True)
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N", role="machine")
     amp: str = flag(
         "auto",
         "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
@@ -87,20 +121,27 @@ class TrainConfig(Config):
         "auto",
         "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
         choices=("auto", "off"),
+        role="display",
     )
     compile: bool = flag(False, "compile the model for training; takes a while, and a C++ compiler on a CPU")
-    threads: int | None = flag(None, "CPU threads; unset: one a core, under torchrun one a process", low=1)
+    threads: int | None = flag(
+        None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine"
+    )
     sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
-    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished")
+    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished", role="display")
     save_every_s: float = flag(
-        60.0, "seconds between two saves of the complete state within an epoch; each epoch's end is one too", low=0
+        60.0,
+        "seconds between two saves of the complete state within an epoch; each epoch's end is one too",
+        low=0,
+        role="display",
     )
     resume: str | None = flag(
         None,
         "go on with an unfinished run: its folder or name, whose own settings hold; --resume alone: the newest one of "
         "the settings typed, or a new one if there is none",
         alone=NEWEST,
+        role="display",
     )
     # names of the values that `configure` was given; None: all of them. What was not given, a resumed run decides.
     given: tuple[str, ...] | None = field(default=None, compare=False)
@@ -125,11 +166,15 @@ class TeacherConfig(TrainConfig):
 
     command: ClassVar[str] = "teacher"
 
-    arch: str = flag("fastresnet", "model: a name of the list below, or package.module:function")
-    epochs: int = flag(30, "passes over the training images", low=1)
-    batch_size: int = flag(250, "images in a training step; BatchNorm needs two", low=2)
-    lr: float = flag(0.25, "peak learning rate, for the batch size in use", above=0)
-    weight_decay: float = flag(1.2e-3, "weight decay of weight matrices and kernels (never of biases and norms)", low=0)
+    arch: str = flag(
+        "fastresnet", "model: a name of the list below, or package.module:function", group="model", code=True
+    )
+    epochs: int = flag(30, "passes over the training images", low=1, group="training")
+    batch_size: int = flag(250, "images in a training step; BatchNorm needs two", low=2, group="training")
+    lr: float = flag(0.25, "peak learning rate, for the batch size in use", above=0, group="training")
+    weight_decay: float = flag(
+        1.2e-3, "weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,24 +194,61 @@ class DistillConfig(TrainConfig):
         None,
         "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
         "unset: the teacher's with --teacher, else cifar10",
+        group="data",
+        role="content",
+        code=True,
     )
-    alpha: float = flag(0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1)
-    T: float = flag(4.0, "temperature that softens both distributions; 1 leaves them as they are", above=0, high=1000)
+    alpha: float = flag(
+        0.9,
+        "weight of the teacher's term; 0 is the baseline, 1 ignores the labels",
+        low=0,
+        high=1,
+        group="distillation",
+        shown=True,
+    )
+    T: float = flag(
+        4.0,
+        "temperature that softens both distributions; 1 leaves them as they are",
+        above=0,
+        high=1000,
+        group="distillation",
+        shown=True,
+    )
     teacher: str | None = flag(
-        None, "run folder or checkpoint of the teacher; unset: the newest finished one that fits"
+        None,
+        "run folder or checkpoint of the teacher; unset: the newest finished one that fits",
+        group="distillation",
+        role="content",
     )
-    teacher_arch: str | None = flag(None, "package.module:function again, for a teacher of your own")
+    teacher_arch: str | None = flag(
+        None,
+        "package.module:function again, for a teacher of your own",
+        group="distillation",
+        role="content",
+        code=True,
+    )
     cache: str = flag(
         "auto",
         "where the teacher's answers are kept for later runs: auto (runs/.teacher_cache, up to 1 GiB), off (none are: "
         "it is asked for every batch), or a folder",
+        group="distillation",
+        role="machine",
     )
     cache_dtype: str = flag(
-        "float32", "how they are kept; float16 halves them and rounds", choices=("float32", "float16")
+        "float32",
+        "how they are kept; float16 halves them and rounds",
+        choices=("float32", "float16"),
+        group="distillation",
     )
     teacher_amp: str = flag(
         "off",
         "products of the teacher's answers: off (float32), bf16, or tf32 (NVIDIA GPUs); faster, and a little different",
         choices=("off", "bf16", "tf32"),
+        group="distillation",
     )
-    allow_weak_teacher: bool = flag(False, "distil even if the teacher is near chance or not what its checkpoint says")
+    allow_weak_teacher: bool = flag(
+        False,
+        "distil even if the teacher is near chance or not what its checkpoint says",
+        group="distillation",
+        role="display",
+    )

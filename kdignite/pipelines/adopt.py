@@ -7,7 +7,7 @@ import torch
 
 from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
-from kdignite.config import AdoptConfig, to_json
+from kdignite.config import AdoptConfig, command_line, to_json
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.specs import Preprocessing
 from kdignite.evaluation import Outcome, evaluate
@@ -60,7 +60,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     cost = results.cost_of(rebuild(adopted), size=description.preprocessing.size, file=folder / "best.pt")
     result = _result(config, data, folder) | {"cost": cost} | summaries
     runs.write_json(folder / "result.json", result)
-    say(f"run       {folder}: a teacher for python -m kdignite distill --teacher={folder}")
+    say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
     return runs.Finished(folder, result)
 
 

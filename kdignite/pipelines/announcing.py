@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import islice
-from typing import Any
 
 import torch
 
 from kdignite import processes
-from kdignite.config import TrainConfig
+from kdignite.config import TrainConfig, setting_text
 from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator
@@ -99,16 +98,10 @@ def _wrapped(config: TrainConfig) -> list[str]:
     """The resolved config in lines of a readable width; what is off or unset is left out."""
     told = (one for one in fields(config) if "help" in one.metadata)
     shown = [one for one in told if getattr(config, one.name) not in (None, False)]
-    words = [f"{one.name}={_text(getattr(config, one.name))}" for one in shown]
+    words = [f"{one.name}={setting_text(getattr(config, one.name))}" for one in shown]
     lines = ["config   "]
     for word in words:
         if len(lines[-1]) + len(word) > 110:
             lines.append(" " * 9)
         lines[-1] += " " + word
     return lines
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

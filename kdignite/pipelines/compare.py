@@ -7,10 +7,10 @@ from typing import Any
 
 from kdignite import runs
 from kdignite.comparison import comparison_summary, cost_summary, verdict
-from kdignite.config import CompareConfig, DistillConfig
+from kdignite.config import CompareConfig, DistillConfig, with_role
 from kdignite.data.sources import FOLDER
 from kdignite.errors import UserError
-from kdignite.pipelines.matching import LOSS_FLAGS, TEACHER_FLAGS, Matched, match, same_processor
+from kdignite.pipelines.matching import LOSS_FLAGS, Matched, match, same_processor
 from kdignite.pipelines.reading import RunFiles, read_run
 from kdignite.pipelines.remarks import is_short, remarks
 from kdignite.pipelines.setup import say
@@ -18,7 +18,8 @@ from kdignite.reports.comparison import class_csv, comparison_figure, comparison
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import OVERALL, SOURCE, published
 
-LOSS_SETTINGS = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS - TEACHER_FLAGS]
+_IDENTITY = with_role(DistillConfig, "identity")
+LOSS_SETTINGS = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS & _IDENTITY]
 
 
 def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:

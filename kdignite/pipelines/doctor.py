@@ -1,5 +1,6 @@
 """``doctor``: which mistake makes a model score less than it did in training."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 
 from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint
-from kdignite.config import DoctorConfig
+from kdignite.config import DoctorConfig, command_line, setting_text
 from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import measure_statistics, sample
 from kdignite.data.sources import load_source
@@ -89,7 +90,7 @@ def ask(config: DoctorConfig, checkpoint: Checkpoint, *, device: torch.device) -
     description = checkpoint.description
     data = open_as_recorded(config, description.origin, device)
     classes = data.source.classes
-    again = f"python -m kdignite doctor {config.run} --arch="
+    again = command_line("doctor", config.run, arch="")
     revive(checkpoint, classes=classes, device=device, arch=config.arch, again=again)  # refuses what does not fit
     _check_classes(config, classes)
     given = _given(config, data)
@@ -243,7 +244,7 @@ def _foreign(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]:
     flags = {"arch": description.architecture.name, **options, "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
-    adopt = " ".join(f"--{key}={_typed(value)}" for key, value in flags.items())
+    adopt = shlex.join(f"--{key}={setting_text(value)}" for key, value in flags.items())
     return _explained(config, rebuild(checkpoint), adopt=adopt)
 
 
@@ -265,8 +266,3 @@ def _explained(config: DoctorConfig, model: torch.nn.Module, *, adopt: str) -> l
     path = Path(str(config.weights))
     given = checkpoints.state_dict_in(checkpoints.read(path), path)
     return fit_lines(explain(model.state_dict(), given), file=str(path), adopt=adopt)
-
-
-def _typed(value: Any) -> str:
-    """A value as it is typed for a flag."""
-    return ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else str(value)

@@ -8,7 +8,7 @@ import torch
 
 from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import DoctorConfig, EvaluateConfig
+from kdignite.config import DoctorConfig, EvaluateConfig, command_line
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
@@ -74,7 +74,7 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
     origin = checkpoint.description.origin
     device = choose_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)
-    again = f"python -m kdignite evaluate {config.run} --arch="
+    again = command_line("evaluate", config.run, arch="")
     logits_of = revive(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
     if origin.split != data.splits.hash:
         say("note      other data or another split than the model was trained on: it may have seen these images")

@@ -2,30 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import kdignite
 from kdignite import checkpoints, runs
-from kdignite.config import to_json
+from kdignite.config import Difference, DistillConfig, differences, setting_text, to_json, with_role, with_use
 from kdignite.errors import UserError
 from kdignite.pipelines.preparing import Run
 
-# settings that change no number of a run: names, places, leftovers; a teacher, data and initial weights are known by
-# what they hold and not by where they lie
-FREE = {
-    *("preset", "name", "resume", "save_every_s", "keep_last", "graph"),
-    *("dataset", "data_root", "weights", "teacher", "teacher_arch", "allow_weak_teacher"),
-}
-USERS_CODE = ("arch", "dataset", "teacher_arch")  # may name a function of the user's own
-MACHINE = ("device", "threads")  # may change, but the numbers then do, in their last digits
-
-
-class Difference(NamedTuple):
-    """A setting that is not what it was."""
-
-    name: str
-    before: Any
-    now: Any
+# flags that change no number of a run; data, initial weights and teacher are known by what they hold
+NOT_IDENTITY = with_role(DistillConfig, "display", "place", "content")
+MACHINE = with_role(DistillConfig, "machine")  # may change, but the numbers then do, in their last digits
+USERS_CODE = with_use(DistillConfig, "code")  # may name a function of the user's own
 
 
 def about(run: Run) -> dict[str, Any]:
@@ -56,7 +44,7 @@ def check_about(run: Run, values: Mapping[str, Any], *, who: str) -> None:
             f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "
             f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
         )
-    found = [one for one in differences(values["run"], identity_of(run)) if one.name != "epochs"]
+    found = differences(values["run"], identity_of(run), besides={*MACHINE, "epochs"})
     if found:
         raise UserError(f"{who} is the state of another run ({in_words(found)})")
 
@@ -70,7 +58,7 @@ def identity_of(run: Run) -> dict[str, Any]:
     Returns:
         Plain values by the names of their flags, and of what the run starts from.
     """
-    return {name: value for name, value in to_json(run.config).items() if name not in FREE} | _flat(sources_of(run))
+    return _identity(to_json(run.config)) | _flat(sources_of(run))
 
 
 def recorded_identity(folder: Path) -> dict[str, Any]:
@@ -87,7 +75,7 @@ def recorded_identity(folder: Path) -> dict[str, Any]:
     """
     config, environment = (runs.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
     starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
-    return {name: value for name, value in config.items() if name not in {*FREE, "command"}} | _flat(starts_from)
+    return _identity(config) | _flat(starts_from)
 
 
 def sources_of(run: Run) -> dict[str, Any]:
@@ -109,20 +97,6 @@ def sources_of(run: Run) -> dict[str, Any]:
     }
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """The settings that are not what they were, besides those of the machine.
-
-    Args:
-        before: what `identity_of` said.
-        now: what it says.
-
-    Returns:
-        The differences, in the order of the settings.
-    """
-    names = [name for name in {**before, **now} if name not in MACHINE]
-    return [Difference(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
-
-
 def in_words(found: list[Difference]) -> str:
     """Differences in one line.
 
@@ -132,13 +106,13 @@ def in_words(found: list[Difference]) -> str:
     Returns:
         ``name: before -> now; ...``.
     """
-    return "; ".join(f"{one.name}: {_shown(one.before)} -> {_shown(one.now)}" for one in found)
+    return "; ".join(f"{one.name}: {setting_text(one.before)} -> {setting_text(one.now)}" for one in found)
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_IDENTITY and name != "command"}
 
 
 def _flat(starts_from: Mapping[str, Any]) -> dict[str, Any]:
     teacher = starts_from["teacher"]
     return {**starts_from, "teacher": teacher["sha256"] if teacher else None}
-
-
-def _shown(value: Any) -> str:
-    return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)[:80]

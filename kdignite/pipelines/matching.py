@@ -1,6 +1,5 @@
 """Which runs may be compared: their roles, and every reason why a comparison would not be fair."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import combinations
@@ -9,24 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdignite import runs
-from kdignite.config import BaselineConfig, DistillConfig
+from kdignite.config import (
+    MISSING,
+    PROGRAM,
+    BaselineConfig,
+    DistillConfig,
+    differences,
+    setting_text,
+    with_role,
+)
 from kdignite.errors import UserError, listed
 from kdignite.pipelines.reading import MACHINE, RunFiles
 
-PROGRAM = "python -m kdignite"
 # What a distillation can be told and a baseline cannot: its loss and its teacher.
 LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
-# How a student came by its teacher and its answers; that it was the same one, its sha256 says.
-TEACHER_FLAGS = {"teacher", "teacher_arch", "allow_weak_teacher", "cache"}
-# Names and leftovers, which change no weight; the data, which fingerprint and split identify, and the file of initial
-# weights, which its sha256 does; the machine, which is told as a note.
-FREE_FLAGS = {
-    *("command", "preset", "name", "keep_last", "save_every_s", "resume", "seed", "graph"),
-    *("dataset", "data_root", "val_size"),
-    *("weights",),
-    *("device", "threads"),
-}
-NOT_RECORDED = object()
+# What tells nothing of a recipe: names and leftovers; what is known by its content, which is compared; the machine, of
+# which a note tells; the seed, by which runs are paired.
+FREE_FLAGS = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
 NOT_ALWAYS_TOLD = ("processor", "processes", "cuda")  # by every system, and by older runs
 
 
@@ -99,7 +97,7 @@ def machine_notes(found: Sequence[RunFiles]) -> list[str]:
         for run in found:
             for value in run.computed_with(name):
                 if value is not None or name not in NOT_ALWAYS_TOLD:
-                    shown = _shown(value)[:12] if name == "commit" else _shown(value)
+                    shown = setting_text(value)[:12] if name == "commit" else setting_text(value)
                     labels.setdefault(shown, []).append(run.label)
         if len(labels) > 1:
             what = "commit of the code" if name == "commit" else name
@@ -118,7 +116,7 @@ def same_processor(found: Sequence[RunFiles]) -> bool:
         EPYC`` is many); one that recorded none speaks against nothing.
     """
     recorded = ([value for run in found for value in run.computed_with(part)] for part in ("processor", "cpu"))
-    return all(len({_shown(value) for value in values if value is not None}) <= 1 for values in recorded)
+    return all(len({setting_text(value) for value in values if value is not None}) <= 1 for values in recorded)
 
 
 def _by_role(found: Sequence[RunFiles]) -> Matched:
@@ -197,9 +195,9 @@ def _check_group(group: Sequence[RunFiles], *, role: str) -> None:
 def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str] = ()) -> None:
     """Runs of a role differ in their seed alone, and in the settings that are named."""
     for run in group[1:]:
-        differences = _differences(group[0], run, free=FREE_FLAGS | TEACHER_FLAGS | {*besides})
+        differences = _differences(group[0], run, free=FREE_FLAGS | {*besides})
         if group[0].result.get("loss") != run.result.get("loss"):
-            losses = [f"{_shown(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
+            losses = [f"{setting_text(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
             differences.append(f"loss: {' against '.join(losses)}")
         if differences:
             raise UserError(
@@ -237,35 +235,22 @@ def _check_pairs(matched: Matched) -> None:
 
 def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]:
     """A line for each setting that differs, as it is typed."""
-    names = [name for name in {**one.config, **other.config} if name not in free]
-    values = {name: [run.config.get(name, NOT_RECORDED) for run in (one, other)] for name in names}
-    values["weights"] = [_initial_weights(run) for run in (one, other)]
+    first, second = (run.config | {"weights": _initial_weights(run)} for run in (one, other))
+    found = differences(first, second, besides=free - {"weights"}, missing=MISSING)
     return [
-        f"--{name}: {_shown(first)} ({one.folder}) against {_shown(second)} ({other.folder})"
-        for name, (first, second) in values.items()
-        if first != second
+        f"--{name}: {setting_text(before)} ({one.folder}) against {setting_text(now)} ({other.folder})"
+        for name, before, now in found
     ]
 
 
 def _initial_weights(run: RunFiles) -> Any:
     """What identifies the initial weights: a word or the sha256 of a file; of older runs the flag as it was typed."""
-    return run.environment.get("weights", run.config.get("weights", NOT_RECORDED))
+    return run.environment.get("weights", run.config.get("weights", MISSING))
 
 
 def _teacher_of(student: RunFiles) -> dict[str, Any]:
     taught: dict[str, Any] = student.result["teacher"]
     return taught
-
-
-def _shown(value: Any) -> str:
-    """A value of a config as it is typed."""
-    if value is NOT_RECORDED:
-        return "not recorded"
-    if value is None:
-        return "unset"
-    if isinstance(value, list):
-        return ",".join(map(_shown, value))
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _joined(values: Sequence[Any]) -> str:

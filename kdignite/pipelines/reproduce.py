@@ -8,17 +8,20 @@ from typing import Any
 
 from kdignite import checkpoints, claims, processes, runs
 from kdignite.config import (
+    INHERITED,
     BaselineConfig,
     CompareConfig,
     DataConfig,
     DistillConfig,
     EvaluateConfig,
+    ReproduceConfig,
     Stages,
     Study,
     TrainConfig,
     settled,
     stages,
     told_as_typed,
+    with_role,
 )
 from kdignite.errors import RunFailed, UserError, brief
 from kdignite.pipelines.baseline import baseline
@@ -32,10 +35,6 @@ from kdignite.pipelines.study import Place, Progress, held, once, open_study, sa
 from kdignite.pipelines.teacher import teacher
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
-
-INHERITED = ("dataset", "val_size", "image_size", "augment")  # by the baseline, from the student
-# settings under which a study goes on where it was: its place, more seeds, what its trainings do not depend on
-MAY_CHANGE = ("name", "data_root", "seeds", "reference", "allow_weak_teacher")
 
 
 @processes.joined()
@@ -103,7 +102,9 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
 
 
 def _open(config: Study, *, root: Path) -> Progress:
-    settings = {name: value for name, value in settled(config).items() if name not in MAY_CHANGE}
+    # a study goes on where it was with more seeds, from another place, and with what its trainings do not depend on
+    apart = with_role(ReproduceConfig, "display", "place")
+    settings = {name: value for name, value in settled(config).items() if name not in apart}
     return open_study(settings, Place(root, config.name, f"{config.command}-{config.preset}"))
 
 

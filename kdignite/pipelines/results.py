@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from kdignite.config import TrainConfig, to_json
+from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.cost import measure_cost
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
@@ -22,7 +22,7 @@ from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 # TensorBoard shows the first five, by name, unasked; the text "config" has them all
-HPARAMS = ("T", "alpha", "command", "epochs", "seed")
+HPARAMS = sorted({"command", *with_use(DistillConfig, "shown")})
 HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
 
 

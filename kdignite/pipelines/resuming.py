@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdignite import checkpoints, processes, runs
-from kdignite.config import COMMANDS, NEWEST, Config, TrainConfig, from_json, to_json
+from kdignite.config import (
+    COMMANDS,
+    NEWEST,
+    Config,
+    Difference,
+    TrainConfig,
+    command_line,
+    differences,
+    from_json,
+    to_json,
+)
 from kdignite.errors import UserError, listed
 from kdignite.pipelines.identity import (
-    FREE,
     MACHINE,
+    NOT_IDENTITY,
     USERS_CODE,
-    Difference,
-    differences,
     identity_of,
     in_words,
     recorded_identity,
@@ -78,7 +86,8 @@ def find(run: Run, *, root: Path) -> Path | runs.Finished | None:
         _check_same(run, root / config.name)
         return _finished(root / config.name) or root / config.name
     now = identity_of(run)
-    same = [folder for folder in _folders(config, root) if not differences(recorded_identity(folder), now)]
+    folders = _folders(config, root)
+    same = [folder for folder in folders if not differences(recorded_identity(folder), now, besides=MACHINE)]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     if unfinished:
         return unfinished[0]
@@ -98,8 +107,8 @@ def left_unfinished(config: TrainConfig, *, root: Path) -> Iterator[Path]:
     Yields:
         Their folders, the newest first.
     """
-    apart = {*FREE, *MACHINE, "amp"}  # amp: recorded as what `auto` came to
-    typed = {name: value for name, value in to_json(config).items() if name not in apart and value is not None}
+    apart, open_ = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
+    typed = {name: value for name, value in to_json(config).items() if name not in apart and value not in open_}
     for folder in _folders(config, root):
         recorded = {} if (folder / runs.RESULT).exists() else runs.read_json(folder / runs.CONFIG)
         if recorded and all(recorded.get(name) == value for name, value in typed.items()):
@@ -151,6 +160,7 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
     for pattern in (f"{checkpoints.TEMPORARY}*", EVENTS):
         for path in folder.glob(pattern):
             path.unlink()  # of a link: the link itself
+    before = runs.read_json(folder / runs.CONFIG)
     _write_config(run, folder)
     say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
     path = folder / runs.ENVIRONMENT
@@ -159,11 +169,11 @@ def take_over(run: Run, folder: Path, *, iteration: int) -> None:
     changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
     entry = {"iteration": iteration, "at": runs.now(), "changed": changed}
     runs.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
-    if changed:
-        told = in_words(
-            [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
-        )
-        say(f"note      another machine than before ({told or 'other packages'}): from here on the numbers are")
+    moved = [one for one in differences(before, to_json(run.config)) if one.name in MACHINE and one.name not in changed]
+    if changed or moved:
+        found = [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
+        told = in_words(found + moved) or "other packages"
+        say(f"note      another machine than before ({told}): from here on the numbers are")
         say("          not bit-equal to those of a run that was never stopped")
 
 
@@ -196,7 +206,7 @@ def _check_ours(config: TrainConfig, folder: Path) -> None:
         return
     if not issubclass(COMMANDS.get(str(command), Config), TrainConfig):
         raise UserError(f"{folder} is no run of a training: there is nothing to resume")
-    raise UserError(f"{folder} is a run of {command}: python -m kdignite {command} --resume={folder}")
+    raise UserError(f"{folder} is a run of {command}: {command_line(str(command), resume=folder)}")
 
 
 def _finished(folder: Path) -> runs.Finished | None:
@@ -213,7 +223,7 @@ def _remembered(config: C, folder: Path, *, root: Path) -> C:
     recorded = runs.read_json(folder / runs.CONFIG)
     del recorded["command"]  # checked already
     given = set(to_json(config)) if config.given is None else set(config.given)
-    for name in USERS_CODE:
+    for name in sorted(USERS_CODE):
         value = recorded.get(name)
         if isinstance(value, str) and is_code(value) and getattr(config, name) != value:
             raise UserError(
@@ -260,7 +270,7 @@ def _command_in(path: Path) -> Any:
 
 
 def _check_same(run: Run, folder: Path) -> None:
-    found = differences(recorded_identity(folder), identity_of(run))
+    found = differences(recorded_identity(folder), identity_of(run), besides=MACHINE)
     if run.config.schedule == "constant":
         found = [one for one in found if one.name != "epochs"]
     if not found:

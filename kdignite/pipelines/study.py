@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite import claims, processes, runs
-from kdignite.config import NEWEST, TrainConfig
+from kdignite.config import NEWEST, TrainConfig, differences, setting_text
 from kdignite.errors import UserError, brief
 from kdignite.pipelines.setup import say
 
@@ -175,13 +175,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _differences(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    before = manifest.get("settings", {})
-    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    told = (f"--{name} was {_shown(before.get(name))}, is {_shown(settings.get(name))}" for name in names)
+    found = differences(manifest.get("settings", {}), settings)
+    told = (f"--{name} was {setting_text(before)}, is {setting_text(now)}" for name, before, now in sorted(found))
     return f"{'; '.join(told)}; choose another --name"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "unset"
-    return brief(",".join(map(brief, value)) if isinstance(value, list) else value)

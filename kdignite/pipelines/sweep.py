@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite import checkpoints, claims, handlers, processes, runs
-from kdignite.config import AXES, DistillConfig, Sweep, cells, common
+from kdignite.config import AXES, DistillConfig, Sweep, SweepConfig, cells, common, with_role
 from kdignite.errors import UserError, brief
 from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.distill import distill
@@ -21,7 +21,6 @@ from kdignite.pipelines.teaching import choose_teacher, fitting_teachers, inheri
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_text
 
-MAY_CHANGE = ("data_root", "allow_weak_teacher")
 REPORT = "sweep.json"
 
 
@@ -97,7 +96,8 @@ def _open(config: Sweep, cell: DistillConfig, *, root: Path) -> Opened:
 
 def _settings(config: Sweep, teacher: Path) -> dict[str, Any]:
     """What the runs of a sweep share; the teacher is known by its sha256."""
-    shared = {name: value for name, value in common(config).items() if name not in MAY_CHANGE}
+    apart = with_role(SweepConfig, "display", "place")
+    shared = {name: value for name, value in common(config).items() if name not in apart}
     return shared | {"teacher": runs.sha256(teacher)}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from kdignite import checkpoints, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import NEWEST, DistillConfig, TrainConfig
+from kdignite.config import NEWEST, DistillConfig, TrainConfig, command_line
 from kdignite.data.sources import FOLDER
 from kdignite.diagnosis.softness import smoothing_doubt
 from kdignite.errors import UserError
@@ -75,16 +75,11 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     newest = _newest(config, root=root)
     if newest is None:
         dataset = config.dataset or DATASET
-        flags = "".join(
-            f" --{name}={value}"
-            for name, value, usual in (("dataset", dataset, DATASET), ("val_size", config.val_size, None))
-            if value != usual
-        )
+        make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
         others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
         hint = f"; there are teachers for --dataset={' and --dataset='.join(others)}" if others else ""
         raise UserError(
-            f"{root}/ has no finished teacher for {dataset}: make one, python -m kdignite teacher{flags}; "
-            f"or name one, --teacher=RUN{hint}"
+            f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
         )
     say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
     return checkpoints.load(newest.folder / runs.BEST)
@@ -156,7 +151,7 @@ def check_teacher(
             f"(--val_size={origin.val_size}) than this run's (--val_size={config.val_size}), so it may have seen the "
             "validation images: use the same data and --val_size for both"
         )
-    command = f"python -m kdignite distill --teacher={checkpoint.path} --teacher_arch="
+    command = command_line("distill", teacher=checkpoint.path, teacher_arch="")
     logits_of = revive(
         checkpoint,
         classes=data.source.classes,

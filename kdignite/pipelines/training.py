@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdignite import checkpoints, handlers, processes, runs, stopping
 from kdignite.checkpoints import Description, Validation
-from kdignite.config import TrainConfig
+from kdignite.config import TrainConfig, command_line, setting_text
 from kdignite.data.batches import EVALUATION_BATCH, run_batches
 from kdignite.devices import is_accelerator
 from kdignite.errors import RunFailed, UserError
@@ -27,6 +28,8 @@ from kdignite.pipelines.identity import USERS_CODE
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import is_code, say
 from kdignite.pipelines.state import Copied, Engaged, Saver, has_state, restore
+
+LOSS_GROUP = "distillation"  # of flags
 
 
 @shortage_told("try a smaller --batch_size, or end other programs")
@@ -208,16 +211,17 @@ def _recorded_score(best: Path) -> float | None:
 
 
 def _advice(config: TrainConfig) -> str:
-    names = ("lr", "alpha", "T")
-    return ", ".join(f"{name}={getattr(config, name):g}" for name in names if hasattr(config, name))
+    values = {one.name: getattr(config, one.name) for one in fields(config) if one.metadata.get("group") == LOSS_GROUP}
+    numbers = {"lr": config.lr} | {name: value for name, value in values.items() if isinstance(value, float)}
+    return ", ".join(f"{name}={setting_text(value)}" for name, value in numbers.items())
 
 
 @contextmanager
 def _told_how_to_go_on(run: Run, folder: Path) -> Iterator[None]:
     """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
-    own = {name: getattr(run.config, name, None) for name in USERS_CODE}
-    again = "".join(f" --{name}={value}" for name, value in own.items() if value and is_code(value))
-    resume = f"python -m kdignite {run.config.command} --resume={folder}{again}"
+    own = {name: getattr(run.config, name, None) for name in sorted(USERS_CODE)}
+    again = {name: value for name, value in own.items() if value and is_code(value)}
+    resume = command_line(run.config.command, resume=folder, **again)
     try:
         yield
     except BrokenPipeError:  # nobody reads what is printed

@@ -121,8 +121,7 @@ def _label_cells(axes: Axes, summary: Summary, *, shades: Any) -> None:
 
 def _axes(summary: Summary) -> tuple[list[float], list[float]]:
     """The values of alpha and of T, ascending."""
-    alphas, Ts = (sorted({cell[name] for cell in summary["cells"]}) for name in ("alpha", "T"))
-    return alphas, Ts
+    return sorted({cell["alpha"] for cell in summary["cells"]}), sorted({cell["T"] for cell in summary["cells"]})
 
 
 def _map(summary: Summary) -> list[list[str]]:

@@ -22,7 +22,17 @@ from kdignite.cli import entry, helptext, main
 from kdignite.cli.entry import PIPELINES, Plan, plan_maker
 from kdignite.cli.flags import USAGES, flags_of, usage_of
 from kdignite.cli.parse import Line, check
-from kdignite.config import COMMANDS, NEWEST, PRESETS, BaselineConfig, Config, DistillConfig, TeacherConfig, bare_type
+from kdignite.config import (
+    COMMANDS,
+    GROUPS,
+    NEWEST,
+    PRESETS,
+    BaselineConfig,
+    Config,
+    DistillConfig,
+    TeacherConfig,
+    bare_type,
+)
 from kdignite.errors import RunFailed, UserError
 from kdignite.models.registry import MODELS
 
@@ -494,9 +504,12 @@ def test_help_groups_the_flags():
     lines = helptext.command_help("distill").splitlines()
     titles = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert titles == ["data", "model", "training", "distillation", "running", "models for --arch"]
-    grouped = [name for names in helptext.GROUPS.values() for name in names]
-    assert len(grouped) == len(set(grouped))
-    assert set(grouped) == {name for command in COMMANDS for name in flags_of(command)}
+    assert {one.metadata["group"] for command in COMMANDS for one in flags_of(command).values()} == set(GROUPS)
+    lines = helptext.command_help("reproduce").splitlines()
+    of_teacher = lines[lines.index("teacher:") + 1 : lines.index("distillation:")]
+    named = [line.split()[0] for line in of_teacher if line.startswith("  --")]
+    assert named
+    assert all(name.startswith("--teacher_") for name in named)
 
 
 def test_help_of_distill_states_what_alpha_weights():

@@ -1,0 +1,72 @@
+"""Settings of a run compared and written: which differ, as text, and as a line for a shell."""
+
+import shlex
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from kdignite.errors import brief
+
+PROGRAM = "python -m kdignite"
+LONGEST = 80  # characters of a value
+MISSING = object()  # a setting that was not recorded
+
+
+class Difference(NamedTuple):
+    """A setting that is not what it was."""
+
+    name: str
+    before: Any
+    now: Any
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, besides: Collection[str] = (), missing: Any = None
+) -> list[Difference]:
+    """The settings that are not the same.
+
+    Args:
+        before: settings by name.
+        now: others.
+        besides: names that may differ.
+        missing: stands for a setting that one of the two lacks.
+
+    Returns:
+        The differences, in the order of the settings.
+    """
+    pairs = [(name, before.get(name, missing), now.get(name, missing)) for name in {**before, **now}]
+    return [Difference(*pair) for pair in pairs if pair[0] not in besides and pair[1] != pair[2]]
+
+
+def setting_text(value: Any) -> str:
+    """A value as it is typed for a flag.
+
+    Args:
+        value: of a setting.
+
+    Returns:
+        The text; words where there is none to be typed.
+    """
+    if value is MISSING or value is None:
+        return "unset" if value is None else "not recorded"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(setting_text, value))
+    return brief(value, longest=LONGEST)
+
+
+def command_line(command: str, *words: object, **flags: Any) -> str:
+    """What to type, quoted where a shell needs it.
+
+    Args:
+        command: such as ``distill``.
+        words: plain ones.
+        flags: by name; those that are None are left out.
+
+    Returns:
+        One line.
+    """
+    typed = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    return f"{PROGRAM} {shlex.join([command, *map(str, words), *typed])}"
