@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,18 @@ def test_stopped_after_any_iteration_it_ends_the_same(
     again = command(configure(type(started), resume="run"), root=root)
     assert again.folder == root / "run"
     assert_alike(again.folder, whole.folder)
+
+
+def test_the_line_that_resumes_can_be_pasted_whatever_the_folder_is_called(
+    taught: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "it's my folder"
+    asked_to_stop(monkeypatch, 3)
+    with pytest.raises(stopping.Stopped):
+        baseline(alone(epochs=1), root=root)
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("stopped"))
+    typed = shlex.split(line.partition("resume with: ")[2])
+    assert typed == ["python", "-m", "kdignite", "baseline", f"--resume={root / 'baseline'}"]
 
 
 def test_the_scale_of_the_loss_goes_on_where_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -591,6 +591,18 @@ def test_each_resumption_is_noted_with_what_is_different_now(
     assert [one["at"] for one in noted] == sorted(one["at"] for one in noted)
 
 
+def test_logits_that_come_from_elsewhere_now_are_noted(
+    distilled: Distilled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table and the teacher itself may differ in the last bits."""
+    run, folder, _ = distilled
+    moved = run._replace(config=dataclasses.replace(run.config, cache="off"))
+    resuming.take_over(moved, folder, iteration=2)
+    assert "another machine than before (cache: auto -> off): from here on" in capsys.readouterr().out
+    resuming.take_over(moved, folder, iteration=3)
+    assert "note" not in capsys.readouterr().out
+
+
 # --- the complete state
 
 
