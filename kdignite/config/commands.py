@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kdignite.config import shared
 from kdignite.config.checks import check_name, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
@@ -14,8 +15,8 @@ class DataConfig(Config):
 
     command: ClassVar[str] = "data"
 
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    dataset: str = shared.dataset()
+    data_root: str | None = shared.data_root()
     image_size: int | None = flag(
         None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024, group="data"
     )
@@ -39,8 +40,8 @@ class BenchConfig(Config):
 
     command: ClassVar[str] = "bench"
 
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    dataset: str = shared.dataset()
+    data_root: str | None = shared.data_root()
     arch: str = flag("cnn5", "model: a name of the list below, or package.module:function", group="model")
     teacher_arch: str = flag(
         "resnet56", "the teacher, whose weights may be random: they do not change its speed", group="distillation"
@@ -54,19 +55,10 @@ class BenchConfig(Config):
         group="data",
     )
     repeats: int = flag(10, "measurements of each kind, in turn", low=2)
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    amp: str = flag(
-        "auto",
-        "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
-        "has instructions for it, else off",
-        choices=("auto", "off", "bf16", "fp16", "tf32"),
-    )
-    graph: str = flag(
-        "auto",
-        "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
-        choices=("auto", "off"),
-    )
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    device: str = shared.device()
+    amp: str = shared.amp()
+    graph: str = shared.graph()
+    threads: int | None = shared.threads()
     name: str | None = flag(None, "name of the new folder in runs/; unset: bench")
 
     def __post_init__(self) -> None:
@@ -83,11 +75,11 @@ class EvaluateConfig(Config):
 
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
     split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
-    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says", group="data")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    dataset: str | None = shared.dataset_now()
+    data_root: str | None = shared.data_root()
     arch: str | None = flag(None, "package.module:function again, for a model of your own", group="model")
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    device: str = shared.device()
+    threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
         """Check each field; the run is required."""
@@ -154,8 +146,8 @@ class AdoptConfig(Config):
         None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
     )
     name: str | None = flag(None, "name of the run folder in runs/; unset: adopted-ARCH")
-    dataset: str = flag("cifar10", "cifar10, cifar100, digits, folder:PATH, or package.module:function", group="data")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
+    dataset: str = shared.dataset()
+    data_root: str | None = shared.data_root()
     val_size: float | None = flag(
         None,
         "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
@@ -166,8 +158,8 @@ class AdoptConfig(Config):
         None, "side in pixels at which folder images are kept; unset: --size", low=8, high=1024, group="data"
     )
     allow_weak_teacher: bool = flag(False, "adopt it even if its accuracy is near chance", group="distillation")
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    device: str = shared.device()
+    threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
         """Check each field; file, model and preprocessing are required, never assumed."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kdignite.config import shared
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, flag
 from kdignite.config.training import DistillConfig
@@ -69,10 +70,10 @@ class DoctorConfig(Config):
     num_images: int = flag(2_000, "images evaluated at most, spread over the whole split", low=1, group="data")
     draws: int = flag(10, "times a random mistake is made, such as a new head", low=3)
     name: str | None = flag(None, "name of the new folder in runs/; unset: doctor-RUN")
-    dataset: str | None = flag(None, "where the images are now, if not where the checkpoint says", group="data")
-    data_root: str | None = flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data")
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    threads: int | None = flag(None, "CPU threads; unset: one a core", low=1)
+    dataset: str | None = shared.dataset_now()
+    data_root: str | None = shared.data_root()
+    device: str = shared.device()
+    threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
         """Check each field; a run is required, or a foreign file and its model."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from kdignite.config import shared
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
@@ -23,16 +24,8 @@ class TrainConfig(Config):
         None, "name of the run folder in runs/; unset: made from the command and its settings", role="display"
     )
 
-    dataset: str | None = flag(
-        "cifar10",
-        "cifar10, cifar100, digits, folder:PATH, or package.module:function",
-        group="data",
-        role="content",
-        code=True,
-    )
-    data_root: str | None = flag(
-        None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place"
-    )
+    dataset: str | None = shared.dataset()
+    data_root: str | None = shared.data_root()
     val_size: float | None = flag(
         None,
         "validation images held out of the training set: a count, or a fraction below 1; unset: as the teacher of the "
@@ -110,23 +103,11 @@ class TrainConfig(Config):
     )
 
     seed: int = flag(0, "seed of initial weights, order and dropout", low=0, shown=True)
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N", role="machine")
-    amp: str = flag(
-        "auto",
-        "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
-        "has instructions for it, else off",
-        choices=("auto", "off", "bf16", "fp16", "tf32"),
-    )
-    graph: str = flag(
-        "auto",
-        "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
-        choices=("auto", "off"),
-        role="display",
-    )
+    device: str = shared.device()
+    amp: str = shared.amp()
+    graph: str = shared.graph()
     compile: bool = flag(False, "compile the model for training; takes a while, and a C++ compiler on a CPU")
-    threads: int | None = flag(
-        None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine"
-    )
+    threads: int | None = shared.threads()
     sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
     keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished", role="display")
