@@ -45,14 +45,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _cuda() -> dict[str, Any]:
+def _cuda() -> str:
     """The libraries that compute on a GPU, and how they were told to."""
-    return {
-        "version": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "deterministic": torch.backends.cudnn.deterministic,
-        "tf32": torch.backends.cudnn.allow_tf32,
-    }
+    cudnn = torch.backends.cudnn
+    repeats, tf32 = "" if cudnn.deterministic else " not", "" if cudnn.allow_tf32 else "no "
+    return f"CUDA {torch.version.cuda}, cuDNN {cudnn.version()},{repeats} deterministic, {tf32}TF32"
 
 
 def _processor() -> str | None:

@@ -604,6 +604,14 @@ def test_latencies_of_different_processors_are_not_compared(root: Path, part: st
     assert summary["cost"]["saved"]["num_parameters"] == 1
 
 
+def test_runs_on_gpus_are_compared_and_other_libraries_are_told(root: Path) -> None:
+    told = [f"CUDA 13.0, cuDNN {number}, deterministic, no TF32" for number in (91000, 91001)]
+    again(root, "student-0", "distill", environment={"device": "H100", "cuda": told[0]})
+    again(root, "baseline-0", "baseline", environment={"device": "H100", "cuda": told[1]})
+    notes = compared(root, *ONE)["notes"]
+    assert any(note.startswith("different cuda: ") and all(one in note for one in told) for note in notes)
+
+
 @pytest.mark.parametrize("unknown", [{}, {"processor": None}])
 def test_a_processor_that_was_not_recorded_speaks_against_nothing(root: Path, unknown: dict[str, Any]) -> None:
     again(root, "student-0", "distill", environment={"processor": "EPYC 1"})

@@ -14,11 +14,11 @@ from kdignite.teachers import Lesson, table_key
 
 MACHINE = {
     **{"device": "card", "cpu": "AVX2", "processor": "Chip", "threads": 2, "packages": {"torch": "3.0"}},
-    "cuda": {"version": "13.0", "cudnn": 91_000, "deterministic": True, "tf32": False},
+    "cuda": "CUDA 13.0, cuDNN 91000, deterministic, no TF32",
 }
 OTHERS = {
     **{"cpu": "AVX512", "processor": "Other", "threads": 4, "device": "other", "packages": {"torch": "3.1"}},
-    "cuda": {**MACHINE["cuda"], "cudnn": 92_000},
+    "cuda": "CUDA 13.0, cuDNN 92000, deterministic, no TF32",
 }
 ON_EACH = {"cuda": {"device", "cuda", "packages"}, "cpu": {"device", "cpu", "processor", "threads", "packages"}}
 
