@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kdignite.pipelines.compare import compare
     from kdignite.pipelines.distill import distill
     from kdignite.pipelines.evaluate import evaluate
+    from kdignite.pipelines.extending import RunView
     from kdignite.pipelines.reproduce import reproduce
     from kdignite.pipelines.sweep import sweep
     from kdignite.pipelines.teacher import teacher
@@ -39,6 +40,7 @@ __all__ = [
     "EvaluateConfig",
     "LossParts",
     "ReproduceConfig",
+    "RunView",
     "SweepConfig",
     "TeacherConfig",
     "adopt",
@@ -54,17 +56,16 @@ __all__ = [
     "sweep",
     "teacher",
 ]
-_LOSSES = ("LossParts", "cross_entropy", "kd_divergence", "kd_loss")
+_LOSSES = dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses")
+_ELSEWHERE = {**_LOSSES, "configure": "kdignite.config", "RunView": "kdignite.pipelines.extending"}
 
 
 def __getattr__(name: str) -> Any:
     """A public name, from where it is defined."""
     if name not in __all__:
         raise AttributeError(f"module 'kdignite' has no attribute {name!r}")
-    if name.endswith("Config") or name == "configure":
-        return getattr(import_module("kdignite.config"), name)
-    place = "kdignite.losses" if name in _LOSSES else f"kdignite.pipelines.{name}"
-    return getattr(import_module(place), name)
+    command = "kdignite.config" if name.endswith("Config") else f"kdignite.pipelines.{name}"
+    return getattr(import_module(_ELSEWHERE.get(name, command)), name)
 
 
 def __dir__() -> list[str]:

@@ -1,22 +1,26 @@
 """``baseline``: train the student on the labels alone, which is what distillation has to beat."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdignite import processes, runs
 from kdignite.config import BaselineConfig
 from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.extending import Attach
 from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.teaching import as_taught
 
 
 @resumable
-def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+def baseline(config: BaselineConfig, *, root: Path = runs.ROOT, handlers: Sequence[Attach] = ()) -> runs.Finished:
     """Train the student without a teacher, on the same data, views, order and initial weights as ``distill``.
 
     Args:
         config: what to train, and how.
         root: the folder of all runs; data settings left open are those of its newest teacher for the data set.
+        handlers: functions of your own ``(engine, view)``, called once each before the training, which attach what they
+            like to the events of the engine.
 
     Returns:
         The run folder and its result.
@@ -26,4 +30,4 @@ def baseline(config: BaselineConfig, *, root: Path = runs.ROOT) -> runs.Finished
         RunFailed: if the loss stops being a number.
     """
     check_architecture(config)
-    return train_alone(processes.on_first(lambda: as_taught(config, root=root)), root=root)
+    return train_alone(processes.on_first(lambda: as_taught(config, root=root)), root=root, handlers=handlers)

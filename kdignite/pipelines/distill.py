@@ -1,6 +1,7 @@
 """``distill``: train a student with the help of a teacher."""
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kdignite.config import DistillConfig
 from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.extending import Attach
 from kdignite.pipelines.preparing import Rehearsal, Run, prepare_run
 from kdignite.pipelines.resuming import resumable
 from kdignite.pipelines.setup import Data, choose_amp, choose_device, open_training_data, say, settle
@@ -21,7 +23,13 @@ from kdignite.steps import distill_step
 
 
 @resumable
-def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: DistillationLoss = kd_loss) -> runs.Finished:
+def distill(
+    config: DistillConfig,
+    *,
+    root: Path = runs.ROOT,
+    loss: DistillationLoss = kd_loss,
+    handlers: Sequence[Attach] = (),
+) -> runs.Finished:
     """Train a student on the labels and a teacher's softened predictions.
 
     ``loss = (1 - alpha) * ce + alpha * T**2 * KL(softmax(teacher/T) || softmax(student/T))``
@@ -31,6 +39,8 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
         root: the folder of all runs.
         loss: a function of your own with the arguments of `kd_loss`, instead of it; a ``def`` outside of other
             functions, whose name the run records.
+        handlers: functions of your own ``(engine, view)``, called once each before the training, which attach what they
+            like to the events of the engine.
 
     Returns:
         The run folder and its result.
@@ -51,7 +61,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, loss: Distillation
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
     run = assemble(config, data, teaching, root=root, device=device, loss=loss)
-    return execute(run, root=root)
+    return execute(run, root=root, own=handlers)
 
 
 def assemble(

@@ -1,21 +1,25 @@
 """``teacher``: train a model on the labels, to teach others."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdignite import runs
 from kdignite.config import TeacherConfig
 from kdignite.pipelines.alone import train_alone
 from kdignite.pipelines.building import check_architecture
+from kdignite.pipelines.extending import Attach
 from kdignite.pipelines.resuming import resumable
 
 
 @resumable
-def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+def teacher(config: TeacherConfig, *, root: Path = runs.ROOT, handlers: Sequence[Attach] = ()) -> runs.Finished:
     """Train a teacher and evaluate it on the test images.
 
     Args:
         config: what to train, and how.
         root: the folder of all runs.
+        handlers: functions of your own ``(engine, view)``, called once each before the training, which attach what they
+            like to the events of the engine.
 
     Returns:
         The run folder and its result.
@@ -25,4 +29,4 @@ def teacher(config: TeacherConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         RunFailed: if the loss stops being a number.
     """
     check_architecture(config)
-    return train_alone(config, root=root)
+    return train_alone(config, root=root, handlers=handlers)

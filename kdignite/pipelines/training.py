@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
@@ -24,6 +24,7 @@ from kdignite.pipelines import results, resuming
 from kdignite.pipelines.announcing import announce, estimate
 from kdignite.pipelines.building import origin_of
 from kdignite.pipelines.concluding import conclude, evaluated
+from kdignite.pipelines.extending import Attach, view_of_run
 from kdignite.pipelines.identity import USERS_CODE
 from kdignite.pipelines.preparing import Run
 from kdignite.pipelines.setup import is_code, say
@@ -33,12 +34,13 @@ LOSS_GROUP = "distillation"  # of flags
 
 
 @shortage_told("try a smaller --batch_size, or end other programs")
-def execute(run: Run, *, root: Path) -> runs.Finished:
+def execute(run: Run, *, root: Path, own: Sequence[Attach] = ()) -> runs.Finished:
     """Announce the run, train it, evaluate what it saved, and write its results.
 
     Args:
         run: as `prepare_run` made it.
         root: the folder of all runs.
+        own: handlers of the user's own, which act after an epoch is in the history and before anything is saved.
 
     Returns:
         The folder and the result.
@@ -61,6 +63,8 @@ def execute(run: Run, *, root: Path) -> runs.Finished:
         left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
         say(f"time      about {left} on this machine, from a few steps of a copy")
         with _told_how_to_go_on(run, folder), open_writer(folder) as writer:
+            for attach in own:
+                attach(engaged.trainer, view_of_run(engaged, folder))
             train(engaged, folder, writer)
             result = conclude(engaged, folder)
             if writer is not None:
