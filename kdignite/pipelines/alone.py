@@ -8,7 +8,7 @@ from kdignite import runs
 from kdignite.config import TrainConfig
 from kdignite.pipelines.extending import Attach
 from kdignite.pipelines.preparing import prepare_run
-from kdignite.pipelines.setup import choose_device, open_training_data, settle
+from kdignite.pipelines.setup import check_amp, choose_device, open_training_data, settle
 from kdignite.pipelines.training import execute
 from kdignite.steps import supervised_step
 
@@ -25,6 +25,7 @@ def train_alone(config: TrainConfig, *, root: Path, handlers: Sequence[Attach]) 
         The run folder and its result.
     """
     device = choose_device(config.device, threads=config.threads)
+    check_amp(config, device=device)
     data = open_training_data(config, device=device)
     config = settle(config, data, device=device)
     make_step = partial(

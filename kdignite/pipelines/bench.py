@@ -25,7 +25,7 @@ from kdignite.models.registry import build_model, check_model
 from kdignite.pipelines.capturing import CHECKS
 from kdignite.pipelines.distill import assemble
 from kdignite.pipelines.preparing import Run, Taught, can_capture
-from kdignite.pipelines.setup import Data, choose_device, open_data, say, settle, training_part
+from kdignite.pipelines.setup import Data, check_amp, choose_device, open_data, say, settle, training_part
 from kdignite.pipelines.tabling import Teaching, arrange
 from kdignite.pipelines.training import engage, open_writer, train
 from kdignite.precision import autocast, tf32
@@ -118,6 +118,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         device=config.device,
         threads=config.threads,
     )
+    check_amp(settings, device=device)
     data = open_data(config.dataset, data_root=config.data_root, val_size=None, image_size=settings.size, device=device)
     splits = data.splits
     data = data._replace(splits=splits._replace(val=limited(splits.val, VALIDATION_IMAGES)))

@@ -15,7 +15,7 @@ from kdignite.pipelines.building import check_architecture
 from kdignite.pipelines.extending import Attach
 from kdignite.pipelines.preparing import Rehearsal, Run, prepare_run
 from kdignite.pipelines.resuming import resumable
-from kdignite.pipelines.setup import Data, choose_amp, choose_device, open_training_data, say, settle
+from kdignite.pipelines.setup import Data, check_amp, choose_amp, choose_device, open_training_data, say, settle
 from kdignite.pipelines.tabling import Teaching, arrange
 from kdignite.pipelines.teaching import check_teacher, choose_teacher, inherit
 from kdignite.pipelines.training import execute
@@ -52,6 +52,7 @@ def distill(
     name = _name_of(loss)
     check_architecture(config)
     device = choose_device(config.device, threads=config.threads)
+    check_amp(config, device=device)
     checkpoint = processes.on_first(lambda: choose_teacher(config, root=root))
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)

@@ -146,17 +146,27 @@ def choose_amp(name: str, *, device: torch.device, flag: str = "amp") -> str:
 
     Returns:
         A key of `AUTOCAST`; ``auto`` is ``bf16`` where the device has instructions for it, else ``off``.
-
-    Raises:
-        UserError: for ``tf32`` on a CPU, which would be float32 under another name.
     """
     if name == "auto":
         return "bf16" if _has_bf16(device) else "off"
-    if name == "tf32" and not is_accelerator(device):
-        raise UserError(f"--{flag}=tf32 is for NVIDIA GPUs: on a CPU say --{flag}=off, or bf16")
     if not {"bf16": _has_bf16, "fp16": _has_fp16, "tf32": _has_tf32}.get(name, lambda _: True)(device):
         say(f"warning   --{flag}={name}: {device} has no instructions for it that torch knows of, so it may be slow")
     return name
+
+
+def check_amp(config: TrainConfig, *, device: torch.device) -> None:
+    """Refuse TF32 on a CPU, where it would be float32 under another name, before data are loaded.
+
+    Args:
+        config: as given.
+        device: that computes.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for one in dataclasses.fields(config):
+        if getattr(config, one.name) == "tf32" and not is_accelerator(device):
+            raise UserError(f"--{one.name}=tf32 is for NVIDIA GPUs: on a CPU say --{one.name}=off, or bf16")
 
 
 def data_folder(data_root: str | None) -> Path:

@@ -22,6 +22,8 @@ from kdignite.errors import UserError
 from kdignite.evaluation import fed
 from kdignite.models.registry import build_model
 from kdignite.pipelines import building, setup
+from kdignite.pipelines.baseline import baseline as train_baseline
+from kdignite.pipelines.distill import distill
 from kdignite.pipelines.setup import Data
 
 CPU = torch.device("cpu")
@@ -197,10 +199,20 @@ def test_half_precision_is_chosen_where_the_gpu_has_it(monkeypatch: pytest.Monke
 
 
 def test_tf32_is_float32_under_another_name_on_a_cpu() -> None:
-    told = refused(lambda: setup.choose_amp("tf32", device=CPU))
-    assert told == "--amp=tf32 is for NVIDIA GPUs: on a CPU say --amp=off, or bf16"
-    told = refused(lambda: setup.choose_amp("tf32", device=CPU, flag="teacher_amp"))
-    assert told == "--teacher_amp=tf32 is for NVIDIA GPUs: on a CPU say --teacher_amp=off, or bf16"
+    for name in ("amp", "teacher_amp"):
+        config = DistillConfig(**{name: "tf32"})
+        told = refused(lambda config=config: setup.check_amp(config, device=CPU))
+        assert told == f"--{name}=tf32 is for NVIDIA GPUs: on a CPU say --{name}=off, or bf16"
+        setup.check_amp(config, device=torch.device("cuda", 0))
+    setup.check_amp(baseline(amp="bf16"), device=CPU)
+
+
+def test_it_is_refused_before_data_are_loaded(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"data_root": str(tmp_path / "none"), "device": "cpu", "amp": "tf32"}
+    for command, config in ((distill, DistillConfig(**nothing)), (train_baseline, BaselineConfig(**nothing))):
+        told = refused(lambda command=command, config=config: command(config, root=tmp_path))
+        assert told.startswith("--amp=tf32 is for NVIDIA GPUs")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
