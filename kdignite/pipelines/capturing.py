@@ -143,21 +143,34 @@ class _Saved:
         self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
 
     def put_back(self) -> None:
-        """Make it as it was, in the same places; what the optimiser has made since is zeros, as it starts."""
-        known = {id(tensor) for _, _, tensor, _ in self._places}
+        """Make it as it was, in the same places.
+
+        What the optimiser has made since is zeros, as it starts; what the model has made is gone, to be made again.
+        """
+        new = self._new()
         with torch.no_grad():
             for where, name, tensor, values in self._places:
                 where[name] = tensor
                 tensor.copy_(values)
-            for where, name in self._held():
-                if id(where[name]) not in known:
+            for where, name in new:
+                if self._is_of_optimizer(where):
                     where[name].zero_()
+                else:
+                    del where[name]
         for generator, state in self._drawn:
             generator.set_state(state)
 
-    def replaced(self) -> list[str]:
-        """Names of what is another tensor now, which a graph would not see."""
-        return [name for where, name, tensor, _ in self._places if where[name] is not tensor]
+    def unseen(self) -> list[str]:
+        """Names of what the model has put in the place of something, or made: a graph would not see them."""
+        replaced = [name for where, name, tensor, _ in self._places if where[name] is not tensor]
+        return replaced + [name for where, name in self._new() if not self._is_of_optimizer(where)]
+
+    def _new(self) -> list[tuple[dict[str, Any], str]]:
+        known = {(id(where), name) for where, name, _, _ in self._places}
+        return [(where, name) for where, name in self._held() if (id(where), name) not in known]
+
+    def _is_of_optimizer(self, where: dict[str, Any]) -> bool:
+        return any(where is table for table in self._optimizer.state.values())
 
     def now(self) -> list[Tensor]:
         """The values of everything, with what the optimiser has made since."""
@@ -198,8 +211,8 @@ def _checked(replay: Update, eager: Update, inputs: tuple[Tensor, ...], before: 
     """A replay, after which everything has to be as the update itself leaves it, to the last bit."""
     before.put_back()
     wanted = [*eager(*inputs).values(), *before.now()]
-    if replaced := before.replaced():
-        raise RuntimeError(f"it puts other tensors in the place of {', '.join(replaced[:3])}")
+    if unseen := before.unseen():
+        raise RuntimeError(f"it makes new tensors in a step: {', '.join(unseen[:3])}")
     before.put_back()
     parts = replay(*inputs)
     found = [*parts.values(), *before.now()]
