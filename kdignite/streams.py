@@ -51,8 +51,9 @@ def seed_device(device: torch.device, *key: Key) -> None:
         device: the device that computes.
         key: as for `seed_of`.
     """
+    seed = seed_of(*key)
     for generator in default_generators(device):
-        generator.manual_seed(seed_of(*key))
+        generator.manual_seed(seed)
 
 
 def default_generators(device: torch.device) -> list[torch.Generator]:

@@ -11,7 +11,7 @@ from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
-from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text
+from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
 from kdignite.config.study import ReproduceConfig, StageFlag, Stages, Study, settled, stage_of, stages, told_as_typed
 from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
 from kdignite.config.training import (
@@ -69,6 +69,7 @@ __all__ = [
     "to_json",
     "told_as_typed",
     "type_name",
+    "typed_flags",
     "with_role",
     "with_use",
 ]

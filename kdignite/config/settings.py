@@ -1,6 +1,7 @@
 """Settings of a run compared and written: which differ, as text, and as a line for a shell."""
 
 import shlex
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -37,11 +38,12 @@ def differences(
     return [Difference(*pair) for pair in pairs if pair[0] not in besides and pair[1] != pair[2]]
 
 
-def setting_text(value: Any) -> str:
-    """A value as it is typed for a flag.
+def setting_text(value: Any, *, longest: int = LONGEST) -> str:
+    """A value as it is typed for a flag, for a message.
 
     Args:
         value: of a setting.
+        longest: characters of a word that are shown at most.
 
     Returns:
         The text; words where there is none to be typed.
@@ -53,8 +55,22 @@ def setting_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, list | tuple):
-        return ",".join(map(setting_text, value))
-    return brief(value, longest=LONGEST)
+        return ",".join(setting_text(one, longest=longest) for one in value)
+    return brief(value if isinstance(value, int) else str(value), longest=longest)
+
+
+def typed_flags(flags: Mapping[str, Any]) -> list[str]:
+    """Flags as they are typed, whole, and not quoted yet.
+
+    Args:
+        flags: by name.
+
+    Returns:
+        A word for each that is not None.
+    """
+    return [
+        f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in flags.items() if value is not None
+    ]
 
 
 def command_line(command: str, *words: object, **flags: Any) -> str:
@@ -68,5 +84,4 @@ def command_line(command: str, *words: object, **flags: Any) -> str:
     Returns:
         One line.
     """
-    typed = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-    return f"{PROGRAM} {shlex.join([command, *map(str, words), *typed])}"
+    return f"{PROGRAM} {shlex.join([command, *map(str, words), *typed_flags(flags)])}"

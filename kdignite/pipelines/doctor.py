@@ -9,7 +9,7 @@ import torch
 
 from kdignite import checkpoints, runs
 from kdignite.checkpoints import Checkpoint
-from kdignite.config import DoctorConfig, command_line, setting_text
+from kdignite.config import DoctorConfig, command_line, typed_flags
 from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import measure_statistics, sample
 from kdignite.data.sources import load_source
@@ -244,7 +244,7 @@ def _foreign(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]:
     flags = {"arch": description.architecture.name, **options, "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
-    adopt = shlex.join(f"--{key}={setting_text(value)}" for key, value in flags.items())
+    adopt = shlex.join(typed_flags(flags))
     return _explained(config, rebuild(checkpoint), adopt=adopt)
 
 

@@ -18,6 +18,7 @@ from kdignite.config import (
     command_line,
     differences,
     setting_text,
+    typed_flags,
     with_role,
     with_use,
 )
@@ -105,4 +106,10 @@ def test_a_line_to_type_is_quoted_for_a_shell() -> None:
         *("python", "-m", "kdignite", "distill", "one word"),
         *("--resume=runs/it's mine", "--dataset=folder:my pictures"),
     ]
+    long = f"folder:/{'a' * 300}"
+    assert shlex.split(command_line("data", dataset=long, mean=(0.5, 0.25)))[4:] == [
+        f"--dataset={long}",
+        "--mean=0.5,0.25",
+    ]
+    assert typed_flags({"dataset": long, "stem": None}) == [f"--dataset={long}"]  # what is pasted is never cut
     assert command_line("evaluate", "runs/teacher", arch="") == "python -m kdignite evaluate runs/teacher --arch="
