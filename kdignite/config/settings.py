@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite.errors import brief
@@ -56,7 +57,7 @@ def setting_text(value: Any, *, longest: int = LONGEST) -> str:
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, list | tuple):
         return ",".join(setting_text(one, longest=longest) for one in value)
-    return brief(value if isinstance(value, int) else str(value), longest=longest)
+    return brief(str(value) if isinstance(value, Path) else value, longest=longest)
 
 
 def typed_flags(flags: Mapping[str, Any]) -> list[str]:
@@ -68,9 +69,8 @@ def typed_flags(flags: Mapping[str, Any]) -> list[str]:
     Returns:
         A word for each that is not None.
     """
-    return [
-        f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in flags.items() if value is not None
-    ]
+    given = {name: value for name, value in flags.items() if value is not None}
+    return [f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in given.items()]
 
 
 def command_line(command: str, *words: object, **flags: Any) -> str:
