@@ -9,6 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdignite.commands.adopt import adopt
+    from kdignite.commands.baseline import baseline
+    from kdignite.commands.compare import compare
+    from kdignite.commands.distill import distill
+    from kdignite.commands.evaluate import evaluate
+    from kdignite.commands.reproduce import reproduce
+    from kdignite.commands.sweep import sweep
+    from kdignite.commands.teacher import teacher
     from kdignite.config import (
         AdoptConfig,
         BaselineConfig,
@@ -21,15 +29,7 @@ if TYPE_CHECKING:
         configure,
     )
     from kdignite.losses import LossParts, cross_entropy, kd_divergence, kd_loss
-    from kdignite.pipelines.adopt import adopt
-    from kdignite.pipelines.baseline import baseline
-    from kdignite.pipelines.compare import compare
-    from kdignite.pipelines.distill import distill
-    from kdignite.pipelines.evaluate import evaluate
-    from kdignite.pipelines.extending import RunView
-    from kdignite.pipelines.reproduce import reproduce
-    from kdignite.pipelines.sweep import sweep
-    from kdignite.pipelines.teacher import teacher
+    from kdignite.training.extensions import RunView
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,14 +57,14 @@ __all__ = [
     "teacher",
 ]
 _LOSSES = dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses")
-_ELSEWHERE = {**_LOSSES, "configure": "kdignite.config", "RunView": "kdignite.pipelines.extending"}
+_ELSEWHERE = {**_LOSSES, "configure": "kdignite.config", "RunView": "kdignite.training.extensions"}
 
 
 def __getattr__(name: str) -> Any:
     """A public name, from where it is defined."""
     if name not in __all__:
         raise AttributeError(f"module 'kdignite' has no attribute {name!r}")
-    command = "kdignite.config" if name.endswith("Config") else f"kdignite.pipelines.{name}"
+    command = "kdignite.config" if name.endswith("Config") else f"kdignite.commands.{name}"
     return getattr(import_module(_ELSEWHERE.get(name, command)), name)
 
 

@@ -9,14 +9,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether a device has memory and a queue of its own.
-
-    Args:
-        device: that computes.
-
-    Returns:
-        False for the CPU.
-    """
+    """Whether a device has memory and a queue of its own."""
     return device.type != "cpu"
 
 
@@ -32,27 +25,12 @@ def compute_exactly() -> None:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device that computes; a GPU fetches it from pinned memory, which nobody waits for.
-
-    Args:
-        values: on the CPU.
-        device: where to.
-
-    Returns:
-        The values there; themselves on the CPU.
-    """
+    """A tensor of the CPU on the device that computes; a GPU fetches it from pinned memory, which nobody waits for."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def to_host(values: Any) -> Any:
-    """Nested containers with every tensor on the CPU: one copy from the device, however many tensors there are.
-
-    Args:
-        values: dicts, lists and tuples of anything.
-
-    Returns:
-        The same, in contiguous memory where a tensor was on a device; what is on the CPU is not copied.
-    """
+    """Nested containers with every tensor on the CPU: one copy from the device, however many tensors there are."""
     leaves, structure = tree_flatten(values)
     places: dict[torch.device, list[int]] = defaultdict(list)
     for place, leaf in enumerate(leaves):
@@ -60,20 +38,13 @@ def to_host(values: Any) -> Any:
             places[leaf.device].append(place)
     for found in places.values():
         found.sort(key=lambda place: -leaves[place].element_size())  # every type begins at a multiple of its size
-        for place, copied in zip(found, _copied([leaves[place] for place in found]), strict=True):
-            leaves[place] = copied
+        for place, host_copy in zip(found, _copied([leaves[place] for place in found]), strict=True):
+            leaves[place] = host_copy
     return tree_unflatten(leaves, structure)
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
-    """The values of a tensor, bit for bit, in the order of its indices.
-
-    Args:
-        tensor: of any type, shape and memory layout.
-
-    Returns:
-        (n,) uint8.
-    """
+    """The values of a tensor, bit for bit, in the order of its indices."""
     return tensor.detach().reshape(-1).view(torch.uint8)
 
 

@@ -22,15 +22,7 @@ class RunFailed(RuntimeError):
 
 
 def brief(value: object, *, longest: int = BRIEF) -> str:
-    """What a message repeats of a value that came from a file: one line, visible, and never long.
-
-    Args:
-        value: anything; of a container only its type is told, since it may be large.
-        longest: characters that are shown at most.
-
-    Returns:
-        The text.
-    """
+    """What a message repeats of a value that came from a file: one line, visible, and never long."""
     text = str(value) if isinstance(value, str | int | float | Exception | None) else f"a {type(value).__name__}"
     line = " ".join(text[: longest + 1].splitlines())
     visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
@@ -38,14 +30,7 @@ def brief(value: object, *, longest: int = BRIEF) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """A few words and a count of the rest.
-
-    Args:
-        words: any number of them.
-
-    Returns:
-        Text such as ``a, b and 4 more``, or ``none``.
-    """
+    """A few words and a count of the rest."""
     if not words:
         return "none"
     rest = len(words) - LISTED

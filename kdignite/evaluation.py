@@ -12,7 +12,7 @@ from kdignite import processes
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
-from kdignite.memory import shortage_told
+from kdignite.memory import oom_as_failure
 from kdignite.precision import AUTOCAST, autocast, tf32
 
 Logits = Callable[[Tensor], Tensor]
@@ -38,18 +38,8 @@ class Outcome(NamedTuple):
         return bool(torch.isfinite(self.logits).all())
 
 
-def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp: str = "off") -> Logits:
-    """A model together with its own preprocessing and class order: from uint8 images to logits.
-
-    Args:
-        model: from prepared images to logits; put into eval mode at every call.
-        prepare: from uint8 images to its input.
-        order: (C,) int64, for each class of the data set the output that stands for it; None: the same order.
-        amp: ``off``, ``bf16``, ``fp16`` or ``tf32``: in which type the model multiplies.
-
-    Returns:
-        A function from uint8 (N, 3, S, S) to logits (N, C) without gradient, float32 under autocast too.
-    """
+def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp: str = "off") -> Logits:
+    """A model together with its own preprocessing and class order: from uint8 images to logits."""
 
     def logits_of(images: Tensor) -> Tensor:
         model.eval()
@@ -63,43 +53,19 @@ def fed(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp:
 
 
 def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
-    """Run a model over some images, counting by class.
-
-    Args:
-        logits_of: from uint8 images to logits, as `fed` makes it.
-        batches: the images, each once; where several processes work on a run, the share of this one.
-        num_classes: C.
-
-    Returns:
-        The `Outcome` on the images of all processes, the same in each.
-
-    Raises:
-        RunFailed: if memory runs out.
-    """
+    """Run a model over some images, counting by class."""
     return tally(lambda batch: logits_of(batch.images), batches, num_classes=num_classes)
 
 
-@shortage_told("end other programs that use it")
+@oom_as_failure("end other programs that use it")
 def tally(answer: Callable[[Batch], Tensor], batches: Iterable[Batch], *, num_classes: int) -> Outcome:
-    """Count answers by class, whatever computes or stores them.
-
-    Args:
-        answer: from a batch to logits.
-        batches: the images, each once; where several processes work on a run, the share of this one.
-        num_classes: C.
-
-    Returns:
-        The `Outcome` on the images of all processes, the same in each.
-
-    Raises:
-        RunFailed: if memory runs out.
-    """
+    """Count answers by class, whatever computes or stores them."""
     engine, store = Engine(_kept(answer)), EpochOutputStore()
     engine.logger.disabled = True  # errors are raised and told once, by whoever called
     store.attach(engine, "answers")
     state = engine.run(batches, max_epochs=1)
     own = [torch.cat(column).cpu() for column in zip(*state.answers, strict=True)] or [torch.empty(0)] * 3
-    logits, labels, indices = map(processes.gathered, own)
+    logits, labels, indices = map(processes.all_gather, own)
     confusion = _confusion(logits, labels, num_classes=num_classes)
     return Outcome(logits.float(), labels, indices, confusion, float(cross_entropy(logits.double(), labels)))
 

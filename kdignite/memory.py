@@ -33,15 +33,8 @@ def keep_freed() -> None:
 
 
 @contextmanager
-def shortage_told(advice: str) -> Iterator[None]:
-    """Within the block, running out of memory is a failed run.
-
-    Args:
-        advice: what takes less memory.
-
-    Raises:
-        RunFailed: where torch gets no more of it, from a GPU or for the processor.
-    """
+def oom_as_failure(advice: str) -> Iterator[None]:
+    """Within the block, running out of memory is a failed run."""
     try:
         yield
     except RuntimeError as error:

@@ -9,11 +9,7 @@ ANSWER_SECONDS = 15.0
 
 @contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """Within the block new connections may be silent for so long: the one limit that torch's downloads can be given.
-
-    Args:
-        seconds: above 0.
-    """
+    """Within the block new connections may be silent for so long: the one limit that torch's downloads can be given."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

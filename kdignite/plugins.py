@@ -15,17 +15,6 @@ def import_function(spec: str, *, flag: str) -> Callable[..., Any]:
     """The function that a ``package.module:function`` names.
 
     The current folder is importable, as it is under ``python -m``, whatever way the program was started.
-
-    Args:
-        spec: what the user typed.
-        flag: name of the flag it was typed for, without dashes, for the error messages.
-
-    Returns:
-        The function (or any other callable of that name).
-
-    Raises:
-        UserError: if the form is wrong, there is no such module or no such name in it, or it cannot be called.
-        ImportError: as the user's module raised it, if it is this module that imports something missing.
     """
     module_name, colon, name = spec.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):

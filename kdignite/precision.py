@@ -10,15 +10,7 @@ AUTOCAST = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "tf32": 
 
 
 def autocast(device_type: str, amp: str) -> torch.autocast:
-    """A context in which layers multiply in a lower precision; weights stay float32.
-
-    Args:
-        device_type: of the device that computes.
-        amp: a key of `AUTOCAST`.
-
-    Returns:
-        The context, which does nothing for ``off`` and ``tf32``.
-    """
+    """A context in which layers multiply in a lower precision; weights stay float32."""
     return torch.autocast(device_type, dtype=AUTOCAST[amp], enabled=AUTOCAST[amp] is not None)
 
 
@@ -27,9 +19,6 @@ def tf32(amp: str) -> Iterator[None]:
     """Within the block a GPU multiplies float32 in TF32 (8 bits of exponent, 10 of mantissa), if that was asked for.
 
     Forward and backward pass both have to be inside. Afterwards float32 is float32 again.
-
-    Args:
-        amp: a key of `AUTOCAST`.
     """
     if amp != "tf32":
         yield

@@ -14,11 +14,7 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """Raised at a safe point after a signal; like KeyboardInterrupt no Exception, so that no handler takes it for one.
-
-    Args:
-        number: of the signal.
-    """
+    """Raised at a safe point after a signal; like KeyboardInterrupt it is no Exception, which a handler could catch."""
 
     def __init__(self, number: int) -> None:
         """Keep the number of the signal."""
@@ -26,7 +22,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class _Wish:
+class StopRequest:
     """What has been asked of this process; signals are sent to processes, so there is one."""
 
     listening = False
@@ -35,60 +31,31 @@ class _Wish:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within the block a first signal waits for the next `check`; the end of the block is one too.
-
-    Raises:
-        Stopped: where a signal came after the last check.
-    """
-    _Wish.listening, _Wish.number = True, None
+    """Within the block a first signal waits for the next `check`; the end of the block is one too."""
+    StopRequest.listening, StopRequest.number = True, None
     try:
         yield
     finally:
-        _Wish.listening = False
-    _heed(processes.largest)
+        StopRequest.listening = False
+    _interruptible(processes.all_reduce_max)
 
 
 def ask(number: int) -> bool:
-    """Note that a signal wants the process to stop.
-
-    Args:
-        number: of the signal.
-
-    Returns:
-        True if a `check` will come to it; False if nobody listens or it was asked before: stop at once then.
-    """
-    if not _Wish.listening or _Wish.number is not None:
+    """Note that a signal wants the process to stop."""
+    if not StopRequest.listening or StopRequest.number is not None:
         return False
-    _Wish.number = number
+    StopRequest.number = number
     return True
 
 
-def check(agree: Callable[[int], int] = processes.largest) -> None:
-    """Stop here, if that was asked for.
-
-    Args:
-        agree: from the wish of this process, 0 for none, to that which all processes heed.
-
-    Raises:
-        Stopped: with the number of the signal.
-    """
-    if _Wish.listening:
-        _heed(agree)
+def check(agree: Callable[[int], int] = processes.all_reduce_max) -> None:
+    """Stop here, if that was asked for."""
+    if StopRequest.listening:
+        _interruptible(agree)
 
 
-def heeding(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
-    """The items, with a `check` before each.
-
-    Args:
-        items: such as the batches of an evaluation.
-        checks: how many there are at least: as many as in a process that has more items.
-
-    Returns:
-        An iterator over them.
-
-    Raises:
-        Stopped: as `check`.
-    """
+def interruptible(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
+    """The items, with a `check` before each."""
     for item in items:
         check()
         checks -= 1
@@ -97,7 +64,7 @@ def heeding(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
         check()
 
 
-def _heed(agree: Callable[[int], int]) -> None:
-    number = agree(_Wish.number or 0)
+def _interruptible(agree: Callable[[int], int]) -> None:
+    number = agree(StopRequest.number or 0)
     if number:
         raise Stopped(number)

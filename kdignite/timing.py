@@ -19,11 +19,7 @@ class Spread(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds by name. A GPU takes the time itself, where its work has got to, so that no lap waits for it.
-
-    Args:
-        device: that computes.
-    """
+    """Seconds by name. A GPU takes the time itself, where its work has got to, so that no lap waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         """Nothing was measured yet."""
@@ -70,15 +66,7 @@ def _between(start: Any, stop: Any) -> float:
 
 
 def alternate(trials: Mapping[str, Trial], *, repeats: int) -> dict[str, list[float]]:
-    """Do everything once to warm up, and then in turn: what disturbs the machine disturbs all of them alike.
-
-    Args:
-        trials: by name.
-        repeats: how often each is measured.
-
-    Returns:
-        The seconds of each trial, in the order in which they were measured.
-    """
+    """Do everything once to warm up, and then in turn: what disturbs the machine disturbs all of them alike."""
     for trial in trials.values():
         trial()
     seconds: dict[str, list[float]] = {name: [] for name in trials}
@@ -89,25 +77,10 @@ def alternate(trials: Mapping[str, Trial], *, repeats: int) -> dict[str, list[fl
 
 
 def spread(values: list[float]) -> Spread:
-    """The median of some measurements, and the outermost.
-
-    Args:
-        values: at least one.
-
-    Returns:
-        The `Spread`.
-    """
+    """The median of some measurements, and the outermost."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def paired_ratio(ones: list[float], others: list[float]) -> Spread:
-    """How measurements that were taken in turn compare: the ratios of neighbours, not the ratio of medians.
-
-    Args:
-        ones: one of the two.
-        others: measured beside them, in the same order.
-
-    Returns:
-        The `Spread` of ``one / other``.
-    """
+    """How measurements that were taken in turn compare: the ratios of neighbours, not the ratio of medians."""
     return spread([one / other for one, other in zip(ones, others, strict=True)])

@@ -15,12 +15,11 @@ from kdignite.checkpoints.description import (
     from_payload,
     to_payload,
 )
-from kdignite.checkpoints.files import TEMPORARY, UNREADABLE, load, read, replace, write
+from kdignite.checkpoints.files import UNREADABLE, load, read, write
 from kdignite.checkpoints.weights import check_fit, load_weights, prefixes, state_dict_in, strip_prefix
 
 __all__ = [
     "FORMAT",
-    "TEMPORARY",
     "UNREADABLE",
     "Architecture",
     "Checkpoint",
@@ -34,7 +33,6 @@ __all__ = [
     "load_weights",
     "prefixes",
     "read",
-    "replace",
     "state_dict_in",
     "strip_prefix",
     "to_payload",

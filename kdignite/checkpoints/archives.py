@@ -24,14 +24,7 @@ ARRAY_START, LONGEST_HEADER = 10, 1024  # bytes
 
 
 def is_archive(file: IO[bytes]) -> bool:
-    """Whether torch takes a file for an archive, which its first four bytes decide.
-
-    Args:
-        file: open; it is put back to its start.
-
-    Returns:
-        False for what torch before 1.6 wrote, and for anything else.
-    """
+    """Whether torch takes a file for an archive, which its first four bytes decide."""
     file.seek(0)
     start = file.read(len(HEADER))
     file.seek(0)
@@ -43,16 +36,6 @@ def check_archive(file: IO[bytes], *, may_be_compressed: bool = False) -> Mappin
 
     Two programs that read an archive may see different entries in it where names repeat, entries overlap, or something
     follows its end; so there is no such archive here.
-
-    Args:
-        file: open.
-        may_be_compressed: else entries must be stored as they are.
-
-    Returns:
-        Name -> size in bytes of every entry.
-
-    Raises:
-        zipfile.BadZipFile: if anything is not as it should be; other errors of `zipfile` where it cannot be read.
     """
     num_bytes = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
@@ -68,14 +51,7 @@ def check_archive(file: IO[bytes], *, may_be_compressed: bool = False) -> Mappin
 
 
 def check_arrays(file: IO[bytes]) -> None:
-    """Check an archive of ``np.savez``: every entry holds the numbers that its header claims, and nothing but numbers.
-
-    Args:
-        file: open.
-
-    Raises:
-        zipfile.BadZipFile: if not; other errors of `zipfile` where it cannot be read.
-    """
+    """Refuse an archive of ``np.savez`` unless every entry holds the plain numbers that its header claims."""
     sizes = check_archive(file, may_be_compressed=True)
     with zipfile.ZipFile(file) as archive:
         for name, size in sizes.items():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 import kdignite
-from kdignite import claims
+from kdignite import schema
 from kdignite.checkpoints.weights import is_state_dict
 from kdignite.data.specs import Preprocessing, check_class_names, preprocessing_from
 from kdignite.errors import UserError, brief
@@ -71,15 +71,7 @@ class Checkpoint(NamedTuple):
 
 
 def to_payload(description: Description, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint file holds: plain values and tensors, readable without running code.
-
-    Args:
-        description: of the model.
-        weights: its state dict.
-
-    Returns:
-        The dict that `from_payload` reads.
-    """
+    """What a checkpoint file holds: plain values and tensors, readable without running code."""
     return {
         "format": FORMAT,
         "kdignite": kdignite.__version__,
@@ -93,26 +85,15 @@ def to_payload(description: Description, weights: Mapping[str, Tensor]) -> dict[
 
 
 def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
-    """The checkpoint in what was read from a file.
-
-    Args:
-        payload: as `to_payload` made it.
-        path: the file, for messages.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        UserError: if the file is no kdignite checkpoint, or of a newer format.
-    """
+    """The checkpoint in what was read from a file."""
     _check_format(payload, path)
     try:
         description = Description(
-            architecture=_architecture(claims.part(payload, "architecture")),
-            classes=_classes(claims.rows(payload, "classes")),
-            preprocessing=preprocessing_from(claims.part(payload, "preprocessing")),
-            origin=_origin(claims.part(payload, "origin")),
-            validation=_validation(claims.part(payload, "validation")),
+            architecture=_architecture(schema.part(payload, "architecture")),
+            classes=_classes(schema.rows(payload, "classes")),
+            preprocessing=preprocessing_from(schema.part(payload, "preprocessing")),
+            origin=_origin(schema.part(payload, "origin")),
+            validation=_validation(schema.part(payload, "validation")),
         )
         return Checkpoint(description, _tensors(payload.get("weights")), path)
     except UserError as error:
@@ -139,17 +120,17 @@ def _check_format(payload: Any, path: Path) -> None:
 
 
 def _architecture(values: Mapping[str, Any]) -> Architecture:
-    options = claims.part(values, "options")
+    options = schema.part(values, "options")
     if len(options) > MOST_OPTIONS:
         raise ValueError(f"a model with {len(options)} options")
-    return Architecture(claims.name(values, "name"), {key: _option(key, value) for key, value in options.items()})
+    return Architecture(schema.name(values, "name"), {key: _option(key, value) for key, value in options.items()})
 
 
 def _option(key: str, value: Any) -> Any:
     """A word, a number, or some of them; what the model takes, its builder knows."""
     items = value if isinstance(value, list | tuple) else [value]
     large = any(isinstance(item, int | float) and abs(item) > LARGEST_OPTION for item in items)
-    if large or not claims.is_setting(value):
+    if large or not schema.is_setting(value):
         raise ValueError(f"option {brief(key)} must be a word, a number or a few of them, not {brief(value)}")
     return tuple(items) if isinstance(value, list | tuple) else value
 
@@ -163,26 +144,26 @@ def _origin(values: Mapping[str, Any]) -> Origin:
     _check_keys(values, Origin._fields)
     words = ("command", "dataset", "fingerprint", "split", "augment")
     return Origin(
-        **{key: claims.text(values, key) for key in words},
-        val_size=None if values["val_size"] is None else claims.number(values, "val_size", above=0),
-        image_size=claims.count(values, "image_size", low=1, high=LARGEST_IMAGE),
+        **{key: schema.text(values, key) for key in words},
+        val_size=None if values["val_size"] is None else schema.number(values, "val_size", above=0),
+        image_size=schema.count(values, "image_size", low=1, high=LARGEST_IMAGE),
         label_smoothing=_share(values, "label_smoothing"),
-        partial=claims.flag(values, "partial"),
+        partial=schema.flag(values, "partial"),
     )
 
 
 def _validation(values: Mapping[str, Any]) -> Validation:
     _check_keys(values, Validation._fields)
-    num_images = claims.count(values, "num_images", low=1)
+    num_images = schema.count(values, "num_images", low=1)
     return Validation(
-        num_correct=claims.count(values, "num_correct", high=num_images),
+        num_correct=schema.count(values, "num_correct", high=num_images),
         num_images=num_images,
-        epoch=claims.count(values, "epoch"),  # 0: adopted, of which nobody knows
+        epoch=schema.count(values, "epoch"),  # 0: adopted, of which nobody knows
     )
 
 
 def _share(values: Mapping[str, Any], key: str) -> float:
-    share = claims.number(values, key, below=1)
+    share = schema.number(values, key, below=1)
     if share < 0:
         raise ValueError(f"{key} must be at least 0, not {share:g}")
     return share

@@ -6,7 +6,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,8 +16,8 @@ from kdignite.checkpoints.archives import check_archive, is_archive
 from kdignite.checkpoints.description import Checkpoint, from_payload
 from kdignite.checkpoints.vetting import LIMIT_BYTES, Node, vet
 from kdignite.errors import UserError, brief
+from kdignite.files import write_atomically
 
-TEMPORARY = ".tmp-"
 # What torch, numpy and zipfile raise on bytes that are no file of theirs, or not any more.
 UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError),
@@ -30,53 +30,12 @@ def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = Non
     """Write a file so that at every moment either the old or the new one is complete on the disk.
 
     Temporary file in the same folder, sync, rename, sync of the folder; the old file is gone only with the rename.
-
-    Args:
-        path: where to; an existing file is replaced.
-        payload: tensors and plain values.
-        previous: the name that an existing file gets instead of being dropped; None: it is dropped.
-
-    Raises:
-        OSError: if it cannot be written (the disk is full, say); the old file is still there then.
     """
-    replace(path, lambda file: _save(dict(payload), file), previous=previous)
-
-
-def replace(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
-    """Put a new file in place of an old one, completely or not at all.
-
-    Args:
-        path: where to; an existing file is replaced.
-        save: writes the content into an open binary file.
-        previous: the name that an existing file gets instead of being dropped; None: it is dropped.
-    """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    write_atomically(path, lambda file: _save(dict(payload), file), previous=previous)
 
 
 def read(path: Path, *, may_be_old: bool = True) -> Any:
-    """Read a file that ``torch.save`` wrote, after following what it asks for, without running anything it names.
-
-    Args:
-        path: the file.
-        may_be_old: also read the format of torch before 1.6, which has no checksums: a damaged number stays unnoticed.
-
-    Returns:
-        Ordinary tensors on the CPU, each no larger than what the file holds of it, and plain values.
-
-    Raises:
-        UserError: if it is missing, damaged, or holds anything but tensors and plain values.
-    """
+    """Read a file that ``torch.save`` wrote, after following what it asks for, without running anything it names."""
     if not path.is_file():  # what follows links; a pipe or a device is none, and might never end
         raise UserError(f"there is no file {path}")
     try:
@@ -96,17 +55,7 @@ def read(path: Path, *, may_be_old: bool = True) -> Any:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint of kdignite.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its description and weights.
-
-    Raises:
-        UserError: as `read` and `from_payload`.
-    """
+    """Read a checkpoint of kdignite."""
     return from_payload(read(path, may_be_old=False), path)
 
 
@@ -154,14 +103,6 @@ def _save(payload: dict[str, Any], file: IO[bytes]) -> None:
         cause = error.__context__
         told = (cause.errno, cause.strerror) if isinstance(cause, OSError) else (_first_line(error),)
         raise OSError(*told) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

@@ -82,18 +82,7 @@ class Found(NamedTuple):
 
 
 def vet(pickled: io.BytesIO) -> Found:
-    """Follow one pickle up to its end.
-
-    Args:
-        pickled: at its start; afterwards behind it.
-
-    Returns:
-        What it would build.
-
-    Raises:
-        pickle.UnpicklingError: if it names or does anything that saving plain tensors and values does not.
-        ValueError: if it is damaged, too long, or a tensor does not fit in its storage.
-    """
+    """Follow one pickle up to its end."""
     reader = _Reader()
     try:
         with warnings.catch_warnings():

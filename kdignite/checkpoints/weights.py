@@ -7,37 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdignite import claims
+from kdignite import schema
 from kdignite.errors import UserError, listed
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Load weights into a model completely, or raise before the first one is touched.
-
-    Args:
-        model: as its architecture builds it.
-        weights: its state dict.
-        source: where they come from, for messages.
-
-    Raises:
-        UserError: if a key is missing or unexpected, a shape or a type differs, or a value is not finite. The message
-            lists the keys and names a prefix that would make them match.
-    """
+    """Load weights into a model completely, or raise before the first one is touched."""
     check_fit(model.state_dict(), weights, source=source)
     model.load_state_dict(dict(weights), strict=True)
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Refuse weights that are not those of a model, key by key.
-
-    Args:
-        own: state dict of the model; its numbers do not matter, and may not be there (device ``meta``).
-        weights: that should fit.
-        source: where they come from, for messages.
-
-    Raises:
-        UserError: as `load_weights`.
-    """
+    """Refuse weights that are not those of a model, key by key."""
     missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     if missing or unexpected:
         raise UserError(
@@ -55,18 +36,7 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, sourc
 
 
 def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in somebody else's file: the content itself, or the one dict of tensors among its entries.
-
-    Args:
-        content: what `read` returned.
-        path: the file, for messages.
-
-    Returns:
-        Names to tensors.
-
-    Raises:
-        UserError: if there is none, or more than one.
-    """
+    """The state dict in somebody else's file: the content itself, or the one dict of tensors among its entries."""
     if is_state_dict(content):
         return dict(content)
     found = {k: v for k, v in content.items() if is_state_dict(v)} if isinstance(content, Mapping) else {}
@@ -77,19 +47,7 @@ def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    """Take a prefix off the front of every key.
-
-    Args:
-        weights: a state dict.
-        prefix: such as ``module.``; empty: nothing is done.
-        path: the file, for messages.
-
-    Returns:
-        The state dict with shorter keys.
-
-    Raises:
-        UserError: if a key does not start with the prefix.
-    """
+    """Take a prefix off the front of every key."""
     others = [key for key in weights if not key.startswith(prefix)]
     if others:
         raise UserError(f"not every key of {path} starts with {prefix!r}: {listed(others)}")
@@ -105,7 +63,7 @@ def is_state_dict(value: Any) -> bool:
     """Whether a value is a dict of names to tensors, and not an empty one."""
     if not isinstance(value, Mapping) or not value:
         return False
-    return all(map(claims.is_name, value)) and all(isinstance(one, Tensor) for one in value.values())
+    return all(map(schema.is_name, value)) and all(isinstance(one, Tensor) for one in value.values())
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -28,7 +28,7 @@ from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig
 from kdignite.errors import RunFailed, UserError
 
 # command -> the function that runs it, called with its config; imported when everything typed is known to be valid
-PIPELINES = {command: f"kdignite.pipelines.{command}:{command}" for command in COMMANDS}
+FUNCTIONS = {command: f"kdignite.commands.{command}:{command}" for command in COMMANDS}
 
 OK, FAILED, MISUSED = 0, 1, 2
 TELLING_SECONDS = 10.0  # that a process waits for the one that tells how all of them ended
@@ -58,18 +58,7 @@ class Plan:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        argv: the words after the program's name; unset: those of this process.
-
-    Returns:
-        The exit code: 0 done, 1 the run failed, 2 a mistake in what was typed, 130 Ctrl-C, 141 nobody reads the output
-        any more, 143 SIGTERM.
-
-    Raises:
-        Exception: whatever is none of these is a bug and keeps its traceback.
-    """
+    """Run one command line."""
     _never_fail_to_print()
     try:
         code = _outcome(sys.argv[1:] if argv is None else argv)
@@ -85,37 +74,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(argv: Sequence[str]) -> int:
     try:
-        with _signals_heeded():
+        with _signal_handlers():
             return _run(check(argv))
     except UserError as error:
-        return _told_failed(f"error: {error}", MISUSED)
+        return _report_failure(f"error: {error}", MISUSED)
     except RunFailed as error:
-        return _told_failed(f"failed: {error}", FAILED)
+        return _report_failure(f"failed: {error}", FAILED)
     except PermissionError as error:
         if error.filename is None:
             raise
-        return _told_failed(f"error: {error}: allow that, or name another place", MISUSED)
+        return _report_failure(f"error: {error}: allow that, or name another place", MISUSED)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        return _told_failed(f"failed: {error}: make room, then type the same again", FAILED)
+        return _report_failure(f"failed: {error}: make room, then type the same again", FAILED)
     except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
-        return _told_stopped(stop)
+        return _report_stop(stop)
 
 
 def make_plan(line: Line) -> Plan:
-    """Let Fire call the plan maker of a checked line.
-
-    Args:
-        line: what `check` returned for an action ``run``.
-
-    Returns:
-        The plan: the whole line is valid and nothing has run.
-
-    Raises:
-        UserError: if a text is not of its flag's type, or a value outside its domain.
-        FireExit: if Fire does not accept what `check` let through.
-    """
+    """Let Fire call the plan maker of a checked line."""
     # Fire reads values as Python literals: the literal of a text is that text, whatever it looks like
     words = [line.command, *(f"--{name}={text!r}" for name, text in line.texts.items())]
     makers = {command: plan_maker(kind) for command, kind in COMMANDS.items()}
@@ -124,14 +102,7 @@ def make_plan(line: Line) -> Plan:
 
 
 def plan_maker(kind: type[Config]) -> Callable[..., Plan]:
-    """The function that Fire calls for a command: the config's fields as texts -> plan.
-
-    Args:
-        kind: a config class.
-
-    Returns:
-        A function whose keyword-only parameters are the command's flags and its plain word or words.
-    """
+    """The function that Fire calls for a command: the config's fields as texts -> plan."""
     known = {one.name: one for one in fields(kind)}
     positional = usage_of(kind.command).positional
     names = [*([positional] if positional else []), *flags_of(kind.command)]
@@ -167,13 +138,13 @@ def _run(line: Line) -> int:
 
 
 def _pipeline(command: str) -> Callable[[Any], object]:
-    module, _, function = PIPELINES[command].partition(":")
+    module, _, function = FUNCTIONS[command].partition(":")
     found: Callable[[Any], object] = getattr(importlib.import_module(module), function)
     return found
 
 
 @contextmanager
-def _signals_heeded() -> Iterator[None]:
+def _signal_handlers() -> Iterator[None]:
     """Within the block Ctrl-C and SIGTERM stop a training after its iteration, and anything else at once.
 
     Afterwards they do what they did before.
@@ -195,17 +166,17 @@ def _signals_heeded() -> Iterator[None]:
 def _stop(number: int, _frame: FrameType | None) -> None:
     if not stopping.ask(number):
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
-    if number == signal.SIGINT and processes.is_first():
+    if number == signal.SIGINT and processes.is_rank0():
         os.write(2, b"\nkdignite: stopping after this step; Ctrl-C again stops at once\n")  # print is not reentrant
 
 
-def _told_failed(message: str, code: int) -> int:
-    if not processes.tells():
-        _await_the_end()
+def _report_failure(message: str, code: int) -> int:
+    if not processes.is_reporter():
+        _wait_for_reporter()
     return _report(message, code)
 
 
-def _told_stopped(stop: BaseException) -> int:
+def _report_stop(stop: BaseException) -> int:
     number = stop.number if isinstance(stop, stopping.Stopped) else None
     if number == signal.SIGINT or isinstance(stop, KeyboardInterrupt):
         return _report("interrupted", INTERRUPTED)
@@ -242,7 +213,7 @@ def _is_closed(stream: TextIO) -> bool:
 
 def _report(message: str, code: int) -> int:
     """Print one line to stderr: line breaks become blanks, other control characters are spelled out."""
-    if not processes.tells():
+    if not processes.is_reporter():
         return code
     line = " ".join(message.splitlines())
     visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
@@ -250,7 +221,7 @@ def _report(message: str, code: int) -> int:
     return code
 
 
-def _await_the_end() -> None:
+def _wait_for_reporter() -> None:
     """Let another process tell how all of them ended: as soon as one is gone, torchrun sends SIGTERM to the others."""
     arrived: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))

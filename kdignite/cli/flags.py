@@ -35,26 +35,12 @@ USAGES: dict[str, Usage] = {
 
 
 def usage_of(command: str) -> Usage:
-    """What is typed after a command besides flags.
-
-    Args:
-        command: a key of `COMMANDS`.
-
-    Returns:
-        Its entry in `USAGES`; for a command without one: flags only, no example.
-    """
+    """What is typed after a command besides flags."""
     return USAGES.get(command, Usage())
 
 
 def flags_of(command: str) -> dict[str, Field[Any]]:
-    """The flags of a command: the fields of its config that have a help text, without the one that is a plain word.
-
-    Args:
-        command: a key of `COMMANDS`.
-
-    Returns:
-        Field name -> field, in the order of the config class.
-    """
+    """The flags of a command: the fields of its config that have a help text, without the one that is a plain word."""
     return {
         one.name: one
         for one in fields(COMMANDS[command])
@@ -63,51 +49,23 @@ def flags_of(command: str) -> dict[str, Field[Any]]:
 
 
 def takes_several(command: str) -> bool:
-    """Whether a command takes any number of plain words, which are then the items of one field.
-
-    Args:
-        command: a key of `COMMANDS`.
-
-    Returns:
-        True if its plain word is a list.
-    """
+    """Whether a command takes any number of plain words, which are then the items of one field."""
     positional = usage_of(command).positional
     return any(one.name == positional and item_type(one.type) is not None for one in fields(COMMANDS[command]))
 
 
 def placeholder(command: str) -> str:
-    """How the plain word of a command is written in help.
-
-    Args:
-        command: a key of `COMMANDS`.
-
-    Returns:
-        Such as ``RUN``; ``RUN...`` where it takes several; empty where it takes none.
-    """
+    """How the plain word of a command is written in help."""
     name = usage_of(command).positional.upper()
     return f"{name.removesuffix('S')}..." if takes_several(command) else name
 
 
 def choices_of(one: Field[Any]) -> tuple[str, ...]:
-    """The words a flag takes.
-
-    Args:
-        one: a field of a config class.
-
-    Returns:
-        The words, or ``()`` if the flag takes more than a closed list.
-    """
+    """The words a flag takes."""
     return tuple(PRESETS) if one.name == "preset" else tuple(one.metadata["choices"])
 
 
 def item_type(annotation: Any) -> type | None:
-    """What a list holds.
-
-    Args:
-        annotation: the annotation of a config field.
-
-    Returns:
-        ``int`` for ``tuple[int, ...] | None`` and so on; None if it is no tuple.
-    """
+    """What a list holds."""
     items = get_args(bare_type(annotation))
     return items[0] if items else None

@@ -14,11 +14,7 @@ LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
 
 
 def overview() -> str:
-    """The help of the whole program.
-
-    Returns:
-        Lines of at most 100 columns: usage, and every command with what it does and one example.
-    """
+    """The help of the whole program."""
     blocks = [
         f"kdignite {__version__}: train a teacher, distil it into a student, see what that bought.",
         f"usage: {PROGRAM} COMMAND [--flag=value ...]",
@@ -29,15 +25,7 @@ def overview() -> str:
 
 
 def command_help(command: str) -> str:
-    """The help of one command.
-
-    Args:
-        command: a key of `COMMANDS`.
-
-    Returns:
-        Lines of at most 100 columns: what it does, usage, example, then every flag with its type, domain, default in
-        each preset, and meaning.
-    """
+    """The help of one command."""
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]

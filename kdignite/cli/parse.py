@@ -29,18 +29,7 @@ class Line(NamedTuple):
 
 
 def check(argv: Sequence[str]) -> Line:
-    """Read a command line, or refuse it.
-
-    Args:
-        argv: the words after the program's name.
-
-    Returns:
-        What it asks for. Every key of ``texts`` is a field of the command's config, every text is not empty.
-
-    Raises:
-        UserError: for an unknown command or flag, a stray word, a missing, empty or repeated value, a shortcut, ``--``,
-            or a flag before the command. The line says what to type.
-    """
+    """Read a command line, or refuse it."""
     args = list(argv)
     if not args:
         return Line("help")

@@ -22,16 +22,6 @@ def coerce(one: Field[Any], text: str) -> Any:
     Text is taken as it is (``42``, ``None`` and ``run#1`` are texts), but for a ``~`` at its beginning, which shells
     leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is written with commas. Domains are checked
     afterwards, by the config.
-
-    Args:
-        one: the config field.
-        text: what was typed.
-
-    Returns:
-        A value of the field's type.
-
-    Raises:
-        UserError: if the text is not of that type; the line says what to type.
     """
     wanted = bare_type(one.type)
     try:
@@ -43,15 +33,7 @@ def coerce(one: Field[Any], text: str) -> Any:
 
 
 def shown(text: str, *, limit: int = 60) -> str:
-    """A text that is short enough to be repeated in an error line.
-
-    Args:
-        text: what was typed.
-        limit: the most characters to keep.
-
-    Returns:
-        The text, or its beginning and three dots.
-    """
+    """A text that is short enough to be repeated in an error line."""
     return text if len(text) <= limit else text[:limit] + "..."
 
 

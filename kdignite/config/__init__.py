@@ -12,7 +12,16 @@ from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, w
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
 from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
-from kdignite.config.study import ReproduceConfig, StageFlag, Stages, Study, settled, stage_of, stages, told_as_typed
+from kdignite.config.study import (
+    ReproduceConfig,
+    StageFlag,
+    Stages,
+    Study,
+    prefixed_errors,
+    stage_of,
+    stages,
+    study_settings,
+)
 from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
 from kdignite.config.training import (
     AUGMENTATIONS,
@@ -62,12 +71,12 @@ __all__ = [
     "differences",
     "flag",
     "from_json",
+    "prefixed_errors",
     "setting_text",
-    "settled",
     "stage_of",
     "stages",
+    "study_settings",
     "to_json",
-    "told_as_typed",
     "type_name",
     "typed_flags",
     "with_role",

@@ -34,31 +34,13 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
 
 
 def to_json(config: Config) -> dict[str, Value]:
-    """The flags of a config as JSON values (tuples become lists).
-
-    Args:
-        config: any config.
-
-    Returns:
-        A dict that `from_json` turns back into a config of the same values.
-    """
+    """The flags of a config as JSON values (tuples become lists)."""
     values = {one.name: getattr(config, one.name) for one in fields(config) if "help" in one.metadata}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
-    """The config that `to_json` wrote.
-
-    Args:
-        kind: its class.
-        values: what was read.
-
-    Returns:
-        The config, checked again.
-
-    Raises:
-        UserError: if a key is unknown or a value is outside its domain.
-    """
+    """The config that `to_json` wrote."""
     unknown = sorted(set(values) - {one.name for one in fields(kind) if "help" in one.metadata})
     if unknown:
         raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")

@@ -9,27 +9,13 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check_preset(preset: str) -> None:
-    """Refuse a preset that is not there.
-
-    Args:
-        preset: its name.
-
-    Raises:
-        UserError: naming those that are.
-    """
+    """Refuse a preset that is not there."""
     if preset not in PRESETS:
         raise UserError(f"--preset must be one of {', '.join(PRESETS)}, not {preset!r}")
 
 
 def check_name(name: str | None) -> None:
-    """Refuse a name that would not be a plain folder in runs/.
-
-    Args:
-        name: as given; None: one will be made.
-
-    Raises:
-        UserError: saying what a name is made of.
-    """
+    """Refuse a name that would not be a plain folder in runs/."""
     if name is not None and not RUN_NAME.fullmatch(name):
         raise UserError(
             f"--name must be letters, digits, '.', '_' or '-', starting with a letter or digit, not {name!r}"
@@ -37,13 +23,6 @@ def check_name(name: str | None) -> None:
 
 
 def check_val_size(val_size: float | None) -> None:
-    """Refuse a number of validation images that is neither a count nor a fraction.
-
-    Args:
-        val_size: as given; None: the data set's own.
-
-    Raises:
-        UserError: if it is above 1 and not whole.
-    """
+    """Refuse a number of validation images that is neither a count nor a fraction."""
     if val_size is not None and val_size >= 1 and val_size != int(val_size):
         raise UserError(f"--val_size must be a whole count or a fraction below 1, not {val_size:g}")

@@ -30,25 +30,7 @@ def flag(
     code: bool = False,
     shown: bool = False,
 ) -> Any:
-    """A dataclass field with what the command line needs to know of it.
-
-    Args:
-        default: the value in the ``standard`` preset.
-        help: what the value means, with its unit.
-        low: smallest allowed number.
-        high: largest allowed number.
-        above: numbers must be larger than this.
-        below: numbers must be smaller than this.
-        choices: the allowed words.
-        alone: the text that the flag means when it is typed without a value; empty: it needs one.
-        group: where the help shows it, one of `GROUPS`.
-        role: what it is to a run, see `Role`.
-        code: whether it may name a function of the user's own, ``package.module:function``.
-        shown: whether TensorBoard shows it among the first of a run's settings.
-
-    Returns:
-        The ``dataclasses.field``.
-    """
+    """A dataclass field with what the command line needs to know of it."""
     domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
     use = {"group": group, "role": role, "code": code, "shown": shown}
     return field(default=default, metadata={"help": help, **domain, **use})
@@ -61,17 +43,7 @@ def left_open(
     help: str | None = None,  # noqa: A002
     group: str | None = None,
 ) -> tuple[str, Value, Value]:
-    """A flag of one command as a flag of a study, which leaves its default to that command.
-
-    Args:
-        name: of the flag.
-        one: the field of the command's config.
-        help: its help there; None: as in that command.
-        group: its group there; None: as in that command.
-
-    Returns:
-        What ``dataclasses.make_dataclass`` takes: name, type and field.
-    """
+    """A flag of one command as a flag of a study, which leaves its default to that command."""
     domain = {key: value for key, value in one.metadata.items() if key != "help"}
     domain |= {"group": group} if group else {}
     return name, one.type | None, flag(None, help or one.metadata["help"], **domain)  # type: ignore[operator]
@@ -91,40 +63,17 @@ class Config:
 
 
 def with_role(kind: type[Config], *roles: Role) -> set[str]:
-    """The flags of a command that have one of some roles.
-
-    Args:
-        kind: its config class.
-        roles: wanted.
-
-    Returns:
-        Their names.
-    """
+    """The flags of a command that have one of some roles."""
     return {one.name for one in fields(kind) if one.metadata.get("role") in roles}
 
 
 def with_use(kind: type[Config], use: str) -> set[str]:
-    """The flags of a command that are marked for a use: ``code`` or ``shown``.
-
-    Args:
-        kind: its config class.
-        use: wanted.
-
-    Returns:
-        Their names.
-    """
+    """The flags of a command that are marked for a use: ``code`` or ``shown``."""
     return {one.name for one in fields(kind) if one.metadata.get(use)}
 
 
 def type_name(annotation: Value) -> str:
-    """How a type is called in an error message or in help.
-
-    Args:
-        annotation: the annotation of a config field.
-
-    Returns:
-        Words such as ``a whole number``.
-    """
+    """How a type is called in an error message or in help."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     bare = bare_type(annotation)
     if isinstance(bare, GenericAlias):  # tuple[X, ...]
@@ -133,14 +82,7 @@ def type_name(annotation: Value) -> str:
 
 
 def bare_type(annotation: Value) -> Value:
-    """The annotation without its ``| None``.
-
-    Args:
-        annotation: the annotation of a config field.
-
-    Returns:
-        ``int`` for ``int | None``, and so on.
-    """
+    """The annotation without its ``| None``."""
     if isinstance(annotation, UnionType):
         return next(one for one in get_args(annotation) if one is not NoneType)
     return annotation

@@ -24,31 +24,13 @@ class Difference(NamedTuple):
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, besides: Collection[str] = (), missing: Any = None
 ) -> list[Difference]:
-    """The settings that are not the same.
-
-    Args:
-        before: settings by name.
-        now: others.
-        besides: names that may differ.
-        missing: stands for a setting that one of the two lacks.
-
-    Returns:
-        The differences, in the order of the settings.
-    """
+    """The settings that are not the same."""
     pairs = [(name, before.get(name, missing), now.get(name, missing)) for name in {**before, **now}]
     return [Difference(*pair) for pair in pairs if pair[0] not in besides and pair[1] != pair[2]]
 
 
 def setting_text(value: Any, *, longest: int = LONGEST) -> str:
-    """A value as it is typed for a flag, for a message.
-
-    Args:
-        value: of a setting.
-        longest: characters of a word that are shown at most.
-
-    Returns:
-        The text; words where there is none to be typed.
-    """
+    """A value as it is typed for a flag, for a message."""
     if value is MISSING or value is None:
         return "unset" if value is None else "not recorded"
     if isinstance(value, bool):
@@ -61,27 +43,11 @@ def setting_text(value: Any, *, longest: int = LONGEST) -> str:
 
 
 def typed_flags(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as they are typed, whole, and not quoted yet.
-
-    Args:
-        flags: by name.
-
-    Returns:
-        A word for each that is not None.
-    """
+    """Flags as they are typed, whole, and not quoted yet."""
     given = {name: value for name, value in flags.items() if value is not None}
     return [f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in given.items()]
 
 
 def command_line(command: str, *words: object, **flags: Any) -> str:
-    """What to type, quoted where a shell needs it.
-
-    Args:
-        command: such as ``distill``.
-        words: plain ones.
-        flags: by name; those that are None are left out.
-
-    Returns:
-        One line.
-    """
+    """What to type, quoted where a shell needs it."""
     return f"{PROGRAM} {shlex.join([command, *map(str, words), *typed_flags(flags)])}"

@@ -57,17 +57,7 @@ class Study(Config):
 
 
 def stages(study: Study) -> Stages:
-    """The config of every training of a study: its preset for that stage, and what was given.
-
-    Args:
-        study: a `ReproduceConfig`.
-
-    Returns:
-        The stages.
-
-    Raises:
-        UserError: if a value does not suit its stage; the flag is called what was typed.
-    """
+    """The config of every training of a study: its preset for that stage, and what was given."""
     shared, own = _given(study, SHARED), _given(study, _OWN)
     first = own.pop("seed", 0)
     teacher = {name.removeprefix(PREFIX): value for name, value in _given(study, _prefixed(_OWN)).items()}
@@ -76,7 +66,7 @@ def stages(study: Study) -> Stages:
         flags = ", ".join(f"--{PREFIX}{name}" for name in teacher if name != "arch")
         raise UserError(f"--teacher={taught['teacher']} names a teacher that is there already: leave out {flags}")
     preset, seeds = study.preset, range(first, first + study.seeds)
-    with told_as_typed():
+    with prefixed_errors():
         teacher_stage = configure(TeacherConfig, preset=preset, **({"seed": first} | shared | teacher))
     return Stages(
         teacher=teacher_stage,
@@ -85,15 +75,8 @@ def stages(study: Study) -> Stages:
     )
 
 
-def settled(study: Study) -> dict[str, Value]:
-    """Every setting of a study under the name of its flag, whether it was given or comes from the preset.
-
-    Args:
-        study: a `ReproduceConfig`.
-
-    Returns:
-        Plain values; with ``seeds`` and ``reference``, without the names of single runs.
-    """
+def study_settings(study: Study) -> dict[str, Value]:
+    """Every setting of a study under the name of its flag, whether it was given or comes from the preset."""
     plan = stages(study)
     of_teacher, of_student = to_json(plan.teacher), to_json(plan.students[0])
     own = {name: getattr(study, name) for name in ("name", "seeds", "reference")}
@@ -108,20 +91,13 @@ class StageFlag(NamedTuple):
 
 
 def stage_of(name: str) -> StageFlag:
-    """The stage that a flag of a study goes to.
-
-    Args:
-        name: of the flag.
-
-    Returns:
-        ``teacher`` or ``distill``, which speaks for the baseline too, and what the flag is called there.
-    """
+    """The stage that a flag of a study goes to."""
     own = name.removeprefix(PREFIX)
     return StageFlag("teacher", own) if own != name and own in _OWN else StageFlag("distill", name)
 
 
 @contextmanager
-def told_as_typed() -> Iterator[None]:
+def prefixed_errors() -> Iterator[None]:
     """Errors of the teacher's stage within the block call its flags what a study calls them: --lr is --teacher_lr."""
     try:
         yield

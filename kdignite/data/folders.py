@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from kdignite.data.sources import FOLDER, ImageSet, Source, StreamedImages, fingerprint
+from kdignite.data.registry import FOLDER
+from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
 from kdignite.errors import UserError
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kdignite import claims
+from kdignite import schema
 from kdignite.errors import UserError, brief
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,45 +22,27 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing that ``Preprocessing._asdict()`` wrote.
-
-    Args:
-        values: the dict read from a checkpoint.
-
-    Returns:
-        An equal `Preprocessing` (lists become tuples again).
-
-    Raises:
-        UserError: if images were resized in a way that is unknown here.
-        ValueError: if a value is none that `Preprocessing` can have.
-    """
-    how = claims.text(values, "interpolation")
+    """The preprocessing that ``Preprocessing._asdict()`` wrote."""
+    how = schema.text(values, "interpolation")
     if how != INTERPOLATION:
         raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint asks for {brief(how)!r}")
     low, high = SIZES
-    mean, std = (claims.rows(values, key) for key in ("mean", "std"))
+    mean, std = (schema.rows(values, key) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         raise ValueError(f"mean and std must have a number for each of three channels, not {len(mean)} and {len(std)}")
     return Preprocessing(
-        size=claims.count(values, "size", low=low, high=high),
-        mean=tuple(float(claims.number({"mean": value}, "mean")) for value in mean),
-        std=tuple(float(claims.number({"std": value}, "std", above=0)) for value in std),
+        size=schema.count(values, "size", low=low, high=high),
+        mean=tuple(float(schema.number({"mean": value}, "mean")) for value in mean),
+        std=tuple(float(schema.number({"std": value}, "std", above=0)) for value in std),
     )
 
 
 def check_class_names(classes: Sequence[object]) -> None:
-    """Refuse names of classes that could not be told apart, or would garble a table.
-
-    Args:
-        classes: as they were found.
-
-    Raises:
-        UserError: naming the first that is wrong.
-    """
-    wrong = [name for name in classes if not claims.is_name(name)]
+    """Refuse names of classes that could not be told apart, or would garble a table."""
+    wrong = [name for name in classes if not schema.is_name(name)]
     if wrong:
         raise UserError(
-            f"a class name must be text of 1 to {claims.LONGEST_NAME} characters without control characters, "
+            f"a class name must be text of 1 to {schema.LONGEST_NAME} characters without control characters, "
             f"not {brief(wrong[0])!r}"
         )
     if not classes or len(set(classes)) != len(classes):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.errors import UserError
 from kdignite.streams import Key, stream
 

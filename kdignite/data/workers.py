@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from kdignite.data.sources import StreamedImages
+from kdignite.data.source import StreamedImages
 from kdignite.errors import RunFailed, UserError, brief
 from kdignite.processes.launch import launch
 from kdignite.streams import stream
@@ -41,7 +41,7 @@ class Failure(NamedTuple):
     trace: str = ""  # of the worker, for those who call from Python
 
 
-class Diary:
+class WorkerLog:
     """What the workers are at, in memory that the main process can read after they have died."""
 
     def __init__(self, num_workers: int) -> None:
@@ -67,15 +67,10 @@ class Diary:
         self._cells[-1] = 1
 
 
-class Diaried(Dataset[Tensor | Failure]):
-    """Images whose workers note what they are at.
+class LoggedDataset(Dataset[Tensor | Failure]):
+    """Images whose workers note what they are at."""
 
-    Args:
-        store: the images.
-        diary: shared by all workers.
-    """
-
-    def __init__(self, store: StreamedImages, diary: Diary) -> None:
+    def __init__(self, store: StreamedImages, diary: WorkerLog) -> None:
         self.store = store
         self.diary = diary
 
@@ -99,32 +94,19 @@ class Diaried(Dataset[Tensor | Failure]):
 
 
 def decoded(store: StreamedImages, wanted: Sequence[Tensor], *, pin_memory: bool) -> Iterator[Tensor]:
-    """The pixels of each wanted batch, decoded by worker processes that live as long as the iteration.
-
-    Args:
-        store: the images.
-        wanted: indices (B,) of each batch.
-        pin_memory: whether a GPU is to read the batches.
-
-    Returns:
-        An iterator over uint8 (B, 3, S, S).
-
-    Raises:
-        UserError: if an image is not what it should be.
-        RunFailed: if a worker dies, or raises anything else; the line names the worker and the image.
-    """
+    """The pixels of each wanted batch, decoded by worker processes that live as long as the iteration."""
     if not wanted:
         return
     num_workers = min(_num_cores(), MAX_WORKERS, len(wanted))
-    diary = Diary(num_workers)
+    diary = WorkerLog(num_workers)
     loader = DataLoader(
-        Diaried(store, diary),
+        LoggedDataset(store, diary),
         batch_sampler=[indices.tolist() for indices in wanted],
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=stream("workers"),  # else each pass over the images draws a seed from the default generator
         collate_fn=_collated,
-        worker_init_fn=_heed_main_process_only,
+        worker_init_fn=_ignore_all_but_main_process,
     )
     with _no_signals(), _same_handler_of_children():
         batches = iter(loader)
@@ -135,7 +117,7 @@ def decoded(store: StreamedImages, wanted: Sequence[Tensor], *, pin_memory: bool
             try:
                 pixels = next(batches)
             except (RuntimeError, OSError, EOFError):
-                pixels = _obituary(workers, store, diary, awaited=indices)
+                pixels = _worker_failure(workers, store, diary, awaited=indices)
                 if pixels is None:
                     raise
             if isinstance(pixels, Failure):  # torch's own error is gone by now: it would keep the workers
@@ -156,7 +138,7 @@ def _collated(items: list[Tensor | Failure]) -> Tensor | Failure:
     return torch.utils.data.default_collate(images)  # type: ignore[no-any-return]
 
 
-def _heed_main_process_only(_number: int) -> None:
+def _ignore_all_but_main_process(_number: int) -> None:
     """Ctrl-C in a terminal and a scheduler's SIGTERM reach every process of a run; when to stop, the main one decides.
 
     SIGTERM is also how that process ends a worker, even while Python exits: ignored altogether, it would wait for ever.
@@ -199,7 +181,9 @@ def _same_handler_of_children() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _obituary(workers: list[BaseProcess], store: StreamedImages, diary: Diary, *, awaited: Tensor) -> Failure | None:
+def _worker_failure(
+    workers: list[BaseProcess], store: StreamedImages, diary: WorkerLog, *, awaited: Tensor
+) -> Failure | None:
     """Which worker died, how, and over which image; None: none did."""
     ended = wait([one.sentinel for one in workers], timeout=1)  # its end may show a moment after its silence
     dead = next((one for one in workers if one.sentinel in ended), None)

@@ -15,38 +15,33 @@ from kdignite.handlers.state import Snapshot
 
 
 class BestFile:
-    """``best.pt``: a payload that cannot be written now (a full disk, say) is kept in memory and tried again.
-
-    Args:
-        path: the file.
-        say: prints a line.
-    """
+    """``best.pt``: a payload that cannot be written now (a full disk, say) is kept in memory and tried again."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
         """Nothing is owed yet."""
         self.path, self.say = path, say
-        self.owed: Mapping[str, Any] | None = None
+        self.pending: Mapping[str, Any] | None = None
         self.why = ""  # it is owed
 
     def put(self, payload: Mapping[str, Any], _filename: str) -> None:
         """Write a payload in place of all earlier ones, as Ignite's Checkpoint asks for."""
-        self.owed = payload
-        self.settle()
-        if self.owed is not None:
-            self.owed = copy.deepcopy(payload)  # the weights go on changing
+        self.pending = payload
+        self.flush()
+        if self.pending is not None:
+            self.pending = copy.deepcopy(payload)  # the weights go on changing
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Write what is owed, or say why it cannot be written, unless that has been said."""
-        if self.owed is None:
+        if self.pending is None:
             return
         try:
-            checkpoints.write(self.path, self.owed)
+            checkpoints.write(self.path, self.pending)
         except OSError as error:
             if self.why != (why := reason(error)):
                 self.say(f"warning   {self.path} cannot be written ({why}): it is tried again after each epoch")
             self.why = why
         else:
-            self.owed, self.why = None, ""
+            self.pending, self.why = None, ""
 
 
 def attach_best_checkpoint(
@@ -55,12 +50,6 @@ def attach_best_checkpoint(
     """Write ``best.pt`` whenever the validation accuracy is better than ever before.
 
     Ignite keeps a first score that is not a number for ever; epochs without a finite score are left out here.
-
-    Args:
-        trainer: the training engine, with the validation attached before.
-        file: where to.
-        payload: makes what the file holds.
-        score: the accuracy of what the file holds already; None: there is no such file.
     """
 
     def accuracy(engine: Engine) -> float:
@@ -76,8 +65,8 @@ def attach_best_checkpoint(
         handler.load_state_dict({"_saved": [(score, file.path.name)]})
 
     def look_after() -> None:
-        file.settle()
-        if handler.last_checkpoint and file.owed is None and not file.path.exists():
+        file.flush()
+        if handler.last_checkpoint and file.pending is None and not file.path.exists():
             file.say(f"warning   {file.path} is gone: the best of the epochs to come takes its place")
             handler.reset()
 
@@ -91,11 +80,6 @@ def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) 
 
     Ignite's Checkpoint is driven by counts of events and cannot save at a time, nor where a run is stopped between two.
     Several processes save together, when it is due in any of them.
-
-    Args:
-        trainer: the training engine.
-        save: writes the state.
-        every_s: seconds between two saves within an epoch; 0: after every iteration.
     """
     saved_at, agree = time.monotonic(), processes.Agreement()
 
@@ -109,28 +93,13 @@ def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) 
 
 
 def attach_stop(trainer: Engine) -> None:
-    """Stop after the iteration in which somebody asked for it; several processes stop together, a moment later.
-
-    Args:
-        trainer: the training engine.
-
-    Raises:
-        Stopped: from the engine's ``run``.
-    """
+    """Stop after the iteration in which somebody asked for it; several processes stop together, a moment later."""
     agree = processes.Agreement()
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check(agree))
 
 
-def attach_taking_back(trainer: Engine) -> Callable[[], None]:
-    """Know which iteration was the last one that was done: Ignite counts an iteration when it begins.
-
-    Args:
-        trainer: the training engine, where its run stands.
-
-    Returns:
-        A function for a run that was stopped: it takes back an iteration whose step did not get to its end. A step
-        stops while its teacher answers, before it changes anything.
-    """
+def attach_iteration_rollback(trainer: Engine) -> Callable[[], None]:
+    """Know which iteration was the last one that was done: Ignite counts an iteration when it begins."""
     done = trainer.state.iteration
 
     def note(engine: Engine) -> None:
@@ -145,15 +114,7 @@ def attach_taking_back(trainer: Engine) -> Callable[[], None]:
 
 
 def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
-    """Stop after ``patience`` epochs without a better validation accuracy; no number counts as the worst.
-
-    Args:
-        trainer: the training engine, with the validation attached before.
-        patience: epochs.
-
-    Returns:
-        The handler, whose state belongs into the checkpoint of the run.
-    """
+    """Stop after ``patience`` epochs without a better validation accuracy; no number counts as the worst."""
 
     def score(engine: Engine) -> float:
         accuracy = float(engine.state.metrics["accuracy_val"])
@@ -166,21 +127,10 @@ def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
 
 
 def close_epoch(trainer: Engine) -> None:
-    """Do what comes after the last iteration of an epoch: for a run that was stopped between the two.
-
-    Args:
-        trainer: the training engine, whose state is that after the iteration.
-    """
+    """Do what comes after the last iteration of an epoch: for a run that was stopped between the two."""
     trainer.fire_event(Events.EPOCH_COMPLETED)
 
 
 def reason(error: OSError) -> str:
-    """Why a file cannot be written.
-
-    Args:
-        error: as raised.
-
-    Returns:
-        Words such as ``No space left on device``.
-    """
+    """Why a file cannot be written."""
     return error.strerror or str(error)

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints
+from kdignite import files
 from kdignite.handlers.saving import reason
 from kdignite.handlers.state import History, Row
 
@@ -34,30 +34,18 @@ NOT_PLOTTED = ("epoch", "seconds")
 
 
 def attach_metrics_csv(trainer: Engine, history: History, *, path: Path, say: Callable[[str], None] = print) -> None:
-    """Write the history to a CSV file, whole, after every epoch: it never disagrees with the history.
-
-    Args:
-        trainer: the training engine.
-        history: one row an epoch.
-        path: the file.
-        say: prints a line.
-    """
-    write = _forgiving(lambda: write_csv(path, history.rows), what=str(path), say=say)
+    """Write the history to a CSV file, whole, after every epoch: it never disagrees with the history."""
+    write = _tolerating_full_disk(lambda: write_csv(path, history.rows), what=str(path), say=say)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, write)
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows of a history, completely or not at all.
-
-    Args:
-        path: the file; an existing one is replaced.
-        rows: one an epoch; what a row lacks stays empty.
-    """
+    """Write rows of a history, completely or not at all."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    checkpoints.replace(path, lambda file: file.write(text.getvalue().encode()))
+    files.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def attach_tensorboard(
@@ -66,12 +54,6 @@ def attach_tensorboard(
     """Write every row of the history to TensorBoard, under the same tags in every run; x is the epoch.
 
     torch's writer is used, not Ignite's logger, which writes another file layout where tensorboardX is installed.
-
-    Args:
-        trainer: the training engine.
-        history: one row an epoch; rows that are there at the start are written too.
-        writer: closed by whoever opened it.
-        say: prints a line.
     """
 
     def plot_last() -> None:
@@ -83,20 +65,14 @@ def attach_tensorboard(
             _plot(writer, row)
         writer.flush()
 
-    _forgiving(plot_earlier, what="TensorBoard's file", say=say)()
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, _forgiving(plot_last, what="TensorBoard's file", say=say))
+    _tolerating_full_disk(plot_earlier, what="TensorBoard's file", say=say)()
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, _tolerating_full_disk(plot_last, what="TensorBoard's file", say=say)
+    )
 
 
 def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[[str], None]:
-    """A bar for each epoch with the loss and the time that the whole run still needs; off without a terminal.
-
-    Args:
-        trainer: the training engine.
-        every: iterations between two looks; each waits for a GPU.
-
-    Returns:
-        A function that prints a line without tearing the bar, at once, also into a pipe.
-    """
+    """A bar for each epoch with the loss and the time that the whole run still needs; off without a terminal."""
     started: dict[str, float] = {}
 
     def start(engine: Engine) -> None:
@@ -123,13 +99,7 @@ def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[
 
 
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:
-    """Print the header of a table now, and a row after every epoch.
-
-    Args:
-        trainer: the training engine.
-        history: one row an epoch.
-        say: prints a line.
-    """
+    """Print the header of a table now, and a row after every epoch."""
     header = f"{'epoch':>7} {'loss':>8} {'ce':>8} {'kd':>8} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}"
     say(header)
 
@@ -146,20 +116,13 @@ def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str]
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
-
-    Args:
-        seconds: at least 0.
-
-    Returns:
-        ``m:ss`` or ``h:mm:ss``.
-    """
+    """A time for people."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def _forgiving(write: Callable[[], None], *, what: str, say: Callable[[str], None]) -> Callable[[], None]:
+def _tolerating_full_disk(write: Callable[[], None], *, what: str, say: Callable[[str], None]) -> Callable[[], None]:
     """The same, but a log that cannot be written is told once and costs no training."""
     told = False
 

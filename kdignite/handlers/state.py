@@ -13,11 +13,7 @@ Row = dict[str, float | None]
 
 
 class EpochSums:
-    """Sums over the images of the open epoch, one float64 vector on the device, so that no step waits for them.
-
-    Args:
-        device: that computes.
-    """
+    """Sums over the images of the open epoch, one float64 vector on the device, so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
         """No epoch has begun."""
@@ -45,7 +41,7 @@ class EpochSums:
     def totals(self) -> dict[str, float]:
         """The sums over the images that all processes have seen so far; each has to ask, and waits for its device."""
         own = torch.tensor([*self.sums.tolist(), self.num_images], dtype=torch.float64)
-        return dict(zip((*self.names, "images"), processes.summed(own).tolist(), strict=True))
+        return dict(zip((*self.names, "images"), processes.all_reduce_sum(own).tolist(), strict=True))
 
     def means(self) -> dict[str, float]:
         """Mean of every part over these images."""
@@ -57,21 +53,14 @@ class EpochSums:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from saved sums, which the first process takes whole."""
-        mine = {name: float(value) if processes.is_first() else 0.0 for name, value in state.items()}
+        mine = {name: float(value) if processes.is_rank0() else 0.0 for name, value in state.items()}
         self.num_images = mine.pop("images")
         self.names = tuple(mine)
         self.sums = torch.tensor(list(mine.values()), dtype=torch.float64).to(self.device)
 
 
 def per_image(totals: Mapping[str, float]) -> dict[str, float]:
-    """Means of what was summed over some images.
-
-    Args:
-        totals: sums by name, and under ``images`` their number.
-
-    Returns:
-        The means of all others.
-    """
+    """Means of what was summed over some images."""
     return {name: value / totals["images"] for name, value in totals.items() if name != "images"}
 
 

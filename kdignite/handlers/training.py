@@ -19,12 +19,7 @@ RECALL_CLASSES = 20  # above that, a curve for each class is no help
 
 
 class LossNotFinite(RunFailed):
-    """The mean loss of the open epoch is no number any more.
-
-    Args:
-        message: for the user.
-        loss: that mean.
-    """
+    """The mean loss of the open epoch is no number any more."""
 
     def __init__(self, message: str, loss: float = math.nan) -> None:
         """Keep the loss."""
@@ -36,11 +31,6 @@ def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: Learni
     """Set the learning rate before every step, from the number of the step alone.
 
     A function of the iteration has no state, which torch's and Ignite's schedulers have: resuming is exact for free.
-
-    Args:
-        trainer: the training engine.
-        optimizer: all of whose groups share the rate.
-        lr_at: from the step (counted from 0) to the rate.
     """
 
     def set_rate(engine: Engine) -> None:
@@ -53,28 +43,15 @@ def attach_step_seed(trainer: Engine, *, seed: int, device: torch.device) -> Non
     """Seed what modules such as Dropout draw from, before every step, from (seed, iteration).
 
     Other processes than the first add their rank, since they see other images.
-
-    Args:
-        trainer: the training engine.
-        seed: of the run.
-        device: that computes.
     """
-    of_rank = () if processes.is_first() else (processes.rank(),)
+    of_rank = () if processes.is_rank0() else (processes.rank(),)
     trainer.add_event_handler(
         Events.ITERATION_STARTED, lambda engine: seed_device(device, "step", seed, engine.state.iteration, *of_rank)
     )
 
 
 def attach_epoch_sums(trainer: Engine, *, device: torch.device) -> EpochSums:
-    """Sum the parts that the step returns over the images of each epoch.
-
-    Args:
-        trainer: the training engine.
-        device: that computes.
-
-    Returns:
-        The sums.
-    """
+    """Sum the parts that the step returns over the images of each epoch."""
     sums = EpochSums(device)
 
     def add(engine: Engine) -> None:
@@ -89,14 +66,6 @@ def attach_nan_guard(trainer: Engine, sums: EpochSums, *, advice: str) -> None:
 
     A sum that took in one infinite or undefined loss stays so; reading it every `GUARD_EVERY` iterations and at the end
     of an epoch is enough. (Ignite's TerminateOnNan ends a run as if it had succeeded.)
-
-    Args:
-        trainer: the training engine.
-        sums: of the open epoch.
-        advice: what to try, for the message.
-
-    Raises:
-        LossNotFinite: from the engine's ``run``.
     """
 
     def guard(engine: Engine) -> None:
@@ -113,14 +82,7 @@ def attach_nan_guard(trainer: Engine, sums: EpochSums, *, advice: str) -> None:
 
 
 def attach_clock(trainer: Engine) -> Clock:
-    """Measure the time of the steps of each epoch; attached before the validation, it leaves that out.
-
-    Args:
-        trainer: the training engine.
-
-    Returns:
-        The clock.
-    """
+    """Measure the time of the steps of each epoch; attached before the validation, it leaves that out."""
     clock = Clock()
     trainer.add_event_handler(Events.EPOCH_STARTED, clock.start)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, clock.pause)
@@ -128,12 +90,7 @@ def attach_clock(trainer: Engine) -> Clock:
 
 
 def attach_validation(trainer: Engine, *, validate: Callable[[], Outcome]) -> None:
-    """Evaluate on the validation images after every epoch, into ``trainer.state.metrics``.
-
-    Args:
-        trainer: the training engine.
-        validate: runs the evaluation.
-    """
+    """Evaluate on the validation images after every epoch, into ``trainer.state.metrics``."""
 
     def run(engine: Engine) -> None:
         outcome = validate()
@@ -157,19 +114,7 @@ def attach_history(
     classes: tuple[str, ...],
     accuracy_teacher: float | None,
 ) -> History:
-    """Make a row of every epoch, from the sums of its steps and the validation after it.
-
-    Args:
-        trainer: the training engine, with clock and validation attached before.
-        sums: of the open epoch; started anew afterwards.
-        clock: of the open epoch; started anew afterwards.
-        lr_at: the learning rate by step.
-        classes: names, for the recall of each.
-        accuracy_teacher: the teacher's validation accuracy, where there is one.
-
-    Returns:
-        The history.
-    """
+    """Make a row of every epoch, from the sums of its steps and the validation after it."""
     history = History()
 
     def record(engine: Engine) -> None:

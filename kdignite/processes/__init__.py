@@ -5,29 +5,29 @@ functions in the same order: a process that leaves one out lets the others wait.
 processors (gloo), so that a GPU is never waited for; gradients go between GPUs (NCCL) where there are any.
 """
 
-from kdignite.processes.agreeing import Agreement, everyones, largest, local_first, on_first, together
-from kdignite.processes.group import end_threads, is_first, joined, local_rank, rank, tells, world
+from kdignite.processes.collectives import Agreement, all_gather_object, all_reduce_max, local_first, on_rank0, together
+from kdignite.processes.group import end_threads, is_rank0, is_reporter, joined, local_rank, rank, world
 from kdignite.processes.launch import Launch, launch
-from kdignite.processes.tensors import gathered, parallel, share_buffers, summed
+from kdignite.processes.tensors import all_gather, all_reduce_sum, parallel, share_buffers
 
 __all__ = [
     "Agreement",
     "Launch",
+    "all_gather",
+    "all_gather_object",
+    "all_reduce_max",
+    "all_reduce_sum",
     "end_threads",
-    "everyones",
-    "gathered",
-    "is_first",
+    "is_rank0",
+    "is_reporter",
     "joined",
-    "largest",
     "launch",
     "local_first",
     "local_rank",
-    "on_first",
+    "on_rank0",
     "parallel",
     "rank",
     "share_buffers",
-    "summed",
-    "tells",
     "together",
     "world",
 ]

@@ -23,7 +23,7 @@ class Group:
     control: Any = None  # where they agree; None: the default group
     gradients: Any = None  # between GPUs, for all runs of this process; None: not needed yet
     store: Any = None  # shared by all; kept when a group is closed, since without torchrun the first process serves it
-    tells: bool | None = None
+    is_reporter: bool | None = None
 
 
 def rank() -> int:
@@ -41,7 +41,7 @@ def local_rank() -> int:
     return Group.me.local_rank
 
 
-def is_first() -> bool:
+def is_rank0() -> bool:
     """Whether this process is the one that names, writes and prints."""
     return Group.me.rank == 0
 
@@ -51,9 +51,6 @@ def joined() -> Iterator[None]:
     """Within the block the processes that torchrun started work together; nothing where it started one.
 
     A group that is there already, such as that of ``idist.Parallel``, is used and left as it is.
-
-    Raises:
-        RunFailed: if the others cannot be reached, or one of them ends before the block does.
     """
     import torch.distributed as dist
 
@@ -65,7 +62,7 @@ def joined() -> Iterator[None]:
         _adopt() if theirs else _open()
         yield
     except BaseException as error:
-        Group.tells = _may_tell(error)
+        Group.is_reporter = _may_tell(error)
         if isinstance(error, RuntimeError) and _is_of_a_lost_process(error):
             raise RunFailed("another process of this run has ended, so this one cannot go on") from error
         raise
@@ -73,9 +70,9 @@ def joined() -> Iterator[None]:
         _close(theirs=theirs)
 
 
-def tells() -> bool:
+def is_reporter() -> bool:
     """Whether this process is the one that says how a command ended: the first one, or the one that alone failed."""
-    return launch().rank == 0 if Group.tells is None else Group.tells
+    return launch().rank == 0 if Group.is_reporter is None else Group.is_reporter
 
 
 def end_threads() -> None:
@@ -96,7 +93,7 @@ def _open() -> None:
     store, number, size = next(rendezvous("env://"))
     Group.store = dist.PrefixStore(_meet(store, number, size), store)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=Group.store, rank=number, world_size=size, timeout=LONGEST_WAIT)
-    Group.me, Group.tells = launch(), None
+    Group.me, Group.is_reporter = launch(), None
     # in a job of SLURM Ignite takes the number of the task for the local rank, which all that torchrun starts share
     job = os.environ.pop("SLURM_JOB_ID", None)
     idist.sync()

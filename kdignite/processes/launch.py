@@ -17,10 +17,6 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # in the o
 
 
 def launch() -> Launch:
-    """Who this process is.
-
-    Returns:
-        What the environment says; a process of its own where it does not say all of it.
-    """
+    """Who this process is."""
     numbers = [os.environ.get(name, "") for name in VARIABLES]
     return Launch(*map(int, numbers)) if all(number.isdecimal() for number in numbers) else Launch()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from kdignite.processes.agreeing import everyones
+from kdignite.processes.collectives import all_gather_object
 from kdignite.processes.group import LONGEST_WAIT, Group, world
 
 if TYPE_CHECKING:  # the command line imports this package before it needs torch
@@ -10,15 +10,8 @@ if TYPE_CHECKING:  # the command line imports this package before it needs torch
     from torch import Tensor, nn
 
 
-def summed(values: "Tensor") -> "Tensor":
-    """The sum over all processes of each of some numbers.
-
-    Args:
-        values: (n,) float64 on the CPU, n the same in every process.
-
-    Returns:
-        (n,) the sums.
-    """
+def all_reduce_sum(values: "Tensor") -> "Tensor":
+    """The sum over all processes of each of some numbers."""
     if world() == 1:
         return values
     import torch.distributed as dist
@@ -28,23 +21,15 @@ def summed(values: "Tensor") -> "Tensor":
     return sums
 
 
-def gathered(rows: "Tensor") -> "Tensor":
-    """The rows of all processes.
-
-    Args:
-        rows: (n, ...) on the CPU; n may differ between processes. Where it is 0, the rest of the shape and the type do
-            not matter.
-
-    Returns:
-        (N, ...) with those of the first process first, the same in every process.
-    """
+def all_gather(rows: "Tensor") -> "Tensor":
+    """The rows of all processes."""
     if world() == 1:
         return rows
     import torch
     import torch.distributed as dist
 
-    counts = everyones(len(rows))
-    shape, dtype = next(form for form in everyones((rows.shape[1:], rows.dtype) if len(rows) else None) if form)
+    counts = all_gather_object(len(rows))
+    shape, dtype = next(form for form in all_gather_object((rows.shape[1:], rows.dtype) if len(rows) else None) if form)
     padded = torch.zeros((max(counts), *shape), dtype=dtype)  # a gather needs equal shapes
     if len(rows):
         padded[: len(rows)] = rows
@@ -57,14 +42,6 @@ def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "n
     """A model whose gradients are the means over all processes after each backward pass.
 
     Not ``idist.auto_model``, which moves a model to a GPU wherever there is one: ``--device=cpu`` would not hold.
-
-    Args:
-        model: on the device; its parameters and buffers become those of the first process.
-        device: that computes.
-        sync_bn: whether BatchNorm measures the images of all processes; then the model's layers are replaced.
-
-    Returns:
-        The model wrapped, or itself where there is one process.
     """
     if world() == 1:
         return model
@@ -82,11 +59,7 @@ def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "n
 
 
 def share_buffers(model: "nn.Module") -> None:
-    """Give every process the first one's buffers, such as what BatchNorm has measured.
-
-    Args:
-        model: in every process; each has measured its own images only.
-    """
+    """Give every process the first one's buffers, such as what BatchNorm has measured."""
     if world() == 1:
         return
     import torch.distributed as dist

@@ -18,14 +18,7 @@ WIDTH, ROW, ABOVE, BELOW, MARGIN = 7.2, 0.26, 0.55, 0.5, 0.35  # inches
 
 
 def bench_text(summary: Summary) -> str:
-    """What was measured, in two tables.
-
-    Args:
-        summary: what ``bench.json`` holds.
-
-    Returns:
-        Lines for a terminal that are also Markdown.
-    """
+    """What was measured, in two tables."""
     speedup, repeats = summary["speedup"], summary["job"]["repeats"]
     warm = speedup["warm_over_live"]["median"]
     return "\n\n".join(
@@ -43,14 +36,7 @@ def bench_text(summary: Summary) -> str:
 
 
 def bench_figure(summary: Summary) -> Figure:
-    """Bars of images a second that are trained on, and of the parts of a step.
-
-    Args:
-        summary: what ``bench.json`` holds.
-
-    Returns:
-        A figure with an Agg canvas, unknown to ``pyplot``.
-    """
+    """Bars of images a second that are trained on, and of the parts of a step."""
     rates = {name: rate for name, rate in summary["images_per_s"].items() if name in summary["of_bare"]}
     parts = summary["step_seconds"]
     names = [*rates, *parts]

@@ -49,13 +49,6 @@ def confusion_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
 
     Up to 20 classes: the whole matrix, rows = true class, columns = predicted class, counts in the cells, shaded by the
     share of the true class (a class without images is grey). Above that: the 20 most frequent confusions as bars.
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-        title: first line above the figure; accuracy and number of images follow.
-
-    Returns:
-        A figure with an Agg canvas, unknown to ``pyplot``.
     """
     with mpl.style.context(STYLE):
         if len(summary["per_class"]) > MAX_CLASSES:
@@ -68,13 +61,6 @@ def classification_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
 
     Up to 20 classes in class order; above that the 10 best and 10 worst classes by F1, in that order. A class without
     images has no bars.
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-        title: first line above the figure; accuracy and number of images follow.
-
-    Returns:
-        A figure with an Agg canvas, unknown to ``pyplot``.
     """
     with mpl.style.context(STYLE):
         placed = _placed_rows(summary)
@@ -94,10 +80,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     The file holds neither date nor versions: the same figure gives the same bytes. It appears under its name when it is
     complete, never before.
-
-    Args:
-        figure: from `confusion_figure`, `classification_figure` or `comparison_figure`.
-        path: the file; its folder exists.
     """
     image = io.BytesIO()
     with mpl.style.context(STYLE):

@@ -45,17 +45,7 @@ OWN_NAMES = {"airplane": "plane", "automobile": "car"}  # CIFAR-10's names -> th
 
 
 def published(classes: Sequence[str]) -> list[Published]:
-    """What was published of each class.
-
-    Args:
-        classes: names, in any order.
-
-    Returns:
-        An entry for each, in their order.
-
-    Raises:
-        UserError: if they are not CIFAR-10's ten.
-    """
+    """What was published of each class."""
     names = [OWN_NAMES.get(name, name) for name in classes]
     if sorted(names) != sorted(BY_CLASS):
         shown = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")

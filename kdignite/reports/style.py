@@ -21,41 +21,19 @@ MAX_NAME = 28  # characters; longer names are cut in the middle
 
 
 def short(name: str) -> str:
-    """A name of at most 28 characters: a long one keeps its beginning and its end, where similar names differ.
-
-    Args:
-        name: of a class.
-
-    Returns:
-        The name, or both its ends.
-    """
+    """A name of at most 28 characters: a long one keeps its beginning and its end, where similar names differ."""
     if len(name) <= MAX_NAME:
         return name
     return f"{name[: MAX_NAME - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
 
 
 def text_width(texts: Sequence[str], *, size: float) -> float:
-    """How much room some texts need.
-
-    Args:
-        texts: one line each.
-        size: of the letters, in points.
-
-    Returns:
-        Width in inches of the longest; 0 without any.
-    """
+    """How much room some texts need."""
     return max((TextPath((0, 0), text, size=size).get_extents().width / 72 for text in texts if text), default=0.0)
 
 
 def ink(background: npt.ArrayLike) -> str:
-    """Black or white, whichever has the higher contrast (relative luminance of WCAG 2; both are equal at 0.179).
-
-    Args:
-        background: its colour, in 0..1, red, green, blue.
-
-    Returns:
-        The name of the colour.
-    """
+    """Black or white, whichever has the higher contrast (relative luminance of WCAG 2; both are equal at 0.179)."""
     rgb = np.asarray(background)[:3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"

@@ -21,14 +21,7 @@ MARGINS = (1.1, 1.35)  # inches, for the names of the axes, the colours, and the
 
 
 def sweep_text(summary: Summary) -> str:
-    """What was chosen, the means as a map, and a row for each alpha and T.
-
-    Args:
-        summary: what ``sweep.json`` holds.
-
-    Returns:
-        Lines for a terminal that are also Markdown, ending in a newline.
-    """
+    """What was chosen, the means as a map, and a row for each alpha and T."""
     parts = [
         chosen_text(summary),
         "Mean validation accuracy in %:",
@@ -40,14 +33,7 @@ def sweep_text(summary: Summary) -> str:
 
 
 def chosen_text(summary: Summary) -> str:
-    """Which alpha and T, and how good they were on validation.
-
-    Args:
-        summary: what ``sweep.json`` holds.
-
-    Returns:
-        One sentence.
-    """
+    """Which alpha and T, and how good they were on validation."""
     chosen, pairs = summary["chosen"], summary["chosen_from"]
     seeds = len(chosen["seeds"])
     of = "one seed" if seeds == 1 else f"the mean of {seeds} seeds"
@@ -59,14 +45,7 @@ def chosen_text(summary: Summary) -> str:
 
 
 def sweep_csv(summary: Summary) -> str:
-    """A row for each run, with unrounded accuracies in [0, 1].
-
-    Args:
-        summary: what ``sweep.json`` holds.
-
-    Returns:
-        CSV text with the columns alpha, T, seed, accuracy_val.
-    """
+    """A row for each run, with unrounded accuracies in [0, 1]."""
     rows = [
         (cell["alpha"], cell["T"], seed, accuracy)
         for cell in summary["cells"]
@@ -76,14 +55,7 @@ def sweep_csv(summary: Summary) -> str:
 
 
 def sweep_figure(summary: Summary) -> Figure:
-    """A heat map of the mean validation accuracy, a row for each alpha and a column for each T.
-
-    Args:
-        summary: what ``sweep.json`` holds.
-
-    Returns:
-        A figure with an Agg canvas, unknown to ``pyplot``; what was chosen has a frame.
-    """
+    """A heat map of the mean validation accuracy, a row for each alpha and a column for each T."""
     alphas, Ts = _axes(summary)
     with mpl.style.context(STYLE):
         size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(Ts)), MARGINS[1] + CELL[1] * len(alphas))

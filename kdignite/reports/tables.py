@@ -19,13 +19,6 @@ def evaluation_table(summary: Mapping[str, Any], *, title: str) -> str:
 
     Up to 20 classes all of them are shown in class order; above that the 5 best and 5 worst by F1 and the 10 most
     frequent confusions, and the text says so. Scores are in per cent; the accuracy of a class is its recall.
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-        title: the first line.
-
-    Returns:
-        Lines for a terminal that are also Markdown, ending in a newline.
     """
     many = len(summary["per_class"]) > MAX_CLASSES
     parts = [title, overall_line(summary), *(_extremes(summary) if many else _all_classes(summary))]
@@ -33,14 +26,7 @@ def evaluation_table(summary: Mapping[str, Any], *, title: str) -> str:
 
 
 def overall_line(summary: Mapping[str, Any]) -> str:
-    """Accuracy with its count, loss and calibration error in one line.
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-
-    Returns:
-        For example ``accuracy 93.4 % (9,340 of 10,000 images), loss 0.2100, ECE 2.1 %``; the loss is in nats.
-    """
+    """Accuracy with its count, loss and calibration error in one line."""
     correct, total = summary["num_correct"], summary["num_images"]
     return (
         f"accuracy {per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
@@ -49,27 +35,13 @@ def overall_line(summary: Mapping[str, Any]) -> str:
 
 
 def classes_csv(summary: Mapping[str, Any]) -> str:
-    """A row for each class, with unrounded scores in [0, 1].
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-
-    Returns:
-        CSV text with the columns class, support, precision, recall, f1.
-    """
+    """A row for each class, with unrounded scores in [0, 1]."""
     columns = ("class", "support", "precision", "recall", "f1")
     return csv_text([columns, *([row[column] for column in columns] for row in summary["per_class"])])
 
 
 def confusion_csv(summary: Mapping[str, Any]) -> str:
-    """The confusion matrix: a row for each true class, a column for each predicted class.
-
-    Args:
-        summary: as `kdignite.metrics.evaluation_summary` returns it.
-
-    Returns:
-        CSV text; the first row and the first column are class names.
-    """
+    """The confusion matrix: a row for each true class, a column for each predicted class."""
     names = [row["class"] for row in summary["per_class"]]
     counts = zip(names, summary["confusion"], strict=True)
     return csv_text([["true \\ predicted", *names], *([name, *row] for name, row in counts)])

@@ -10,15 +10,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def markdown_table(rows: Rows, *, num_names: int) -> str:
-    """Rows with columns of equal width: names to the left, numbers to the right.
-
-    Args:
-        rows: cells; the first row is the header. A bar in a cell is escaped.
-        num_names: columns at the left that hold names.
-
-    Returns:
-        Lines without an ending newline.
-    """
+    """Rows with columns of equal width: names to the left, numbers to the right."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
 
@@ -31,42 +23,19 @@ def markdown_table(rows: Rows, *, num_names: int) -> str:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV.
-
-    Args:
-        rows: cells; None becomes an empty one.
-
-    Returns:
-        Lines that end in a newline.
-    """
+    """Rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def per_cent(share: float | None, *, digits: int = 1) -> str:
-    """A share in per cent, without the sign.
-
-    Args:
-        share: in [0, 1]; None where there is none.
-        digits: after the point.
-
-    Returns:
-        Such as ``93.4``, or ``-``.
-    """
+    """A share in per cent, without the sign."""
     return NO_SCORE if share is None else f"{100 * share:.{digits}f}"
 
 
 def points(difference: float | None, *, digits: int = 1) -> str:
-    """A difference of two shares in percentage points, with its sign.
-
-    Args:
-        difference: in [-1, 1]; None where there is none.
-        digits: after the point.
-
-    Returns:
-        Such as ``+0.4``, ``-1.2``, ``0.0`` (also for what rounds to it), or ``-``.
-    """
+    """A difference of two shares in percentage points, with its sign."""
     if difference is None:
         return NO_SCORE
     text = f"{100 * difference:+.{digits}f}"

@@ -1,7 +1,6 @@
 """The run folder: its name, its files, its lock, and how a run is found again. No result is ever overwritten."""
 
 from kdignite.runs.environment import environment
-from kdignite.runs.files import now, read_json, sha256, write_json
 from kdignite.runs.finding import Finished, find_checkpoint, finished_teachers, name_of
 from kdignite.runs.folders import (
     BEST,
@@ -36,8 +35,4 @@ __all__ = [
     "finished_teachers",
     "locked",
     "name_of",
-    "now",
-    "read_json",
-    "sha256",
-    "write_json",
 ]

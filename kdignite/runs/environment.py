@@ -20,14 +20,7 @@ CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a run was computed with: versions, commit, threads, processor, device. No host name, no path.
-
-    Args:
-        device: that computes.
-
-    Returns:
-        Plain values.
-    """
+    """What a run was computed with: versions, commit, threads, processor, device. No host name, no path."""
     return {
         "kdignite": kdignite.__version__,
         "commit": _commit(),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite.errors import UserError
-from kdignite.runs.files import read_json
+from kdignite.files import read_json
 from kdignite.runs.folders import BEST, MANIFEST, RESULT
 
 
@@ -21,30 +21,13 @@ def finished_teachers(root: Path) -> list[Finished]:
 
     Partial runs are left out, and adopted models, of which nobody knows what they were trained on: those have to be
     asked for.
-
-    Args:
-        root: the folder of all runs; studies inside it are searched too.
-
-    Returns:
-        The runs.
     """
     found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
     return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
 
 
 def find_checkpoint(run: str, *, root: Path) -> Path:
-    """The checkpoint that a RUN or FILE on the command line means.
-
-    Args:
-        run: a path of a file or a run folder, or the name of a run in ``root``.
-        root: the folder of all runs.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The checkpoint that a RUN or FILE on the command line means."""
     paths = (Path(run), root / run)
     for path in paths:
         if path.is_file():
@@ -62,14 +45,7 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
 
 
 def name_of(checkpoint: Path) -> str:
-    """What a checkpoint is called: by its run folder, or by its file where it stands alone.
-
-    Args:
-        checkpoint: the file.
-
-    Returns:
-        A name that can be part of the name of a folder.
-    """
+    """What a checkpoint is called: by its run folder, or by its file where it stands alone."""
     return checkpoint.resolve().parent.name if checkpoint.name == BEST else checkpoint.stem
 
 

@@ -14,15 +14,7 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: short, and telling in the list of TensorBoard.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        ``teacher``, ``baseline`` or ``distill-a0.5-T1``; with ``-seed1`` for any seed but 0, and ``-dev`` where the
-        run is a dry one.
-    """
+    """The name of a run that was given none: short, and telling in the list of TensorBoard."""
     name = config.command
     if isinstance(config, DistillConfig):
         name += f"-a{config.alpha:g}-T{config.T:g}"
@@ -32,31 +24,12 @@ def default_name(config: TrainConfig) -> str:
 
 
 def cache_folder(root: Path) -> Path:
-    """Where the answers of teachers are kept: one place for all runs, those of studies included.
-
-    Args:
-        root: the folder of all runs, or a study among them.
-
-    Returns:
-        The folder, which need not exist.
-    """
+    """Where the answers of teachers are kept: one place for all runs, those of studies included."""
     return (root.parent if (root / MANIFEST).is_file() else root) / CACHE
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:
-    """Make a new folder for a run.
-
-    Args:
-        root: the folder of all runs.
-        name: the name that was asked for; it must be free.
-        default: the name otherwise, with -2, -3, ... where it is taken.
-
-    Returns:
-        The new, empty folder.
-
-    Raises:
-        UserError: if the name is taken, or the folder cannot be made.
-    """
+    """Make a new folder for a run."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         if name is not None:

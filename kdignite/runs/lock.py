@@ -20,15 +20,6 @@ def locked(folder: Path) -> Iterator[None]:
     The system gives the lock back when its process ends, however it ends: a lock file that ``kill -9`` left behind is
     simply taken over. It is a lock of the process (POSIX), which the workers that it forks do not share: they may
     live for some seconds longer.
-
-    Args:
-        folder: of the run.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        UserError: if another process holds it, naming its pid.
     """
     path = folder / LOCK
     descriptor = _held(path)

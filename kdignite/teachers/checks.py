@@ -11,14 +11,7 @@ CHANCE_MARGIN = 0.05  # share of the way from chance to 100 % that a useful teac
 
 
 def tolerance(num_images: int) -> int:
-    """By how many correct images two evaluations of the same weights may differ on different hardware.
-
-    Args:
-        num_images: evaluated.
-
-    Returns:
-        One in a thousand, and at least 2: rounding differs between processors and thread counts.
-    """
+    """By how many correct images two evaluations of the same weights may differ on different hardware."""
     return max(2, num_images // 1000)
 
 
@@ -27,12 +20,6 @@ def chance_level(outcome: Outcome) -> float:
 
     ``chance + max(3 * sqrt(chance * (1 - chance) / N), 0.05 * (1 - chance))`` with ``chance`` the share of the most
     frequent class, which a constant answer scores.
-
-    Args:
-        outcome: of an evaluation on N images.
-
-    Returns:
-        An accuracy in [0, 1]; 14.5 % for ten equal classes and 5,000 images.
     """
     num_images = len(outcome.labels)
     chance = int(outcome.confusion.sum(1).max()) / num_images
@@ -41,16 +28,7 @@ def chance_level(outcome: Outcome) -> float:
 
 
 def check_accuracy(outcome: Outcome, recorded: Validation | None, *, who: str) -> None:
-    """Refuse a teacher that is near chance, or not the model that its checkpoint says it is.
-
-    Args:
-        outcome: of the teacher on the validation images, just now.
-        recorded: what it scored there when it was saved; None: nothing was recorded.
-        who: the teacher, for the message.
-
-    Raises:
-        UserError: naming both accuracies.
-    """
+    """Refuse a teacher that is near chance, or not the model that its checkpoint says it is."""
     accuracy = outcome.num_correct / len(outcome.labels)
     if recorded is not None:
         same_images = recorded.num_images == len(outcome.labels)

@@ -8,14 +8,7 @@ from kdignite.steps import Teacher
 
 
 def live_teacher(logits_of: Logits) -> Teacher:
-    """A teacher that is computed for every batch, on the view that the student sees.
-
-    Args:
-        logits_of: a model fed its own way, from uint8 images to logits.
-
-    Returns:
-        A function from a batch to logits (B, C) without gradient.
-    """
+    """A teacher that is computed for every batch, on the view that the student sees."""
 
     def teach(batch: Batch) -> torch.Tensor:
         return logits_of(batch.images).clone()  # no tensor of inference mode, which a loss could not multiply with

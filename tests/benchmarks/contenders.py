@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from job import PilImages, accuracy
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
-from kdignite.pipelines.building import rebuild
+from kdignite.training.model import load_model
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -112,12 +112,12 @@ def _kdignite_record(bench: Bench, run: Path) -> Record:
     best = checkpoints.load(run / runs.BEST)
     if best.description.preprocessing != bench.checkpoint.description.preprocessing:
         raise SystemExit("the student's input is normalized in another way than the teacher's, which is another job")
-    student = rebuild(best)
+    student = load_model(best)
     checkpoints.load_weights(student, checkpoints.read(run / runs.LAST)["model"], source=str(run))
     with (run / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     images_per_s = [float(row["images_per_s"]) for row in rows]
-    environment = runs.read_json(run / "environment.json")
+    environment = files.read_json(run / "environment.json")
     return {
         "images_per_s": images_per_s,
         "median_images_per_s": statistics.median(images_per_s),

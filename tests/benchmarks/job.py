@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kdignite.data.sources import load_source
+from kdignite.data.registry import load_source
 from kdignite.data.splits import Part, limited, split_source
 from kdignite.models.registry import build_model
 

@@ -11,7 +11,7 @@ from contenders import Bench, Flags, Record, Rival, kdignite_run, rival_run
 from job import SIZE, add_recipe, load_images
 from table import Speeds, fastest, report
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files, runs
 from kdignite.models.registry import build_model
 from kdignite.streams import seeded
 
@@ -169,7 +169,7 @@ def write_results(
     job = {name: value for name, value in bench.recipe.items() if name != "data_root"}
     job |= {"num_train": bench.num_train, "teacher": bench.checkpoint.description.architecture.name}
     values = {"machine": machine, "job": job, "workers": probed, "primed": primed, "records": records}
-    runs.write_json(bench.folder / "results.json", values)
+    files.write_json(bench.folder / "results.json", values)
     text = report(records, probed, machine=machine, job=job)
     (bench.folder / "table.md").write_text(text, encoding="utf-8")
     print(text)

@@ -33,7 +33,7 @@ SHORTEST_S = 15.0  # a part that has less time is left out
 
 def in_child(shell: Shell, report: Report, *, name: str, limit: float) -> None:
     """A part that is one process: ``check`` of a module in ``checks``."""
-    report.take_over(name, shell.child(name, limit=limit))
+    report.record_resume(name, shell.child(name, limit=limit))
 
 
 PARTS: dict[str, Part] = {

@@ -22,6 +22,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdignite import checkpoints, handlers, runs, stopping
+from kdignite.commands.adopt import adopt
+from kdignite.commands.baseline import baseline
+from kdignite.commands.bench import _teacher
+from kdignite.commands.compare import compare
+from kdignite.commands.distill import assemble, distill
+from kdignite.commands.doctor import doctor
+from kdignite.commands.evaluate import evaluate as evaluated
+from kdignite.commands.sweep import sweep
+from kdignite.commands.teacher import teacher
 from kdignite.config import (
     AdoptConfig,
     BaselineConfig,
@@ -34,38 +43,26 @@ from kdignite.config import (
     configure,
 )
 from kdignite.data import folders
-from kdignite.data.batches import (
-    Batch,
-    evaluation_batches,
-    on_device,
-    training_batches,
-    view_batches,
-)
+from kdignite.data.batches import Batch, evaluation_batches, on_device, training_batches, view_batches
 from kdignite.data.preprocess import preparer
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
 from kdignite.devices import to_host
-from kdignite.diagnosis.mistakes import with_new_head
-from kdignite.evaluation import evaluate, fed
-from kdignite.pipelines import announcing, setup, training
-from kdignite.pipelines.adopt import adopt
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.bench import _teacher
-from kdignite.pipelines.capturing import CAPTURED, Capture
-from kdignite.pipelines.compare import compare
-from kdignite.pipelines.distill import assemble, distill
-from kdignite.pipelines.doctor import doctor
-from kdignite.pipelines.evaluate import evaluate as evaluated
-from kdignite.pipelines.preparing import Run, Taught
-from kdignite.pipelines.setup import choose_device, open_training_data, settle
-from kdignite.pipelines.sweep import sweep
-from kdignite.pipelines.tabling import Teaching
-from kdignite.pipelines.teacher import teacher
-from kdignite.pipelines.training import engage, open_writer, train
+from kdignite.doctor.mistakes import with_new_head
+from kdignite.evaluation import evaluate, predictor
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step
-from kdignite.teachers import Lesson, TableFolder, TeacherTable
+from kdignite.teachers import CacheFolder, CacheSpec, LogitCache
+from kdignite.training import announce
+from kdignite.training import device as device_module
+from kdignite.training import trainer as trainer_module
+from kdignite.training.capturing import CAPTURED, Capture
+from kdignite.training.data import open_training_data
+from kdignite.training.device import choose_device
+from kdignite.training.spec import RunSpec, TeacherRecord, resolve
+from kdignite.training.teacher_cache import LoadedTeacher
+from kdignite.training.trainer import build_trainer, open_writer, train
 
 pretended.install()
 CPU = torch.device("cpu")
@@ -78,12 +75,12 @@ Found = dict[str, Any]
 @contextmanager
 def on_cpu() -> Iterator[None]:
     """Within the block runs compute on the CPU."""
-    device = setup._device
-    setup._device = lambda name: CPU
+    device = device_module._device
+    device_module._device = lambda name: CPU
     try:
         yield
     finally:
-        setup._device = device
+        device_module._device = device
 
 
 # --- whole commands: nothing mixes devices
@@ -92,7 +89,7 @@ def on_cpu() -> Iterator[None]:
 def everything(folder: Path) -> Found:
     """Every command that computes, each in several of its ways."""
     root, small = folder / "runs", SMALL | NARROW
-    taught = teacher(configure(TeacherConfig, **small, arch="cnn5", name="teacher"), root=root)
+    teacher_record = teacher(configure(TeacherConfig, **small, arch="cnn5", name="teacher"), root=root)
     weak = {"allow_weak_teacher": True, "teacher": "teacher"}
     student = {**small, **weak}
     done = [
@@ -105,7 +102,7 @@ def everything(folder: Path) -> Found:
             configure(BaselineConfig, **small, name="adamw", optimizer="adamw", patience=1, save_every_s=0.0), root=root
         ),
         sweep(configure(SweepConfig, **student, alpha=(0.5,), T=(1.0, 4.0), name="sweep"), root=root),
-        evaluated(EvaluateConfig(run=str(taught.folder)), root=root),
+        evaluated(EvaluateConfig(run=str(teacher_record.folder)), root=root),
         compare(CompareConfig(runs=("teacher", "cold", "plain")), root=root),
     ]
     adopted = AdoptConfig(
@@ -162,7 +159,7 @@ def resumed(folder: Path) -> Found:
     root = folder / "runs"
     config = SMALL | NARROW
     whole = baseline(configure(BaselineConfig, **config, name="whole", keep_last=True), root=root)
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def pressed(*args: Any, **sizes: Any) -> Iterator[Batch]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
@@ -170,14 +167,14 @@ def resumed(folder: Path) -> Found:
                 stopping.ask(signal.SIGINT)
             yield batch
 
-    training.run_batches = pressed
+    trainer_module.run_batches = pressed
     try:
         baseline(configure(BaselineConfig, **config, name="stopped", keep_last=True), root=root)
         raise AssertionError("the run was not stopped")
     except stopping.Stopped:
         pass
     finally:
-        training.run_batches = run_batches
+        trainer_module.run_batches = run_batches
     again = baseline(configure(BaselineConfig, resume="stopped"), root=root)
     with on_cpu():
         plain = baseline(configure(BaselineConfig, **config, name="cpu"), root=root)
@@ -195,26 +192,30 @@ def _weights(folder: Path) -> dict[str, list[float]]:
 # --- what a step costs
 
 
-def _run(folder: Path, *, device: torch.device = GPU, **given: Any) -> Run:
+def _run(folder: Path, *, device: torch.device = GPU, **given: Any) -> RunSpec:
     """A distillation of digits that is ready to start, from a table of a random teacher's answers."""
     settings = {**SMALL, "batch_size": 100, "limit_train": None, "augment": "crop+flip", "epochs": 1, **given}
     config = configure(DistillConfig, **settings, cache=str(folder / "tables"))
     data = open_training_data(config, device=choose_device("cpu", threads=1) if device == GPU else device)
-    config = settle(config, data, device=device)
+    config = resolve(config, data, device=device)
     asked = _teacher("cnn5", config, num_classes=10, device=device)
-    return assemble(config, data, Teaching(asked, Taught("random", "random", 0.0)), root=folder, device=device)
+    return assemble(
+        config, data, LoadedTeacher(asked, TeacherRecord("random", "random", 0.0)), root=folder, device=device
+    )
 
 
-def _observed(run: Run, folder: Path, *, first: int, last: int) -> pretended.Counted:
+def _observed(run: RunSpec, folder: Path, *, first: int, last: int) -> pretended.Counted:
     """What the steps after the first and up to the last ask of the device, with everything around them."""
     seen: dict[str, pretended.Counted] = {}
     place = runs.create(folder, name=None, default="run")
     with open_writer(place) as writer:
-        engaged = engage(run, place, resumed=False)
+        trainer_state = build_trainer(run, place, resumed=False)
         for name, number in (("before", first), ("after", last)):
             event = Events.ITERATION_COMPLETED(once=number)
-            engaged.trainer.add_event_handler(event, lambda _, name=name: seen.update({name: pretended.COUNTED.copy()}))
-        train(engaged, place, writer)
+            trainer_state.trainer.add_event_handler(
+                event, lambda _, name=name: seen.update({name: pretended.COUNTED.copy()})
+            )
+        train(trainer_state, place, writer)
     return seen["after"].since(seen["before"])
 
 
@@ -266,18 +267,18 @@ def epoch_end(folder: Path) -> Found:
     run, place = _run(folder, epochs=2, views=1, **NARROW), runs.create(folder, name=None, default="run")
     seen: dict[str, pretended.Counted] = {}
     with open_writer(place) as writer:
-        engaged = engage(run, place, resumed=False)
+        trainer_state = build_trainer(run, place, resumed=False)
         note = lambda engine, name: seen.setdefault(name, pretended.COUNTED.copy())  # noqa: E731
-        engaged.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=run.epoch_length), note, "before")
-        engaged.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), note, "after")
-        train(engaged, place, writer)
+        trainer_state.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=run.epoch_length), note, "before")
+        trainer_state.trainer.add_event_handler(Events.EPOCH_STARTED(once=2), note, "after")
+        train(trainer_state, place, writer)
     return _told(seen["after"].since(seen["before"]), 1)
 
 
 def evaluations(folder: Path) -> Found:
     """Waits of an evaluation of one batch and of several."""
     run = _run(folder, **NARROW)
-    logits_of = fed(run.student.model, prepare=run.student.prepare)
+    logits_of = predictor(run.student.model, prepare=run.student.prepare)
     found = []
     for limit in (1, 3):
         before = pretended.COUNTED.copy()
@@ -324,7 +325,7 @@ def _all_equal(ours: list[Batch], theirs: list[Batch]) -> bool:
 
 def lookups(folder: Path) -> Found:
     """Whether a table gives on the device what it gives on the CPU, placed there or too large for it."""
-    from kdignite.teachers import table as module
+    from kdignite.teachers import logit_cache as module
 
     images = torch.randint(256, (300, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     part = Part(ImageSet(images, torch.arange(300) % 10), torch.arange(0, 300, 2))
@@ -335,8 +336,8 @@ def lookups(folder: Path) -> Found:
             module.PLACED_BYTES = placed
             answers = []
             for number, one in enumerate((on_device(part, GPU), part)):
-                kept = TableFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
-                table = TeacherTable(_sums, Lesson(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
+                kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
+                table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
                 answers.append([table(batch).cpu() for batch in training_batches(one, **settings)(0, 0)])
             found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
     module.PLACED_BYTES = 2**30
@@ -383,15 +384,15 @@ def host_copies(folder: Path) -> Found:
         "n": None,
     }
     before = pretended.COUNTED.copy()
-    copied = to_host(nested)
+    host_copy = to_host(nested)
     waits = sum(pretended.COUNTED.since(before).waits.values())
     found = {}
-    for entry in copied["a"]:
+    for entry in host_copy["a"]:
         ((name, value),) = entry["b"].items()
         found[name] = value.device == CPU and value.dtype == values[name].dtype and torch.equal(value, values[name])
     kept = torch.rand(3)
     return {
-        **{"waits": waits, "equal": found, "rest": [copied["rate"], copied["word"], copied["n"]]},
+        **{"waits": waits, "equal": found, "rest": [host_copy["rate"], host_copy["word"], host_copy["n"]]},
         "what is on the CPU stays itself": to_host({"x": kept})["x"] is kept,
     }
 
@@ -487,15 +488,15 @@ def beside(folder: Path) -> Found:
     def note(engine: Engine) -> None:
         went_on.set()
 
-    from kdignite.pipelines import state
+    from kdignite.training import state
 
     checkpoints.write, say = slow, state.say
     state.say = told.append
     try:
         with open_writer(place) as writer:
-            engaged = engage(run, place, resumed=False)
-            engaged.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=run.epoch_length + 3), note)
-            train(engaged, place, writer)
+            trainer_state = build_trainer(run, place, resumed=False)
+            trainer_state.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=run.epoch_length + 3), note)
+            train(trainer_state, place, writer)
     finally:
         checkpoints.write, state.say = write, say
     saved = {name: checkpoints.read(place / name)["trainer"]["iteration"] for name in (runs.LAST, runs.PREVIOUS)}
@@ -514,7 +515,7 @@ def estimates(folder: Path) -> Found:
             threading.Event().wait(0.5)
         return images.float().mean((2, 3))
 
-    seconds = announcing._seconds_an_image(logits_of, run) * calls[-1]
+    seconds = announce._seconds_an_image(logits_of, run) * calls[-1]
     steps: list[float] = []
 
     def step(engine: Any, batch: Batch) -> dict[str, Tensor]:
@@ -524,7 +525,7 @@ def estimates(folder: Path) -> Found:
         return {"loss": torch.zeros(()).to(GPU)}
 
     before = pretended.COUNTED.copy()
-    a_step = announcing._seconds_a_step(step, run.batches(0, 0), rounds=announcing.ON_ACCELERATOR)
+    a_step = announce._seconds_a_step(step, run.batches(0, 0), rounds=announce.ON_ACCELERATOR)
     waits = pretended.COUNTED.since(before).waits
     return {"seconds": seconds, "calls": calls, "a step": a_step, "steps": len(steps), "waits": sum(waits.values())}
 
@@ -564,7 +565,7 @@ SCENARIOS = (
 
 def main(folder: Path) -> None:
     """Run every scenario."""
-    setup._device = lambda name: GPU
+    device_module._device = lambda name: GPU
     found: dict[str, Any] = {}
     for scenario in SCENARIOS:
         place = folder / scenario.__name__

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdignite import checkpoints
 from kdignite.data.batches import EVALUATION_BATCH
 from kdignite.data.preprocess import preparer
-from kdignite.evaluation import fed
-from kdignite.pipelines.building import rebuild
+from kdignite.evaluation import predictor
+from kdignite.training.model import load_model
 
 WALL_CLOCK = {"seconds", "images_per_s"}
 
@@ -58,7 +58,9 @@ def is_same_in_any_batch(folder: Path, *, batch_size: int) -> bool:
     """Whether this processor computes the teacher's answers to the same bits in batches and in chunks of the table."""
     checkpoint = checkpoints.load(folder / "best.pt")
     prepare = preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
-    model = rebuild(checkpoint).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_model(checkpoint).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randint(256, (1297, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    answers = [torch.cat([*map(fed(model, prepare=prepare), images.split(n))]) for n in (batch_size, EVALUATION_BATCH)]
+    answers = [
+        torch.cat([*map(predictor(model, prepare=prepare), images.split(n))]) for n in (batch_size, EVALUATION_BATCH)
+    ]
     return torch.equal(*answers)

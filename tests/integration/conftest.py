@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kdignite import cost
+from kdignite.commands.teacher import teacher
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
-from kdignite.pipelines import results
-from kdignite.pipelines.teacher import teacher
+from kdignite.metrics import cost
 from kdignite.runs import Finished
+from kdignite.training import results
 
 SMALL = {"dataset": "digits", "epochs": 2, "batch_size": 50, "threads": 1}
 NARROW = {**SMALL, "widths": (8, 8, 8, 8, 8)}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdignite import handlers, processes
 from kdignite.data.batches import Batch, Share, evaluation_batches, run_batches, training_batches
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, whole
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate
@@ -111,16 +111,16 @@ def agreed(folder: Path) -> dict[str, Any]:
     return {
         "world": processes.world(),
         "local rank": (processes.local_rank(), os.environ["LOCAL_RANK"]),
-        "made": processes.on_first(lambda: f"by {rank}"),
-        "mistake of the first": raised(lambda: processes.on_first(lambda: mistake(0))),
+        "made": processes.on_rank0(lambda: f"by {rank}"),
+        "mistake of the first": raised(lambda: processes.on_rank0(lambda: mistake(0))),
         "mistake of one": raised(lambda: processes.together(lambda: mistake(1))),
-        "bug of the first": raised(lambda: processes.on_first(bug)),
+        "bug of the first": raised(lambda: processes.on_rank0(bug)),
         "there already": processes.local_first(fetch),
-        "everyone's": processes.everyones(rank * 10),
-        "largest": processes.largest(7 - rank),
-        "sums": processes.summed(torch.tensor([0.5 + rank, 1.0], dtype=torch.float64)),
-        "no sums": processes.summed(torch.empty(0, dtype=torch.float64)),
-        "rows": processes.gathered(torch.arange(6.0).view(3, 2) if rank else torch.empty(0)),
+        "everyone's": processes.all_gather_object(rank * 10),
+        "largest": processes.all_reduce_max(7 - rank),
+        "sums": processes.all_reduce_sum(torch.tensor([0.5 + rank, 1.0], dtype=torch.float64)),
+        "no sums": processes.all_reduce_sum(torch.empty(0, dtype=torch.float64)),
+        "rows": processes.all_gather(torch.arange(6.0).view(3, 2) if rank else torch.empty(0)),
         "buffers": shared_buffers(rank),
         "granted": granted(),
         "means of sums that were loaded": loaded(),

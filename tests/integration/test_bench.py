@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kdignite.commands import bench as measured
+from kdignite.commands.bench import BARE, COLD, DATA, LIVE, WARM, bench
 from kdignite.config import BenchConfig
 from kdignite.errors import UserError
-from kdignite.pipelines import bench as measured
-from kdignite.pipelines.bench import BARE, COLD, DATA, LIVE, WARM, bench
 from kdignite.runs import Finished
 
 

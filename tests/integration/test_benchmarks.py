@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdignite.commands.teacher import teacher
 from kdignite.config import TeacherConfig, configure
-from kdignite.pipelines.teacher import teacher
 
 CHECKOUT = Path(__file__).parents[2]
 RUN = CHECKOUT / "tests" / "benchmarks" / "run.py"

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from kdignite import runs
+from kdignite import files, runs
+from kdignite.commands.baseline import baseline
+from kdignite.commands.cache import cache
+from kdignite.commands.distill import distill
+from kdignite.commands.teacher import teacher
 from kdignite.config import CacheConfig
 from kdignite.errors import UserError
-from kdignite.pipelines import tabling, teaching
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.cache import cache
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 from kdignite.teachers import Stored, remove, stored_tables
-from kdignite.teachers.table import SAMPLE
+from kdignite.teachers.logit_cache import SAMPLE
+from kdignite.training import teacher as teacher_module
+from kdignite.training import teacher_cache
 
 from .alike import curves, is_same_in_any_batch, weights
 from .conftest import alone, learner, student
@@ -91,7 +92,7 @@ def test_views_that_come_round_are_asked_about_once_and_the_baseline_sees_them_t
 
 
 def test_a_folder_that_was_named_holds_any_size(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabling, "LIMIT_BYTES", 10)
+    monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 10)
     distill(student(epochs=1, cache=str(tmp_path / "mine"), cache_dtype="float16"), root=root)
     assert {table.about["num_images"]: table.num_bytes for table in stored_tables(tmp_path / "mine")} == {
         1297: 4096 + 1297 * 10 * 2,
@@ -109,7 +110,7 @@ def test_a_folder_that_cannot_be_is_refused(root: Path, tmp_path: Path) -> None:
 def test_what_would_be_too_large_is_not_kept_unasked(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tabling, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
+    monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
     distill(student(), root=root)
     assert "cache     none: the teacher's answers would take 0.0 GiB" in capsys.readouterr().out
     assert tables(root) == []
@@ -120,7 +121,7 @@ def test_room_is_made_for_a_new_table(
 ) -> None:
     distill(student(epochs=1), root=root)
     (old,) = tables(root)
-    monkeypatch.setattr(tabling, "LIMIT_BYTES", old.num_bytes + 10)
+    monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", old.num_bytes + 10)
     distill(student(epochs=1, view_seed=1), root=root)
     assert f"cache     {old.folder} is removed" in capsys.readouterr().out
     assert len(tables(root)) == 1
@@ -135,7 +136,7 @@ def test_a_dry_run_keeps_nothing(root: Path) -> None:
 def test_runs_of_a_study_and_beside_it_share_their_tables(root: Path) -> None:
     study = root / "study"
     study.mkdir()
-    runs.write_json(study / runs.MANIFEST, {})
+    files.write_json(study / runs.MANIFEST, {})
     distill(student(epochs=1, teacher=str(root / "teacher")), root=study)
     assert not (study / ".teacher_cache").exists()
     assert len(tables(root)) == 1
@@ -145,10 +146,10 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, count = distill(student(epochs=1), root=root), 0
-    revive = teaching.revive
+    load_predictor = teacher_module.load_predictor
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        logits_of = revive(*args, **kwargs)
+        logits_of = load_predictor(*args, **kwargs)
 
         def ask(images: torch.Tensor) -> torch.Tensor:
             nonlocal count
@@ -157,7 +158,7 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
 
         return ask
 
-    monkeypatch.setattr(teaching, "revive", counted)
+    monkeypatch.setattr(teacher_module, "revive", counted)
     again = distill(student(epochs=1), root=root)
     assert count == 2 * SAMPLE  # of the validation images, and of the one view
     assert again.result["teacher"] == first.result["teacher"]

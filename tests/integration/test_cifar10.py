@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
+from kdignite.commands.teacher import teacher
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
 from kdignite.data.preprocess import measure_statistics
-from kdignite.data.sources import Source, load_source
+from kdignite.data.registry import load_source
+from kdignite.data.source import Source
 from kdignite.data.splits import split_source
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.teacher import teacher
 
 from .alike import is_same_in_any_batch, weights
 

@@ -14,15 +14,15 @@ from PIL import Image
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files
 from kdignite.cli import main
+from kdignite.commands.baseline import baseline
+from kdignite.commands.compare import compare
+from kdignite.commands.distill import distill
+from kdignite.commands.teacher import teacher
+from kdignite.comparison.match import LOSS_FLAGS, NOT_COMPARED
 from kdignite.config import CompareConfig, to_json
 from kdignite.errors import UserError
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.compare import compare
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.matching import FREE_FLAGS, LOSS_FLAGS
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 
 from .conftest import alone, learner, student
@@ -164,7 +164,7 @@ def test_fidelity_and_calibration(told: Told, trained: Path) -> None:
 
 
 def test_costs_are_those_of_the_runs(told: Told, trained: Path) -> None:
-    costs = {name: runs.read_json(trained / name / "result.json")["cost"] for name in ALL}
+    costs = {name: files.read_json(trained / name / "result.json")["cost"] for name in ALL}
     rows = rows_of(told.text, "Cost")
     parameters = [costs[name]["num_parameters"] for name in ("teacher", "student-0", "baseline-0")]
     assert [int(cell.replace(",", "")) for cell in rows["parameters"][:3]] == parameters
@@ -253,12 +253,12 @@ def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_p
     distill(student(epochs=1, weights=str(tmp_path / "a.pt"), name="from-a"), root=trained)
     for name in ("moved", "other"):
         baseline(alone(epochs=1, weights=str(tmp_path / f"{name}.pt"), name=f"from-{name}"), root=trained)
-    sha256 = {name: runs.sha256(tmp_path / f"{name}.pt") for name in ("a", "moved", "other")}
+    sha256 = {name: files.sha256(tmp_path / f"{name}.pt") for name in ("a", "moved", "other")}
     assert sha256["a"] == sha256["moved"]
     environment = (trained / "from-a" / "environment.json").read_text(encoding="utf-8")
     assert json.loads(environment)["weights"] == sha256["a"]
     assert str(tmp_path) not in environment
-    assert runs.read_json(trained / "baseline-0" / "environment.json")["weights"] == "none"
+    assert files.read_json(trained / "baseline-0" / "environment.json")["weights"] == "none"
     compare(CompareConfig(runs=("from-a", "from-moved")), root=trained)
     with pytest.raises(UserError, match=rf"--weights: {sha256['a']} \(\S*from-a\) against {sha256['other']} \("):
         compare(CompareConfig(runs=("from-a", "from-other")), root=trained)
@@ -266,8 +266,8 @@ def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_p
 
 def test_what_runs_record_is_what_is_compared(trained: Path) -> None:
     """The flags of a run are all in its config, under the names by which they are compared."""
-    recorded = [runs.read_json(trained / name / "config.json") for name in (STUDENTS[0], BASELINES[0])]
+    recorded = [files.read_json(trained / name / "config.json") for name in (STUDENTS[0], BASELINES[0])]
     assert [set(one) - {"command"} for one in recorded] == [set(to_json(student())), set(to_json(alone()))]
     assert set(recorded[0]) - set(recorded[1]) == LOSS_FLAGS
-    compared = {key for key in recorded[1] if key not in FREE_FLAGS}
+    compared = {key for key in recorded[1] if key not in NOT_COMPARED}
     assert {"lr", "epochs", "augment", "view_seed", "arch", "widths", "label_smoothing", "limit_train"} <= compared

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from kdignite import checkpoints
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
 from kdignite.data.batches import Share
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.distill import distill
 from kdignite.runs import Finished
 
 from . import several

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from kdignite import checkpoints
 from kdignite.cli import main
+from kdignite.commands.doctor import Diagnosis, ask, summarise
+from kdignite.commands.teacher import teacher
 from kdignite.config import DoctorConfig, TeacherConfig, configure
-from kdignite.diagnosis.observations import Given
+from kdignite.doctor.observations import Predictions
 from kdignite.models.cnn5 import cnn5
-from kdignite.pipelines.doctor import Asked, ask, summarise
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
 
 WIDTHS = (16, 16, 16, 16, 16)
@@ -80,18 +80,18 @@ def world(trained: Finished) -> World:
     return World(content["weights"], mean, std, enlarged[rows], torch.tensor(load_digits().target)[rows])
 
 
-def asked_on(split: str, trained: Finished) -> Asked:
+def asked_on(split: str, trained: Finished) -> Diagnosis:
     config = DoctorConfig(run=str(trained.folder), split=split, threads=1)
     return ask(config, checkpoints.load(trained.folder / "best.pt"), device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def on_val(trained: Finished) -> Asked:
+def on_val(trained: Finished) -> Diagnosis:
     return asked_on("val", trained)
 
 
 @pytest.fixture(scope="module")
-def on_test(trained: Finished) -> Asked:
+def on_test(trained: Finished) -> Diagnosis:
     return asked_on("test", trained)
 
 
@@ -197,14 +197,14 @@ LIKE = {
 }
 
 
-def summary_of(asked: Asked, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
+def summary_of(asked: Diagnosis, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
     config = dataclasses.replace(asked.config, **given)
-    answers = None if predicted is None else Given(predicted, None, "test")
+    answers = None if predicted is None else Predictions(predicted, None, "test")
     return summarise(asked._replace(config=config, given=answers), who="teacher")
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_the_accuracy_of_a_planted_mistake_fits_it(name: str, world: World, on_val: Asked) -> None:
+def test_the_accuracy_of_a_planted_mistake_fits_it(name: str, world: World, on_val: Diagnosis) -> None:
     """The number is of the test images, the doctor's of the validation images."""
     right = PLANTED[name](world).argmax(1) == world.labels
     summary = summary_of(on_val, observed=float(right.float().mean()))
@@ -215,7 +215,7 @@ def test_the_accuracy_of_a_planted_mistake_fits_it(name: str, world: World, on_v
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_the_labels_alone_name_a_mistake_without_chance(name: str, world: World, on_test: Asked) -> None:
+def test_the_labels_alone_name_a_mistake_without_chance(name: str, world: World, on_test: Diagnosis) -> None:
     predicted = EXACT[name](world).argmax(1).numpy()
     named = summary_of(on_test, predicted)["predictions"]
     assert named["found"]
@@ -228,7 +228,9 @@ def test_the_labels_alone_name_a_mistake_without_chance(name: str, world: World,
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_the_labels_alone_tell_a_random_mistake_from_all_but_its_like(name: str, world: World, on_test: Asked) -> None:
+def test_the_labels_alone_tell_a_random_mistake_from_all_but_its_like(
+    name: str, world: World, on_test: Diagnosis
+) -> None:
     named = summary_of(on_test, RANDOM[name](world).argmax(1).numpy())["predictions"]
     found = {named["name"], *named["tied"]}
     assert named["found"]
@@ -237,13 +239,13 @@ def test_the_labels_alone_tell_a_random_mistake_from_all_but_its_like(name: str,
     assert found <= LIKE.get(name, found)
 
 
-def test_a_permutation_of_the_classes_is_told(world: World, on_test: Asked) -> None:
+def test_a_permutation_of_the_classes_is_told(world: World, on_test: Diagnosis) -> None:
     summary = summary_of(on_test, permuted(world).argmax(1).numpy())
     assert summary["predictions"]["permutation"].startswith("0 as 2, 1 as 4, 2 as 6, 3 as 0")
     assert any("The best assignment of classes: 0 as 2" in line for line in summary["advice"])
 
 
-def test_what_fits_nothing_names_nothing(world: World, on_val: Asked, on_test: Asked) -> None:
+def test_what_fits_nothing_names_nothing(world: World, on_val: Diagnosis, on_test: Diagnosis) -> None:
     """An accuracy far from those of all settings, and answers that are right for every other image alone."""
     scored = [float((one.predicted.numpy() == on_val.shown.labels.numpy()).mean()) for one in on_val.examined.answers]
     far = [one for one, score in zip(on_val.examined.answers, scored, strict=True) if not 0.2 < score < 0.9]
@@ -260,17 +262,17 @@ def test_what_fits_nothing_names_nothing(world: World, on_val: Asked, on_test: A
     assert summary["advice"][0].startswith("The predictions are those of no setting in the table. The nearest is: ")
 
 
-def test_logits_decide_where_labels_cannot(world: World, on_test: Asked) -> None:
+def test_logits_decide_where_labels_cannot(world: World, on_test: Diagnosis) -> None:
     """All of one class, by two mistakes: the labels are the same, the logits are not."""
     broken = {name: EXACT[name](world) for name in EXACT}
     constant = [name for name, logits in broken.items() if len(logits.argmax(1).unique()) == 1]
     assert constant
     for name in constant:
-        given = Given(broken[name].argmax(1).numpy(), broken[name].double().numpy(), "test")
+        given = Predictions(broken[name].argmax(1).numpy(), broken[name].double().numpy(), "test")
         assert summarise(on_test._replace(given=given), who="x")["predictions"]["name"] == name
 
 
-def test_the_recorded_setting_is_what_evaluate_says(trained: Finished, on_val: Asked, on_test: Asked) -> None:
+def test_the_recorded_setting_is_what_evaluate_says(trained: Finished, on_val: Diagnosis, on_test: Diagnosis) -> None:
     for split, asked in (("val", on_val), ("test", on_test)):
         rows = {row["name"]: row for row in summary_of(asked)["settings"]}
         assert rows["as recorded"]["accuracy"] == trained.result[split]["accuracy"]

@@ -233,8 +233,8 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
 
 # a step of this model takes longer than a test should wait for the estimate of the running time
 NO_ESTIMATE = """
-from kdignite.pipelines import training
-training.estimate = lambda run: 0.0
+from kdignite.training import trainer
+trainer.estimate = lambda run: 0.0
 from kdignite.cli import main
 sys.exit(main())
 """

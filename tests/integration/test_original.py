@@ -7,12 +7,14 @@ import pytest
 import torch
 import torchvision
 
+from kdignite.commands.reproduce import reproduce
 from kdignite.config import ReproduceConfig, TeacherConfig, configure
 from kdignite.errors import UserError
 from kdignite.models import weights as weights_module
-from kdignite.pipelines.building import build_student
-from kdignite.pipelines.reproduce import reproduce
-from kdignite.pipelines.setup import choose_device, open_training_data, settle
+from kdignite.training.data import open_training_data
+from kdignite.training.device import choose_device
+from kdignite.training.model import build_student
+from kdignite.training.spec import resolve
 
 SMALL = {"dataset": "digits", "size": 32, "threads": 1}  # at 224 pixels each of these tests would take minutes
 
@@ -32,7 +34,7 @@ def test_the_teacher_starts_from_the_file_with_a_new_head_fed_as_it_was(file: Pa
     device = choose_device("cpu", threads=1)
     config = configure(TeacherConfig, preset="original", weights=str(file), **SMALL)
     data = open_training_data(config, device=device)
-    student = build_student(settle(config, data, device=device), data, device=device)
+    student = build_student(resolve(config, data, device=device), data, device=device)
     published, own = torch.load(file), student.model.state_dict()
     assert {key for key in own if not torch.equal(own[key], published[key])} == {"fc.weight", "fc.bias"}
     assert own["fc.weight"].shape == (10, 2048)

@@ -57,7 +57,7 @@ def test_a_handler_sees_the_run_and_changes_nothing(root: Path, name: str) -> No
     plain = command(config(**given, name="plain"), root=root)
     (view,) = notes.views
     assert (view.folder, view.config.command, len(view.classes)) == (watched.folder, name, 10)
-    assert (view.epoch_length, view.is_first, view.device.type) == (EPOCH, True, "cpu")
+    assert (view.epoch_length, view.is_rank0, view.device.type) == (EPOCH, True, "cpu")
     assert notes.epochs == [(1, 1, False), (2, 2, True)]  # the row is there, the epoch not saved yet
     assert len(notes.losses) == 2 * EPOCH
     mean = sum(loss * size for loss, size in zip(notes.losses, ([50] * (EPOCH - 1) + [47]) * 2, strict=True)) / 1297 / 2

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from kdignite import checkpoints, stopping
+from kdignite.commands import reproduce as module
+from kdignite.commands.reproduce import reproduce
 from kdignite.config import DistillConfig, ReproduceConfig, configure
 from kdignite.config.study import Study
 from kdignite.errors import RunFailed, UserError
-from kdignite.pipelines import reproduce as module
-from kdignite.pipelines import training
-from kdignite.pipelines.reproduce import reproduce
 from kdignite.runs import Finished
+from kdignite.training import trainer as trainer_module
 
 pytestmark = pytest.mark.usefixtures("few_pixels")
 
@@ -220,7 +220,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
     study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the middle of the student's epoch: the same command resumes it by itself, to the same weights."""
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
     started = 0
 
     def stopped(*args: Any, **sizes: int) -> Iterator[Any]:
@@ -231,7 +231,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
                 assert stopping.ask(signal.SIGINT)
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", stopped)
+    monkeypatch.setattr(trainer_module, "run_batches", stopped)
     with pytest.raises(stopping.Stopped):
         reproduce(tiny(), root=tmp_path)
     done = reproduce(tiny(), root=tmp_path)

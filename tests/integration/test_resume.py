@@ -17,14 +17,15 @@ import pytest
 import torch
 from torch import nn
 
-from kdignite import checkpoints, runs, stopping
+from kdignite import checkpoints, files, stopping
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
+from kdignite.commands.teacher import teacher
 from kdignite.config import NEWEST, BaselineConfig, DistillConfig, TrainConfig, configure
 from kdignite.errors import RunFailed, UserError
-from kdignite.pipelines import training
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
+from kdignite.training import spec as spec_module
+from kdignite.training import trainer as trainer_module
 
 from .alike import assert_alike, table, weights
 from .conftest import alone, learner, student
@@ -40,16 +41,16 @@ class Pulled(BaseException):
 
 def asked_to_stop(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """Somebody presses Ctrl-C during an iteration."""
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def pressed(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes), 1):
             if first_iteration + number == iteration:
                 assert stopping.ask(signal.SIGINT)
-                monkeypatch.setattr(training, "run_batches", run_batches)
+                monkeypatch.setattr(trainer_module, "run_batches", run_batches)
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", pressed)
+    monkeypatch.setattr(trainer_module, "run_batches", pressed)
 
 
 COMMANDS: dict[str, tuple[Callable[..., Finished], Callable[..., TrainConfig]]] = {
@@ -122,16 +123,16 @@ def test_the_scale_of_the_loss_goes_on_where_it_was(root: Path, monkeypatch: pyt
 
 def pulled(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """The process ends after an iteration, and nothing that is printed or saved afterwards counts."""
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def cut(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes)):
             if first_iteration + number == iteration:
-                monkeypatch.setattr(training, "run_batches", run_batches)
+                monkeypatch.setattr(trainer_module, "run_batches", run_batches)
                 raise Pulled
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", cut)
+    monkeypatch.setattr(trainer_module, "run_batches", cut)
 
 
 def unfinished(root: Path, monkeypatch: pytest.MonkeyPatch, *, iteration: int = EPOCH + 7, **given: Any) -> Path:
@@ -162,12 +163,12 @@ def test_the_start_in_the_middle_of_an_epoch_is_what_makes_it_the_same(
     asked_to_stop(monkeypatch, EPOCH + 7)
     with pytest.raises(stopping.Stopped):
         baseline(alone(**settings("baseline")), root=root)
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def from_the_first_batch(*args: Any, first_iteration: int, **sizes: int) -> Iterator[Any]:
         return run_batches(*args, first_iteration=first_iteration - first_iteration % EPOCH, **sizes)
 
-    monkeypatch.setattr(training, "run_batches", from_the_first_batch)
+    monkeypatch.setattr(trainer_module, "run_batches", from_the_first_batch)
     again = baseline(configure(BaselineConfig, resume="run"), root=root)
     first, second = weights(again.folder), weights(reference)
     assert not all(torch.equal(first[key], second[key]) for key in first)
@@ -252,7 +253,7 @@ def test_resuming_goes_on_with_the_teacher_that_the_run_had(root: Path, monkeypa
     again = distill(student(epochs=1, resume=NEWEST), root=root)
     assert again.folder == root / "run"
     other = distill(student(epochs=1, alpha=0.25, resume=NEWEST), root=root)
-    assert other.result["teacher"]["sha256"] == runs.sha256(newer.folder / "best.pt")
+    assert other.result["teacher"]["sha256"] == files.sha256(newer.folder / "best.pt")
 
 
 def test_the_line_that_resumes_names_code_of_the_users_own(
@@ -294,7 +295,7 @@ def test_without_its_best_file_a_run_goes_on_with_the_best_of_what_comes(
 def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def sweeping(*args: Any, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
@@ -304,7 +305,7 @@ def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
                         path.unlink()
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", sweeping)
+    monkeypatch.setattr(trainer_module, "run_batches", sweeping)
     done = baseline(alone(**settings("baseline")), root=root)
     assert done.result["best_epoch"] >= 2
     assert len(table(done.folder)) == 3
@@ -315,7 +316,7 @@ def test_a_folder_removed_while_it_trains_is_told_without_a_traceback(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Of TensorBoard's thread neither, which is the first to find it gone."""
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def removing(*args: Any, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
@@ -323,14 +324,14 @@ def test_a_folder_removed_while_it_trains_is_told_without_a_traceback(
                 shutil.rmtree(root / "run")
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", removing)
+    monkeypatch.setattr(trainer_module, "run_batches", removing)
     with pytest.raises(RunFailed, match=r"best\.pt cannot be written \(No such file or directory\)"):
         baseline(alone(**settings("baseline")), root=root)
     told = capfd.readouterr()
     assert "TensorBoard's file cannot be written (No such file or directory): the training goes on without" in told.out
     assert "3/3" in told.out
     assert told.err == ""
-    assert threading.excepthook.__module__ != training.__name__
+    assert threading.excepthook.__module__ != trainer_module.__name__
 
 
 # --- settings
@@ -430,7 +431,7 @@ def test_the_teacher_is_the_one_it_began_with(taught: Finished, root: Path, monk
         distill(student(name="run", save_every_s=0), root=root)
     newer = teacher(learner(epochs=1), root=root)
     again = distill(configure(type(student()), resume="run"), root=root)
-    assert again.result["teacher"]["sha256"] == runs.sha256(taught.folder / "best.pt")
+    assert again.result["teacher"]["sha256"] == files.sha256(taught.folder / "best.pt")
     (again.folder / "result.json").unlink()
     other = configure(type(student()), resume="run", teacher=str(newer.folder), allow_weak_teacher=True)
     with pytest.raises(UserError, match=r"teacher: [0-9a-f]{64} -> [0-9a-f]{64}"):
@@ -443,9 +444,10 @@ def test_the_teacher_is_the_one_it_began_with(taught: Finished, root: Path, monk
 def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate jumps in the second epoch: the first one's files stay, and the state is finite."""
     given = {**settings("baseline"), "save_every_s": 0, "schedule": "constant", "lr": 0.02}
-    from kdignite.pipelines import preparing
 
-    monkeypatch.setattr(preparing, "learning_rate", lambda *_, peak, **__: lambda step: 1e30 if step >= EPOCH else peak)
+    monkeypatch.setattr(
+        spec_module, "learning_rate", lambda *_, peak, **__: lambda step: 1e30 if step >= EPOCH else peak
+    )
     with pytest.raises(RunFailed, match=r"the loss is not a finite number any more \(epoch 2"):
         baseline(alone(**given), root=root)
     rows = table(root / "run")
@@ -462,16 +464,16 @@ def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, mon
 def test_a_run_that_finds_no_memory_says_what_takes_less_and_can_go_on(
     reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_batches = training.run_batches
+    run_batches = trainer_module.run_batches
 
     def hungry(*args: Any, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if number == EPOCH + 7:
-                monkeypatch.setattr(training, "run_batches", run_batches)
+                monkeypatch.setattr(trainer_module, "run_batches", run_batches)
                 torch.empty(2**45)  # numbers; more than any machine has
             yield batch
 
-    monkeypatch.setattr(training, "run_batches", hungry)
+    monkeypatch.setattr(trainer_module, "run_batches", hungry)
     with pytest.raises(RunFailed, match=r"^out of memory \(\d+ bytes more were needed\): try a smaller --batch_size"):
         baseline(alone(**settings("baseline")), root=root)
     assert_alike(resumed(root).folder, reference)

@@ -17,9 +17,9 @@ from PIL import Image
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files, runs
+from kdignite.commands.evaluate import answer
 from kdignite.config import EvaluateConfig
-from kdignite.pipelines.evaluate import answer
 
 CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
@@ -106,7 +106,7 @@ def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
 
 
 def test_student_and_baseline_had_the_shipped_teacher_or_none() -> None:
-    assert read("student", runs.ENVIRONMENT)["teacher"]["sha256"] == runs.sha256(SHIPPED / "teacher" / runs.BEST)
+    assert read("student", runs.ENVIRONMENT)["teacher"]["sha256"] == files.sha256(SHIPPED / "teacher" / runs.BEST)
     assert read("baseline", runs.ENVIRONMENT)["teacher"] is None
 
 

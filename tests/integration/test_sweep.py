@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kdignite.commands import sweep as module
+from kdignite.commands.sweep import sweep
+from kdignite.commands.teacher import teacher
 from kdignite.config import Sweep, SweepConfig, configure
 from kdignite.errors import RunFailed, UserError
 from kdignite.handlers import LossNotFinite
-from kdignite.pipelines import setup
-from kdignite.pipelines import sweep as module
-from kdignite.pipelines.sweep import sweep
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
+from kdignite.training import device as device_module
 
 from .conftest import NARROW, learner
 
@@ -221,7 +221,7 @@ def test_what_auto_comes_to_is_the_same_in_all_runs(root: Path, monkeypatch: pyt
     first = sweep(grid(**ONE, amp="auto"), root=root)
     settings = json.loads((first.folder / "manifest.json").read_text())["settings"]
     assert settings["amp"] == json.loads((first.folder / "distill-a0.5-T1" / "config.json").read_text())["amp"]
-    monkeypatch.setattr(setup, "_has_bf16", lambda device: settings["amp"] == "off")
+    monkeypatch.setattr(device_module, "_has_bf16", lambda device: settings["amp"] == "off")
     assert sweep(grid(**ONE, amp="auto"), root=root).folder.name == "sweep-standard-2"
     assert sweep(grid(**ONE, amp=settings["amp"]), root=root).folder == first.folder
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from kdignite import checkpoints, evaluation
+from kdignite.commands.adopt import adopt
+from kdignite.commands.distill import distill
+from kdignite.commands.evaluate import evaluate
 from kdignite.config import AdoptConfig, EvaluateConfig
 from kdignite.errors import UserError
-from kdignite.pipelines import building
-from kdignite.pipelines.adopt import adopt
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.evaluate import evaluate
 from kdignite.runs import Finished
+from kdignite.training import model as model_module
 
 from .conftest import student
 
@@ -83,8 +83,8 @@ def test_a_teacher_fed_another_way_is_refused(taught: Finished, root: Path, chan
 
 def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path) -> None:
     """A network with global pooling runs at any size; the recorded accuracy still gives it away."""
+    from kdignite.commands.teacher import teacher
     from kdignite.config import TeacherConfig, configure
-    from kdignite.pipelines.teacher import teacher
 
     config = configure(
         TeacherConfig, dataset="digits", arch="resnet20", epochs=2, batch_size=50, limit_train=400, threads=1
@@ -100,11 +100,13 @@ def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path
 
 def test_a_model_left_in_train_mode_is_evaluated_in_eval_mode(taught: Finished, root: Path) -> None:
     checkpoint = checkpoints.load(taught.folder / "best.pt")
-    model = building.build_model("cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options)
+    model = model_module.build_model(
+        "cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options
+    )
     checkpoints.load_weights(model, checkpoint.weights, source="test")
-    prepare = building.preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
+    prepare = model_module.preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    logits_of = evaluation.fed(model, prepare=prepare)
+    logits_of = evaluation.predictor(model, prepare=prepare)
     expected = logits_of(images)
     model.train()
     again = logits_of(images)
@@ -221,8 +223,8 @@ def test_a_file_never_names_code_to_run(root: Path, monkeypatch: pytest.MonkeyPa
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))\n"
     )
     monkeypatch.chdir(root)
+    from kdignite.commands.teacher import teacher
     from kdignite.config import TeacherConfig, configure
-    from kdignite.pipelines.teacher import teacher
 
     config = configure(TeacherConfig, dataset="digits", arch="mine:tiny", epochs=4, lr=0.3, threads=1)
     run = teacher(config, root=root)

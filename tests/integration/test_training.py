@@ -12,13 +12,14 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdignite import checkpoints
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
+from kdignite.commands.evaluate import evaluate
+from kdignite.commands.teacher import teacher
 from kdignite.config import EvaluateConfig
 from kdignite.errors import RunFailed, UserError
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.evaluate import evaluate
-from kdignite.pipelines.teacher import teacher
 from kdignite.runs import Finished
+from kdignite.training import model as model_module
 
 from .conftest import alone, learner, student
 
@@ -112,12 +113,11 @@ def test_alpha_changes_the_student(root: Path) -> None:
 
 def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its file nor the parameters and buffers of the model that taught."""
-    from kdignite.pipelines import building
 
     models: list[torch.nn.Module] = []
-    build = building.build_model
+    build = model_module.build_model
     monkeypatch.setattr(
-        building, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
+        model_module, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
     )
     before = hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest()
     distill(student(), root=root)

@@ -27,7 +27,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0"), min_size=1) | LITERALS
 @pytest.fixture(scope="module", autouse=True)
 def ran() -> Iterator[list[Any]]:
     configs: list[Any] = []
-    module = ModuleType("kdignite.pipelines.distill")
+    module = ModuleType("kdignite.commands.distill")
     module.distill = configs.append  # type: ignore[attr-defined]
     with mock.patch.dict(sys.modules, {module.__name__: module}):
         yield configs

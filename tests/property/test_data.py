@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdignite.data.batches import Share, chunks, num_batches, run_batches, training_batches, view_batches
 from kdignite.data.preprocess import measure_statistics
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import Part, limited, split_source, stratified_pick
 from kdignite.data.views import PAD_SHARE, Views, apply_views, draw_views, pick_views, view_of
 

@@ -26,20 +26,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Checkpoint, Description, Origin, Validation
+from kdignite.commands import study
+from kdignite.commands.compare import _summary
+from kdignite.comparison.match import match
+from kdignite.comparison.runs import read_run
 from kdignite.config import BaselineConfig, DistillConfig, configure, to_json
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary
 from kdignite.models.registry import build_model
-from kdignite.pipelines import study
-from kdignite.pipelines.building import rebuild
-from kdignite.pipelines.compare import _summary
-from kdignite.pipelines.matching import match
-from kdignite.pipelines.reading import read_run
 from kdignite.reports.comparison import comparison_text
 from kdignite.streams import seeded
+from kdignite.training.model import load_model
 
 CASES, SLOW_CASES, BATCH = 200, 2_000, 20
 SECONDS = 5.0  # for a case
@@ -315,9 +315,9 @@ def write_run(folder: Path, command: str) -> None:
     labels = np.repeat(np.arange(2), 6)
     logits = (rng.normal(size=(12, 2)) + np.eye(2)[labels]).astype(np.float32)
     kind = DistillConfig if command == "distill" else BaselineConfig
-    runs.write_json(folder / "config.json", to_json(configure(kind, dataset="digits")))
+    files.write_json(folder / "config.json", to_json(configure(kind, dataset="digits")))
     about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": None, "packages": {"torch": "2.9.0"}}
-    runs.write_json(folder / "environment.json", about)
+    files.write_json(folder / "environment.json", about)
     taught = {"name": "teacher", "sha256": "a" * 64, "accuracy": 0.9} if command == "distill" else None
     scores = evaluation_summary(logits, labels, classes=CLASSES)
     result = {
@@ -326,7 +326,7 @@ def write_run(folder: Path, command: str) -> None:
         **{"cost": {"num_parameters": 10, "multiply_adds": 10, "latency_median_ms": 0.5, "latency_threads": 1}},
         **{"teacher": taught, "test": scores, "val": scores, "finished_at": "2026-01-01"},
     }
-    runs.write_json(folder / "result.json", result)
+    files.write_json(folder / "result.json", result)
     arrays = {"test_logits": logits, "test_labels": labels, "test_indices": np.arange(12)}
     np.savez_compressed(folder / "predictions.npz", **arrays)
 
@@ -338,7 +338,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in ("distill", "baseline"):
         write_run(folder / command, command)
     stages = {"teacher": {"folder": "teacher", "seconds": 1.5, "finished_at": "2026-01-01"}}
-    runs.write_json(folder / "manifest.json", {"settings": {"seed": 0, "widths": [8]}, "stages": stages})
+    files.write_json(folder / "manifest.json", {"settings": {"seed": 0, "widths": [8]}, "stages": stages})
     (folder / "best.pt").write_bytes(saved(payload()))
     (folder / "last.pt").write_bytes(saved(state()))
     (folder / "foreign.pt").write_bytes(saved({"epoch": 3, "state_dict": payload()["weights"]}))
@@ -351,7 +351,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def model_of(folder: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
     found = checkpoints.load(folder / "best.pt")
-    weights = dict(sorted(rebuild(found).state_dict().items()))
+    weights = dict(sorted(load_model(found).state_dict().items()))
     again = checkpoints.from_payload(checkpoints.to_payload(found.description, found.weights), found.path)
     assert same(again.description, found.description)
     assert same(weights, dict(sorted(found.weights.items())))  # what the file says is what answers

@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdignite.schedules import (
-    FINAL_SHARE,
-    ONE_CYCLE_RISE,
-    ONE_CYCLE_START,
-    build_optimizer,
-    learning_rate,
-)
+from kdignite.schedules import FINAL_SHARE, ONE_CYCLE_RISE, ONE_CYCLE_START, build_optimizer, learning_rate
 
 EXAMPLES = settings(deadline=None, max_examples=100)
 KINDS = st.sampled_from(["constant", "cosine", "onecycle"])
@@ -43,8 +37,8 @@ def test_within_0_and_peak(kind: str, peak: float, total: int, warmup: float) ->
 def test_no_jump_from_step_to_step(kind: str, peak: float, total: int, warmup: float) -> None:
     lr_at = learning_rate(kind, peak=peak, total_steps=total, warmup_steps=warmup)
     rates = [lr_at(step) for step in range(total)]
-    largest = peak * (SLOPES[kind] / (total - 1) + (1 / warmup if warmup else 0))
-    assert max(abs(b - a) for a, b in pairwise(rates)) <= largest + 1e-12 * peak
+    all_reduce_max = peak * (SLOPES[kind] / (total - 1) + (1 / warmup if warmup else 0))
+    assert max(abs(b - a) for a, b in pairwise(rates)) <= all_reduce_max + 1e-12 * peak
 
 
 @EXAMPLES

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdignite import statistics
+from kdignite.metrics import statistics
 
 QUANTILE = 1.959963984540054  # of the standard normal distribution at 0.975
 VALUES = st.floats(-1e3, 1e3, allow_subnormal=False)

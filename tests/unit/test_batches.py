@@ -18,7 +18,7 @@ from kdignite.data.batches import (
     training_batches,
 )
 from kdignite.data.preprocess import preparer
-from kdignite.data.sources import ImageSet, StreamedImages
+from kdignite.data.source import ImageSet, StreamedImages
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part, whole
 

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.data.batches import Batch
-from kdignite.pipelines import preparing
-from kdignite.pipelines.capturing import CAPTURED, Capture, Record, cuda_graph
-from kdignite.pipelines.preparing import can_capture
 from kdignite.steps import distill_step, supervised_step
+from kdignite.training import spec as spec_module
+from kdignite.training.capturing import CAPTURED, Capture, Record, cuda_graph
+from kdignite.training.spec import can_capture
 
 FULL = 6
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -245,7 +245,7 @@ def test_an_update_that_fails_raises_its_own_error() -> None:
 def test_steps_are_captured_on_a_gpu_by_one_process_without_a_scaler(
     monkeypatch: pytest.MonkeyPatch, config: TrainConfig, device: torch.device, world: int, captures: bool
 ) -> None:
-    monkeypatch.setattr(preparing.processes, "world", lambda: world)
+    monkeypatch.setattr(spec_module.processes, "world", lambda: world)
     assert can_capture(config, device) is captures
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdignite import checkpoints
-from kdignite.checkpoints import files
+from kdignite import checkpoints, files
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 Payload = dict[str, Any]
@@ -113,7 +112,7 @@ def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_disk(tmp_path: Path,
     """Its writer turns the error of the file into a RuntimeError of its own."""
 
     def write() -> None:
-        checkpoints.replace(
+        files.write_atomically(
             tmp_path / LAST, lambda file: files._save(numbered(3), Full(file, room)), previous=tmp_path / PREVIOUS
         )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import kdignite
-from kdignite import checkpoints
+from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError, listed
@@ -497,7 +497,7 @@ def test_the_new_file_is_synced_before_it_replaces_the_old_one_and_the_folder_af
     monkeypatch.setattr(os, "remove", never("remove"))
     checkpoints.write(path, {"new": 1})
     temporary = calls[0][1]
-    assert temporary.startswith(checkpoints.TEMPORARY)
+    assert temporary.startswith(files.TEMPORARY)
     assert calls == [
         ("fsync", temporary, True),
         ("replace", temporary, True),

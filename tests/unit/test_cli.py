@@ -19,7 +19,7 @@ from fire.core import FireExit
 
 from kdignite import __version__, stopping
 from kdignite.cli import entry, helptext, main
-from kdignite.cli.entry import PIPELINES, Plan, plan_maker
+from kdignite.cli.entry import FUNCTIONS, Plan, plan_maker
 from kdignite.cli.flags import USAGES, flags_of, usage_of
 from kdignite.cli.parse import Line, check
 from kdignite.config import (
@@ -43,7 +43,7 @@ ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--st
 
 
 class Runs(list[Any]):
-    """The configs that stand-in pipelines were called with; `then` is what they do next."""
+    """The configs that stand-in commands were called with; `then` is what they do next."""
 
     then: Callable[[], object] = staticmethod(lambda: None)
 
@@ -57,7 +57,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         ran.then()
 
     for command in COMMANDS:
-        module = ModuleType(f"kdignite.pipelines.{command}")
+        module = ModuleType(f"kdignite.commands.{command}")
         setattr(module, command, pipeline)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("PAGER", "less")
@@ -108,7 +108,7 @@ def in_process(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_every_command_reaches_its_own_pipeline_with_its_own_config(command, config_of):
     config = config_of(*(ADOPT if command == "adopt" else [command, *WORDS.get(command, [])]))
     assert type(config) is COMMANDS[command]
-    assert PIPELINES[command] == f"kdignite.pipelines.{command}:{command}"
+    assert FUNCTIONS[command] == f"kdignite.commands.{command}:{command}"
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_version(capsys):
 
 
 def test_help_is_quick_and_does_not_import_torch():
-    heavy = ("torch", "numpy", "ignite", "kdignite.pipelines")
+    heavy = ("torch", "numpy", "ignite", "kdignite.commands")
     code = (
         "import sys; from kdignite.cli import main; code = main(['distill', '--help']);"
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr); sys.exit(code)"

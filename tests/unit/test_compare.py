@@ -10,23 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdignite import runs
-from kdignite.comparison import COSTS
-from kdignite.config import (
-    PRESETS,
-    BaselineConfig,
-    CompareConfig,
-    DistillConfig,
-    TeacherConfig,
-    configure,
-    to_json,
-)
+from kdignite import files
+from kdignite.commands.compare import compare
+from kdignite.comparison.caveats import SHORT
+from kdignite.comparison.match import LOSS_FLAGS, NOT_COMPARED, machine_notes
+from kdignite.comparison.numbers import COSTS
+from kdignite.comparison.runs import read_run
+from kdignite.config import PRESETS, BaselineConfig, CompareConfig, DistillConfig, TeacherConfig, configure, to_json
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary
-from kdignite.pipelines.compare import compare
-from kdignite.pipelines.matching import FREE_FLAGS, LOSS_FLAGS, machine_notes
-from kdignite.pipelines.reading import read_run
-from kdignite.pipelines.remarks import SHORT
 
 KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": BaselineConfig}
 CLASSES = ("cat", "dog", "frog")
@@ -74,9 +66,9 @@ def make(
         "test": evaluation_summary(logits, labels, classes=classes),
     }
     about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": "c0ffee", "packages": {"torch": "2.9.0"}}
-    runs.write_json(folder / "config.json", settings)
-    runs.write_json(folder / "environment.json", about | (environment or {}))
-    runs.write_json(folder / "result.json", told | result)
+    files.write_json(folder / "config.json", settings)
+    files.write_json(folder / "environment.json", about | (environment or {}))
+    files.write_json(folder / "result.json", told | result)
     arrays = {"logits": logits, "labels": labels.astype(np.int64), "indices": np.arange(len(labels))}
     np.savez(folder / "predictions.npz", **{f"test_{name}": array for name, array in arrays.items()})
     return folder
@@ -175,9 +167,9 @@ def test_an_adopted_model_is_a_teacher(root: Path) -> None:
     again(root, "student-0", "distill")
     path = root / "teacher" / "result.json"
     untrained = {
-        key: value for key, value in runs.read_json(path).items() if key not in ("seed", "epochs", "best_epoch")
+        key: value for key, value in files.read_json(path).items() if key not in ("seed", "epochs", "best_epoch")
     }
-    runs.write_json(path, untrained)
+    files.write_json(path, untrained)
     summary = compared(root, *ONE)
     assert summary["runs"][0]["role"] == "teacher"
     assert summary["runs"][0]["seed"] is None
@@ -245,14 +237,16 @@ def no_mapping(folder: Path) -> None:
 
 
 def rewritten(**values: Any) -> Callable[[Path], None]:
-    return lambda folder: runs.write_json(folder / "result.json", {**runs.read_json(folder / "result.json"), **values})
+    return lambda folder: files.write_json(
+        folder / "result.json", {**files.read_json(folder / "result.json"), **values}
+    )
 
 
 def without(key: str) -> Callable[[Path], None]:
     def act(folder: Path) -> None:
-        values = runs.read_json(folder / "result.json")
+        values = files.read_json(folder / "result.json")
         del values[key]
-        runs.write_json(folder / "result.json", values)
+        files.write_json(folder / "result.json", values)
 
     return act
 
@@ -335,7 +329,7 @@ def test_a_damaged_run_is_refused(root: Path, damage: Callable[[Path], None], li
 
 def test_predictions_of_another_run_are_noticed(root: Path) -> None:
     shutil.copy(root / "student-1" / "predictions.npz", root / "student-0")
-    said, own = (runs.read_json(root / f"student-{i}" / "result.json")["test"]["num_correct"] for i in (0, 1))
+    said, own = (files.read_json(root / f"student-{i}" / "result.json")["test"]["num_correct"] for i in (0, 1))
     assert said != own
     assert refused(root, *ONE) == (
         f"runs/student-0/result.json says {said} test images are right, its predictions.npz {own}: "
@@ -428,7 +422,7 @@ def test_every_difference_but_the_loss_is_named(root: Path) -> None:
 
 def test_a_setting_that_one_run_did_not_record_is_a_difference(root: Path) -> None:
     path = root / "baseline-0" / "config.json"
-    runs.write_json(path, {key: value for key, value in runs.read_json(path).items() if key != "momentum"})
+    files.write_json(path, {key: value for key, value in files.read_json(path).items() if key != "momentum"})
     assert "--momentum: 0.9 (runs/student-0) against not recorded (runs/baseline-0)" in refused(root, *ONE)
 
 
@@ -445,13 +439,13 @@ OF_THE_TEACHER = {"teacher", "teacher_arch", "allow_weak_teacher", "cache"}  # t
 def test_a_free_flag_may_differ(root: Path, name: str) -> None:
     """What changes no weight, the data that were compared already, and the machine, of which a note tells."""
     path = root / "baseline-0" / "config.json"
-    runs.write_json(path, {**runs.read_json(path), name: FREE[name]})
+    files.write_json(path, {**files.read_json(path), name: FREE[name]})
     compared(root, *ONE)
 
 
 def test_every_flag_is_either_free_or_compared() -> None:
     """A new flag is compared unless somebody decides that it changes nothing."""
-    assert set(FREE) | IDENTIFIED | OF_THE_TEACHER == FREE_FLAGS
+    assert set(FREE) | IDENTIFIED | OF_THE_TEACHER == NOT_COMPARED
     assert {"alpha", "T", "teacher", "teacher_arch", "allow_weak_teacher"} <= LOSS_FLAGS
     assert OF_THE_TEACHER <= LOSS_FLAGS
     assert not LOSS_FLAGS & set(to_json(BaselineConfig()))

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from kdignite.comparison import (
+from kdignite.comparison.numbers import (
     COSTS,
     GAINED,
     LATENCIES,

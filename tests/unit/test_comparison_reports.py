@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from kdignite.comparison import COSTS, NO_SPREAD, comparison_summary, cost_summary, verdict
+from kdignite.comparison.numbers import COSTS, NO_SPREAD, comparison_summary, cost_summary, verdict
 from kdignite.errors import UserError
 from kdignite.reports.comparison import class_csv, comparison_figure, comparison_text, summary_csv, verdict_text
 from kdignite.reports.comparison.words import kept_line, subject, times

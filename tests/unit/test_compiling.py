@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
+from kdignite.commands.baseline import baseline
 from kdignite.config import BaselineConfig, configure
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
-from kdignite.pipelines import compiling as under_test
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.compiling import compiling
 from kdignite.steps import supervised_step
+from kdignite.training import compiling as under_test
+from kdignite.training.compiling import compiling
 
 BATCH = Batch(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4) % 2, torch.arange(4), 0)
 

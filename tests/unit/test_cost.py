@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from kdignite import cost
-from kdignite.cost import Cost, measure_cost
+from kdignite.metrics import cost
+from kdignite.metrics.cost import Cost, measure_cost
 from kdignite.models.registry import build_model
 
 FLOAT, INDEX = 4, 8  # bytes

@@ -22,7 +22,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from kdignite.data import cifar, fetch
-from kdignite.data.sources import Source, load_source
+from kdignite.data.registry import load_source
+from kdignite.data.source import Source
 from kdignite.errors import UserError
 
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]

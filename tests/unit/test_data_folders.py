@@ -14,7 +14,8 @@ from torchvision.transforms import InterpolationMode
 
 from kdignite.data import folders
 from kdignite.data.folders import square
-from kdignite.data.sources import Source, StreamedImages, load_source
+from kdignite.data.registry import load_source
+from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
 
 DRAWS = np.random.default_rng(0)

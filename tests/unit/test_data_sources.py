@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 
 from kdignite.data import custom
 from kdignite.data.folders import square
-from kdignite.data.sources import ImageSet, Source, StreamedImages, content_digest, describe_source, load_source
+from kdignite.data.registry import load_source
+from kdignite.data.source import ImageSet, Source, StreamedImages, content_digest, describe_source
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 

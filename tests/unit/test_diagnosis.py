@@ -12,14 +12,14 @@ from torch import nn
 
 from kdignite import checkpoints
 from kdignite.data.preprocess import Statistics
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
-from kdignite.diagnosis.feeds import wrong_feeds
-from kdignite.diagnosis.images import BATCH_SIZES, batches, show
-from kdignite.diagnosis.mistakes import Answers, Examined, Setting, Subject, examine, half_loaded, with_new_head
-from kdignite.diagnosis.observations import read_predictions
-from kdignite.diagnosis.verdicts import best_permutation, fingerprint, name_answers, share_fit
+from kdignite.doctor.feeds import wrong_feeds
+from kdignite.doctor.images import BATCH_SIZES, batches, show
+from kdignite.doctor.mistakes import Answers, Examined, Setting, Subject, examine, half_loaded, with_new_head
+from kdignite.doctor.observations import read_predictions
+from kdignite.doctor.verdicts import best_permutation, fingerprint, name_answers, share_fit
 from kdignite.errors import UserError
 
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from kdignite.commands.distill import distill
 from kdignite.config import DistillConfig
 from kdignite.errors import UserError
 from kdignite.losses import LossParts, kd_loss
-from kdignite.pipelines.distill import distill
 
 ADVICE = "give the loss a name: write it as a def outside of other functions"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kdignite.reports.doctor import advice, doctor_figure, doctor_text
+from kdignite.doctor.report import advice, doctor_figure, doctor_text
 from kdignite.reports.style import BLUE, GREEN, ORANGE, VERMILION
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from kdignite.data.batches import Batch, evaluation_batches
 from kdignite.data.preprocess import preparer
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
-from kdignite.evaluation import Outcome, evaluate, fed
+from kdignite.evaluation import Outcome, evaluate, predictor
 
 NUM_CLASSES = 4
 SIZE = 4  # pixels
@@ -75,7 +75,7 @@ def outcome_of(logits: Tensor, labels: Tensor) -> Outcome:
 @pytest.mark.parametrize("sizes", [(7,), (3, 3, 1), (1, 6), (1,) * 7])
 def test_counts_are_those_of_scikit_learn_whatever_the_batches(model: Probe, sizes: tuple[int, ...]) -> None:
     whole = part(7)
-    outcome = evaluate(fed(model, prepare=PREPARE), cut(whole, sizes), num_classes=NUM_CLASSES)
+    outcome = evaluate(predictor(model, prepare=PREPARE), cut(whole, sizes), num_classes=NUM_CLASSES)
     with torch.no_grad():
         expected = model.eval()(PREPARE(whole.images.images))
     labels, predicted = whole.images.labels, expected.argmax(1)
@@ -111,7 +111,7 @@ def test_the_loss_is_the_mean_over_images_not_over_batches() -> None:
 
 
 def test_the_model_is_put_into_eval_mode_at_every_call(model: Probe) -> None:
-    logits_of, images = fed(model, prepare=PREPARE), part(5).images.images
+    logits_of, images = predictor(model, prepare=PREPARE), part(5).images.images
     for _ in range(3):
         model.train()
         logits_of(images)
@@ -119,7 +119,7 @@ def test_the_model_is_put_into_eval_mode_at_every_call(model: Probe) -> None:
 
 
 def test_logits_do_not_depend_on_the_mode_or_the_batch_that_came_before(model: Probe) -> None:
-    logits_of, images = fed(model, prepare=PREPARE), part(6).images.images
+    logits_of, images = predictor(model, prepare=PREPARE), part(6).images.images
     model.eval()
     first = logits_of(images)
     model.train()
@@ -132,12 +132,12 @@ def test_logits_do_not_depend_on_the_mode_or_the_batch_that_came_before(model: P
 def test_an_evaluation_moves_no_buffer_and_no_weight(model: Probe) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.train()
-    evaluate(fed(model, prepare=PREPARE), cut(part(9), (4, 4, 1)), num_classes=NUM_CLASSES)
+    evaluate(predictor(model, prepare=PREPARE), cut(part(9), (4, 4, 1)), num_classes=NUM_CLASSES)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_logits_carry_no_gradient(model: Probe) -> None:
-    logits = fed(model, prepare=PREPARE)(part(2).images.images)
+    logits = predictor(model, prepare=PREPARE)(part(2).images.images)
     assert not logits.requires_grad
     assert logits.grad_fn is None
 
@@ -150,14 +150,14 @@ def test_images_go_through_the_preparation_of_the_model() -> None:
     pixels = images.double() / 255
     mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])
     expected = ((pixels.numpy() - mean[:, None, None]) / std[:, None, None]).sum((1, 2, 3))
-    np.testing.assert_allclose(fed(sums, prepare=PREPARE)(images)[:, 0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(predictor(sums, prepare=PREPARE)(images)[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_outputs_are_put_into_the_order_of_the_classes_of_the_data(model: Probe) -> None:
     images = part(5).images.images
-    own = fed(model, prepare=PREPARE)(images)
+    own = predictor(model, prepare=PREPARE)(images)
     order = torch.tensor([2, 0, 3, 1])
-    mapped = fed(model, prepare=PREPARE, order=order)(images)
+    mapped = predictor(model, prepare=PREPARE, order=order)(images)
     for position, output in enumerate(order.tolist()):
         assert torch.equal(mapped[:, position], own[:, output])
 

@@ -37,6 +37,6 @@ def test_a_config_needs_no_torch_and_a_loss_does() -> None:
 
 
 def test_a_function_of_the_face_is_the_command() -> None:
-    from kdignite.pipelines.distill import distill
+    from kdignite.commands.distill import distill
 
     assert kdignite.distill is distill

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdignite import checkpoints
-from kdignite.diagnosis.foreign import Fit, Renaming, explain, fit_lines
+from kdignite.doctor.foreign import Fit, Renaming, explain, fit_lines
 from kdignite.errors import UserError
 from kdignite.models.registry import build_model
 

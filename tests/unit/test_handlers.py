@@ -25,7 +25,7 @@ from kdignite import checkpoints, handlers, stopping
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.handlers import saving, showing, state
-from kdignite.pipelines import training
+from kdignite.training import trainer as trainer_module
 
 CPU = torch.device("cpu")
 NAN = math.nan
@@ -671,7 +671,7 @@ def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Pa
     opened: list[SummaryWriter] = []
 
     def execute() -> None:
-        with training.open_writer(tmp_path) as writer:
+        with trainer_module.open_writer(tmp_path) as writer:
             opened.append(writer)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: writer.add_scalar("x", trainer.state.epoch, 1))
             run(trainer, 3)
@@ -845,7 +845,7 @@ def test_a_best_file_that_finds_no_room_is_kept_and_tried_again(
         "it is tried again after each epoch"
     )
     assert done.said == [[line] if epoch == min(full) else [] for epoch in range(1, len(accuracies) + 1)]  # once
-    assert (done.file.owed is None) == (len(accuracies) not in full)
+    assert (done.file.pending is None) == (len(accuracies) not in full)
     assert [path.name for path in tmp_path.iterdir()] == (["best.pt"] if done.held[-1] else [])
 
 
@@ -865,10 +865,10 @@ def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypa
 def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = owing(tmp_path, monkeypatch, [0.4, 0.9], full={1, 2})
     monkeypatch.undo()
-    done.file.settle()
-    done.file.settle()
+    done.file.flush()
+    done.file.flush()
     assert checkpoints.read(tmp_path / "best.pt")["epoch"] == 2
-    assert done.file.owed is None
+    assert done.file.pending is None
 
 
 @pytest.mark.parametrize(
@@ -998,7 +998,7 @@ def test_an_iteration_that_was_stopped_on_its_way_is_taken_back(iteration: int, 
         return step(engine, batch)
 
     trainer = silent(asked)
-    take_back = handlers.attach_taking_back(trainer)
+    take_back = handlers.attach_iteration_rollback(trainer)
     handlers.attach_stop(trainer)
     stopped(trainer)
     assert trainer.state.iteration == iteration
@@ -1014,7 +1014,7 @@ def test_where_a_run_that_goes_on_is_stopped_in_its_first_step_nothing_more_is_d
 
     trainer = resumed(silent(asked), epochs=2)
     before = trainer.state.iteration
-    take_back = handlers.attach_taking_back(trainer)
+    take_back = handlers.attach_iteration_rollback(trainer)
     with pytest.raises(stopping.Stopped), stopping.listening():
         run(trainer, 3, done=2)
     take_back()

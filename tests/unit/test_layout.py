@@ -22,40 +22,52 @@ MAY_IMPORT: dict[str, set[str]] = {
     "precision": set(),
     "processes": {"errors"},
     "stopping": {"processes"},
+    "console": {"processes"},
     "network": set(),
-    "metrics": set(),
-    "cost": set(),
     "timing": set(),
-    "statistics": set(),
-    "comparison": {"metrics", "statistics"},
-    "claims": {"errors"},
+    "metrics": set(),
+    "files": {"errors"},
+    "schema": {"errors"},
     "memory": {"errors"},
     "plugins": {"errors"},
     "config": {"errors"},
     "losses": {"errors"},
     "schedules": {"devices", "errors"},
     "models": {"errors", "network", "plugins"},
-    "data": {"claims", "devices", "errors", "network", "plugins", "processes.launch", "streams"},
+    "data": {"schema", "devices", "errors", "network", "plugins", "processes.launch", "streams"},
     "steps": {"losses", "data", "precision"},
-    "checkpoints": {"claims", "errors", "data.specs", PACKAGE},
+    "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "precision", "processes"},
-    "diagnosis": {
-        *("checkpoints", "data", "evaluation", "losses", "metrics", "models"),
-        *("errors", "streams", "statistics"),
-    },
     "handlers": {
-        *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "processes"),
+        *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "files", "processes"),
     },
     "teachers": {
-        *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "processes", "steps", "stopping"),
+        *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "files", "processes", "steps"),
+        "stopping",
     },
-    "runs": {"checkpoints", "claims", "config", "errors", "processes", PACKAGE},
+    "runs": {"checkpoints", "schema", "config", "errors", "files", "processes", PACKAGE},
+    "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
     "reports": {"metrics", "comparison", "errors"},
-    "cli": {"errors", "processes", "stopping", "config", "models.registry", PACKAGE},
-    "__main__": {"cli"},
+    "doctor": {
+        *(
+            "checkpoints",
+            "data",
+            "evaluation",
+            "losses",
+            "metrics",
+            "models",
+            "errors",
+            "streams",
+            "reports",
+            "teachers",
+        ),
+    },
 }
-MAY_IMPORT["pipelines"] = {one for one in MAY_IMPORT if one not in {"cli", "__main__"}} | {PACKAGE}
-MAY_IMPORT["__init__"] = {"config", "losses", "pipelines"}  # when a name is used
+MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor"}} | {PACKAGE}
+MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
+MAY_IMPORT["__init__"] = {"config", "losses", "commands", "training"}  # when a name is used
+MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config", "models.registry", PACKAGE}
+MAY_IMPORT["__main__"] = {"cli"}
 FREE_OF_IGNITE = ("losses", "models", "data", "schedules", "steps")
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -98,7 +110,7 @@ def where(path: Path, node: ast.stmt | ast.expr | ast.excepthandler) -> str:
 
 
 def test_the_package_is_read() -> None:
-    assert {"losses", "data.batches", "cli", "pipelines.distill", "__init__"} <= set(PATHS)
+    assert {"losses", "data.batches", "cli", "commands.distill", "__init__"} <= set(PATHS)
     assert own_modules(PATHS["steps"]) >= {"losses", "data.batches"}
     assert own_modules(PATHS["checkpoints.description"]) >= {"errors", "data.specs", PACKAGE}
 
@@ -204,13 +216,13 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def test_pipelines_never_end_the_process() -> None:
+def test_commands_never_end_the_process() -> None:
     """From a notebook the same mistakes raise; exit codes and signals are the command line's."""
     ending = {"sys.exit", "exit", "quit", "os._exit", "signal.signal"}
     found = [
         where(path, call)
         for path in FILES
-        if MODULES[path].partition(".")[0] == "pipelines"
+        if MODULES[path].partition(".")[0] in ("commands", "training")
         for name, call in calls(TREES[path])
         if name in ending
     ]

@@ -11,13 +11,13 @@ from torch import Tensor
 from kdignite.data.batches import Batch
 from kdignite.errors import RunFailed
 from kdignite.evaluation import evaluate
-from kdignite.memory import shortage_told
+from kdignite.memory import oom_as_failure
 
 # page faults of a step that takes 100 MB in large and in small blocks, and gives all of it back
 FAULTS = """
 import resource
 import torch
-from kdignite.pipelines.setup import choose_device
+from kdignite.training.device import choose_device
 
 {before}
 def step():
@@ -66,14 +66,14 @@ def of_the_processor() -> None:
     ],
 )
 def test_a_shortage_is_one_line_that_says_what_to_do(take: Callable[[], None], told: str) -> None:
-    with pytest.raises(RunFailed) as caught, shortage_told("do with less"):
+    with pytest.raises(RunFailed) as caught, oom_as_failure("do with less"):
         take()
     assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), RunFailed("the loss"), ValueError("memory")])
 def test_other_errors_come_out_as_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, shortage_told("do with less"):
+    with pytest.raises(type(error)) as caught, oom_as_failure("do with less"):
         raise error
     assert caught.value is error
 

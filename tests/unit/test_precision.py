@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdignite.data.batches import Batch
 from kdignite.devices import compute_exactly
-from kdignite.evaluation import fed
+from kdignite.evaluation import predictor
 from kdignite.precision import AUTOCAST, tf32
 from kdignite.steps import distill_step, supervised_step
 
@@ -63,7 +63,7 @@ def test_a_step_multiplies_in_tf32_where_that_was_asked_for_and_its_teacher_does
 @pytest.mark.parametrize("amp", AUTOCAST)
 def test_a_teacher_answers_in_the_type_that_it_was_asked_for(amp: str) -> None:
     model = Noting()
-    logits = fed(model, prepare=lambda images: images, amp=amp)(BATCH.images)
+    logits = predictor(model, prepare=lambda images: images, amp=amp)(BATCH.images)
     assert model.noted == [(amp == "tf32",) * 2]
     assert logits.dtype == torch.float32
     assert flags() == (False, False)
@@ -72,7 +72,9 @@ def test_a_teacher_answers_in_the_type_that_it_was_asked_for(amp: str) -> None:
 def test_bfloat16_changes_an_answer_by_its_rounding_only() -> None:
     model = Noting()
     images = torch.randint(256, (50, 3, 2, 2), dtype=torch.uint8)
-    exactly, roughly = (fed(model, prepare=lambda pixels: pixels / 255, amp=amp)(images) for amp in ("off", "bf16"))
+    exactly, roughly = (
+        predictor(model, prepare=lambda pixels: pixels / 255, amp=amp)(images) for amp in ("off", "bf16")
+    )
     assert not torch.equal(exactly, roughly)
     assert float((exactly - roughly).abs().max() / exactly.abs().max()) < 0.02  # 8 bits
 

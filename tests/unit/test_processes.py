@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import parallel
 
 from kdignite import processes
+from kdignite.console import say
 from kdignite.errors import UserError
-from kdignite.pipelines.setup import say
 from kdignite.processes import Launch, launch
 from kdignite.processes.group import LONGEST_WAIT, Group
 
@@ -44,11 +44,11 @@ def test_what_is_said_in_part_is_not_said(monkeypatch: pytest.MonkeyPatch, missi
 
 
 def test_before_they_have_met_the_first_process_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes.tells()
+    assert processes.is_reporter()
     launched(monkeypatch, **TORCHRUN)
-    assert not processes.tells()
+    assert not processes.is_reporter()
     launched(monkeypatch, RANK="0")
-    assert processes.tells()
+    assert processes.is_reporter()
 
 
 def mistake() -> None:
@@ -57,19 +57,19 @@ def mistake() -> None:
 
 def test_one_process_does_everything_itself() -> None:
     with processes.joined():
-        assert (processes.rank(), processes.world(), processes.local_rank(), processes.is_first()) == (0, 1, 0, True)
-        for call in (processes.on_first, processes.together, processes.local_first):
+        assert (processes.rank(), processes.world(), processes.local_rank(), processes.is_rank0()) == (0, 1, 0, True)
+        for call in (processes.on_rank0, processes.together, processes.local_first):
             made = object()
             assert call(lambda made=made: made) is made
             with pytest.raises(UserError, match="a mistake"):
                 call(mistake)
-        assert processes.everyones(3) == [3]
-        assert processes.largest(3) == 3
+        assert processes.all_gather_object(3) == [3]
+        assert processes.all_reduce_max(3) == 3
         agree = processes.Agreement()
         assert [agree(wish) for wish in (0, 2, 0)] == [0, 2, 0]  # at every call
         values, rows, model = torch.ones(2), torch.ones(2, 3), nn.BatchNorm1d(2)
-        assert processes.summed(values) is values
-        assert processes.gathered(rows) is rows
+        assert processes.all_reduce_sum(values) is values
+        assert processes.all_gather(rows) is rows
         assert processes.parallel(model, device=torch.device("cpu"), sync_bn=False) is model
         processes.share_buffers(model)
     assert not torch.distributed.is_initialized()

@@ -14,9 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from kdignite.config import BaselineConfig, DistillConfig, TrainConfig, to_json
-from kdignite.cost import Cost
 from kdignite.evaluation import Outcome
-from kdignite.pipelines import results
+from kdignite.metrics.cost import Cost
+from kdignite.training import results
 
 
 def outcome(num_images: int, num_classes: int, *, seed: int) -> Outcome:

@@ -19,7 +19,7 @@ from ignite.engine import Events
 from torch import Tensor
 
 import kdignite
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files, runs
 from kdignite.config import (
     NEWEST,
     BaselineConfig,
@@ -31,14 +31,15 @@ from kdignite.config import (
     from_json,
     to_json,
 )
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
-from kdignite.pipelines import identity, resuming, setup, state, training
-from kdignite.pipelines.preparing import Run, Taught, prepare_run
-from kdignite.pipelines.setup import Data
-from kdignite.pipelines.state import Engaged
 from kdignite.steps import supervised_step
+from kdignite.training import identity, resume, spec, state
+from kdignite.training import trainer as trainer_module
+from kdignite.training.data import Data
+from kdignite.training.spec import RunSpec, TeacherRecord, build_spec
+from kdignite.training.state import TrainerState
 
 CPU = torch.device("cpu")
 SMALL = {"dataset": "toy", "widths": (3, 3, 3, 3, 3), "batch_size": 13, "epochs": 2, "threads": 1, "amp": "off"}
@@ -68,36 +69,38 @@ def toy() -> Data:
     return Data(source, split_source(source, val_size=None), 8)
 
 
-def ready(kind: type[TrainConfig] = BaselineConfig, *, taught: Taught | None = None, **given: Any) -> Run:
+def ready(
+    kind: type[TrainConfig] = BaselineConfig, *, teacher_record: TeacherRecord | None = None, **given: Any
+) -> RunSpec:
     """A run that could start."""
     data = toy()
-    config = setup.settle(configure(kind, **{**SMALL, **given}), data, device=CPU)
+    config = spec.resolve(configure(kind, **{**SMALL, **given}), data, device=CPU)
     make_step = partial(supervised_step, label_smoothing=0.0, grad_clip=None, amp="off")
-    return prepare_run(config, data, device=CPU, make_step=make_step, loss="its_loss", taught=taught)
+    return build_spec(config, data, device=CPU, make_step=make_step, loss="its_loss", teacher_record=teacher_record)
 
 
-def told_now(run: Run, **given: Any) -> Run:
+def told_now(run: RunSpec, **given: Any) -> RunSpec:
     """The same run under other settings."""
     return run._replace(config=dataclasses.replace(run.config, **given))
 
 
-def begun(run: Run, root: Path) -> Path:
+def begun(run: RunSpec, root: Path) -> Path:
     """The folder of a run that was stopped before its first save."""
-    with resuming.opened(run, None, root=root) as folder:
+    with resume.opened(run, None, root=root) as folder:
         return folder
 
 
 def recorded(folder: Path, config: TrainConfig, *, result: dict[str, Any] | None = None, **environment: Any) -> Path:
     """A run folder with what resuming reads of it, made from nothing."""
     folder.mkdir(parents=True)
-    runs.write_json(folder / "config.json", {"command": config.command} | to_json(config))
-    runs.write_json(folder / "environment.json", environment)
+    files.write_json(folder / "config.json", {"command": config.command} | to_json(config))
+    files.write_json(folder / "environment.json", environment)
     if result is not None:
-        runs.write_json(folder / "result.json", result)
+        files.write_json(folder / "result.json", result)
     return folder
 
 
-class Asked(NamedTuple):
+class Diagnosis(NamedTuple):
     """A training command that only notes what it was asked for."""
 
     command: Callable[..., runs.Finished]
@@ -105,15 +108,15 @@ class Asked(NamedTuple):
 
 
 @pytest.fixture
-def asked() -> Asked:
+def asked() -> Diagnosis:
     configs: list[Any] = []
 
-    @resuming.resumable
+    @resume.resumable
     def command(config: TrainConfig, *, root: Path, **own: Any) -> runs.Finished:
         configs.append(config)
         return runs.Finished(Path("ran"), {"root": root, **own})
 
-    return Asked(command, configs)
+    return Diagnosis(command, configs)
 
 
 # --- settings: which ones a run and its resumption have to agree on
@@ -158,7 +161,7 @@ def text(value: Any) -> str:
 class Distilled(NamedTuple):
     """A distillation that was begun."""
 
-    run: Run
+    run: RunSpec
     folder: Path
     root: Path
 
@@ -169,7 +172,9 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     weights = root / "weights"
     checkpoints.write(weights, ready().student.model.state_dict())
     shutil.copy(weights, root / "weights-2")
-    run = ready(DistillConfig, taught=Taught("teacher", SHA, 0.5), schedule="cosine", weights=str(weights))
+    run = ready(
+        DistillConfig, teacher_record=TeacherRecord("teacher", SHA, 0.5), schedule="cosine", weights=str(weights)
+    )
     return Distilled(run, begun(run, root), root)
 
 
@@ -181,14 +186,14 @@ def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distille
     newest = told_now(changed, resume=NEWEST)
     changed = told_now(changed, resume=str(folder))
     if name in FREE | MACHINE:
-        assert resuming.find(changed, root=root) == resuming.find(newest, root=root) == folder
+        assert resume.find(changed, root=root) == resume.find(newest, root=root) == folder
         return
     why = "; under --schedule=cosine the learning rate of every step depends on --epochs" if name == "epochs" else ""
-    assert refused(lambda: resuming.find(changed, root=root)) == (
+    assert refused(lambda: resume.find(changed, root=root)) == (
         f"{folder} has other settings: {name}: {text(before)} -> {text(getattr(changed.config, name))}{why}; "
         "resume it with its own, or start a new run"
     )
-    assert resuming.find(newest, root=root) is None
+    assert resume.find(newest, root=root) is None
 
 
 def test_what_may_differ_is_told_in_one_place_each() -> None:
@@ -197,7 +202,7 @@ def test_what_may_differ_is_told_in_one_place_each() -> None:
     assert set(SETTINGS) >= FREE | MACHINE
 
 
-CONTENT: dict[str, tuple[Callable[[Run, Path], Run], str]] = {
+CONTENT: dict[str, tuple[Callable[[RunSpec, Path], RunSpec], str]] = {
     "data": (
         lambda run, _: run._replace(data=run.data._replace(source=run.data.source._replace(fingerprint="9" * 64))),
         f"data: {'f' * 64} -> {'9' * 64}",
@@ -208,10 +213,10 @@ CONTENT: dict[str, tuple[Callable[[Run, Path], Run], str]] = {
     ),
     "loss": (lambda run, _: run._replace(loss="mine:loss"), "loss: its_loss -> mine:loss"),
     "teacher": (
-        lambda run, _: run._replace(taught=Taught("teacher", "7" * 64, 0.5)),
+        lambda run, _: run._replace(teacher_record=TeacherRecord("teacher", "7" * 64, 0.5)),
         f"teacher: {SHA} -> {'7' * 64}",
     ),
-    "none": (lambda run, _: run._replace(taught=None), f"teacher: {SHA} -> unset"),
+    "none": (lambda run, _: run._replace(teacher_record=None), f"teacher: {SHA} -> unset"),
     "weights": (lambda run, _: told_now(run, weights="none"), "weights: {weights} -> none"),
 }
 
@@ -220,16 +225,16 @@ CONTENT: dict[str, tuple[Callable[[Run, Path], Run], str]] = {
 def test_what_a_run_starts_from_is_known_by_its_content(distilled: Distilled, name: str) -> None:
     run, folder, root = distilled
     change, told = CONTENT[name]
-    told = told.format(weights=runs.sha256(root / "weights"))
+    told = told.format(weights=files.sha256(root / "weights"))
     changed = change(told_now(run, resume=str(folder)), root)
-    assert refused(lambda: resuming.find(changed, root=root)).startswith(f"{folder} has other settings: {told}; resume")
+    assert refused(lambda: resume.find(changed, root=root)).startswith(f"{folder} has other settings: {told}; resume")
 
 
 def test_every_difference_is_listed(distilled: Distilled) -> None:
     run, folder, root = distilled
     given = {"T": 2.0, "batch_size": 14, "widths": (4, 4, 4, 4, 4), "grad_clip": 1.0, "threads": 7}
     changed = told_now(run, resume=str(folder), **given)
-    told = refused(lambda: resuming.find(changed, root=root))
+    told = refused(lambda: resume.find(changed, root=root))
     differences = told.removeprefix(f"{folder} has other settings: ").split("; ")[:-1]
     assert set(differences) == {
         *("batch_size: 13 -> 14", "widths: 3,3,3,3,3 -> 4,4,4,4,4", "grad_clip: unset -> 1", "T: 4 -> 2"),
@@ -239,21 +244,21 @@ def test_every_difference_is_listed(distilled: Distilled) -> None:
 def test_more_epochs_under_a_constant_rate_are_no_other_run(tmp_path: Path) -> None:
     run = ready(schedule="constant")
     folder = begun(run, tmp_path)
-    assert resuming.find(told_now(run, resume=str(folder), epochs=9), root=tmp_path) == folder
-    told = refused(lambda: resuming.find(told_now(run, resume=str(folder), epochs=9, seed=1), root=tmp_path))
+    assert resume.find(told_now(run, resume=str(folder), epochs=9), root=tmp_path) == folder
+    told = refused(lambda: resume.find(told_now(run, resume=str(folder), epochs=9, seed=1), root=tmp_path))
     assert told == f"{folder} has other settings: seed: 0 -> 1; resume it with its own, or start a new run"
 
 
 # --- --resume=RUN: which run, and which settings hold
 
 
-def test_a_command_that_resumes_nothing_is_called_as_it_was(asked: Asked, tmp_path: Path) -> None:
+def test_a_command_that_resumes_nothing_is_called_as_it_was(asked: Diagnosis, tmp_path: Path) -> None:
     for config in (BaselineConfig(), BaselineConfig(resume=NEWEST)):
         assert asked.command(config, root=tmp_path, loss=max) == (Path("ran"), {"root": tmp_path, "loss": max})
     assert [config.resume for config in asked.configs] == [None, NEWEST]
 
 
-def test_the_settings_of_a_run_hold_but_for_those_that_are_given(asked: Asked, tmp_path: Path) -> None:
+def test_the_settings_of_a_run_hold_but_for_those_that_are_given(asked: Diagnosis, tmp_path: Path) -> None:
     own = configure(BaselineConfig, preset="quick", lr=0.3, widths=(8, 8, 8, 8, 8), seed=4, name="run")
     folder = recorded(tmp_path / "run", own)
     done = asked.command(configure(BaselineConfig, resume="run", seed=5), root=tmp_path, loss=max)
@@ -261,7 +266,7 @@ def test_the_settings_of_a_run_hold_but_for_those_that_are_given(asked: Asked, t
     assert asked.configs == [dataclasses.replace(own, seed=5, resume=str(folder))]
 
 
-def test_a_config_that_was_built_whole_gives_every_setting(asked: Asked, tmp_path: Path) -> None:
+def test_a_config_that_was_built_whole_gives_every_setting(asked: Diagnosis, tmp_path: Path) -> None:
     recorded(tmp_path / "run", BaselineConfig(lr=0.3, seed=4))
     asked.command(BaselineConfig(resume="run", seed=4), root=tmp_path)
     assert (asked.configs[0].lr, asked.configs[0].seed) == (BaselineConfig().lr, 4)
@@ -269,7 +274,7 @@ def test_a_config_that_was_built_whole_gives_every_setting(asked: Asked, tmp_pat
 
 @pytest.mark.parametrize("spelt", ["run", "{root}/run", "{root}/run/", "{root}/run/last.pt", "run/last.pt", "./run"])
 def test_a_run_is_named_by_its_name_its_folder_or_a_file_in_it(
-    asked: Asked, tmp_path: Path, spelt: str, monkeypatch: pytest.MonkeyPatch
+    asked: Diagnosis, tmp_path: Path, spelt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = recorded(tmp_path / "runs" / "run", BaselineConfig())
     (folder / "last.pt").write_text("")
@@ -280,7 +285,7 @@ def test_a_run_is_named_by_its_name_its_folder_or_a_file_in_it(
     assert Path(asked.configs[0].resume) == folder
 
 
-def test_a_run_that_is_not_there_is_refused_with_those_that_could_be_meant(asked: Asked, tmp_path: Path) -> None:
+def test_a_run_that_is_not_there_is_refused_with_those_that_could_be_meant(asked: Diagnosis, tmp_path: Path) -> None:
     config = configure(BaselineConfig, resume="no")
     told = f"there is no run 'no' to resume; unfinished runs of baseline in {tmp_path}/: "
     assert refused(lambda: asked.command(config, root=tmp_path)) == f"{told}none"
@@ -297,7 +302,9 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_could_be_meant(asked
 
 
 @pytest.mark.parametrize("result", [None, {"epochs": 2}])
-def test_a_run_of_another_command_is_sent_there(asked: Asked, tmp_path: Path, result: dict[str, Any] | None) -> None:
+def test_a_run_of_another_command_is_sent_there(
+    asked: Diagnosis, tmp_path: Path, result: dict[str, Any] | None
+) -> None:
     folder = recorded(tmp_path / "run", TeacherConfig(), result=result)
     for config in (configure(BaselineConfig, resume="run"), configure(DistillConfig, resume=str(folder), seed=1)):
         told = refused(lambda config=config: asked.command(config, root=tmp_path))
@@ -307,15 +314,15 @@ def test_a_run_of_another_command_is_sent_there(asked: Asked, tmp_path: Path, re
 
 
 @pytest.mark.parametrize("command", ["adopt", "data", "nonsense", None, 3, ["teacher"]])
-def test_a_folder_of_what_is_no_training_has_nothing_to_resume(asked: Asked, tmp_path: Path, command: Any) -> None:
+def test_a_folder_of_what_is_no_training_has_nothing_to_resume(asked: Diagnosis, tmp_path: Path, command: Any) -> None:
     folder = recorded(tmp_path / "run", BaselineConfig())
-    runs.write_json(folder / "config.json", {"command": command})
+    files.write_json(folder / "config.json", {"command": command})
     told = refused(lambda: asked.command(configure(BaselineConfig, resume="run"), root=tmp_path))
     assert told == f"{folder} is no run of a training: there is nothing to resume"
 
 
 @pytest.mark.parametrize("spelt", ["link", "{root}/link", "{root}/link/last.pt"])
-def test_a_link_to_a_run_is_not_followed(asked: Asked, tmp_path: Path, spelt: str) -> None:
+def test_a_link_to_a_run_is_not_followed(asked: Diagnosis, tmp_path: Path, spelt: str) -> None:
     elsewhere = recorded(tmp_path / "elsewhere" / "run", BaselineConfig())
     (elsewhere / "last.pt").write_text("")
     root = tmp_path / "runs"
@@ -326,7 +333,9 @@ def test_a_link_to_a_run_is_not_followed(asked: Asked, tmp_path: Path, spelt: st
     assert asked.configs == []
 
 
-def test_a_finished_run_is_told_and_not_run(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_told_and_not_run(
+    asked: Diagnosis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = recorded(tmp_path / "run", BaselineConfig(), result={"epochs": 7, "test": {}})
     done = asked.command(configure(BaselineConfig, resume="run"), root=tmp_path)
     assert done == (folder, {"epochs": 7, "test": {}})
@@ -337,7 +346,7 @@ def test_a_finished_run_is_told_and_not_run(asked: Asked, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("name", "value"), [("arch", "mine:net"), ("dataset", "mine:data"), ("teacher_arch", "mine.deep:net")]
 )
-def test_code_of_ones_own_is_never_named_by_a_file(asked: Asked, tmp_path: Path, name: str, value: str) -> None:
+def test_code_of_ones_own_is_never_named_by_a_file(asked: Diagnosis, tmp_path: Path, name: str, value: str) -> None:
     folder = recorded(tmp_path / "run", DistillConfig(teacher="t", **{name: value}))
     for given in ({}, {name: "other:code"}):
         told = refused(
@@ -351,7 +360,7 @@ def test_code_of_ones_own_is_never_named_by_a_file(asked: Asked, tmp_path: Path,
     assert getattr(asked.configs[0], name) == value
 
 
-def test_a_folder_of_images_is_no_code(asked: Asked, tmp_path: Path) -> None:
+def test_a_folder_of_images_is_no_code(asked: Diagnosis, tmp_path: Path) -> None:
     recorded(tmp_path / "run", BaselineConfig(dataset="folder:/my:images"))
     asked.command(configure(BaselineConfig, resume="run"), root=tmp_path)
     assert asked.configs[0].dataset == "folder:/my:images"
@@ -369,10 +378,10 @@ def test_a_folder_of_images_is_no_code(asked: Asked, tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_are_none_are_refused_by_their_file(
-    asked: Asked, tmp_path: Path, change: dict[str, Any], told: str
+    asked: Diagnosis, tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
     path = recorded(tmp_path / "run", BaselineConfig()) / "config.json"
-    runs.write_json(path, runs.read_json(path) | change)
+    files.write_json(path, files.read_json(path) | change)
     assert refused(lambda: asked.command(configure(BaselineConfig, resume="run"), root=tmp_path)) == f"{path}: {told}"
     path.write_text('{"command"')
     assert f"{path} is damaged" in refused(
@@ -383,10 +392,10 @@ def test_settings_that_are_none_are_refused_by_their_file(
 def teacher_in(folder: Path, *, at: str, content: str) -> str:
     recorded(folder, TeacherConfig(), result={"command": "teacher", "partial": False, "finished_at": at})
     (folder / "best.pt").write_text(content)
-    return runs.sha256(folder / "best.pt")
+    return files.sha256(folder / "best.pt")
 
 
-def test_the_newest_teacher_of_then_is_found_by_its_content(asked: Asked, tmp_path: Path) -> None:
+def test_the_newest_teacher_of_then_is_found_by_its_content(asked: Diagnosis, tmp_path: Path) -> None:
     sha = teacher_in(tmp_path / "old", at="1", content="old")
     teacher_in(tmp_path / "new", at="2", content="new")
     recorded(tmp_path / "run", DistillConfig(), teacher={"name": "moved since", "sha256": sha, "accuracy": 0.5})
@@ -408,14 +417,14 @@ def test_of_several_runs_of_the_same_settings_the_newest_unfinished_one_goes_on(
     assert [begun(run, tmp_path).name for _ in names] == names
     for age, name in enumerate(["baseline-3", "baseline", "baseline-2", "baseline-4"]):  # from the oldest on
         os.utime(tmp_path / name / "config.json", (1000 + age, 1000 + age))
-    runs.write_json(tmp_path / "baseline-4" / "result.json", {"epochs": 2})
+    files.write_json(tmp_path / "baseline-4" / "result.json", {"epochs": 2})
     again = told_now(run, resume=NEWEST)
-    assert resuming.find(again, root=tmp_path) == tmp_path / "baseline-2"
+    assert resume.find(again, root=tmp_path) == tmp_path / "baseline-2"
     assert capsys.readouterr().out == ""
     for name in ("baseline-2", "baseline", "baseline-3"):
-        assert resuming.find(again, root=tmp_path) == tmp_path / name
-        runs.write_json(tmp_path / name / "result.json", {"epochs": 2})
-    assert resuming.find(again, root=tmp_path) == (tmp_path / "baseline-4", {"epochs": 2})
+        assert resume.find(again, root=tmp_path) == tmp_path / name
+        files.write_json(tmp_path / name / "result.json", {"epochs": 2})
+    assert resume.find(again, root=tmp_path) == (tmp_path / "baseline-4", {"epochs": 2})
     assert "baseline-4 has already finished (2 epochs): nothing is done" in capsys.readouterr().out
 
 
@@ -429,35 +438,35 @@ def test_where_no_run_has_the_settings_it_is_a_new_one(tmp_path: Path, capsys: p
     begun(run, tmp_path / "study")  # whose stages are resumed by running it again
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.json").write_text("[")
-    assert resuming.find(told_now(run, resume=NEWEST), root=tmp_path) is None
+    assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) is None
     assert capsys.readouterr().out == f"resume    {tmp_path}/ has no run of these settings: this is a new one\n"
 
 
 def test_a_run_that_was_not_asked_to_resume_is_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ready(name="run")
     begun(run, tmp_path)
-    assert resuming.find(run, root=tmp_path) is None
+    assert resume.find(run, root=tmp_path) is None
     assert capsys.readouterr().out == ""
 
 
 def test_with_a_name_it_is_the_run_of_that_name_or_none(tmp_path: Path) -> None:
     run = ready(name="run")
     folder = begun(run, tmp_path)
-    assert resuming.find(told_now(run, resume=NEWEST), root=tmp_path) == folder
-    told = refused(lambda: resuming.find(told_now(run, resume=NEWEST, lr=0.2), root=tmp_path))
+    assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) == folder
+    told = refused(lambda: resume.find(told_now(run, resume=NEWEST, lr=0.2), root=tmp_path))
     assert told == f"{folder} has other settings: lr: 0.1 -> 0.2; resume it with its own, or start a new run"
-    runs.write_json(folder / "result.json", {"epochs": 2})
-    assert resuming.find(told_now(run, resume=NEWEST), root=tmp_path) == (folder, {"epochs": 2})
+    files.write_json(folder / "result.json", {"epochs": 2})
+    assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) == (folder, {"epochs": 2})
 
 
 def test_with_a_name_too_another_command_and_a_link_are_refused(tmp_path: Path) -> None:
     run = ready(name="run")
     same = {"arch": "cnn5", "lr": 0.1, "weight_decay": 5e-4}
     folder = begun(ready(TeacherConfig, name="run", **same), tmp_path)
-    told = refused(lambda: resuming.find(told_now(run, resume=NEWEST), root=tmp_path))
+    told = refused(lambda: resume.find(told_now(run, resume=NEWEST), root=tmp_path))
     assert told == f"{folder} is a run of teacher: python -m kdignite teacher --resume={folder}"
     (tmp_path / "link").symlink_to(begun(run, tmp_path / "elsewhere"))
-    told = refused(lambda: resuming.find(told_now(run, resume=NEWEST, name="link"), root=tmp_path))
+    told = refused(lambda: resume.find(told_now(run, resume=NEWEST, name="link"), root=tmp_path))
     assert told.startswith(f"{tmp_path / 'link'} is a link: ")
 
 
@@ -465,8 +474,8 @@ def test_with_a_name_too_another_command_and_a_link_are_refused(tmp_path: Path) 
 
 
 def test_a_new_folder_has_the_settings_and_what_the_run_starts_from(tmp_path: Path) -> None:
-    run = ready(DistillConfig, taught=Taught("teacher", SHA, 0.5), name="run", alpha=0.5)
-    with resuming.opened(told_now(run, resume=NEWEST), None, root=tmp_path) as folder:
+    run = ready(DistillConfig, teacher_record=TeacherRecord("teacher", SHA, 0.5), name="run", alpha=0.5)
+    with resume.opened(told_now(run, resume=NEWEST), None, root=tmp_path) as folder:
         assert (folder / ".lock").exists()
     assert folder == tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json"}
@@ -489,7 +498,7 @@ def test_an_earlier_folder_is_opened_as_it_is(tmp_path: Path) -> None:
     folder = begun(run, tmp_path)
     (folder / "events.out.tfevents.1").write_text("x")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with resuming.opened(told_now(run, resume=str(folder), save_every_s=5.0), folder, root=tmp_path) as again:
+    with resume.opened(told_now(run, resume=str(folder), save_every_s=5.0), folder, root=tmp_path) as again:
         assert again == folder
         assert (folder / ".lock").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -504,10 +513,10 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
     for name in ("events.out.tfevents.1.host.2.0", ".tmp-4711-last.pt", ".tmp-4711-best.pt", "last.pt", "mine.txt"):
         (folder / name).write_text("x")
     (folder / "events.out.tfevents.link").symlink_to(victim)
-    resuming.take_over(told_now(run, resume=str(folder), save_every_s=5.0), folder, iteration=4)
+    resume.record_resume(told_now(run, resume=str(folder), save_every_s=5.0), folder, iteration=4)
     assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json", "last.pt", "mine.txt"}
     assert victim.read_text() == "precious"
-    values = runs.read_json(folder / "config.json")
+    values = files.read_json(folder / "config.json")
     assert (values["command"], values["save_every_s"], values["resume"]) == ("baseline", 5.0, None)
     assert capsys.readouterr().out == f"resume    after iteration 4 of {2 * EPOCH}\n"
 
@@ -515,12 +524,12 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
 def test_a_run_that_another_process_finished_meanwhile_is_refused_and_left_alone(tmp_path: Path) -> None:
     run = ready()
     folder = begun(run, tmp_path)
-    runs.write_json(folder / "result.json", {})
+    files.write_json(folder / "result.json", {})
     (folder / "events.out.tfevents.1").write_text("x")
     before = (folder / "config.json").read_bytes()
 
     def enter() -> None:
-        with resuming.opened(told_now(run, save_every_s=5.0), folder, root=tmp_path):
+        with resume.opened(told_now(run, save_every_s=5.0), folder, root=tmp_path):
             pass
 
     assert refused(enter) == f"{folder} has just been finished by another process"
@@ -545,7 +554,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
         return SimpleNamespace(free=free)
 
     def enter() -> None:
-        with resuming.opened(run, folder, root=root):
+        with resume.opened(run, folder, root=root):
             pass
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
@@ -568,19 +577,19 @@ def test_each_resumption_is_noted_with_what_is_different_now(
 ) -> None:
     run = ready()
     folder = begun(run, tmp_path)
-    before = runs.read_json(folder / "environment.json")
-    resuming.take_over(run, folder, iteration=4)
+    before = files.read_json(folder / "environment.json")
+    resume.record_resume(run, folder, iteration=4)
     assert "note" not in capsys.readouterr().out
     now = before | {"threads": 7, "processor": "Other chip", "commit": "else"}
     monkeypatch.setattr(runs, "environment", lambda device: now)
-    resuming.take_over(run, folder, iteration=5)
+    resume.record_resume(run, folder, iteration=5)
     out = capsys.readouterr().out
     assert f"another machine than before (threads: 1 -> 7; processor: {before['processor']} -> Other chip)" in out
     assert "not bit-equal to those of a run that was never stopped" in " ".join(out.split())
     monkeypatch.setattr(runs, "environment", lambda device: before | {"packages": {"torch": "9"}})
-    resuming.take_over(run, folder, iteration=6)
+    resume.record_resume(run, folder, iteration=6)
     assert "another machine than before (other packages)" in capsys.readouterr().out
-    after = runs.read_json(folder / "environment.json")
+    after = files.read_json(folder / "environment.json")
     noted = after.pop("resumed")
     assert after == before
     assert [(one["iteration"], one["changed"]) for one in noted] == [
@@ -597,9 +606,9 @@ def test_logits_that_come_from_elsewhere_now_are_noted(
     """A table and the teacher itself may differ in the last bits."""
     run, folder, _ = distilled
     moved = run._replace(config=dataclasses.replace(run.config, cache="off"))
-    resuming.take_over(moved, folder, iteration=2)
+    resume.record_resume(moved, folder, iteration=2)
     assert "another machine than before (cache: auto -> off): from here on" in capsys.readouterr().out
-    resuming.take_over(moved, folder, iteration=3)
+    resume.record_resume(moved, folder, iteration=3)
     assert "note" not in capsys.readouterr().out
 
 
@@ -610,9 +619,9 @@ class Enough(Exception):
     """The run got as far as the test needs it."""
 
 
-def engaged(run: Run, folder: Path, *, until: int = 0) -> Engaged:
+def trainer_state(run: RunSpec, folder: Path, *, until: int = 0) -> TrainerState:
     """The engine of a run after some iterations."""
-    found = training.engage(run, folder, resumed=False)
+    found = trainer_module.build_trainer(run, folder, resumed=False)
 
     def stop() -> NoReturn:
         raise Enough
@@ -620,7 +629,7 @@ def engaged(run: Run, folder: Path, *, until: int = 0) -> Engaged:
     if until:
         found.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=until), stop)
         with pytest.raises(Enough):
-            training._go_on(found)
+            trainer_module._run_engine(found)
     return found
 
 
@@ -634,17 +643,17 @@ SETUPS: dict[str, dict[str, Any]] = {
 class Stopped(NamedTuple):
     """A run that was stopped in its second epoch, with its state in ``last.pt``."""
 
-    run: Run
+    run: RunSpec
     folder: Path
-    engaged: Engaged
+    trainer_state: TrainerState
 
     @property
     def last(self) -> Path:
         return self.folder / "last.pt"
 
-    def restored(self) -> Engaged:
+    def restored(self) -> TrainerState:
         """What another process makes of it."""
-        fresh = engaged(ready(type(self.run.config), **self.given()), self.folder)
+        fresh = trainer_state(ready(type(self.run.config), **self.given()), self.folder)
         state.restore(fresh, self.folder)
         return fresh
 
@@ -656,7 +665,7 @@ class Stopped(NamedTuple):
 def stopped(request: pytest.FixtureRequest, tmp_path: Path) -> Stopped:
     run = ready(**SETUPS[getattr(request, "param", "nesterov")])
     folder = begun(run, tmp_path)
-    at_work = engaged(run, folder, until=EPOCH + 2)
+    at_work = trainer_state(run, folder, until=EPOCH + 2)
     state.Saver(at_work, folder)()
     return Stopped(run, folder, at_work)
 
@@ -692,8 +701,8 @@ def test_a_state_comes_back_as_it_was(stopped: Stopped, tmp_path: Path) -> None:
 
 
 def test_the_state_before_is_kept_beside_it(stopped: Stopped) -> None:
-    stopped.engaged.trainer.state.iteration += 1
-    state.Saver(stopped.engaged, stopped.folder)()
+    stopped.trainer_state.trainer.state.iteration += 1
+    state.Saver(stopped.trainer_state, stopped.folder)()
     iterations = {
         path.name: checkpoints.read(path)["trainer"]["iteration"]
         for path in (stopped.last, stopped.last.with_name("previous.pt"))
@@ -835,7 +844,7 @@ def test_weights_of_another_model_are_refused(stopped: Stopped) -> None:
 def test_the_state_of_another_run_is_refused_by_what_is_different(stopped: Stopped, tmp_path: Path) -> None:
     other = ready(seed=1, lr=0.2)
     folder = begun(other, tmp_path)
-    state.Saver(engaged(other, folder, until=EPOCH + 2), folder)()
+    state.Saver(trainer_state(other, folder, until=EPOCH + 2), folder)()
     shutil.copy(folder / "last.pt", stopped.last)
     told = refused(stopped.restored)
     assert told.endswith(f"{stopped.last} is the state of another run (lr: 0.2 -> 0.1; seed: 1 -> 0)")
@@ -857,7 +866,7 @@ def test_patience_that_is_not_in_the_file_is_missed(stopped: Stopped) -> None:
 
 
 def test_fewer_epochs_than_the_run_is_in_are_refused(stopped: Stopped) -> None:
-    fresh = engaged(ready(epochs=1), stopped.folder)
+    fresh = trainer_state(ready(epochs=1), stopped.folder)
     told = refused(lambda: state.restore(fresh, stopped.folder))
     assert told.endswith("the run is in epoch 2 already, --epochs=1 is too few")
 
@@ -915,7 +924,7 @@ def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
     """A table of two epochs was written after a state of the first."""
     run = ready()
     folder = begun(run, tmp_path)
-    fresh = engaged(run, folder)
+    fresh = trainer_state(run, folder)
     state.restore(fresh, folder)
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
     (folder / "best.pt").write_text("")
@@ -932,7 +941,7 @@ def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
 
 def unwritten(stopped: Stopped) -> bool:
     before = stopped.last.read_bytes()
-    state.Saver(stopped.engaged, stopped.folder)()
+    state.Saver(stopped.trainer_state, stopped.folder)()
     return stopped.last.read_bytes() == before and not stopped.last.with_name("previous.pt").exists()
 
 
@@ -943,7 +952,7 @@ def test_numbers_that_are_none_are_not_saved(stopped: Stopped) -> None:
     weight[-1, -1] = NAN
     assert unwritten(stopped)
     weight.copy_(good)
-    stopped.engaged.sums.sums += INF
+    stopped.trainer_state.sums.sums += INF
     assert unwritten(stopped)
 
 
@@ -958,7 +967,7 @@ def test_no_state_is_saved_that_would_take_a_best_file_for_written(
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    stopped.engaged.best.put({"epoch": 2}, "best.pt")
+    stopped.trainer_state.best.put({"epoch": 2}, "best.pt")
     assert unwritten(stopped)
     assert "best.pt cannot be written (No space left on device)" in capsys.readouterr().out
     monkeypatch.undo()
@@ -988,4 +997,4 @@ def test_a_bug_in_saving_comes_out(stopped: Stopped, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(checkpoints, "write", broken)
     with pytest.raises(TypeError, match="a bug"):
-        state.Saver(stopped.engaged, stopped.folder)()
+        state.Saver(stopped.trainer_state, stopped.folder)()

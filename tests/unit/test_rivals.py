@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import preparer
-from kdignite.data.sources import load_source
+from kdignite.data.registry import load_source
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part, limited, split_source
-from kdignite.evaluation import fed
+from kdignite.evaluation import predictor
 from kdignite.losses import kd_loss
 from kdignite.models.registry import build_model
 from kdignite.steps import distill_step
@@ -87,7 +87,7 @@ def test_the_plain_loop_ends_with_the_weights_of_kdignite(plain: ModuleType) -> 
     ours, theirs, teacher = network(0), network(0), network(1).train()
     before, data = copy.deepcopy(teacher.state_dict()), batches(5)
     sgd = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (ours, theirs)]
-    reference = live_teacher(fed(copy.deepcopy(teacher), prepare=PREPARE))
+    reference = live_teacher(predictor(copy.deepcopy(teacher), prepare=PREPARE))
     step = distill_step(ours, sgd[0], reference, prepare=PREPARE, alpha=0.7, T=3.0)
     losses = [float(step(None, batch)["loss"]) for batch in data]
     prepared = [(PREPARE(batch.images), batch.labels) for batch in data]

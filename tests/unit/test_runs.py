@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import kdignite
-from kdignite import claims, runs
+from kdignite import files, runs, schema
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.devices import compute_exactly
 from kdignite.errors import UserError
@@ -155,7 +155,7 @@ def test_a_root_that_cannot_be_written_to_is_refused(
 
 def test_json_comes_back_and_can_be_read_by_everybody(tmp_path: Path) -> None:
     values = {"name": "Käse", "numbers": [1, 0.1, 1e-300], "none": None, "nested": {"a": True}}
-    runs.write_json(tmp_path / "result.json", values)
+    files.write_json(tmp_path / "result.json", values)
     assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == values
     assert (tmp_path / "result.json").stat().st_mode & 0o777 == 0o644
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
@@ -163,9 +163,9 @@ def test_json_comes_back_and_can_be_read_by_everybody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
 def test_what_is_no_json_leaves_no_file_and_the_old_one(tmp_path: Path, value: object) -> None:
-    runs.write_json(tmp_path / "result.json", 1)
+    files.write_json(tmp_path / "result.json", 1)
     with pytest.raises((ValueError, TypeError)):
-        runs.write_json(tmp_path / "result.json", {"loss": value})
+        files.write_json(tmp_path / "result.json", {"loss": value})
     assert (tmp_path / "result.json").read_text() == "1\n"
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
@@ -194,7 +194,7 @@ def test_a_gpu_is_told_with_its_libraries_and_how_they_compute(monkeypatch: pyte
     assert found["device"] == "card 1"
     assert found["cuda"] == "CUDA 13.0, cuDNN 91000, deterministic, no TF32"
     assert runs.environment(CPU)["cuda"] is None
-    assert [name for name, value in found.items() if name != "packages" and not claims.is_setting(value)] == []
+    assert [name for name, value in found.items() if name != "packages" and not schema.is_setting(value)] == []
 
 
 def test_the_processor_is_called_by_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ def test_the_commit_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_the_time_sorts_as_text_and_is_utc() -> None:
-    first = runs.now()
+    first = files.now()
     time.sleep(0.002)
-    assert first < runs.now()
+    assert first < files.now()
     assert datetime.fromisoformat(first).utcoffset() == timedelta(0)
 
 
@@ -240,7 +240,7 @@ def finish(
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "best.pt").write_text("")
-    runs.write_json(folder / "result.json", {"command": command, "partial": partial, "finished_at": at, **more})
+    files.write_json(folder / "result.json", {"command": command, "partial": partial, "finished_at": at, **more})
     return folder
 
 
@@ -266,9 +266,9 @@ def test_only_whole_and_finished_runs_that_can_teach_are_found(tmp_path: Path) -
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "best.pt").write_text("")
     (tmp_path / "evaluation").mkdir()
-    runs.write_json(tmp_path / "evaluation" / "result.json", {"accuracy": 1})
+    files.write_json(tmp_path / "evaluation" / "result.json", {"accuracy": 1})
     (tmp_path / "list").mkdir()
-    runs.write_json(tmp_path / "list" / "result.json", ["command", "partial", "finished_at"])
+    files.write_json(tmp_path / "list" / "result.json", ["command", "partial", "finished_at"])
     (tmp_path / "file").write_text("")
     assert found_in(tmp_path) == ["teacher"]
 

@@ -18,22 +18,22 @@ import pytest
 import torch
 
 import kdignite
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.cli import main
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
+from kdignite.commands.evaluate import evaluate
+from kdignite.commands.reproduce import reproduce
+from kdignite.comparison.runs import read_run
 from kdignite.config import BaselineConfig, DistillConfig, EvaluateConfig, ReproduceConfig, configure
+from kdignite.console import say
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import BRIEF, UserError, brief
 from kdignite.models import registry
-from kdignite.models.outline import outline as outlined
+from kdignite.models.meta import meta_state_dict as outlined
 from kdignite.models.weights import transfer_weights
-from kdignite.pipelines import building
-from kdignite.pipelines.baseline import baseline
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.evaluate import evaluate
-from kdignite.pipelines.reading import read_run
-from kdignite.pipelines.reproduce import reproduce
-from kdignite.pipelines.setup import say
+from kdignite.training import model as model_module
 
 HUGE = 2**30
 LONGEST_LINE = 5_000  # characters of an error
@@ -365,7 +365,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     elif kind == "loop":
         path.symlink_to(path)
     assert refused(checkpoints.read, path) == "there is no file result.json"
-    assert refused(runs.read_json, path).startswith(("result.json is no file", "result.json cannot be read"))
+    assert refused(files.read_json, path).startswith(("result.json is no file", "result.json cannot be read"))
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,8 +501,8 @@ def test_no_memory_is_taken_for_a_model_that_the_weights_do_not_fit(
         raise AssertionError("the model was built")
 
     path = written(tmp_path, payload(**changes))
-    monkeypatch.setattr(building, "build_model", never)
-    assert told in refused(lambda path: building.rebuild(checkpoints.load(path)), path)
+    monkeypatch.setattr(model_module, "build_model", never)
+    assert told in refused(lambda path: model_module.load_model(checkpoints.load(path)), path)
 
 
 @pytest.mark.parametrize("name", registry.MODELS)
@@ -640,13 +640,13 @@ def test_writing_over_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
 )
 def test_json_that_no_run_writes_is_refused(tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "result.json").write_text(content, encoding="utf-8")
-    assert told in refused(runs.read_json, tmp_path / "result.json")
+    assert told in refused(files.read_json, tmp_path / "result.json")
 
 
 def test_json_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "result.json").open("wb") as file:
         file.truncate(2**40)  # takes no room on the disk
-    assert "larger than any that a run writes" in refused(runs.read_json, tmp_path / "result.json")
+    assert "larger than any that a run writes" in refused(files.read_json, tmp_path / "result.json")
 
 
 def run_folder(folder: Path) -> Path:
@@ -659,9 +659,9 @@ def run_folder(folder: Path) -> Path:
         **{"dataset": "digits", "fingerprint": "f", "split": "s", "arch": "cnn5", "teacher": None, "cost": None},
         "test": {"num_correct": 3, "per_class": [{"class": "cat"}, {"class": "dog"}]},
     }
-    runs.write_json(folder / "result.json", result)
-    runs.write_json(folder / "config.json", {"widths": [8] * 5, "lr": 0.1})
-    runs.write_json(folder / "environment.json", {"device": "cpu", "packages": {"torch": "2.6"}})
+    files.write_json(folder / "result.json", result)
+    files.write_json(folder / "config.json", {"widths": [8] * 5, "lr": 0.1})
+    files.write_json(folder / "environment.json", {"device": "cpu", "packages": {"torch": "2.6"}})
     np.savez_compressed(folder / "predictions.npz", test_logits=logits, test_labels=labels, test_indices=np.arange(4))
     return folder
 
@@ -701,7 +701,7 @@ def test_a_run_with_an_impossible_value_is_refused(
 ) -> None:
     folder = run_folder(tmp_path / "b")
     path = folder / file
-    path.write_text(json.dumps({**runs.read_json(path), **changes}))
+    path.write_text(json.dumps({**files.read_json(path), **changes}))
     assert told in refused(lambda folder: read_run(folder, label="b"), folder)
 
 

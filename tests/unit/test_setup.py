@@ -13,18 +13,21 @@ from torch import nn
 
 from kdignite import processes
 from kdignite.checkpoints import Architecture, Checkpoint, Description, Origin, Validation
+from kdignite.commands.baseline import baseline as train_baseline
+from kdignite.commands.distill import distill
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.data.preprocess import preparer
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
-from kdignite.evaluation import fed
+from kdignite.evaluation import predictor
 from kdignite.models.registry import build_model
-from kdignite.pipelines import building, setup
-from kdignite.pipelines.baseline import baseline as train_baseline
-from kdignite.pipelines.distill import distill
-from kdignite.pipelines.setup import Data
+from kdignite.training import data as data_module
+from kdignite.training import device as device_module
+from kdignite.training import model as model_module
+from kdignite.training import spec
+from kdignite.training.data import Data
 
 CPU = torch.device("cpu")
 WIDTHS = (3, 3, 3, 3, 3)
@@ -79,7 +82,7 @@ def test_the_device_is_the_gpu_where_there_is_one_and_nothing_was_asked(
     monkeypatch: pytest.MonkeyPatch, available: bool
 ) -> None:
     with_gpus(monkeypatch, 2 if available else 0)
-    assert setup.choose_device("auto", threads=None) == torch.device("cuda:0" if available else "cpu")
+    assert device_module.choose_device("auto", threads=None) == torch.device("cuda:0" if available else "cpu")
 
 
 def test_a_device_that_is_there_is_taken_by_its_number_and_made_the_current_one(
@@ -87,10 +90,10 @@ def test_a_device_that_is_there_is_taken_by_its_number_and_made_the_current_one(
 ) -> None:
     """Graphs and threads that pin memory use the current one; `cuda` and `cuda:0` are one device on resuming."""
     current = with_gpus(monkeypatch, 2)
-    assert setup.choose_device("cpu", threads=None) == CPU
+    assert device_module.choose_device("cpu", threads=None) == CPU
     assert current == []
     for name, number in (("cuda", 0), ("cuda:1", 1), ("cuda", 1), ("cuda:0", 0)):
-        assert setup.choose_device(name, threads=None) == torch.device("cuda", number)
+        assert device_module.choose_device(name, threads=None) == torch.device("cuda", number)
         assert current[-1] == number
 
 
@@ -98,9 +101,9 @@ def test_a_gpu_computes_what_repeats_and_in_float32(monkeypatch: pytest.MonkeyPa
     with_gpus(monkeypatch, 1)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True, True  # others' wish
-    setup.choose_device("cpu", threads=None)
+    device_module.choose_device("cpu", threads=None)
     assert not cudnn.deterministic
-    setup.choose_device("cuda", threads=None)
+    device_module.choose_device("cuda", threads=None)
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, False, False, False)
 
 
@@ -109,20 +112,20 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(processes, "world", lambda: 8)  # on two machines
     for number, name in ((0, "auto"), (3, "cuda")):
         monkeypatch.setattr(processes, "local_rank", lambda number=number: number)
-        assert setup.choose_device(name, threads=None) == torch.device("cuda", number)
+        assert device_module.choose_device(name, threads=None) == torch.device("cuda", number)
     assert taken == [0, 3]
-    assert setup.choose_device("cpu", threads=None) == CPU
+    assert device_module.choose_device("cpu", threads=None) == CPU
     with pytest.raises(UserError, match="--device=cuda:1 is one GPU for all processes: --device=cuda gives each"):
-        setup.choose_device("cuda:1", threads=None)
+        device_module.choose_device("cuda:1", threads=None)
     monkeypatch.setattr(processes, "local_rank", lambda: 4)
     with pytest.raises(UserError, match="torch sees 4 GPUs, fewer than processes: start one for each, or say --device"):
-        setup.choose_device("auto", threads=None)
+        device_module.choose_device("auto", threads=None)
 
 
 def test_processes_with_and_without_a_gpu_do_not_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "everyones", lambda kind: [kind, "cuda"])
     with pytest.raises(UserError, match="some of the processes have a GPU and some have none: say --device=cpu"):
-        setup.choose_device("cpu", threads=None)
+        device_module.choose_device("cpu", threads=None)
 
 
 @pytest.mark.parametrize(("world", "device"), [(1, "cpu"), (1, "cuda:0"), (2, "cpu")])
@@ -131,7 +134,7 @@ def test_batchnorm_over_all_processes_needs_several_and_gpus(
 ) -> None:
     monkeypatch.setattr(processes, "world", lambda: world)
     with pytest.raises(UserError, match=r"--sync_bn needs several processes, each with a GPU .*: leave it out"):
-        setup.settle(baseline(sync_bn=True), toy(), device=torch.device(device))
+        spec.resolve(baseline(sync_bn=True), toy(), device=torch.device(device))
 
 
 @pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:2", 2)])
@@ -139,13 +142,13 @@ def test_a_gpu_that_is_not_there_is_refused_and_not_replaced(
     monkeypatch: pytest.MonkeyPatch, name: str, count: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    told = refused(lambda: setup.choose_device(name, threads=None))
+    told = refused(lambda: device_module.choose_device(name, threads=None))
     assert told == f"--device={name} is not there: torch sees {count} GPUs; try --device=cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cuda:-1", "cuda:0:1", "CPU"])
 def test_what_is_no_device_is_refused(name: str) -> None:
-    told = refused(lambda: setup.choose_device(name, threads=None))
+    told = refused(lambda: device_module.choose_device(name, threads=None))
     assert told == f"--device must be auto, cpu, cuda or cuda:N, not {name!r}"
 
 
@@ -162,10 +165,10 @@ def test_half_precision_is_chosen_where_the_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capabilities: dict[str, bool], chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert setup.choose_amp("auto", device=CPU) == chosen
-    assert setup.choose_amp("off", device=CPU) == "off"
+    assert device_module.choose_amp("auto", device=CPU) == chosen
+    assert device_module.choose_amp("off", device=CPU) == "off"
     assert capsys.readouterr().out == ""
-    assert setup.choose_amp("bf16", device=CPU) == "bf16"
+    assert device_module.choose_amp("bf16", device=CPU) == "bf16"
     told = "" if chosen == "bf16" else "warning   --amp=bf16: cpu has no instructions for it that torch knows of"
     assert capsys.readouterr().out[: len(told) or None] == told
 
@@ -178,10 +181,10 @@ def test_float16_is_never_chosen_and_warned_about_where_it_is_slow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capabilities: dict[str, bool], quick: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert setup.choose_amp("auto", device=CPU) != "fp16"
-    assert setup.choose_amp("fp16", device=CPU) == "fp16"
+    assert device_module.choose_amp("auto", device=CPU) != "fp16"
+    assert device_module.choose_amp("fp16", device=CPU) == "fp16"
     assert ("warning   --amp=fp16: cpu has no instructions" in capsys.readouterr().out) is not quick
-    assert setup.choose_amp("fp16", device=torch.device("cuda")) == "fp16"
+    assert device_module.choose_amp("fp16", device=torch.device("cuda")) == "fp16"
     assert capsys.readouterr().out == ""
 
 
@@ -189,22 +192,22 @@ def test_a_torch_that_does_not_tell_what_the_processor_has_means_full_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert setup.choose_amp("auto", device=CPU) == "off"
+    assert device_module.choose_amp("auto", device=CPU) == "off"
 
 
 @pytest.mark.parametrize("supported", [False, True])
 def test_half_precision_is_chosen_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
-    assert setup.choose_amp("auto", device=torch.device("cuda")) == ("bf16" if supported else "off")
+    assert device_module.choose_amp("auto", device=torch.device("cuda")) == ("bf16" if supported else "off")
 
 
 def test_tf32_is_float32_under_another_name_on_a_cpu() -> None:
     for name in ("amp", "teacher_amp"):
         config = DistillConfig(**{name: "tf32"})
-        told = refused(lambda config=config: setup.check_amp(config, device=CPU))
+        told = refused(lambda config=config: device_module.check_amp(config, device=CPU))
         assert told == f"--{name}=tf32 is for NVIDIA GPUs: on a CPU say --{name}=off, or bf16"
-        setup.check_amp(config, device=torch.device("cuda", 0))
-    setup.check_amp(baseline(amp="bf16"), device=CPU)
+        device_module.check_amp(config, device=torch.device("cuda", 0))
+    device_module.check_amp(baseline(amp="bf16"), device=CPU)
 
 
 def test_it_is_refused_before_data_are_loaded(tmp_path: Path) -> None:
@@ -220,15 +223,15 @@ def test_a_gpu_that_has_no_tf32_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], capability: tuple[int, int], has: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert setup.choose_amp("tf32", device=torch.device("cuda", 0)) == "tf32"
+    assert device_module.choose_amp("tf32", device=torch.device("cuda", 0)) == "tf32"
     assert ("warning   --amp=tf32: cuda:0 has no instructions" in capsys.readouterr().out) is not has
 
 
 def test_threads_are_set_where_a_number_is_given() -> None:
     torch.set_num_threads(2)
-    setup.choose_device("cpu", threads=None)
+    device_module.choose_device("cpu", threads=None)
     assert torch.get_num_threads() == 2
-    setup.choose_device("cpu", threads=1)
+    device_module.choose_device("cpu", threads=1)
     assert torch.get_num_threads() == 1
 
 
@@ -237,16 +240,16 @@ def test_threads_are_set_where_a_number_is_given() -> None:
 
 def test_the_folder_of_data_is_the_flag_then_the_environment_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDIGNITE_DATA", "/there")
-    assert setup.data_folder("here") == Path("here")
-    assert setup.data_folder(None) == Path("/there")
+    assert data_module.data_folder("here") == Path("here")
+    assert data_module.data_folder(None) == Path("/there")
     monkeypatch.setenv("KDIGNITE_DATA", "")
-    assert setup.data_folder(None) == Path("data")
+    assert data_module.data_folder(None) == Path("data")
     monkeypatch.delenv("KDIGNITE_DATA")
-    assert setup.data_folder(None) == Path("data")
+    assert data_module.data_folder(None) == Path("data")
 
 
 def test_opened_data_are_cut_and_lie_in_memory_once() -> None:
-    data = setup.open_data("digits", data_root=None, val_size=None, image_size=64, device=CPU)
+    data = data_module.open_data("digits", data_root=None, val_size=None, image_size=64, device=CPU)
     parts = data.splits[:3]
     assert [len(part.indices) for part in parts] == [1297, 200, 300]
     assert data.image_size == 32  # what the images are, not what was asked for
@@ -257,9 +260,9 @@ def test_opened_data_are_cut_and_lie_in_memory_once() -> None:
 
 def test_the_data_of_a_run_are_those_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(setup, "open_data", lambda name, **given: asked.append((name, given)))
-    setup.open_training_data(baseline(data_root="d", val_size=7, image_size=48), device=CPU)
-    setup.open_training_data(DistillConfig(size=64), device=CPU)
+    monkeypatch.setattr(data_module, "open_data", lambda name, **given: asked.append((name, given)))
+    data_module.open_training_data(baseline(data_root="d", val_size=7, image_size=48), device=CPU)
+    data_module.open_training_data(DistillConfig(size=64), device=CPU)
     assert asked == [
         ("toy", {"data_root": "d", "val_size": 7, "image_size": 48, "device": CPU}),
         ("cifar10", {"data_root": None, "val_size": None, "image_size": 64, "device": CPU}),
@@ -268,7 +271,7 @@ def test_the_data_of_a_run_are_those_of_its_config(monkeypatch: pytest.MonkeyPat
 
 def test_what_was_left_open_is_settled() -> None:
     config = BaselineConfig(dataset=None, widths=WIDTHS)
-    settled = setup.settle(config, toy(), device=CPU)
+    resolved = spec.resolve(config, toy(), device=CPU)
     expected = {
         "dataset": "toy",
         "val_size": 12,
@@ -276,10 +279,10 @@ def test_what_was_left_open_is_settled() -> None:
         "augment": "flip",
         "normalize": "data",
         "device": "cpu",
-        "amp": setup.choose_amp("auto", device=CPU),
+        "amp": device_module.choose_amp("auto", device=CPU),
         "threads": torch.get_num_threads(),
     }
-    assert asdict(settled) == {**asdict(config), **expected}
+    assert asdict(resolved) == {**asdict(config), **expected}
 
 
 def test_what_was_given_stays() -> None:
@@ -291,45 +294,45 @@ def test_what_was_given_stays() -> None:
         "epochs": 3,
         "warmup_epochs": 1.0,
     }
-    settled = setup.settle(baseline(**given, schedule="cosine"), toy(), device=CPU)
-    assert {key: getattr(settled, key) for key in given} == given
+    resolved = spec.resolve(baseline(**given, schedule="cosine"), toy(), device=CPU)
+    assert {key: getattr(resolved, key) for key in given} == given
 
 
 def test_data_that_bring_their_own_validation_images_have_no_val_size() -> None:
-    assert setup.settle(baseline(), toy(own_val=True), device=CPU).val_size is None
+    assert spec.resolve(baseline(), toy(own_val=True), device=CPU).val_size is None
 
 
 def test_imagenet_weights_are_fed_with_the_statistics_of_imagenet() -> None:
     config = TeacherConfig(arch="resnet18", weights="imagenet")
-    assert setup.settle(config, toy(), device=CPU).normalize == "imagenet"
+    assert spec.resolve(config, toy(), device=CPU).normalize == "imagenet"
 
 
 def test_a_dry_run_is_one_epoch_and_partial() -> None:
     config = baseline(fast_dev_run=True, epochs=9, warmup_epochs=4.0, schedule="cosine")
-    settled = setup.settle(config, toy(), device=CPU)
-    assert (settled.epochs, settled.warmup_epochs) == (1, 0.0)
-    assert setup.is_partial(settled, toy())
+    resolved = spec.resolve(config, toy(), device=CPU)
+    assert (resolved.epochs, resolved.warmup_epochs) == (1, 0.0)
+    assert data_module.is_partial(resolved, toy())
 
 
 def test_a_limit_makes_a_run_partial_and_a_seed_does_not() -> None:
     data = toy()
     num_images = len(data.splits.train.indices)
-    assert setup.is_partial(baseline(limit_train=5), data)
-    assert not setup.is_partial(baseline(seed=5), data)
-    assert not setup.is_partial(baseline(limit_train=num_images), data)
+    assert data_module.is_partial(baseline(limit_train=5), data)
+    assert not data_module.is_partial(baseline(seed=5), data)
+    assert not data_module.is_partial(baseline(limit_train=num_images), data)
 
 
 def test_a_size_that_the_images_do_not_have_is_refused() -> None:
-    told = refused(lambda: setup.settle(baseline(image_size=64), toy(), device=CPU))
+    told = refused(lambda: spec.resolve(baseline(image_size=64), toy(), device=CPU))
     assert re.fullmatch(r"the images of \w+ are \d+ pixels wide: leave out --image_size", told)
 
 
 def test_a_limit_takes_some_of_the_training_images() -> None:
     data = toy()
-    part = setup.training_part(baseline(limit_train=6), data)
+    part = data_module.training_part(baseline(limit_train=6), data)
     assert len(part.indices) == 6
     assert set(part.indices.tolist()) <= set(data.splits.train.indices.tolist())
-    assert torch.equal(setup.training_part(baseline(), data).indices, data.splits.train.indices)
+    assert torch.equal(data_module.training_part(baseline(), data).indices, data.splits.train.indices)
 
 
 # --- model
@@ -341,11 +344,11 @@ def weights_of(model: nn.Module) -> list[torch.Tensor]:
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:
     data = toy()
-    first = weights_of(building.build_student(baseline(seed=4), data, device=CPU).model)
+    first = weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model)
     torch.rand(7)
     state = torch.get_rng_state()
-    again = weights_of(building.build_student(baseline(seed=4), data, device=CPU).model)
-    other = weights_of(building.build_student(baseline(seed=5), data, device=CPU).model)
+    again = weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model)
+    other = weights_of(model_module.build_student(baseline(seed=5), data, device=CPU).model)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(map(torch.equal, first, again))
     assert not all(map(torch.equal, first, other))
@@ -355,8 +358,8 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
     data = toy()
     distill = DistillConfig(widths=WIDTHS, normalize="data", seed=4, alpha=0.3)
     pairs = zip(
-        weights_of(building.build_student(distill, data, device=CPU).model),
-        weights_of(building.build_student(baseline(seed=4), data, device=CPU).model),
+        weights_of(model_module.build_student(distill, data, device=CPU).model),
+        weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model),
         strict=True,
     )
     assert all(torch.equal(*pair) for pair in pairs)
@@ -364,7 +367,7 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
 
 def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alone() -> None:
     data = toy()
-    found = building.build_student(baseline(), data, device=CPU)
+    found = model_module.build_student(baseline(), data, device=CPU)
     part = data.splits.train
     pixels = part.images.images[part.indices].numpy() / 255
     np.testing.assert_allclose(found.preprocessing.mean, pixels.mean((0, 2, 3)), atol=6e-5)
@@ -375,14 +378,14 @@ def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alon
 
 def test_statistics_do_not_depend_on_a_limit_and_can_be_those_of_imagenet() -> None:
     data = toy()
-    whole = building.build_student(baseline(), data, device=CPU).preprocessing
-    assert building.build_student(baseline(limit_train=6), data, device=CPU).preprocessing == whole
-    imagenet = building.build_student(baseline(normalize="imagenet"), data, device=CPU).preprocessing
+    whole = model_module.build_student(baseline(), data, device=CPU).preprocessing
+    assert model_module.build_student(baseline(limit_train=6), data, device=CPU).preprocessing == whole
+    imagenet = model_module.build_student(baseline(normalize="imagenet"), data, device=CPU).preprocessing
     assert imagenet == Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
-    student = building.build_student(baseline(), toy(), device=CPU)
+    student = model_module.build_student(baseline(), toy(), device=CPU)
     assert student.architecture == Architecture("cnn5", {"widths": WIDTHS})
     images = toy().source.train.images[:2]
     assert student.model(student.prepare(images)).shape == (2, 3)
@@ -397,7 +400,7 @@ def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
     ],
 )
 def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], options: dict[str, Any]) -> None:
-    assert building.architecture_of(BaselineConfig(**given)).options == options
+    assert model_module.architecture_of(BaselineConfig(**given)).options == options
 
 
 @pytest.mark.parametrize(
@@ -416,21 +419,21 @@ def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], 
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: str) -> None:
-    assert refused(lambda: building.check_architecture(config)) == told
+    assert refused(lambda: model_module.check_architecture(config)) == told
 
 
 def test_a_model_that_can_be_had_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(building, "imagenet_file", asked.append)
+    monkeypatch.setattr(model_module, "imagenet_file", asked.append)
     (tmp_path / "w.pt").write_text("")
     for weights in ("none", str(tmp_path / "w.pt")):
-        building.check_architecture(baseline(weights=weights))
-    building.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
+        model_module.check_architecture(baseline(weights=weights))
+    model_module.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
     assert asked == ["resnet50"]  # before any data are fetched
 
 
 def test_a_function_that_cannot_be_imported_is_refused_early() -> None:
-    told = refused(lambda: building.check_architecture(TeacherConfig(arch="no_such_module:net")))
+    told = refused(lambda: model_module.check_architecture(TeacherConfig(arch="no_such_module:net")))
     assert told.startswith("--arch: there is no module no_such_module")
 
 
@@ -444,29 +447,29 @@ def test_weights_from_a_file_replace_the_initial_ones(tmp_path: Path, capsys: py
     given = model(seed=9)
     torch.save({"state_dict": given.state_dict()}, tmp_path / "w.pt")
     config = baseline(weights=str(tmp_path / "w.pt"))
-    student = building.build_student(config, toy(), device=CPU)
+    student = model_module.build_student(config, toy(), device=CPU)
     assert all(map(torch.equal, weights_of(student.model), weights_of(given)))
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}\n"
 
 
 def test_weights_with_another_head_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(model(1000, seed=9).state_dict(), tmp_path / "w.pt")
-    building.build_student(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
+    model_module.build_student(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}; a new head: linear.weight, linear.bias\n"
 
 
 def test_without_weights_nothing_is_loaded_or_said(capsys: pytest.CaptureFixture[str]) -> None:
     fresh = model()
     before = weights_of(fresh)
-    building.load_initial_weights(fresh, baseline())
+    model_module.load_initial_weights(fresh, baseline())
     assert all(map(torch.equal, weights_of(fresh), before))
     assert capsys.readouterr().out == ""
 
 
 def test_the_origin_says_what_a_model_was_trained_on() -> None:
     data = toy()
-    config = setup.settle(baseline(label_smoothing=0.1, limit_train=6), data, device=CPU)
-    assert building.origin_of(config, data) == Origin(
+    config = spec.resolve(baseline(label_smoothing=0.1, limit_train=6), data, device=CPU)
+    assert model_module.origin_of(config, data) == Origin(
         command="baseline",
         dataset="toy",
         fingerprint="f" * 64,
@@ -502,12 +505,12 @@ def checkpoint(
 def revived(found: Checkpoint, **given: Any) -> torch.Tensor:
     """Logits of the toy images."""
     options = {"classes": CLASSES, "device": CPU, "arch": None, "again": "--arch=", **given}
-    return building.revive(found, **options)(toy().source.train.images)
+    return model_module.load_predictor(found, **options)(toy().source.train.images)
 
 
 def test_a_revived_model_answers_as_the_one_that_was_saved() -> None:
     own = model(seed=6)
-    expected = fed(own, prepare=preparer(PREPROCESSING, device=CPU))(toy().source.train.images)
+    expected = predictor(own, prepare=preparer(PREPROCESSING, device=CPU))(toy().source.train.images)
     np.testing.assert_allclose(revived(checkpoint(own=own)), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -569,5 +572,5 @@ def test_a_model_of_your_own_is_built_only_where_its_name_is_repeated(
             "repeat its name: python -m kdignite evaluate runs/t --arch=my_setup_model:make"
         )
     assert "IMPORTED" not in capsys.readouterr().out  # the file alone did not bring it in
-    expected = fed(own, prepare=preparer(PREPROCESSING, device=CPU))(toy().source.train.images)
+    expected = predictor(own, prepare=preparer(PREPROCESSING, device=CPU))(toy().source.train.images)
     assert torch.equal(revived(found, arch=name), expected)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdignite.diagnosis.softness import Softness, Targets, smoothing_doubt, soften, softness_lines
 from kdignite.errors import UserError
 from kdignite.losses import kd_loss
+from kdignite.teachers.softness import Softness, Targets, smoothing_doubt, soften, softness_lines
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 MESSAGE = "the teacher was trained with label smoothing 0.1, which blurs what it says of the other classes: a T near 1"

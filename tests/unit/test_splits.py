@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import Part, limited, split_source, stratified_pick, whole
 from kdignite.errors import UserError
 
@@ -86,7 +86,7 @@ def test_the_hash_tells_data_and_val_size_apart() -> None:
 
 def test_every_process_makes_the_same_split() -> None:
     code = (
-        "import torch; from kdignite.data.sources import *; from kdignite.data.splits import *;"
+        "import torch; from kdignite.data.source import *; from kdignite.data.splits import *;"
         "train = ImageSet(torch.zeros(100, 3, 8, 8, dtype=torch.uint8), torch.arange(100) % 4);"
         "torch.manual_seed(5);"
         "source = Source('drawn', ('a', 'b', 'c', 'd'), train, None, None, '0f', .1, 20, '');"

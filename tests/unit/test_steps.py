@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
-from kdignite.evaluation import fed
+from kdignite.evaluation import predictor
 from kdignite.steps import Step, Teacher, distill_step, supervised_step
 
 PREPARE = preparer(Preprocessing(8, (0.5, 0.4, 0.6), (0.25, 0.3, 0.2)), device=torch.device("cpu"))
@@ -237,7 +237,7 @@ def test_an_update_that_overflows_is_left_out_and_the_scale_halved(kind: str) ->
 def test_a_live_teacher_is_not_changed_by_teaching() -> None:
     """With BatchNorm and Dropout, left in train mode by its owner: buffers, answers and gradients stay as they were."""
     student, teacher = network(0), network(1, dropout=0.5).train()
-    logits_of = fed(teacher, prepare=PREPARE)
+    logits_of = predictor(teacher, prepare=PREPARE)
     before, first = digest(teacher), logits_of(batches(1)[0].images)
     teacher.train()
     step = distill_step(student, sgd(student), lambda batch: logits_of(batch.images), prepare=PREPARE, alpha=0.9, T=4.0)
@@ -252,7 +252,7 @@ def test_a_live_teacher_answers_in_eval_mode() -> None:
     """The kd of the first step is that of the teacher's eval-mode logits, not of one dropout mask."""
     student, teacher = network(0), network(1, dropout=0.5).train()
     batch = batches(1)[0]
-    logits_of = fed(teacher, prepare=PREPARE)
+    logits_of = predictor(teacher, prepare=PREPARE)
     step = distill_step(student, sgd(student), lambda batch: logits_of(batch.images), prepare=PREPARE, alpha=0.9, T=4.0)
     kd = step(None, batch)["kd"]
     with torch.no_grad():

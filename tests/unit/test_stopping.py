@@ -19,7 +19,7 @@ def refused_to_wait() -> bool:
 def test_where_nobody_listens_a_wish_is_not_taken() -> None:
     assert refused_to_wait()
     stopping.check()
-    assert list(stopping.heeding([1, 2])) == [1, 2]
+    assert list(stopping.interruptible([1, 2])) == [1, 2]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -107,7 +107,7 @@ def test_a_process_with_fewer_items_checks_as_often_as_the_others(monkeypatch: p
     checks: list[None] = []
     monkeypatch.setattr(stopping, "check", lambda: checks.append(None))
     for items, expected in ((2, 3), (3, 3), (4, 4)):
-        assert list(stopping.heeding(range(items), checks=3)) == list(range(items))
+        assert list(stopping.interruptible(range(items), checks=3)) == list(range(items))
         assert len(checks) == expected
         checks.clear()
 
@@ -135,7 +135,7 @@ def test_items_are_given_up_between_two_of_them() -> None:
 
     def work() -> None:
         with stopping.listening():
-            for item in stopping.heeding(items()):
+            for item in stopping.interruptible(items()):
                 if item == 2:
                     assert stopping.ask(signal.SIGINT)
                 used.append(item)  # what is begun is finished

@@ -7,10 +7,10 @@ import torch
 
 from kdignite import runs
 from kdignite.config import DistillConfig, configure
-from kdignite.pipelines import tabling
-from kdignite.pipelines.preparing import Taught
-from kdignite.pipelines.setup import open_training_data
-from kdignite.teachers import Lesson, table_key
+from kdignite.teachers import CacheSpec, table_key
+from kdignite.training import teacher_cache
+from kdignite.training.data import open_training_data
+from kdignite.training.spec import TeacherRecord
 
 MACHINE = {
     **{"device": "card", "cpu": "AVX2", "processor": "Chip", "threads": 2, "packages": {"torch": "3.0"}},
@@ -31,8 +31,8 @@ def data() -> Any:
 def key(monkeypatch: pytest.MonkeyPatch, data: Any, machine: dict[str, Any], *, on: str, **given: Any) -> str:
     monkeypatch.setattr(runs, "environment", lambda device: machine)
     config = configure(DistillConfig, dataset="digits", **given)
-    about = tabling._about(
-        Taught("t", "f" * 64, 0.9), Lesson(data.splits.train, 0, "crop"), config, data, dtype="float32",
+    about = teacher_cache._about(
+        TeacherRecord("t", "f" * 64, 0.9), CacheSpec(data.splits.train, 0, "crop"), config, data, dtype="float32",
         device=torch.device(on),
     )  # fmt: skip
     return table_key(about["determined_by"])

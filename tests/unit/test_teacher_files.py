@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdignite.teachers import files, make_room, remove, stored_tables, table_key
-from kdignite.teachers.files import ABOUT, HEADER_BYTES, Block, block_path, describe, read_block, write_block
+from kdignite import files
+from kdignite.teachers import make_room, remove, stored_tables, table_key
+from kdignite.teachers.cache_files import ABOUT, HEADER_BYTES, Block, block_path, describe, read_block, write_block
 
 BLOCK = Block("key", view=3, block=0, rows=50, classes=7, dtype="float32")
 LOGITS = np.random.default_rng(0).normal(size=(50, 7)).astype("float32")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kdignite import stopping
 from kdignite.data.batches import Batch, training_batches
-from kdignite.data.sources import ImageSet
+from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
-from kdignite.teachers import Lesson, TableFolder, TeacherTable, live_teacher, table, table_bytes
-from kdignite.teachers.files import block_path
+from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, logit_cache, table_bytes
+from kdignite.teachers.cache_files import block_path
 
 NUM_CLASSES = 5
 
@@ -26,7 +26,7 @@ def drawn_part() -> Part:
     return Part(ImageSet(images, torch.arange(1500) % NUM_CLASSES), torch.arange(0, 1500, 3))
 
 
-class Asked:
+class CountingTeacher:
     """A linear teacher that counts the images it is asked about."""
 
     def __init__(self, *, scale: float = 1.0) -> None:
@@ -45,11 +45,13 @@ class Setting:
     def __init__(self, folder: Path) -> None:
         self.part, self.folder, self.said = drawn_part(), folder, list[str]()
 
-    def table(self, teacher: Asked, *, seed: int = 0, dtype: str = "float32", about: str = "it") -> TeacherTable:
-        return TeacherTable(
+    def table(
+        self, teacher: CountingTeacher, *, seed: int = 0, dtype: str = "float32", about: str = "it"
+    ) -> LogitCache:
+        return LogitCache(
             teacher,
-            Lesson(self.part, view_seed=2, augment="crop+flip"),
-            TableFolder(self.folder, {"teacher": about}, dtype),
+            CacheSpec(self.part, view_seed=2, augment="crop+flip"),
+            CacheFolder(self.folder, {"teacher": about}, dtype),
             num_classes=NUM_CLASSES,
             seed=seed,
             say=self.said.append,
@@ -69,27 +71,27 @@ def setting(tmp_path: Path) -> Setting:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 100 rows, and blocks of two chunks: 500 rows are three blocks, the last half full."""
-    monkeypatch.setattr(table, "EVALUATION_BATCH", 100)
+    monkeypatch.setattr(logit_cache, "EVALUATION_BATCH", 100)
     monkeypatch.setattr("kdignite.data.batches.EVALUATION_BATCH", 100)
-    monkeypatch.setattr(table, "BLOCK_BYTES", 2 * 100 * NUM_CLASSES * 4)
+    monkeypatch.setattr(logit_cache, "BLOCK_BYTES", 2 * 100 * NUM_CLASSES * 4)
 
 
-def assert_answers(setting: Setting, teach: TeacherTable, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
-    live = live_teacher(Asked())
+def assert_answers(setting: Setting, teach: LogitCache, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
+    live = live_teacher(CountingTeacher())
     for batch in setting.epoch(epoch, batch_size=batch_size, seed=seed):
         assert torch.equal(teach(batch), live(batch))
 
 
 @pytest.mark.parametrize("batch_size", [2, 64, 499])
 def test_it_answers_what_the_teacher_does_to_the_last_bit(setting: Setting, batch_size: int) -> None:
-    teach = setting.table(Asked())
+    teach = setting.table(CountingTeacher())
     for epoch in (0, 3, 2, 5):
         assert_answers(setting, teach, epoch=epoch, batch_size=batch_size)
 
 
 def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
     for _ in range(2):  # computed, then read
-        assert_answers(setting, setting.table(Asked()), epoch=1)
+        assert_answers(setting, setting.table(CountingTeacher()), epoch=1)
     assert sorted(path.name for path in setting.folder.glob("*.logits")) == [
         "view-00001-1.logits",
         "view-00001-2.logits",
@@ -98,7 +100,7 @@ def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
 
 
 def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_ones(setting: Setting) -> None:
-    first, later = Asked(), Asked()
+    first, later = CountingTeacher(), CountingTeacher()
     teach = setting.table(first)
     assert teach.num_missing(4) == 4 * 500
     for epoch in range(6):  # views 0, 1, 2, 3, 0, 1
@@ -108,28 +110,28 @@ def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_on
     assert teach.num_missing(4) == 0
     for epoch in range(6):
         assert_answers(setting, teach, epoch=epoch, seed=9)
-    assert later.count == 4 * table.SAMPLE
+    assert later.count == 4 * logit_cache.SAMPLE
     assert setting.said == []
 
 
 def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, small_blocks: None) -> None:
-    assert_answers(setting, setting.table(Asked()), epoch=0)
+    assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
     block_path(setting.folder, view=0, block=1).unlink()
-    teacher = Asked()
+    teacher = CountingTeacher()
     teach = setting.table(teacher)
     assert teach.num_missing(1) == 200
     assert_answers(setting, teach, epoch=0)
-    assert teacher.count == 200 + 2 * table.SAMPLE
+    assert teacher.count == 200 + 2 * logit_cache.SAMPLE
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "garbage"])
 def test_a_damaged_file_is_told_and_computed_anew(setting: Setting, damage: str) -> None:
-    assert_answers(setting, setting.table(Asked()), epoch=0)
+    assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
     path = block_path(setting.folder, view=0, block=0)
     whole = path.read_bytes()
     spoilt = {"cut": whole[:-100], "flipped": whole[:-1] + bytes([whole[-1] ^ 1]), "garbage": b"x" * len(whole)}
     path.write_bytes(spoilt[damage])
-    assert_answers(setting, setting.table(Asked()), epoch=0)
+    assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
     (line,) = setting.said
     assert line.startswith(f"warning   {path} cannot be used (")
     assert path.read_bytes() == whole
@@ -139,9 +141,9 @@ def test_a_damaged_file_is_told_and_computed_anew(setting: Setting, damage: str)
 def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(setting: Setting, dtype: str) -> None:
     """Whatever the key says: the code of a teacher of one's own may have changed, say."""
     for batch in setting.epoch(0):
-        setting.table(Asked(scale=1.01), dtype=dtype)(batch)
+        setting.table(CountingTeacher(scale=1.01), dtype=dtype)(batch)
         break
-    teach, live = setting.table(Asked(), dtype=dtype), live_teacher(Asked())
+    teach, live = setting.table(CountingTeacher(), dtype=dtype), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch), live(batch).to(getattr(torch, dtype)).float())
     assert len(setting.said) == 1
@@ -150,36 +152,36 @@ def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(settin
 
 def test_rounding_is_believed(setting: Setting) -> None:
     for batch in setting.epoch(0):
-        setting.table(Asked(scale=1 + 1e-5))(batch)
+        setting.table(CountingTeacher(scale=1 + 1e-5))(batch)
         break
-    teacher = Asked()
+    teacher = CountingTeacher()
     teach = setting.table(teacher)
     for batch in setting.epoch(0):
-        torch.testing.assert_close(teach(batch), Asked()(batch.images), rtol=1e-4, atol=1e-2)
-    assert teacher.count == table.SAMPLE
+        torch.testing.assert_close(teach(batch), CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
+    assert teacher.count == logit_cache.SAMPLE
     assert setting.said == []
 
 
 def test_other_seeds_ask_about_other_rows(setting: Setting) -> None:
     for batch in setting.epoch(0):
-        setting.table(Asked())(batch)
+        setting.table(CountingTeacher())(batch)
         break
     asked = []
     for seed in (1, 2):
         seen: list[Tensor] = []
-        teach = setting.table(Asked(), seed=seed)
-        teach.logits_of = lambda images, seen=seen: seen.append(images) or Asked()(images)
+        teach = setting.table(CountingTeacher(), seed=seed)
+        teach.logits_of = lambda images, seen=seen: seen.append(images) or CountingTeacher()(images)
         teach(next(setting.epoch(0)))
         asked.append(seen[0])
     assert not torch.equal(*asked)
 
 
 def test_half_precision_rounds_and_halves(setting: Setting) -> None:
-    lesson = Lesson(setting.part, 2, "crop+flip")
-    sizes = [table_bytes(lesson, views=3, num_classes=NUM_CLASSES, dtype=dtype) for dtype in ("float32", "float16")]
+    cache_spec = CacheSpec(setting.part, 2, "crop+flip")
+    sizes = [table_bytes(cache_spec, views=3, num_classes=NUM_CLASSES, dtype=dtype) for dtype in ("float32", "float16")]
     assert sizes == [3 * 500 * 5 * 4, 3 * 500 * 5 * 2]
-    teach, batch = setting.table(Asked(), dtype="float16"), next(setting.epoch(0))
-    expected = Asked()(batch.images)
+    teach, batch = setting.table(CountingTeacher(), dtype="float16"), next(setting.epoch(0))
+    expected = CountingTeacher()(batch.images)
     assert teach(batch).dtype == torch.float32
     assert torch.equal(teach(batch), expected.half().float())
 
@@ -189,7 +191,7 @@ def test_half_precision_rounds_and_halves(setting: Setting) -> None:
     [(1e4, "float16", "--cache_dtype=float32 holds larger"), (math.inf, "float32", "view 0")],
 )
 def test_answers_that_are_no_numbers_are_never_kept(setting: Setting, scale: float, dtype: str, told: str) -> None:
-    teach = setting.table(Asked(scale=scale), dtype=dtype)
+    teach = setting.table(CountingTeacher(scale=scale), dtype=dtype)
     with pytest.raises(RunFailed, match=told):
         teach(next(setting.epoch(0)))
     assert list(setting.folder.parent.glob("**/*.logits")) == []
@@ -197,7 +199,7 @@ def test_answers_that_are_no_numbers_are_never_kept(setting: Setting, scale: flo
 
 def test_where_nothing_can_be_written_it_teaches_all_the_same(setting: Setting) -> None:
     setting.folder.write_text("a file in the place of the folder")
-    teacher = Asked()
+    teacher = CountingTeacher()
     teach = setting.table(teacher)
     for epoch in range(4):
         assert_answers(setting, teach, epoch=epoch)
@@ -209,30 +211,30 @@ def test_where_nothing_can_be_written_it_teaches_all_the_same(setting: Setting) 
 def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
     setting: Setting, small_blocks: None
 ) -> None:
-    teacher = Asked()
+    teacher = CountingTeacher()
     teach = setting.table(teacher)
     teach.logits_of = lambda images: (stopping.ask(15), teacher(images))[1]
     with pytest.raises(stopping.Stopped), stopping.listening():
         teach(next(setting.epoch(0)))
     assert teacher.count == 100
     assert list(setting.folder.glob("*")) == []
-    assert_answers(setting, setting.table(Asked()), epoch=0)
+    assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
 
 
 def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting) -> None:
-    assert_answers(setting, setting.table(Asked()), epoch=0)
-    teacher = Asked()
-    teach, live = setting.table(teacher), live_teacher(Asked())
+    assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
+    teacher = CountingTeacher()
+    teach, live = setting.table(teacher), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch), live(batch))
         block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)
-    assert teacher.count == table.SAMPLE
+    assert teacher.count == logit_cache.SAMPLE
 
 
 def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Setting) -> None:
     """Index -1 would read the last row: a batch of other images is a bug, and an assertion, not an answer."""
-    teach = setting.table(Asked())
+    teach = setting.table(CountingTeacher())
     batch = next(setting.epoch(0))
     with pytest.raises(AssertionError, match="not in the lesson"):
         teach(batch._replace(indices=batch.indices + 1))
-    assert np.all(teach(batch).numpy() == Asked()(batch.images).numpy())
+    assert np.all(teach(batch).numpy() == CountingTeacher()(batch.images).numpy())

@@ -9,7 +9,7 @@ from torch import Tensor
 from kdignite.checkpoints import Validation
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
-from kdignite.evaluation import Outcome, fed
+from kdignite.evaluation import Outcome, predictor
 from kdignite.teachers import chance_level, check_accuracy, live_teacher, tolerance
 
 
@@ -48,7 +48,7 @@ def test_a_loss_may_multiply_with_the_answers_of_a_live_teacher() -> None:
     """They come from inference mode, whose tensors no gradient may go through."""
     model = torch.nn.Flatten()
     batch = Batch(torch.ones(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([5, 9]), 3)
-    answer = live_teacher(fed(model, prepare=lambda images: images.float()))(batch)
+    answer = live_teacher(predictor(model, prepare=lambda images: images.float()))(batch)
     student_logits = torch.zeros(2, 3, requires_grad=True)
     torch.nn.functional.mse_loss(student_logits, answer, reduction="sum").backward()
     (student_logits * answer).sum().backward()

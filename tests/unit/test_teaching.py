@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from kdignite import checkpoints, runs
+from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.config import BaselineConfig, DistillConfig
-from kdignite.data.sources import ImageSet, Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
-from kdignite.pipelines import teaching
-from kdignite.pipelines.setup import Data
+from kdignite.training import teacher as teacher_module
+from kdignite.training.data import Data
 
 CPU = torch.device("cpu")
 CLASSES = ("red", "green", "blue")
@@ -41,13 +41,13 @@ def save(folder: Path, *, at: str = "1", partial: bool = False, **origin: Any) -
     folder.mkdir(parents=True)
     checkpoints.write(folder / "best.pt", checkpoints.to_payload(description, {"w": torch.zeros(1)}))
     result = {"command": its.command, "partial": partial, "finished_at": at}
-    runs.write_json(folder / "result.json", {**result, "dataset": its.dataset, "val_size": its.val_size})
+    files.write_json(folder / "result.json", {**result, "dataset": its.dataset, "val_size": its.val_size})
     return folder
 
 
 def chosen(root: Path, **config: Any) -> str:
     """The name of the folder of the teacher that was chosen."""
-    return teaching.choose_teacher(DistillConfig(**config), root=root).path.parent.name
+    return teacher_module.choose_teacher(DistillConfig(**config), root=root).path.parent.name
 
 
 # --- which one
@@ -148,18 +148,18 @@ def test_a_teacher_that_is_not_there_or_damaged_is_refused(tmp_path: Path) -> No
 
 def test_what_was_left_open_comes_from_the_teacher() -> None:
     origin = ORIGIN._replace(dataset="digits", val_size=77, image_size=48, augment="none")
-    config = teaching.inherit(DistillConfig(seed=3), origin)
+    config = teacher_module.inherit(DistillConfig(seed=3), origin)
     assert (config.dataset, config.val_size, config.image_size, config.augment) == ("digits", 77, 48, "none")
     assert config == replace(DistillConfig(seed=3), dataset="digits", val_size=77, image_size=48, augment="none")
 
 
 def test_what_was_given_is_not_inherited() -> None:
     config = DistillConfig(dataset="cifar100", val_size=10, image_size=64, augment="flip")
-    assert teaching.inherit(config, ORIGIN) == config
+    assert teacher_module.inherit(config, ORIGIN) == config
 
 
 def test_what_a_teacher_does_not_know_stays_open() -> None:
-    config = teaching.inherit(DistillConfig(), ORIGIN._replace(augment="", val_size=None))
+    config = teacher_module.inherit(DistillConfig(), ORIGIN._replace(augment="", val_size=None))
     assert config.augment is None
     assert config.val_size is None
 
@@ -169,10 +169,10 @@ def test_a_run_without_a_teacher_takes_the_data_settings_of_the_newest_one(
 ) -> None:
     save(tmp_path / "old", at="1", val_size=1, augment="none")
     save(tmp_path / "new", at="2", val_size=77, augment="flip")
-    config = teaching.as_taught(BaselineConfig(), root=tmp_path)
+    config = teacher_module.inherit_from_newest(BaselineConfig(), root=tmp_path)
     assert (config.val_size, config.augment, config.image_size) == (77, "flip", 32)
     assert capsys.readouterr().out == f"data      settings as {tmp_path / 'new'} has them\n"
-    assert teaching.as_taught(config, root=tmp_path) == config
+    assert teacher_module.inherit_from_newest(config, root=tmp_path) == config
     assert capsys.readouterr().out == ""
 
 
@@ -181,7 +181,7 @@ def test_a_run_for_other_data_than_any_teacher_stays_as_it_is(
 ) -> None:
     save(tmp_path / "t")
     for config in (BaselineConfig(dataset="digits"), BaselineConfig(val_size=123)):
-        assert teaching.as_taught(config, root=tmp_path) is config
+        assert teacher_module.inherit_from_newest(config, root=tmp_path) is config
     assert capsys.readouterr().out == ""
 
 
@@ -232,30 +232,32 @@ def teacher(
     return checkpoints.load(path)
 
 
-def checked(found: checkpoints.Checkpoint, **config: Any) -> teaching.Teaching:
+def checked(found: checkpoints.Checkpoint, **config: Any) -> teacher_module.LoadedTeacher:
     given = DistillConfig(**{"dataset": "toy", "teacher_arch": ARCH, "val_size": 60, **config})
-    return teaching.check_teacher(found, given, DATA, root=found.path.parent, device=CPU)
+    return teacher_module.check_teacher(found, given, DATA, root=found.path.parent, device=CPU)
 
 
 def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "runs" / "good" / "best.pt"
     found = checked(teacher(path))
-    assert found.taught.name == "good"
-    assert found.taught.accuracy == 1.0
-    assert found.taught.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found.teacher_record.name == "good"
+    assert found.teacher_record.accuracy == 1.0
+    assert found.teacher_record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert capsys.readouterr().out == "          100.00% on validation, 100.00% when it was saved\n"
     images, labels = DATA.source.train
     assert torch.equal(found.logits_of(images).argmax(1), labels)
 
 
 def test_a_teacher_in_a_file_of_another_name_is_called_by_it(tmp_path: Path) -> None:
-    assert checked(teacher(tmp_path / "mine.pt")).taught.name == "mine"
+    assert checked(teacher(tmp_path / "mine.pt")).teacher_record.name == "mine"
 
 
 def test_a_teacher_whose_classes_come_in_another_order_is_as_good(tmp_path: Path) -> None:
     order = torch.tensor([2, 0, 1])
     classes = tuple(CLASSES[index] for index in order)
-    assert checked(teacher(tmp_path / "t.pt", outputs=torch.eye(3)[order], classes=classes)).taught.accuracy == 1.0
+    assert (
+        checked(teacher(tmp_path / "t.pt", outputs=torch.eye(3)[order], classes=classes)).teacher_record.accuracy == 1.0
+    )
 
 
 def test_a_teacher_of_another_split_is_refused(tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_a_teacher_that_is_not_what_its_checkpoint_says_is_refused(tmp_path: Pat
     found = teacher(tmp_path / "t.pt", outputs=swapped)
     told = refused(lambda: checked(found))
     assert told.startswith(f"{tmp_path / 't.pt'} scores 33.33% on validation, its checkpoint recorded 100.00%: ")
-    assert checked(found, allow_weak_teacher=True).taught.accuracy == pytest.approx(1 / 3)
+    assert checked(found, allow_weak_teacher=True).teacher_record.accuracy == pytest.approx(1 / 3)
 
 
 def test_a_teacher_at_chance_is_refused_even_if_it_always_was(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_a_teacher_at_chance_is_refused_even_if_it_always_was(tmp_path: Path) ->
 
 
 def test_a_dry_run_compares_with_nothing_recorded_and_still_refuses_chance(tmp_path: Path) -> None:
-    assert checked(teacher(tmp_path / "t.pt", recorded=30), fast_dev_run=True).taught.accuracy == 1.0
+    assert checked(teacher(tmp_path / "t.pt", recorded=30), fast_dev_run=True).teacher_record.accuracy == 1.0
     found = teacher(tmp_path / "bad.pt", outputs=torch.eye(3)[[1, 0, 2]])
     assert "near chance" in refused(lambda: checked(found, fast_dev_run=True))
 

@@ -17,8 +17,8 @@ from torch.utils.data import dataloader
 from torch.utils.data._utils import signal_handling
 
 from kdignite.data import workers
-from kdignite.data.sources import StreamedImages
-from kdignite.data.workers import Diary, decoded
+from kdignite.data.source import StreamedImages
+from kdignite.data.workers import WorkerLog, decoded
 from kdignite.errors import RunFailed, UserError
 
 BAD = 13  # the image over which something happens
@@ -132,7 +132,9 @@ def test_a_worker_whose_exit_code_is_not_there_yet_is_waited_for(monkeypatch: py
     worker = multiprocessing.get_context("fork").Process(target=os._exit, args=(3,))
     worker.start()
     monkeypatch.setattr(popen_fork.Popen, "poll", poll)
-    failure = workers._obituary([worker], StreamedImages(range(COUNT), image), Diary(1), awaited=torch.arange(5))
+    failure = workers._worker_failure(
+        [worker], StreamedImages(range(COUNT), image), WorkerLog(1), awaited=torch.arange(5)
+    )
     monkeypatch.undo()
     worker.join()
     assert failure is not None
@@ -244,7 +246,7 @@ def test_an_iteration_that_is_left_ends_its_workers_at_once(how: str) -> None:
 
 OPEN = """if True:
     import multiprocessing, sys, time, torch
-    from kdignite.data.sources import StreamedImages
+    from kdignite.data.source import StreamedImages
     from kdignite.data.workers import decoded
 
     def slowly(index):

@@ -49,12 +49,6 @@ def comparison_figure(summary: Summary) -> Figure:
 
     Up to 20 classes all of them, in class order; above that the 10 with the largest and the 10 with the smallest
     difference. Without a teacher or its cost the panel of costs is left out.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        A figure with an Agg canvas, unknown to ``pyplot``, about 1,500 pixels wide when saved.
     """
     with mpl.style.context(STYLE):
         placed = _rows(summary)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from kdignite.comparison import COSTS
+from kdignite.comparison.numbers import COSTS
 from kdignite.reports.comparison.words import MODELS, Summary
 from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION
 from kdignite.reports.text import points
@@ -40,12 +40,7 @@ class Rows(NamedTuple):
 
 
 def accuracies(axes: Axes, summary: Summary) -> None:
-    """Accuracy of each model with its interval.
-
-    Args:
-        axes: to draw on.
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-    """
+    """Accuracy of each model with its interval."""
     roles = [role for role in MODELS if summary[role] is not None]
     ends = {role: _shown_interval(summary[role]["accuracy"]) for role in roles}
     for height, role in enumerate(roles):
@@ -69,14 +64,7 @@ def accuracies(axes: Axes, summary: Summary) -> None:
 
 
 def axis_of_cost(summary: Summary) -> str:
-    """The cost that accuracy is drawn against.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        The first cost that was measured for all models, and alike; empty without one or without a teacher.
-    """
+    """The cost that accuracy is drawn against."""
     if summary["teacher"] is None:
         return ""
     cost = summary["cost"]
@@ -85,13 +73,7 @@ def axis_of_cost(summary: Summary) -> str:
 
 
 def accuracy_and_cost(axes: Axes, summary: Summary, cost: str) -> None:
-    """Each model at its cost and its accuracy.
-
-    Args:
-        axes: to draw on.
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-        cost: as `axis_of_cost` chose it.
-    """
+    """Each model at its cost and its accuracy."""
     right = {role: 100 * summary[role]["accuracy"]["mean"] for role in MODELS}
     amounts = {role: summary["cost"][role][cost] / COSTS[cost].divisor for role in MODELS}
     for role in MODELS:
@@ -110,12 +92,7 @@ def accuracy_and_cost(axes: Axes, summary: Summary, cost: str) -> None:
 
 
 def recalls(axes: Axes, placed: Rows) -> None:
-    """Recall of each class by each model, baseline and student joined by a line.
-
-    Args:
-        axes: to draw on.
-        placed: classes; one without images stays empty.
-    """
+    """Recall of each class by each model, baseline and student joined by a line."""
     for height, row in zip(placed.heights, placed.rows, strict=True):
         if row["student"] is None:
             continue
@@ -130,12 +107,7 @@ def recalls(axes: Axes, placed: Rows) -> None:
 
 
 def differences(axes: Axes, placed: Rows) -> None:
-    """Student - baseline as bars from zero, their values in a column beside them, and the interval of the overall one.
-
-    Args:
-        axes: to draw on.
-        placed: classes; one without images stays empty.
-    """
+    """Student - baseline as bars from zero, the values in a column beside them, the interval of the overall one."""
     known = [(h, row) for h, row in zip(placed.heights, placed.rows, strict=True) if row["difference"] is not None]
     values = [100 * row["difference"] for _, row in known]
     colours = [COLOURS["student"] if value >= 0 else COLOURS["baseline"] for value in values]

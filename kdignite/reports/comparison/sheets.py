@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdignite.comparison import COSTS
+from kdignite.comparison.numbers import COSTS
 from kdignite.reports.comparison.words import FIDELITY, MODELS, Summary, overall_row, published_rows
 from kdignite.reports.text import csv_text
 
@@ -12,15 +12,7 @@ SPREADS = ("student_std", "baseline_std", "difference_std")
 
 
 def class_csv(summary: Summary) -> str:
-    """A row for each class and one for all images, with unrounded shares in [0, 1].
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        CSV text: class, support, recall of each model (means over the seeds), standard deviations over the seeds,
-        and published figures where they were asked for.
-    """
+    """A row for each class and one for all images, with unrounded shares in [0, 1]."""
     names = ("class", "support", *SCORES, *SPREADS)
     rows = [*summary["per_class"], overall_row(summary)]
     cells = [[row[name] for name in names] for row in rows]
@@ -33,14 +25,7 @@ def class_csv(summary: Summary) -> str:
 
 
 def summary_csv(summary: Summary) -> str:
-    """A row for each measure, with unrounded values.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        CSV text: measure, each model (the mean over its seeds), standard deviations over the seeds.
-    """
+    """A row for each measure, with unrounded values."""
     header = ("measure", *MODELS, "student_std", "baseline_std")
     groups = [summary[role] or {} for role in MODELS]
     rows: list[list[Any]] = [["accuracy_low", *_each(groups, "accuracy", "low")]]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdignite.comparison import COSTS, LATENCIES, THREADS
+from kdignite.comparison.numbers import COSTS, LATENCIES, THREADS
 from kdignite.reports.comparison.words import (
     FIDELITY,
     MODELS,
@@ -27,13 +27,6 @@ def comparison_text(summary: Summary) -> str:
 
     Up to 20 classes all of them are shown in class order; above that the 5 with the largest and the 5 with the smallest
     difference.
-
-    Args:
-        summary: as ``compare`` collects it: `kdignite.comparison.comparison_summary` with runs, seeds, costs, notes,
-            verdict and, where asked for, published figures.
-
-    Returns:
-        Lines for a terminal that are also Markdown, ending in a newline.
     """
     return (
         "\n\n".join(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdignite.comparison import COSTS, GAINED, LOST, NO_DIFFERENCE, NO_SPREAD, ONE_SEED
+from kdignite.comparison.numbers import COSTS, GAINED, LOST, NO_DIFFERENCE, NO_SPREAD, ONE_SEED
 from kdignite.metrics import Ranking, best_and_worst
 from kdignite.reports.published import Published
 from kdignite.reports.text import NO_SCORE, per_cent, points
@@ -22,15 +22,7 @@ Summary = Mapping[str, Any]
 
 
 def verdict_text(summary: Summary, *, kind: str) -> str:
-    """What the comparison shows, in a sentence that claims no more than the runs allow.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`, without verdict.
-        kind: as `kdignite.comparison.verdict` decided it.
-
-    Returns:
-        One line.
-    """
+    """What the comparison shows, in a sentence that claims no more than the runs allow."""
     difference, seeds = summary["difference"], len(summary["seeds"])
     mean, low, high = (points(difference[key], digits=2) for key in ("mean", "low", "high"))
     is_mean, size = f"student - baseline is {mean} points", per_cent(abs(difference["mean"]), digits=2)
@@ -47,14 +39,7 @@ def verdict_text(summary: Summary, *, kind: str) -> str:
 
 
 def subject(summary: Summary) -> str:
-    """What was compared, in one line.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        Data, models, settings of the loss, epochs of students and baselines, and seeds.
-    """
+    """What was compared, in one line."""
     of = {run["role"]: run for run in reversed(summary["runs"])}
     taught = of["teacher"]["arch"] if "teacher" in of else summary["taught_by"]
     told = {name: value for name, value in summary["settings"].items() if value not in (None, USUAL.get(name))}
@@ -77,14 +62,7 @@ def _epochs(summary: Summary) -> str:
 
 
 def kept_line(summary: Summary) -> str:
-    """How much of the teacher's accuracy the student keeps, and how much of its cost it saves.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        One sentence; empty without a teacher.
-    """
+    """How much of the teacher's accuracy the student keeps, and how much of its cost it saves."""
     if summary["teacher"] is None or not summary["teacher"]["accuracy"]["mean"]:
         return ""
     kept = summary["student"]["accuracy"]["mean"] / summary["teacher"]["accuracy"]["mean"]
@@ -97,15 +75,7 @@ def kept_line(summary: Summary) -> str:
 
 
 def times(ratio: float | None, cost: str) -> str:
-    """How many times cheaper the student is than its teacher.
-
-    Args:
-        ratio: teacher / student.
-        cost: a key of `kdignite.comparison.COSTS`.
-
-    Returns:
-        Such as ``21 x fewer``, ``1.3 x slower``, ``equal``.
-    """
+    """How many times cheaper the student is than its teacher."""
     if ratio is None:
         return NO_SCORE
     word = COSTS[cost].saved
@@ -115,16 +85,7 @@ def times(ratio: float | None, cost: str) -> str:
 
 
 def class_choice(summary: Summary, *, most: int, each: int) -> Ranking:
-    """The classes to show: all in class order, or those with the largest and with the smallest difference.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-        most: how many are shown without a choice.
-        each: how many of either end otherwise.
-
-    Returns:
-        Class indices; ``worst`` is empty where nothing was left out.
-    """
+    """The classes to show: all in class order, or those with the largest and with the smallest difference."""
     rows = summary["per_class"]
     if len(rows) <= most:
         return Ranking(best=list(range(len(rows))), worst=[])
@@ -133,14 +94,7 @@ def class_choice(summary: Summary, *, most: int, each: int) -> Ranking:
 
 
 def overall_row(summary: Summary) -> dict[str, Any]:
-    """All images, in the form of an entry of ``per_class``.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`.
-
-    Returns:
-        Accuracies and their spread.
-    """
+    """All images, in the form of an entry of ``per_class``."""
     found: dict[str, Any] = {"class": "overall", "support": summary["num_images"]}
     for role in MODELS:
         accuracy = (summary[role] or {}).get("accuracy", {"mean": None, "std": None})
@@ -150,27 +104,13 @@ def overall_row(summary: Summary) -> dict[str, Any]:
 
 
 def published_rows(summary: Summary) -> list[Published]:
-    """What was published of each class, and last of all images.
-
-    Args:
-        summary: as in `kdignite.reports.comparison.comparison_text`, with published figures.
-
-    Returns:
-        Shares in [0, 1].
-    """
+    """What was published of each class, and last of all images."""
     found = summary["published"]
     return [Published(*(row[role] for role in MODELS)) for row in [*found["per_class"], found]]
 
 
 def plain(value: Any) -> str:
-    """A value of a config or result as it is typed.
-
-    Args:
-        value: any.
-
-    Returns:
-        Text; ``-`` for None.
-    """
+    """A value of a config or result as it is typed."""
     if value is None:
         return NO_SCORE
     return f"{value:g}" if isinstance(value, float) else str(value)

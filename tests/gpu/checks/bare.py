@@ -8,9 +8,9 @@ from torch import Tensor
 
 from checks.context import Context
 from kdignite.losses import cross_entropy, kd_loss
-from kdignite.pipelines.capturing import cuda_graph
-from kdignite.pipelines.preparing import Run
 from kdignite.precision import autocast
+from kdignite.training.capturing import cuda_graph
+from kdignite.training.spec import RunSpec
 
 ALPHA, TEMPERATURE = 0.9, 4.0
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -18,14 +18,21 @@ Ready = list[tuple[Tensor, Tensor, Tensor]]
 
 
 def bare_rate(
-    context: Context, arch: str, batch_size: int, amp: str, *, captured: bool, taught: bool = True, rounds: int = 3
+    context: Context,
+    arch: str,
+    batch_size: int,
+    amp: str,
+    *,
+    captured: bool,
+    teacher_record: bool = True,
+    rounds: int = 3,
 ) -> float:
     """Images a second of the fastest round; captured: by the function that the product uses too."""
     run = context.run("baseline", arch=arch, batch_size=batch_size, amp=amp, graph="off")
     count = 4 if context.tiny else max(40, 20_000 // batch_size)
     ready = ready_batches(run, count)
     run.student.model.train()
-    update = bare_update(run, amp, taught=taught)
+    update = bare_update(run, amp, teacher_record=teacher_record)
     if captured:
         update = captured_update(context, update, ready[0])
 
@@ -37,7 +44,7 @@ def bare_rate(
     return len(ready) * batch_size / min(context.timed(once) for _ in range(1 if context.tiny else rounds))
 
 
-def ready_batches(run: Run, count: int) -> Ready:
+def ready_batches(run: RunSpec, count: int) -> Ready:
     """Full batches on the device: what the model gets, labels, logits of a teacher."""
     num_classes = len(run.data.source.classes)
     generator = torch.Generator().manual_seed(0)
@@ -54,14 +61,14 @@ def ready_batches(run: Run, count: int) -> Ready:
     return ready
 
 
-def bare_update(run: Run, amp: str, *, taught: bool) -> Update:
+def bare_update(run: RunSpec, amp: str, *, teacher_record: bool) -> Update:
     """Forward pass, loss, backward pass, new weights."""
     model, optimizer = run.student.model, run.optimizer
 
     def update(images: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
         with autocast(run.device.type, amp):
             logits = model(images)
-        if taught:
+        if teacher_record:
             loss = kd_loss(logits.float(), teacher_logits, labels, alpha=ALPHA, T=TEMPERATURE).loss
         else:
             loss = cross_entropy(logits.float(), labels)

@@ -17,21 +17,22 @@ from torch import Tensor
 
 from checks.shell import MARK
 from kdignite import runs
+from kdignite.commands.distill import assemble
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig, configure
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
-from kdignite.evaluation import Logits, fed
+from kdignite.evaluation import Logits, predictor
 from kdignite.models.registry import build_model
-from kdignite.pipelines.capturing import Capture
-from kdignite.pipelines.distill import assemble
-from kdignite.pipelines.preparing import Run, Taught, prepare_run
-from kdignite.pipelines.setup import Data, choose_device, open_training_data, settle
-from kdignite.pipelines.state import Engaged
-from kdignite.pipelines.tabling import Teaching
-from kdignite.pipelines.training import engage, open_writer, train
 from kdignite.steps import supervised_step
 from kdignite.streams import seeded
+from kdignite.training.capturing import Capture
+from kdignite.training.data import Data, open_training_data
+from kdignite.training.device import choose_device
+from kdignite.training.spec import RunSpec, TeacherRecord, build_spec, resolve
+from kdignite.training.state import TrainerState
+from kdignite.training.teacher_cache import LoadedTeacher
+from kdignite.training.trainer import build_trainer, open_writer, train
 
 T = TypeVar("T")
 CONFIGS: dict[str, type[TrainConfig]] = {"baseline": BaselineConfig, "distill": DistillConfig, "teacher": TeacherConfig}
@@ -90,7 +91,7 @@ class Context:
             if self.cuda:
                 torch.cuda.empty_cache()
 
-    def run(self, kind: str, **given: Any) -> Run:
+    def run(self, kind: str, **given: Any) -> RunSpec:
         """A run that is ready to start; one with a teacher has a table of its answers to the one view of every image.
 
         On a CPU a run with ``graph="auto"`` has a capture whose replay calls the function.
@@ -100,11 +101,11 @@ class Context:
         config, data = self._opened(kind, given)
         with contextlib.redirect_stdout(io.StringIO()):
             if isinstance(config, DistillConfig):
-                teaching = Teaching(self._teacher(config, data), Taught("random", "of random weights", 0.0))
-                run = assemble(config, data, teaching, root=self.place, device=self.device)
+                loaded = LoadedTeacher(self._teacher(config, data), TeacherRecord("random", "of random weights", 0.0))
+                run = assemble(config, data, loaded, root=self.place, device=self.device)
             else:
                 make = partial(supervised_step, grad_clip=config.grad_clip, amp=config.amp)
-                run = prepare_run(config, data, device=self.device, make_step=make)
+                run = build_spec(config, data, device=self.device, make_step=make)
         return run if self.cuda or config.graph == "off" else _pretended_capture(run)
 
     def _opened(self, kind: str, given: dict[str, Any]) -> tuple[TrainConfig, Data]:
@@ -113,7 +114,7 @@ class Context:
         if self._data is None:
             data = open_training_data(config, device=self.device)
             self._data = data._replace(splits=data.splits._replace(val=limited(data.splits.val, VALIDATION_IMAGES)))
-        return settle(config, self._data, device=self.device), self._data
+        return resolve(config, self._data, device=self.device), self._data
 
     def _teacher(self, config: TrainConfig, data: Data) -> Logits:
         """A teacher with random weights: as fast as a good one."""
@@ -121,25 +122,27 @@ class Context:
             model = build_model("resnet20", num_classes=len(data.source.classes), size=config.size, options={})
         model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         halves = (0.5, 0.5, 0.5)
-        return fed(model, prepare=preparer(Preprocessing(config.size, halves, halves), device=self.device))
+        return predictor(model, prepare=preparer(Preprocessing(config.size, halves, halves), device=self.device))
 
-    def trained(self, run: Run, before: Callable[[Engaged], None] = lambda engaged: None) -> Engaged:
+    def trained(
+        self, run: RunSpec, before: Callable[[TrainerState], None] = lambda trainer_state: None
+    ) -> TrainerState:
         """Train it with everything around; ``before`` may add to its engine."""
         folder = runs.create(self.place, name=None, default="run")
         with contextlib.redirect_stdout(io.StringIO()), open_writer(folder) as writer:
-            engaged = engage(run, folder, resumed=False)
-            before(engaged)
-            train(engaged, folder, writer)
+            trainer_state = build_trainer(run, folder, resumed=False)
+            before(trainer_state)
+            train(trainer_state, folder, writer)
         shutil.rmtree(folder)
-        return engaged
+        return trainer_state
 
 
-def _pretended_capture(run: Run) -> Run:
+def _pretended_capture(run: RunSpec) -> RunSpec:
     capture = Capture(run.config.batch_size, say=lambda line: None, record=lambda work: work)
     return run._replace(make_step=capture(run.make_step), capture=capture)
 
 
-def state_of(run: Run) -> list[Tensor]:
+def state_of(run: RunSpec) -> list[Tensor]:
     """Copies of the model's and the optimiser's state."""
     states = run.optimizer.state_dict()["state"]
     values = [value for number in sorted(states) for value in states[number].values() if isinstance(value, Tensor)]

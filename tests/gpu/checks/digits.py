@@ -27,7 +27,7 @@ class Digits:
         self.long = [*self.common, f"--epochs={16 if tiny else 60}", *small]
         self.told_epochs = 3 if tiny else 10  # after which a run is interrupted
         self.weak = ["--teacher=runs/teacher", "--allow_weak_teacher"]
-        self.taught = [*self.weak, "--alpha=0.7", "--T=3"]
+        self.teacher_record = [*self.weak, "--alpha=0.7", "--T=3"]
 
     def work(self, *words: str, limit: float = 100, streamed: bool = False) -> Work:
         """A command that has to succeed."""
@@ -91,7 +91,7 @@ def part(shell: Shell, report: Report) -> None:
 
 
 def _runs(digits: Digits) -> dict[str, Work]:
-    short, taught = digits.short, digits.taught
+    short, teacher_record = digits.short, digits.teacher_record
     return {
         "base-1": digits.kept("baseline", "base-1", *short),
         "base-2": digits.kept("baseline", "base-2", *short),
@@ -99,8 +99,8 @@ def _runs(digits: Digits) -> dict[str, Work]:
         "alpha0": digits.kept("distill", "alpha0", *short, *digits.weak, "--alpha=0"),
         "whole": digits.kept("baseline", "whole", *digits.long),
         "stopped": digits.interrupted("stopped"),
-        "cold": digits.kept("distill", "cold", *short, *taught, "--cache=tables"),
-        "live": digits.kept("distill", "live", *short, *taught, "--cache=off"),
+        "cold": digits.kept("distill", "cold", *short, *teacher_record, "--cache=tables"),
+        "live": digits.kept("distill", "live", *short, *teacher_record, "--cache=off"),
     }
 
 
@@ -112,7 +112,9 @@ def _more_runs(digits: Digits) -> dict[str, Work]:
     pictures = ["--dataset=folder:pictures", f"--device={digits.shell.device}", "--batch_size=32", "--epochs=2"]
     adamw = [*short, "--amp=off", "--optimizer=adamw", "--lr=0.002", "--label_smoothing=0.1"]
     found = {
-        "cold-eager": digits.kept("distill", "cold-eager", *short, *digits.taught, "--cache=others", "--graph=off"),
+        "cold-eager": digits.kept(
+            "distill", "cold-eager", *short, *digits.teacher_record, "--cache=others", "--graph=off"
+        ),
         "adamw": digits.kept("baseline", "adamw", *adamw),
         "adamw-eager": digits.kept("baseline", "adamw-eager", *adamw, "--graph=off"),
         "dry": digits.work("baseline", *short, "--fast_dev_run", "--name=dry"),
@@ -132,7 +134,7 @@ def _later(digits: Digits) -> dict[str, Work]:
     tiny = digits.shell.tiny
     few = ["--observed=10", "--draws=3", f"--num_images={50 if tiny else 200}", device]
     found = {
-        "warm": digits.kept("distill", "warm", *digits.short, *digits.taught, "--cache=tables"),
+        "warm": digits.kept("distill", "warm", *digits.short, *digits.teacher_record, "--cache=tables"),
         "doctor-1": digits.work("doctor", "runs/teacher", *few, "--name=doctor-1"),
         "doctor-2": digits.work("doctor", "runs/teacher", *few, "--name=doctor-2"),
         "compare": digits.work("compare", "runs/teacher", "runs/cold", "runs/base-1"),

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from checks.bare import bare_rate
 from checks.context import Context, bits, difference, state_of, tell
 from kdignite.data.batches import Batch, run_batches
-from kdignite.pipelines.capturing import CAPTURED, Capture, Work
-from kdignite.pipelines.preparing import Run
 from kdignite.schedules import set_learning_rate
 from kdignite.steps import Parts, Step
 from kdignite.streams import seed_device
+from kdignite.training.capturing import CAPTURED, Capture, Work
+from kdignite.training.spec import RunSpec
 
 LEAST_OF_BARE = 0.85  # of the images/s of the captured bare loop
 LEAST_OF_EAGER = 2.0  # times those of the product without a graph
@@ -50,7 +50,7 @@ BARRED = Job("distill", "cnn5", 100, "bf16")  # whose training phase has to be a
 class Way(NamedTuple):
     """One of the two ways to take the steps of a job."""
 
-    run: Run
+    run: RunSpec
     step: Step
     capture: Capture | None
     replays: list[Work]  # of what was captured
@@ -103,7 +103,7 @@ def _noted(capture: Capture) -> list[Work]:
     return replays
 
 
-def _full_batches(run: Run, count: int) -> list[Batch]:
+def _full_batches(run: RunSpec, count: int) -> list[Batch]:
     """As many, from as many epochs as that takes."""
     found: list[Batch] = []
     for batch in run_batches(run.batches, epochs=count, epoch_length=run.epoch_length):

@@ -10,8 +10,8 @@ from checks.shell import ROOT
 from kdignite import checkpoints
 from kdignite.checkpoints import Checkpoint
 from kdignite.data.preprocess import preparer
-from kdignite.evaluation import fed
-from kdignite.pipelines.building import rebuild
+from kdignite.evaluation import predictor
+from kdignite.training.model import load_model
 
 CPU = torch.device("cpu")
 CHUNK = 500
@@ -42,8 +42,8 @@ def _images(count: int) -> Tensor:
 def _answers(
     checkpoint: Checkpoint, images: Tensor, device: torch.device, *, chunk: int = CHUNK, amp: str = "off"
 ) -> Tensor:
-    model = rebuild(checkpoint).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits_of = fed(model, prepare=preparer(checkpoint.description.preprocessing, device=device), amp=amp)
+    model = load_model(checkpoint).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits_of = predictor(model, prepare=preparer(checkpoint.description.preprocessing, device=device), amp=amp)
     return torch.cat([logits_of(one.to(device)).cpu() for one in images.split(chunk)])
 
 

@@ -60,7 +60,7 @@ class Report:
         self.failures.append(Failure(part, what, _shortened(text)))
         self.row(part, what, "failed", ok=False)
 
-    def take_over(self, part: str, done: Done) -> None:
+    def record_resume(self, part: str, done: Done) -> None:
         """Add what a process told, and how it ended if that was badly."""
         self.raw.setdefault(part, []).extend(done.told)
         for one in done.told:

@@ -5,7 +5,7 @@ from functools import partial
 
 from checks.bare import bare_rate
 from checks.context import Context, tell
-from kdignite.pipelines.capturing import CAPTURED
+from kdignite.training.capturing import CAPTURED
 
 # what is trained, by which command, in batches of how many; the first size, and 500, in float32 too
 JOBS = (
@@ -33,7 +33,7 @@ def _one(context: Context, arch: str, kind: str, batch_size: int, amp: str) -> N
     last = context.trained(run).history.rows[-1]
     wall = (time.perf_counter() - began) / epochs
     rate, steps = last["images_per_s"] or 0.0, last["seconds"] or 0.0
-    bare = partial(bare_rate, context, arch, batch_size, amp, taught=kind == "distill", rounds=2)
+    bare = partial(bare_rate, context, arch, batch_size, amp, teacher_record=kind == "distill", rounds=2)
     loops = {"bare": bare(captured=False), "bare captured": bare(captured=True)}
     told = ", ".join(f"{name} {loop:,.0f} ({rate / loop:.0%})" for name, loop in loops.items())
     outcome = run.capture.outcome if run.capture else None

@@ -1,0 +1,123 @@
+"""``adopt``: somebody else's weights as a normal run folder, after an evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdignite import checkpoints, files, runs
+from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
+from kdignite.config import AdoptConfig, command_line, to_json
+from kdignite.console import say
+from kdignite.data.batches import evaluation_batches
+from kdignite.data.specs import Preprocessing
+from kdignite.evaluation import Outcome, evaluate
+from kdignite.models.registry import check_model
+from kdignite.teachers import check_accuracy
+from kdignite.training import results
+from kdignite.training.data import Data, open_data
+from kdignite.training.device import choose_device
+from kdignite.training.model import architecture_of, load_model, load_predictor
+
+
+def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Make a run folder out of a foreign state dict, once it has shown on validation images that it is fed right.
+
+    Args:
+        config: the file, its architecture, and how its images were prepared.
+        root: the folder of all runs.
+
+    Returns:
+        The run folder and its result.
+
+    Raises:
+        UserError: if keys do not match, the classes are others, or the accuracy is near chance.
+    """
+    path, architecture = Path(config.file), architecture_of(config)
+    check_model(config.arch, size=config.size or 0, options=architecture.options)
+    device = choose_device(config.device, threads=config.threads)
+    weights = checkpoints.state_dict_in(checkpoints.read(path), path)
+    weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
+    data = open_data(
+        config.dataset,
+        data_root=config.data_root,
+        val_size=config.val_size,
+        image_size=config.image_size or config.size or 0,
+        device=device,
+    )
+    description = _description(config, data, Validation(0, 1, 0))
+    adopted = Checkpoint(description, weights, path)
+    outcomes = _evaluate(adopted, data, device, arch=config.arch)
+    accuracy = outcomes["val"].num_correct / len(outcomes["val"].labels)
+    say(f"adopted   {path} scores {accuracy:.2%} on the validation images of {data.source.name}")
+    if not config.allow_weak_teacher:
+        check_accuracy(outcomes["val"], None, who=str(path))
+    folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
+    validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
+    payload = checkpoints.to_payload(_description(config, data, validation), weights)
+    checkpoints.write(folder / "best.pt", payload)
+    files.write_json(folder / "config.json", to_json(config))
+    files.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
+    summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
+    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / "best.pt")
+    result = _result(config, data, folder) | {"cost": cost} | summaries
+    files.write_json(folder / "result.json", result)
+    say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
+    return runs.Finished(folder, result)
+
+
+def _description(config: AdoptConfig, data: Data, validation: Validation) -> Description:
+    return Description(
+        architecture=architecture_of(config),
+        classes=config.classes or data.source.classes,
+        preprocessing=Preprocessing(config.size or 0, config.mean or (), config.std or ()),
+        origin=Origin(
+            command=config.command,
+            dataset=data.source.name,
+            fingerprint=data.source.fingerprint,
+            split=data.splits.hash,
+            val_size=_val_size(config, data),
+            image_size=data.image_size,
+            augment="",  # not known
+            label_smoothing=0.0,
+            partial=False,
+        ),
+        validation=validation,
+    )
+
+
+def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: str) -> dict[str, Outcome]:
+    classes = data.source.classes
+    logits_of = load_predictor(adopted, classes=classes, device=device, arch=arch, again="--arch=")
+    return {
+        split: results.checked(
+            evaluate(logits_of, evaluation_batches(part), num_classes=len(classes)), who=str(adopted.path)
+        )
+        for split, part in (("val", data.splits.val), ("test", data.splits.test))
+    }
+
+
+def _result(config: AdoptConfig, data: Data, folder: Path) -> dict[str, Any]:
+    return {
+        "command": config.command,
+        "name": folder.name,
+        "finished_at": files.now(),
+        "partial": False,
+        "dataset": data.source.name,
+        "fingerprint": data.source.fingerprint,
+        "split": data.splits.hash,
+        "val_size": _val_size(config, data),
+        "arch": config.arch,
+    }
+
+
+def _val_size(config: AdoptConfig, data: Data) -> float | None:
+    return None if data.source.val is not None else config.val_size or data.source.default_val_size
+
+
+def _in_float32(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that were saved in half precision, in the precision that models here compute in."""
+    half = [key for key, value in weights.items() if value.dtype in (torch.float16, torch.bfloat16)]
+    if half:
+        say(f"note      {len(half)} tensors in half precision are kept as float32")
+    return {key: value.float() if key in half else value for key, value in weights.items()}

@@ -1,0 +1,57 @@
+"""``cache``: which answers of teachers are kept, and how they are given up."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kdignite import runs
+from kdignite.config import CacheConfig
+from kdignite.console import say
+from kdignite.errors import UserError, brief
+from kdignite.reports.text import markdown_table
+from kdignite.teachers import Stored, remove, stored_tables
+
+ALL = "all"
+
+
+def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[Stored]:
+    """List the tables of teachers' answers, after removing those that are not wanted."""
+    folder = Path(config.cache) if config.cache else runs.cache_folder(root)
+    tables = stored_tables(folder)
+    for table in _unwanted(tables, config.prune or (), folder=folder):
+        remove(table.folder)
+        say(f"removed   {table.folder} ({_size(table.num_bytes)})")
+    left = stored_tables(folder)
+    if left:
+        say(_table(left))
+    say(f"{len(left)} table{'s' * (len(left) != 1)} in {folder}, {_size(sum(table.num_bytes for table in left))}")
+    return left
+
+
+def _unwanted(tables: Sequence[Stored], keys: Sequence[str], *, folder: Path) -> list[Stored]:
+    if ALL in keys:
+        return list(tables)
+    unwanted = []
+    for key in keys:
+        meant = [table for table in tables if table.folder.name.startswith(key)]
+        if len(meant) != 1:
+            have = ", ".join(table.folder.name for table in meant or tables) or "none"
+            raise UserError(f"--prune={key} stands for {len(meant)} tables of {folder}: write more of a key of {have}")
+        unwanted += [table for table in meant if table not in unwanted]
+    return unwanted
+
+
+def _table(tables: Sequence[Stored]) -> str:
+    header = ["key", "teacher", "data", "images", "views", "size", "last used (UTC)"]
+    return markdown_table([header, *map(_row, tables)], num_names=3)
+
+
+def _row(table: Stored) -> list[str]:
+    """What is told of a table; its description is a file, which may say anything."""
+    described = [brief(table.about.get(name, "?")) for name in ("teacher", "dataset", "num_images")]
+    used_at = datetime.fromtimestamp(table.used_at, UTC).strftime("%Y-%m-%d %H:%M")
+    return [table.folder.name, *described, str(table.num_views), _size(table.num_bytes), used_at]
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

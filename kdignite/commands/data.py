@@ -1,0 +1,14 @@
+"""``data``: get a data set and verify it."""
+
+from kdignite.config import DataConfig
+from kdignite.console import say
+from kdignite.data.registry import load_source
+from kdignite.data.source import Source, describe_source
+from kdignite.training.data import data_folder
+
+
+def data(config: DataConfig) -> Source:
+    """Load a data set, getting it first where it is missing, and say what it holds."""
+    source = load_source(config.dataset, data_root=data_folder(config.data_root), image_size=config.image_size or 32)
+    say(describe_source(source))
+    return source

@@ -1,0 +1,93 @@
+"""``evaluate``: what a checkpoint scores, fed the way it says itself."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kdignite import checkpoints, files, processes, runs
+from kdignite.checkpoints import Checkpoint, Origin
+from kdignite.config import DoctorConfig, EvaluateConfig, command_line
+from kdignite.console import say
+from kdignite.data.batches import evaluation_batches
+from kdignite.errors import UserError
+from kdignite.evaluation import Outcome
+from kdignite.evaluation import evaluate as answers
+from kdignite.reports.tables import evaluation_table
+from kdignite.training import results
+from kdignite.training.data import Data, named_by, open_data, share
+from kdignite.training.device import choose_device
+from kdignite.training.model import load_predictor
+
+
+class Answered(NamedTuple):
+    """A checkpoint, the data it was asked about, and what it answered."""
+
+    path: Path
+    checkpoint: Checkpoint
+    data: Data
+    outcome: Outcome
+
+
+def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Evaluate a checkpoint on the test or the validation images of its data set.
+
+    Args:
+        config: which one, and on what.
+        root: the folder of all runs, where a folder for the figures is made.
+
+    Returns:
+        The new folder and the summary.
+
+    Raises:
+        UserError: if the checkpoint cannot be used as it is.
+    """
+    path, checkpoint, data, outcome = answer(config, root=root)
+    who = runs.name_of(path)
+    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
+    outcomes = {config.split: outcome}
+    summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
+    files.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})
+    title = f"{results.SPLIT_NAMES[config.split].capitalize()} images, {who}"
+    say(evaluation_table(summary[config.split], title=title))
+    if config.split == "val":
+        say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
+    say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
+    return runs.Finished(folder, summary[config.split])
+
+
+def answer(config: EvaluateConfig, *, root: Path) -> Answered:
+    """Ask a checkpoint about the images of a part; nothing is written."""
+    checkpoint = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(config.run, root=root)))
+    path = checkpoint.path
+    origin = checkpoint.description.origin
+    device = choose_device(config.device, threads=config.threads)
+    data = open_as_recorded(config, origin, device)
+    again = command_line("evaluate", config.run, arch="")
+    logits_of = load_predictor(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
+    if origin.split != data.splits.hash:
+        say("note      other data or another split than the model was trained on: it may have seen these images")
+    if origin.partial:
+        say("note      the model was trained on part of its images only")
+    part = getattr(data.splits, config.split)
+    outcome = answers(logits_of, evaluation_batches(part, share=share()), num_classes=len(data.source.classes))
+    return Answered(path, checkpoint, data, results.checked(outcome, who=str(path)))
+
+
+def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, device: torch.device) -> Data:
+    """The data that a checkpoint names, or others; those need not be divisible in the same way."""
+    opened = partial(
+        open_data,
+        named_by(config.run, origin.dataset, asked=config.dataset),
+        data_root=config.data_root,
+        image_size=origin.image_size,
+        device=device,
+    )
+    try:
+        return opened(val_size=origin.val_size)
+    except UserError as error:
+        if config.dataset in (None, origin.dataset):
+            raise
+        say(f"note      {error}; evaluated on the parts that {config.dataset} has itself")
+        return opened(val_size=None)

@@ -1,0 +1,124 @@
+"""A study: runs inside one folder, with a manifest of what is finished, that goes on where it was stopped."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdignite import files, processes, runs, schema
+from kdignite.config import NEWEST, TrainConfig, differences, setting_text
+from kdignite.console import say
+from kdignite.errors import UserError, brief
+
+
+class Progress(NamedTuple):
+    """A study under way: its folder, and what its manifest says."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What is finished, by its name."""
+        stages: dict[str, dict[str, Any]] = self.manifest["stages"]
+        return stages
+
+
+class Place(NamedTuple):
+    """Where a study is, or will be."""
+
+    root: Path  # the folder of all runs
+    name: str | None  # of its folder; None: the default one
+    default: str
+
+
+def find_study(settings: Mapping[str, Any], place: Place) -> Progress | None:
+    """An earlier study of the same settings."""
+    folders = [place.root / place.name] if place.name else sorted(place.root.glob(f"{place.default}*"), reverse=True)
+    for path in (folder / runs.MANIFEST for folder in folders):
+        manifest = _read(path) if path.exists() else {}
+        if manifest.get("settings") == settings:
+            return Progress(path.parent, manifest)
+    return None
+
+
+def open_study(settings: Mapping[str, Any], place: Place) -> Progress:
+    """The folder of a study: an earlier one of the same settings, else a new one."""
+    found = find_study(settings, place)
+    if found is not None:
+        return found
+    path = place.root / (place.name or "") / runs.MANIFEST
+    if place.name and path.exists():
+        raise UserError(f"{path.parent} is a study with other settings: {_differences(_read(path), settings)}")
+    folder = runs.create(place.root, name=place.name, default=place.default)
+    study = Progress(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
+    save(study)
+    return study
+
+
+@contextmanager
+def held(study: Progress) -> Iterator[None]:
+    """Within the block no other command works in the study, whose manifest is read again."""
+    with ExitStack() as locks:
+        manifest = processes.on_rank0(lambda: _locked(study, locks))
+        study.manifest.update(manifest)
+        yield
+
+
+def _locked(study: Progress, locks: ExitStack) -> dict[str, Any]:
+    locks.enter_context(runs.locked(study.folder))
+    return _read(study.folder / runs.MANIFEST)
+
+
+def once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
+    """The result of a stage, which runs unless it is finished already."""
+    record = study.stages.get(stage)
+    if record is not None:
+        folder = study.folder / record["folder"]
+        say(f"finished  {folder}")
+        return runs.Finished(folder, processes.on_rank0(lambda: files.read_json(folder / result)))
+    say(f"\n--- {stage}")
+    started = time.perf_counter()
+    finished = run()
+    seconds = round(time.perf_counter() - started, 1)
+    study.stages[stage] = {"folder": finished.folder.name, "seconds": seconds, "finished_at": files.now()}
+    save(study)
+    return finished
+
+
+def train_once(
+    study: Progress, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str
+) -> runs.Finished:
+    """A finished training of a study, which goes on where it was stopped."""
+    run = partial(command, replace(config, resume=NEWEST), root=study.folder)
+    return once(study, stage, run, result=runs.RESULT)
+
+
+def save(study: Progress) -> None:
+    """Write the manifest of a study."""
+    if processes.is_rank0():
+        files.write_json(study.folder / runs.MANIFEST, study.manifest)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `save` wrote: the stages of a study are folders inside it."""
+    manifest = files.read_json(path)
+    try:
+        schema.part(manifest, "settings")
+        stages = schema.part(manifest, "stages")
+        for stage in stages:
+            folder = schema.name(schema.part(stages, stage), "folder")
+            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
+                raise ValueError(f"{brief(folder)!r} is no folder of the study")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+    return manifest
+
+
+def _differences(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    found = differences(manifest.get("settings", {}), settings)
+    told = (f"--{name} was {setting_text(before)}, is {setting_text(now)}" for name, before, now in sorted(found))
+    return f"{'; '.join(told)}; choose another --name"

@@ -1,0 +1,109 @@
+"""What a data set is: one type, whatever it was read from."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Items(Protocol):
+    """Anything with a length that can be indexed from 0: a list, a map-style Dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class StreamedImages(Dataset[Tensor]):
+    """Images that are decoded each time they are asked for, because all of them would not fit in memory.
+
+    Args:
+        items: what identifies each image, such as its path.
+        decode: item -> uint8 (3, S, S). It and the items must be picklable, for the worker processes of a DataLoader.
+    """
+
+    def __init__(self, items: Items, decode: Callable[[Any], Tensor]) -> None:
+        self.items = items
+        self.decode = decode
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One image, uint8 (3, S, S)."""
+        return self.decode(self.items[index])
+
+
+class ImageSet(NamedTuple):
+    """Images with their labels, in a fixed order."""
+
+    images: Tensor | StreamedImages  # uint8 (N, 3, S, S), or a Dataset whose item i is uint8 (3, S, S)
+    labels: Tensor  # (N,) int64 in [0, C)
+
+
+class Source(NamedTuple):
+    """A data set as it was found, before any split is made."""
+
+    name: str  # as the user typed it
+    classes: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet | None  # only if the data set brings its own
+    test: ImageSet | None  # None: to be carved out of train
+    fingerprint: str  # sha256, hex
+    default_val_size: float  # a count if >= 1, a fraction below
+    default_test_size: float  # likewise; used only if test is None
+    default_augment: str
+
+
+def describe_source(source: Source) -> str:
+    """A data set in a few lines of text: name, images of each set, classes, start of the fingerprint.
+
+    Args:
+        source: the data set.
+
+    Returns:
+        Lines without a final line break.
+    """
+    sets = {"train": source.train, "val": source.val, "test": source.test}
+    classes = ", ".join(source.classes[:10]) + (", ..." if len(source.classes) > 10 else "")
+    lines = [
+        ("data set", source.name),
+        *((key, f"{len(one.labels):,} images" if one else "none of its own") for key, one in sets.items()),
+        ("classes", f"{len(source.classes)}: {classes}"),
+        ("fingerprint", source.fingerprint[:12]),
+    ]
+    return "\n".join(f"{key:<12} {value}" for key, value in lines)
+
+
+def fingerprint(classes: tuple[str, ...], digests: Mapping[str, str]) -> str:
+    """One hash for a whole data set.
+
+    Args:
+        classes: class names in the order of the labels.
+        digests: set name (``train``, ``val``, ``test``) -> hash of its content.
+
+    Returns:
+        sha256 in hex.
+    """
+    return hashlib.sha256(json.dumps([list(classes), dict(digests)]).encode()).hexdigest()
+
+
+def content_digest(images: Tensor, labels: Tensor) -> str:
+    """A hash of images and labels that are in memory.
+
+    Args:
+        images: uint8 (N, 3, S, S).
+        labels: (N,) int64.
+
+    Returns:
+        sha256 in hex, of ``shape, images, labels`` (the shape: the same bytes could be other images).
+    """
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    digest.update(images.contiguous().numpy().data)
+    digest.update(labels.to(torch.int64).contiguous().numpy().data)
+    return digest.hexdigest()

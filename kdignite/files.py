@@ -1,0 +1,78 @@
+"""Files that are complete or absent, whenever a process or the machine stops; JSON; what identifies a file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from kdignite.errors import UserError, brief
+
+TEMPORARY = ".tmp-"  # what a file is called until it is complete
+LARGEST_JSON = 64 * 2**20  # bytes; the confusion matrix of 1,000 classes takes a tenth of it
+
+
+def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
+    """Put a new file in place of an old one, completely or not at all."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file that is complete or absent."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path} is no file: mend or remove it")
+        if path.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{path} is larger than any that a run writes: mend or remove it")
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged (it holds no JSON object): mend or remove it")
+    return values
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, which is how a run names the teacher that taught it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def now() -> str:
+    """The time as UTC text that sorts by time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

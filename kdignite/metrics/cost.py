@@ -1,0 +1,148 @@
+"""What a model costs to use: its size, its arithmetic, its time and its memory, for one image on one CPU thread.
+
+Everything is measured on the CPU, whatever device trained the model, so that all runs can be compared.
+"""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+NUM_THREADS = 1
+WARM_UP_CALLS = 3  # the first ones allocate memory and choose kernels
+MIN_CALLS = 20
+TIMED_SECONDS = 0.5  # unless `MIN_CALLS` take longer
+
+
+class Cost(NamedTuple):
+    """What one image costs."""
+
+    num_parameters: int  # trainable or not; shared ones count once
+    multiply_adds: int
+    latency_median_ms: float
+    latency_p95_ms: float
+    latency_threads: int
+    peak_memory_bytes: int
+
+
+def measure_cost(model: nn.Module, *, size: int) -> Cost:
+    """Measure a float32 copy of a model on the CPU, in eval mode, fed with one image in channels_last memory.
+
+    - ``multiply_adds = flops / 2`` over convolutions, linear layers and matrix products, those of attention included;
+      positions in the padding count like all others. Not counted: biases, normalisation, activations, pooling,
+      resizing, other element-wise work, recurrent layers.
+    - Latency: the time of a call by the wall clock, over at least 20 calls and half a second after a warm-up, on one
+      thread. It says how models compare on this machine; other programs that run meanwhile make it longer.
+    - ``peak_memory_bytes = max_t sum_s bytes(s)`` over the storages s alive after operation t: parameters, buffers,
+      the image, and everything a layer returns, such as the indices of max pooling. Views of a storage count once.
+      Not counted: what a kernel allocates and frees inside itself, and what torch and Python need themselves.
+
+    The model, torch's random state and its number of threads are left as they were.
+
+    Args:
+        model: from images (N, 3, size, size) to anything; on any device, of any precision.
+        size: side of the image, in pixels.
+
+    Returns:
+        The `Cost`. All of it but the latency repeats exactly.
+    """
+    host_copy = copy.deepcopy(model).to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
+    host_copy = host_copy.float().eval()
+    pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0), device="cpu")
+    image = pixels.to(torch.float32, memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]), _one_thread():  # a model may draw numbers even in eval mode
+        multiply_adds, peak = _multiply_adds(host_copy, image), _peak_memory(host_copy, image)
+        median, p95 = np.percentile(_call_times(host_copy, image), (50, 95))
+    return Cost(
+        num_parameters=sum(parameter.numel() for parameter in host_copy.parameters()),
+        multiply_adds=multiply_adds,
+        latency_median_ms=float(1e3 * median),
+        latency_p95_ms=float(1e3 * p95),
+        latency_threads=NUM_THREADS,
+        peak_memory_bytes=peak,
+    )
+
+
+class _Storages(TorchDispatchMode):
+    """Follows the storages that are alive, and the largest sum of their bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = WeakIdKeyDictionary()  # storage -> bytes; forgets a storage when it is freed
+        self.peak = 0
+
+    def follow(self, tensors: Iterator[Any]) -> None:
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and tensor.layout is torch.strided:  # others have no storage
+                storage = tensor.untyped_storage()
+                self.alive[storage] = storage.nbytes()
+        self.peak = max(self.peak, sum(self.alive.values()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        self.follow(iter(tree_leaves(out)))
+        return out
+
+
+def _multiply_adds(model: nn.Module, image: Tensor) -> int:
+    # Attention as plain matrix products, since torch counts nothing for its fused CPU kernel.
+    with torch.no_grad(), _separate_layers(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(image)
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+def _peak_memory(model: nn.Module, image: Tensor) -> int:
+    # no_grad, not inference_mode: there a mode sees whole layers, and misses the tensors inside them.
+    storages = _Storages()
+    with torch.no_grad(), _separate_layers(), storages:
+        storages.follow(chain(model.parameters(), model.buffers(), [image]))
+        model(image)
+    return storages.peak
+
+
+def _call_times(model: nn.Module, image: Tensor) -> list[float]:
+    """Seconds of each call."""
+    times: list[float] = []
+    with torch.inference_mode():
+        for _ in range(WARM_UP_CALLS):
+            model(image)
+        until = time.perf_counter() + TIMED_SECONDS
+        while len(times) < MIN_CALLS or time.perf_counter() < until:
+            started = time.perf_counter()
+            model(image)
+            times.append(time.perf_counter() - started)
+    return times
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(NUM_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _separate_layers() -> Iterator[None]:
+    """Without torch's shortcut that runs a whole attention layer as one operation, whose inside cannot be seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,111 @@
+"""Values that a file claims, taken out of what was read with their type and domain checked."""
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from kdignite.errors import brief
+
+LONGEST_TEXT = 5_000  # characters; a path has up to 4,096
+LONGEST_NAME = 255  # of a class or a model, as of a file
+LARGEST_COUNT = 2**53  # up to here JSON and floating point agree on whole numbers
+MOST_ITEMS = 64  # of a setting that is a list
+INVISIBLE = ("Cc", "Cs")  # categories of control characters and of halves of characters
+
+
+def part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A dict with words as keys."""
+    value = _value(values, key)
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key} must be a dict, not {brief(value)}")
+    return value
+
+
+def rows(values: Mapping[str, Any], key: str) -> list[Any]:
+    """A list or tuple, as a list."""
+    value = _value(values, key)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{key} must be a list, not {brief(value)}")
+    return list(value)
+
+
+def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) -> str:
+    """A text; `LONGEST_TEXT` unless told."""
+    value = _value(values, key)
+    if not isinstance(value, str) or len(value) > longest:
+        raise ValueError(f"{key} must be text of up to {longest:,} characters, not {brief(value)}")
+    return value
+
+
+def name(values: Mapping[str, Any], key: str) -> str:
+    """A text that is not empty and has neither line breaks nor other control characters."""
+    value = text(values, key, longest=LONGEST_NAME)
+    if not is_name(value):
+        raise ValueError(f"{key} must be a name without control characters, not {brief(value)!r}")
+    return value
+
+
+def is_name(value: object) -> bool:
+    """Whether a value is a name: `LONGEST_NAME` characters at most, at least one, none of them a control character."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not _is_garbled(value)
+
+
+def count(values: Mapping[str, Any], key: str, *, low: int = 0, high: int = LARGEST_COUNT) -> int:
+    """A whole number in [low, high]."""
+    value = _value(values, key)
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number from {low} to {high}, not {brief(value)}")
+    return value
+
+
+def number(values: Mapping[str, Any], key: str, *, above: float = -math.inf, below: float = math.inf) -> float:
+    """A finite number between two others."""
+    value = _value(values, key)
+    if type(value) not in (int, float) or not is_finite(value) or not above < value < below:
+        told = "".join(f" {word} {end:g}" for word, end in (("above", above), ("below", below)) if math.isfinite(end))
+        raise ValueError(f"{key} must be a finite number{told}, not {brief(value)}")
+    return value  # type: ignore[no-any-return]
+
+
+def flag(values: Mapping[str, Any], key: str) -> bool:
+    """True or false."""
+    value = _value(values, key)
+    if type(value) is not bool:
+        raise ValueError(f"{key} must be true or false, not {brief(value)}")
+    return value
+
+
+def is_word(value: object) -> bool:
+    """Whether a value is text of at most `LONGEST_TEXT` characters, none of them a control character."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and not _is_garbled(value)
+
+
+def is_setting(value: object) -> bool:
+    """Whether a value can be that of a setting: nothing, a word, a finite number, or a few of them."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return len(items) <= MOST_ITEMS and all(map(_is_plain, items))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, int | float):
+        return is_finite(value)
+    return value is None or is_word(value)
+
+
+def _is_garbled(value: str) -> bool:
+    return any(unicodedata.category(char) in INVISIBLE for char in value)
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite, also as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    if key not in values:
+        raise ValueError(f"it has no {key}")
+    return values[key]

@@ -1,0 +1,91 @@
+"""The data of a run, cut into parts that lie on the device that computes."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from kdignite import processes
+from kdignite.config import TrainConfig
+from kdignite.data.batches import Share, image_side, on_device
+from kdignite.data.registry import is_code, load_source
+from kdignite.data.source import Source
+from kdignite.data.splits import Part, Splits, limited, split_source
+from kdignite.errors import UserError, brief
+
+DATA_ROOT = "data"
+DATASET = "cifar10"  # where neither a flag nor a teacher names one
+DEV_STEPS = 2  # steps and evaluation batches of a dry run
+
+
+class Data(NamedTuple):
+    """A source, cut into parts that lie on the device that computes."""
+
+    source: Source
+    splits: Splits
+    image_size: int
+
+
+def data_folder(data_root: str | None) -> Path:
+    """The folder of data sets."""
+    return Path(data_root or os.environ.get("KDIGNITE_DATA") or DATA_ROOT)
+
+
+def named_by(who: object, dataset: str, *, asked: str | None) -> str:
+    """The data set that was asked for, else the one that a file names; a file never names code to run."""
+    if asked is None and is_code(dataset):
+        raise UserError(
+            f"{who} was made with a data set of your own, and a file never names code to run: repeat its name: "
+            f"--dataset={brief(dataset, longest=300)}"
+        )
+    return asked or dataset
+
+
+def open_data(
+    dataset: str, *, data_root: str | None, val_size: float | None, image_size: int, device: torch.device
+) -> Data:
+    """Load a data set, getting it first where it is missing, and cut it into its parts."""
+    load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
+    source = processes.local_first(load)
+    splits = split_source(source, val_size=val_size)
+    train, val, test = _placed(splits, device)
+    return Data(source, Splits(train, val, test, splits.hash), image_side(source.train))
+
+
+def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
+    """The data that a training command names."""
+    return open_data(
+        config.dataset or DATASET,
+        data_root=config.data_root,
+        val_size=config.val_size,
+        image_size=config.image_size or config.size,
+        device=device,
+    )
+
+
+def share() -> Share:
+    """What this process takes of the work."""
+    return Share(processes.rank(), processes.world())
+
+
+def training_part(config: TrainConfig, data: Data) -> Part:
+    """The images that are trained on."""
+    return limited(data.splits.train, config.limit_train)
+
+
+def is_partial(config: TrainConfig, data: Data) -> bool:
+    """Whether a run sees only part of its training images."""
+    return config.fast_dev_run or len(training_part(config, data).indices) < len(data.splits.train.indices)
+
+
+def _placed(splits: Splits, device: torch.device) -> list[Part]:
+    """The three parts on the device; parts of the same set share one copy of it."""
+    placed: dict[int, Part] = {}
+    parts = []
+    for part in (splits.train, splits.val, splits.test):
+        key = id(part.images.labels)
+        placed[key] = placed.get(key) or on_device(part, device)
+        parts.append(Part(placed[key].images, part.indices))
+    return parts

@@ -1,0 +1,71 @@
+"""What a run is, so that it can be gone on with: its settings, and what it starts from, by content."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kdignite
+from kdignite import checkpoints, files, runs
+from kdignite.config import Difference, DistillConfig, differences, setting_text, to_json, with_role, with_use
+from kdignite.errors import UserError
+from kdignite.training.spec import RunSpec
+
+# flags that change no number of a run; data, initial weights and teacher are known by what they hold
+NOT_IDENTITY = with_role(DistillConfig, "display", "place", "content")
+MACHINE = with_role(DistillConfig, "machine")  # may change, but the numbers then do, in their last digits
+USERS_CODE = with_use(DistillConfig, "code")  # may name a function of the user's own
+
+
+def header(run: RunSpec) -> dict[str, Any]:
+    """What the complete state of a run says of where it belongs."""
+    return {"format": checkpoints.FORMAT, "kdignite": kdignite.__version__, "run": identity_of(run)}
+
+
+def check_header(run: RunSpec, values: Mapping[str, Any], *, who: str) -> None:
+    """Refuse a complete state of another run."""
+    if values["format"] != checkpoints.FORMAT:
+        raise UserError(
+            f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "
+            f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
+        )
+    found = differences(values["run"], identity_of(run), besides={*MACHINE, "epochs"})
+    if found:
+        raise UserError(f"{who} is the state of another run ({differences_text(found)})")
+
+
+def identity_of(run: RunSpec) -> dict[str, Any]:
+    """What a run and its resumption have to agree on."""
+    return _identity(to_json(run.config)) | _flat(sources_of(run))
+
+
+def recorded_identity(folder: Path) -> dict[str, Any]:
+    """What `identity_of` said of the run in a folder."""
+    config, environment = (files.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
+    starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
+    return _identity(config) | _flat(starts_from)
+
+
+def sources_of(run: RunSpec) -> dict[str, Any]:
+    """What a run starts from, by content: data, split, initial weights, loss, teacher."""
+    weights = run.config.weights
+    return {
+        "data": run.data.source.fingerprint,
+        "split": run.data.splits.hash,
+        "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
+        "loss": run.loss,
+        "teacher": run.teacher_record._asdict() if run.teacher_record else None,
+    }
+
+
+def differences_text(found: list[Difference]) -> str:
+    """Differences in one line."""
+    return "; ".join(f"{one.name}: {setting_text(one.before)} -> {setting_text(one.now)}" for one in found)
+
+
+def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_IDENTITY and name != "command"}
+
+
+def _flat(starts_from: Mapping[str, Any]) -> dict[str, Any]:
+    teacher = starts_from["teacher"]
+    return {**starts_from, "teacher": teacher["sha256"] if teacher else None}

@@ -1,0 +1,166 @@
+"""Models: new ones with their initial weights, and those that a checkpoint describes."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdignite import checkpoints, processes
+from kdignite.checkpoints import Architecture, Checkpoint, Origin
+from kdignite.config import TrainConfig
+from kdignite.console import say
+from kdignite.data.batches import pixel_batches
+from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
+from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from kdignite.errors import UserError, listed
+from kdignite.evaluation import Logits, predictor
+from kdignite.models.meta import meta_state_dict
+from kdignite.models.registry import build_model, check_model, fit_model
+from kdignite.models.weights import imagenet_file, transfer_weights
+from kdignite.plugins import import_function
+from kdignite.streams import seeded
+from kdignite.training.data import Data, is_partial
+
+FIT_IMAGES = 2_000  # enough for second moments of pixels
+
+
+class Student(NamedTuple):
+    """A model to be trained, and how it is fed."""
+
+    model: nn.Module
+    prepare: Prepare
+    preprocessing: Preprocessing
+    architecture: Architecture
+
+
+def build_student(config: TrainConfig, data: Data, *, device: torch.device) -> Student:
+    """The model of a run with its initial weights, a function of the seed."""
+    architecture = architecture_of(config)
+    with seeded("init", config.seed):
+        model = build_model(
+            architecture.name, num_classes=len(data.source.classes), size=config.size, options=architecture.options
+        )
+    statistics = _statistics(config, data)
+    preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
+    prepare = preparer(preprocessing, device=device)
+    train = data.splits.train
+    fit_model(
+        model,
+        architecture.name,
+        map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
+    )
+    load_initial_weights(model, config)
+    return Student(_on(model, device), prepare, preprocessing, architecture)
+
+
+def architecture_of(config: Any) -> Architecture:
+    """What the config says of the model: its name, and the options that were set."""
+    options = {"widths": config.widths, "stem": config.stem}
+    return Architecture(config.arch, {key: value for key, value in options.items() if value is not None})
+
+
+def check_architecture(config: TrainConfig) -> None:
+    """Refuse a model that cannot be built as asked, before anything is loaded."""
+    check_model(config.arch, size=config.size, options=architecture_of(config).options)
+    if ":" in config.arch:
+        import_function(config.arch, flag="arch")
+    if config.weights == "imagenet" and config.stem == "cifar":
+        raise UserError("--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights")
+    if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
+        raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
+    if config.weights == "imagenet":
+        processes.local_first(lambda: imagenet_file(config.arch))
+
+
+def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
+    """Load what ``--weights`` names into a new model."""
+    if config.weights == "none":
+        return
+    path = imagenet_file(config.arch) if config.weights == "imagenet" else Path(config.weights)
+    found = checkpoints.state_dict_in(checkpoints.read(path), path)
+    new = transfer_weights(model, found, source=config.weights)
+    head = f"; a new head: {', '.join(new)}" if new else ""
+    say(f"weights   {config.weights}{head}")
+
+
+def load_model(checkpoint: Checkpoint) -> nn.Module:
+    """The model of a checkpoint with its weights, on the CPU.
+
+    The weights are compared with what the description describes before memory is taken for it.
+    """
+    name, options = checkpoint.description.architecture
+    num_classes, size = len(checkpoint.description.classes), checkpoint.description.preprocessing.size
+    try:
+        described = meta_state_dict(name, num_classes=num_classes, size=size, options=options)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
+    if described is not None:
+        checkpoints.check_fit(described, checkpoint.weights, source=str(checkpoint.path))
+    model = build_model(name, num_classes=num_classes, size=size, options=options)
+    checkpoints.load_weights(model, checkpoint.weights, source=str(checkpoint.path))
+    return model
+
+
+def load_predictor(
+    checkpoint: Checkpoint,
+    *,
+    classes: tuple[str, ...],
+    device: torch.device,
+    arch: str | None,
+    again: str,
+    amp: str = "off",
+) -> Logits:
+    """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes."""
+    description = checkpoint.description
+    name = description.architecture.name
+    if ":" not in name and arch not in (None, name):
+        raise UserError(f"{checkpoint.path} holds a {name}, not a {arch}: leave that out")
+    if ":" in name and arch != name:
+        raise UserError(
+            f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
+            f"repeat its name: {again}{name}"
+        )
+    model = load_model(checkpoint)
+    prepare = preparer(description.preprocessing, device=device)
+    order = _class_order(checkpoint, classes, device)
+    return predictor(_on(model, device), prepare=prepare, order=order, amp=amp)
+
+
+def origin_of(config: TrainConfig, data: Data) -> Origin:
+    """What a checkpoint says of the run it comes from."""
+    return Origin(
+        command=config.command,
+        dataset=data.source.name,
+        fingerprint=data.source.fingerprint,
+        split=data.splits.hash,
+        val_size=config.val_size,
+        image_size=data.image_size,
+        augment=str(config.augment),
+        label_smoothing=config.label_smoothing,
+        partial=is_partial(config, data),
+    )
+
+
+def _statistics(config: TrainConfig, data: Data) -> Statistics:
+    if config.normalize == "imagenet":
+        return Statistics(IMAGENET_MEAN, IMAGENET_STD)
+    train = data.splits.train
+    return measure_statistics(pixel_batches(train.images, sample(train.indices, STATISTICS_IMAGES).split(500)))
+
+
+def _on(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch.device) -> Tensor | None:
+    """For each class of the data the output that stands for it; None where the order is the same."""
+    own = checkpoint.description.classes
+    if own == classes:
+        return None
+    if sorted(own) != sorted(classes):
+        different = listed(sorted(set(own) ^ set(classes)))
+        raise UserError(
+            f"{checkpoint.path} knows other classes than the data ({len(own)} against {len(classes)}): {different}"
+        )
+    return torch.tensor([own.index(name) for name in classes], device=device)

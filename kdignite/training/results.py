@@ -1,0 +1,119 @@
+"""What a finished run or evaluation leaves behind: predictions, tables, figures, TensorBoard summaries."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
+from kdignite.errors import RunFailed
+from kdignite.evaluation import Outcome
+from kdignite.metrics import evaluation_summary
+from kdignite.metrics.cost import measure_cost
+from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
+
+MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
+SPLIT_NAMES = {"val": "validation", "test": "test"}
+# TensorBoard shows the first five, by name, unasked; the text "config" has them all
+HPARAMS = sorted({"command", *with_use(DistillConfig, "shown")})
+HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
+
+
+def checked(outcome: Outcome, *, who: str) -> Outcome:
+    """The outcome, if every answer in it is a number."""
+    if not outcome.is_finite:
+        raise RunFailed(f"{who} answers with values that are no finite numbers: its weights or its input are broken")
+    return outcome
+
+
+def write_evaluation(
+    folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
+) -> dict[str, dict[str, Any]]:
+    """Write predictions, figures and, for many classes, tables of what a model answered.
+
+    The figures show the last of the splits.
+    """
+    summaries = {
+        split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
+        for split, outcome in outcomes.items()
+    }
+    np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes))  # type: ignore[arg-type]
+    split, summary = list(summaries.items())[-1]
+    heading = f"{title}, {SPLIT_NAMES[split]} images"
+    save_figure(confusion_figure(summary, title=heading), folder / "confusion_matrix.png")
+    save_figure(classification_figure(summary, title=heading), folder / "classification_report.png")
+    if len(classes) > MAX_FIGURE_CLASSES:
+        (folder / "classes.csv").write_text(classes_csv(summary), encoding="utf-8")
+        (folder / "confusion_matrix.csv").write_text(confusion_csv(summary), encoding="utf-8")
+    return summaries
+
+
+def cost_of(model: nn.Module, *, size: int, file: Path) -> dict[str, Any]:
+    """What a model costs to use and to keep."""
+    return {**measure_cost(model, size=size)._asdict(), "file_bytes": file.stat().st_size}
+
+
+def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
+    """Add to TensorBoard what is known at the end: test scores, settings, figures.
+
+    The settings are written as three summaries of the run's own event file: ``add_hparams`` would open a second run.
+    """
+    for name in ("accuracy", "loss", "ece"):
+        writer.add_scalar(f"test/{name}", result["test"][name], epoch)
+    for name in ("confusion_matrix", "classification_report"):
+        with Image.open(folder / f"{name}.png") as image:
+            writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
+    values = {"command": config.command, **to_json(config)}
+    writer.add_text("config", _markdown(values), 0)
+    shown: dict[str, Any] = {name: values.get(name, "") for name in HPARAMS}
+    for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
+        writer.file_writer.add_summary(summary)
+
+
+def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
+    """The last words of a run: the test table, what it cost, and where things are."""
+    table = evaluation_table(result["test"], title=f"Test images, {result['name']}")
+    lines = [
+        "",
+        table,
+        f"validation  {overall_line(result['val'])}",
+        f"best epoch  {result['best_epoch']} of {result['epochs']}, chosen on validation; "
+        f"training took {result['train_seconds']:.0f} s",
+    ]
+    if result["teacher"]:
+        gap = 100 * (result["teacher"]["accuracy"] - result["val"]["accuracy"])
+        lines.append(f"teacher     {result['teacher']['name']}, {gap:.2f} points ahead on validation")
+    if result["partial"]:
+        lines.append("partial     this run saw only part of its images: no result to quote")
+    lines.append(f"cost        {_cost_line(result['cost'])}")
+    lines += [f"files       {folder}/ (best.pt, result.json, figures)", "curves      tensorboard --logdir runs"]
+    return "\n".join(lines)
+
+
+def _cost_line(cost: Mapping[str, Any]) -> str:
+    return (
+        f"{cost['num_parameters']:,} parameters, {cost['multiply_adds'] / 1e6:,.1f} M multiply-adds, "
+        f"a file of {cost['file_bytes'] / 2**20:,.2f} MiB, {cost['latency_median_ms']:,.2f} ms an image "
+        f"(batch 1, one thread)"
+    )
+
+
+def _arrays(outcomes: Mapping[str, Outcome]) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        f"{split}_{name}": getattr(outcome, name).numpy()
+        for split, outcome in outcomes.items()
+        for name in ("logits", "labels", "indices")
+    }
+
+
+def _markdown(values: Mapping[str, Any]) -> str:
+    cells = ((key, json.dumps(value).replace("|", "\\|")) for key, value in values.items())
+    rows = [f"| {key} | {value} |" for key, value in cells]
+    return "\n".join(["| setting | value |", "| --- | --- |", *rows])

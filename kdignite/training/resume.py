@@ -1,0 +1,252 @@
+"""Going on with a run that was stopped: which one, whether it still has the same settings, and its folder."""
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kdignite import files, processes, runs
+from kdignite.config import (
+    COMMANDS,
+    NEWEST,
+    Config,
+    Difference,
+    TrainConfig,
+    command_line,
+    differences,
+    from_json,
+    to_json,
+)
+from kdignite.console import say
+from kdignite.data.registry import is_code
+from kdignite.errors import UserError, listed
+from kdignite.training.identity import (
+    MACHINE,
+    NOT_IDENTITY,
+    USERS_CODE,
+    differences_text,
+    identity_of,
+    recorded_identity,
+    sources_of,
+)
+from kdignite.training.spec import RunSpec
+
+C = TypeVar("C", bound=TrainConfig)
+EVENTS = "events.out.tfevents.*"
+ROOM = 3  # complete states that must fit on the disk: last.pt, previous.pt, and the one being written
+STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
+
+
+def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
+    """A training command that all processes work on, and that knows ``--resume=RUN``.
+
+    The run's own settings hold then, and a finished run stays as it is.
+    """
+
+    @functools.wraps(command)
+    def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
+        with processes.joined():
+            if config.resume in (None, NEWEST):
+                return command(config, root=root, **own)
+            found = processes.on_rank0(lambda: _resumed(config, root=root))
+            return found if isinstance(found, runs.Finished) else command(found, root=root, **own)
+
+    return call
+
+
+def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
+    """The folder of the run to go on with."""
+    config = run.config
+    if config.resume is None:
+        return None
+    if config.resume != NEWEST:
+        _check_same(run, Path(config.resume))
+        return Path(config.resume)
+    if config.name is not None and (root / config.name / runs.CONFIG).is_file():
+        _check_ours(config, root / config.name)
+        _check_same(run, root / config.name)
+        return _finished(root / config.name) or root / config.name
+    now = identity_of(run)
+    folders = _folders(config, root)
+    same = [folder for folder in folders if not differences(recorded_identity(folder), now, besides=MACHINE)]
+    unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
+    if unfinished:
+        return unfinished[0]
+    if same:
+        return _finished(same[0])
+    say(f"resume    {root}/ has no run of these settings: this is a new one")
+    return None
+
+
+def unfinished_runs(config: TrainConfig, *, root: Path) -> Iterator[Path]:
+    """Runs that are not finished and have the settings typed; what was left open may be anything there."""
+    apart, open_ = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
+    typed = {name: value for name, value in to_json(config).items() if name not in apart and value not in open_}
+    for folder in _folders(config, root):
+        recorded = {} if (folder / runs.RESULT).exists() else files.read_json(folder / runs.CONFIG)
+        if recorded and all(recorded.get(name) == value for name, value in typed.items()):
+            yield folder
+
+
+@contextmanager
+def opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]:
+    """The folder of a run, locked: an earlier one as it is, or a new one with its settings written."""
+    with ExitStack() as held:
+        yield processes.on_rank0(lambda: held.enter_context(_opened(run, earlier, root=root)))
+
+
+@contextmanager
+def _opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]:
+    _check_room(run, root if earlier is None else earlier)
+    folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
+    with runs.locked(folder):
+        if earlier is None:
+            files.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
+            _write_config(run, folder)
+        elif (folder / runs.RESULT).exists():
+            raise UserError(f"{folder} has just been finished by another process")
+        yield folder
+
+
+def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
+    """Make the folder of an earlier run that of this one: sweep it, record where the run goes on, and tell it.
+
+    What is swept: what a killed process left half written, and event files, which are written anew.
+    """
+    for pattern in (f"{files.TEMPORARY}*", EVENTS):
+        for path in folder.glob(pattern):
+            path.unlink()  # of a link: the link itself
+    before = files.read_json(folder / runs.CONFIG)
+    _write_config(run, folder)
+    say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
+    path = folder / runs.ENVIRONMENT
+    recorded, now = files.read_json(path), runs.environment(run.device)
+    keys = ("device", "cuda", "processes", "threads", "cpu", "processor", "kdignite", "packages")
+    changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
+    entry = {"iteration": iteration, "at": files.now(), "changed": changed}
+    files.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
+    moved = [one for one in differences(before, to_json(run.config)) if one.name in MACHINE and one.name not in changed]
+    if changed or moved:
+        found = [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
+        told = differences_text(found + moved) or "other packages"
+        say(f"note      another machine than before ({told}): from here on the numbers are")
+        say("          not bit-equal to those of a run that was never stopped")
+
+
+def _resumed(config: C, *, root: Path) -> C | runs.Finished:
+    """The settings to go on with after ``--resume=RUN``, or the run if there is nothing left to do."""
+    folder = _named(config, root=root)
+    return _finished(folder) or _recorded_config(config, folder, root=root)
+
+
+def _named(config: TrainConfig, *, root: Path) -> Path:
+    """The folder that ``--resume=RUN`` means."""
+    for path in (Path(str(config.resume)), root / str(config.resume)):
+        folder = path.parent if path.is_file() else path
+        if (folder / runs.CONFIG).is_file():
+            _check_ours(config, folder)
+            return folder
+    have = [folder.name for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
+    raise UserError(
+        f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
+        f"{listed(sorted(have))}"
+    )
+
+
+def _check_ours(config: TrainConfig, folder: Path) -> None:
+    """Refuse a link, and a run of another command."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link: resume the folder that it points to, {folder.resolve()}")
+    command = files.read_json(folder / runs.CONFIG).get("command")
+    if command == config.command:
+        return
+    if not issubclass(COMMANDS.get(str(command), Config), TrainConfig):
+        raise UserError(f"{folder} is no run of a training: there is nothing to resume")
+    raise UserError(f"{folder} is a run of {command}: {command_line(str(command), resume=folder)}")
+
+
+def _finished(folder: Path) -> runs.Finished | None:
+    """A run that has its result already, which is told."""
+    if not (folder / runs.RESULT).is_file():
+        return None
+    result = files.read_json(folder / runs.RESULT)
+    say(f"resume    {folder} has already finished ({result.get('epochs')} epochs): nothing is done")
+    return runs.Finished(folder, result)
+
+
+def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
+    """The settings that a run recorded, with those that were given now."""
+    recorded = files.read_json(folder / runs.CONFIG)
+    del recorded["command"]  # checked already
+    given = set(to_json(config)) if config.given is None else set(config.given)
+    for name in sorted(USERS_CODE):
+        value = recorded.get(name)
+        if isinstance(value, str) and is_code(value) and getattr(config, name) != value:
+            raise UserError(
+                f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
+            )
+    try:
+        before = from_json(type(config), recorded)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{folder / runs.CONFIG}: {error}") from error
+    now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
+    if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
+        now = {"teacher": teacher_of(folder, root=root)} | now
+    return dataclasses.replace(before, **now)
+
+
+def teacher_of(folder: Path, *, root: Path) -> str | None:
+    """The teacher that a run had, where it is among the finished ones."""
+    taught = files.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
+    paths = (teacher.folder / runs.BEST for teacher in runs.finished_teachers(root))
+    return next((str(path) for path in paths if files.sha256(path) == taught.get("sha256")), None)
+
+
+def _folders(config: TrainConfig, root: Path) -> list[Path]:
+    """Run folders of the same command, the newest first."""
+    paths = (path for path in root.glob(f"*/{runs.CONFIG}") if not path.parent.is_symlink())
+    dated = sorted(((path.stat().st_mtime_ns, path) for path in paths), reverse=True)
+    return [path.parent for _, path in dated if _command_in(path) == config.command]
+
+
+def _command_in(path: Path) -> Any:
+    """What made a run; a folder that cannot be read is none of ours to resume."""
+    try:
+        return files.read_json(path).get("command")
+    except UserError:
+        return None
+
+
+def _check_same(run: RunSpec, folder: Path) -> None:
+    found = differences(recorded_identity(folder), identity_of(run), besides=MACHINE)
+    if run.config.schedule == "constant":
+        found = [one for one in found if one.name != "epochs"]
+    if not found:
+        return
+    why = ""
+    if any(one.name == "epochs" for one in found):
+        why = f"; under --schedule={run.config.schedule} the learning rate of every step depends on --epochs"
+    raise UserError(
+        f"{folder} has other settings: {differences_text(found)}{why}; resume it with its own, or start a new run"
+    )
+
+
+def _check_room(run: RunSpec, place: Path) -> None:
+    """Refuse a disk that cannot hold what the run will save."""
+    while not place.exists():
+        place = place.parent
+    weights = sum(value.numel() * value.element_size() for value in run.student.model.state_dict().values())
+    needed, free = ROOM * STATES_OF_ADAMW * weights, shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"the disk of {place} has {free / 1e6:.0f} MB free, checkpoints of this run need up to "
+            f"{needed / 1e6:.0f} MB: make room first"
+        )
+
+
+def _write_config(run: RunSpec, folder: Path) -> None:
+    config = to_json(dataclasses.replace(run.config, resume=None))
+    files.write_json(folder / runs.CONFIG, {"command": run.config.command} | config)

@@ -1,0 +1,245 @@
+"""The complete state of a run: saved at any iteration, checked, and loaded again so that nothing shows."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ignite.engine import Engine
+from ignite.handlers import EarlyStopping
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kdignite import checkpoints, handlers, processes, runs
+from kdignite.console import say
+from kdignite.devices import is_accelerator, to_host
+from kdignite.errors import UserError
+from kdignite.training.identity import check_header, header
+from kdignite.training.spec import RunSpec
+
+# what a file of another shape than expected runs into; each is told as damage
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+
+
+class TrainerState(NamedTuple):
+    """A run with its engine and everything that remembers something between two iterations."""
+
+    run: RunSpec
+    trainer: Engine
+    sums: handlers.EpochSums
+    clock: handlers.Clock
+    history: handlers.History
+    best: handlers.BestFile
+    host_copy: "HostCopy"
+    patience: EarlyStopping | None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What has a ``state_dict``, by its name in the file."""
+        parts: dict[str, Any] = {"sums": self.sums, "clock": self.clock, "history": self.history}
+        parts |= {"scaler": self.run.scaler} if self.run.scaler.is_enabled() else {}
+        return parts | ({"patience": self.patience} if self.patience else {})
+
+
+class HostCopy:
+    """Weights and optimiser of a run on the CPU, copied once for all that is saved after a step or an epoch."""
+
+    def __init__(self, run: RunSpec, trainer: Engine, history: handlers.History) -> None:
+        """Nothing was copied yet."""
+        self.run, self.trainer, self.history = run, trainer, history
+        self._when: tuple[int, int] | None = None
+        self._held: dict[str, Any] = {}
+
+    def __call__(self) -> dict[str, Any]:
+        """Both state dicts; on a CPU the tensors themselves, which go on changing."""
+        now = (self.trainer.state.iteration, len(self.history.rows))
+        if now != self._when:
+            held = {"model": self.run.student.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+            self._held, self._when = to_host(held), now
+        return self._held
+
+
+class Saver:
+    """Writes ``last.pt`` and keeps the one before it as ``previous.pt``.
+
+    Nothing is written while a number is not finite, since the run is about to fail then, nor while ``best.pt`` waits to
+    be written, which the state would take for done. A disk that is full is told, and the next save tries again.
+
+    What was copied from an accelerator is written while the training goes on; the next save waits for it.
+    """
+
+    def __init__(self, trainer_state: TrainerState, folder: Path) -> None:
+        """Nothing is being written."""
+        self.trainer_state, self.folder = trainer_state, folder
+        self._thread = ThreadPoolExecutor(1, "save") if is_accelerator(trainer_state.run.device) else None
+        self._writing: Future[None] | None = None
+
+    def __call__(self) -> None:
+        """Save the run where it stands; several processes have to call this together."""
+        best = self.trainer_state.best
+        best.flush()
+        state = _take(self.trainer_state)  # in every process: it sums over them
+        if not processes.is_rank0() or best.pending is not None or not _is_finite([state["model"], state["sums"]]):
+            return
+        if self._thread is None:
+            self._write(state)
+            return
+        self._wait()
+        self._writing = self._thread.submit(self._write, state)
+
+    def close(self) -> None:
+        """Wait for what is being written; nothing is saved afterwards."""
+        try:
+            self._wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, state: dict[str, Any]) -> None:
+        path = self.folder / runs.LAST
+        try:
+            checkpoints.write(path, state, previous=self.folder / runs.PREVIOUS)
+        except OSError as error:
+            say(f"warning   {path} cannot be written ({handlers.reason(error)}): the next save tries again")
+
+
+def restore(trainer_state: TrainerState, folder: Path) -> None:
+    """Put a run where it was stopped: at its start, if that was before its first save.
+
+    The first process reads the files, and the others get what it could use.
+    """
+    used = processes.on_rank0(lambda: _restored(trainer_state, folder))
+    if used is not None and not processes.is_rank0():
+        _load(trainer_state, *used)
+
+
+class Used(NamedTuple):
+    """A state that a run goes on from, and its file."""
+
+    state: Any
+    path: Path
+
+
+def _restored(trainer_state: TrainerState, folder: Path) -> Used | None:
+    """The first state that can be used, which has been loaded; None: nothing was saved yet."""
+    problems: list[str] = []
+    for path in (folder / runs.LAST, folder / runs.PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            state = checkpoints.read(path)
+            _load(trainer_state, state, path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            say(f"warning   {problem}; {path.name} is used instead")
+        return Used(state, path)
+    if problems:
+        raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
+    if _epochs_told(folder) > 1:  # with a state after each
+        raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
+    return None
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run was saved, so that it can go on; otherwise it begins, which gives what it would have given."""
+    return any((folder / name).exists() for name in (runs.LAST, runs.PREVIOUS))
+
+
+def _epochs_told(folder: Path) -> int:
+    """How many epochs are in the table of a run; a run that ended within its first save has told one."""
+    table = folder / "metrics.csv"
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
+
+
+def _take(trainer_state: TrainerState) -> dict[str, Any]:
+    run, state = trainer_state.run, trainer_state.trainer.state
+    return {
+        "about": header(run),
+        **trainer_state.host_copy(),
+        "trainer": {
+            "iteration": state.iteration,
+            "epoch_length": run.epoch_length,
+            "processes": processes.world(),
+        },
+        **{name: part.state_dict() for name, part in trainer_state.parts.items()},
+    }
+
+
+def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
+    try:
+        check_header(trainer_state.run, state["about"], who=str(path))
+        iteration = _checked_iteration(trainer_state, state)
+        _check_optimizer(trainer_state.run.optimizer, state["optimizer"]["state"])
+        if not _is_finite([state["sums"], state["optimizer"]["state"]]):
+            raise ValueError("values that are not finite")
+        checkpoints.load_weights(trainer_state.run.student.model, state["model"], source=str(path))
+        # the groups hold settings, which the config decides
+        groups = trainer_state.run.optimizer.state_dict()["param_groups"]
+        trainer_state.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        _lay_out(trainer_state.run.optimizer)
+        for name, part in trainer_state.parts.items():
+            part.load_state_dict(state[name])
+        length, epochs = trainer_state.run.epoch_length, trainer_state.run.config.epochs
+        trainer_state.trainer.load_state_dict({"iteration": iteration, "epoch_length": length, "max_epochs": epochs})
+    except UserError:
+        raise
+    except MALFORMED as error:
+        raise UserError(f"{path} is damaged: it is no complete state of this run ({error!r:.200})") from error
+
+
+def _checked_iteration(trainer_state: TrainerState, state: Mapping[str, Any]) -> int:
+    """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
+    iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
+    before, now = state["trainer"].get("processes"), processes.world()
+    if length != trainer_state.run.epoch_length and before != now:
+        raise UserError(
+            f"{before} processes cut the epochs of this run into {length} steps, {now} would cut them into "
+            f"{trainer_state.run.epoch_length}: go on with as many as before"
+        )
+    if type(iteration) is not int or iteration < 1 or length != trainer_state.run.epoch_length:
+        raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")
+    epochs, inside = divmod(iteration, length)
+    rows = [row["epoch"] for row in state["history"]["rows"]]
+    if rows not in ([*range(1, epochs + 1)], [*range(1, epochs + (inside > 0))]):
+        raise ValueError(f"a history of {len(rows)} epochs after {iteration} iterations")
+    wanted = trainer_state.run.config.epochs
+    if epochs + (inside > 0) > wanted:
+        raise UserError(f"the run is in epoch {epochs + (inside > 0)} already, --epochs={wanted} is too few")
+    return iteration
+
+
+def _check_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Every tensor is that of a parameter: of its shape, or a single number such as a count of steps."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():
+        for name, value in values.items():
+            if value is not None and value.dim() and value.shape != parameters[index].shape:
+                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give every moment the memory layout of its parameter, which fused kernels pair number by number as they lie.
+
+    ``load_state_dict`` keeps the layout of the file: weights in channels_last memory would get those of other weights.
+    """
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _is_finite(values: Any) -> bool:
+    """Whether every number in nested containers is one."""
+    if isinstance(values, Mapping):
+        return all(map(_is_finite, values.values()))
+    if isinstance(values, list | tuple):
+        return all(map(_is_finite, values))
+    return not isinstance(values, Tensor) or bool(torch.isfinite(values).all())

@@ -1,0 +1,151 @@
+"""Which teacher a run takes, what it inherits from it, and the checks that a teacher has to pass."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from kdignite import checkpoints, files, processes, runs
+from kdignite.checkpoints import Checkpoint, Origin
+from kdignite.config import NEWEST, DistillConfig, TrainConfig, command_line
+from kdignite.console import say
+from kdignite.data.registry import FOLDER
+from kdignite.errors import UserError
+from kdignite.teachers import check_accuracy
+from kdignite.teachers.softness import smoothing_doubt
+from kdignite.training import resume
+from kdignite.training.data import DATASET, Data, named_by
+from kdignite.training.model import load_predictor
+from kdignite.training.spec import TeacherRecord
+from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
+
+T = TypeVar("T", bound=TrainConfig)
+
+
+def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
+    """Finished teachers for the data and split of a run."""
+    for run in runs.finished_teachers(root):
+        same_data = _same_place(str(run.result["dataset"]), config.dataset or DATASET)
+        if same_data and config.val_size in (None, run.result["val_size"]):
+            yield run
+
+
+def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
+    return next(fitting_teachers(config, root=root), None)
+
+
+def _teacher_of_unfinished_run(config: DistillConfig, *, root: Path) -> runs.Finished | None:
+    """With ``--resume`` alone, the teacher of the run to go on with, even if there is a newer one by now."""
+    unfinished = resume.unfinished_runs(config, root=root) if config.resume == NEWEST else ()
+    had = [resume.teacher_of(folder, root=root) for folder in unfinished]
+    return next((run for run in fitting_teachers(config, root=root) if str(run.folder / runs.BEST) in had[:1]), None)
+
+
+def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
+    """The teacher that was asked for, or the newest finished one for the same data and split."""
+    if config.teacher is not None:
+        checkpoint = checkpoints.load(runs.find_checkpoint(config.teacher, root=root))
+        _check_dataset(checkpoint, config)
+        say(f"teacher   {checkpoint.path}")
+        return checkpoint
+    earlier = _teacher_of_unfinished_run(config, root=root)
+    if earlier is not None:
+        say(f"teacher   {earlier.folder}, of the run to go on with")
+        return checkpoints.load(earlier.folder / runs.BEST)
+    newest = _newest(config, root=root)
+    if newest is None:
+        dataset = config.dataset or DATASET
+        make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
+        others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
+        hint = f"; there are teachers for --dataset={' and --dataset='.join(others)}" if others else ""
+        raise UserError(
+            f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
+        )
+    say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
+    return checkpoints.load(newest.folder / runs.BEST)
+
+
+def inherit_from_newest(config: T, *, root: Path) -> T:
+    """The config of a run without a teacher, with the data settings of the newest teacher where they were left open."""
+    newest = _newest(config, root=root)
+    if newest is None:
+        return config
+    inherited = inherit(config, checkpoints.load(newest.folder / runs.BEST).description.origin)
+    if inherited != config:
+        say(f"data      settings as {newest.folder} has them")
+    return inherited
+
+
+def inherit(config: T, origin: Origin) -> T:
+    """Data settings that were left open, from a teacher."""
+    return dataclasses.replace(
+        config,
+        dataset=named_by("the teacher", origin.dataset, asked=config.dataset),
+        val_size=origin.val_size if config.val_size is None else config.val_size,
+        image_size=config.image_size or origin.image_size,
+        augment=config.augment or origin.augment or None,
+    )
+
+
+def check_teacher(
+    checkpoint: Checkpoint, config: DistillConfig, data: Data, *, root: Path, device: torch.device
+) -> LoadedTeacher:
+    """Refuse a teacher that may have seen the validation images, or is not what its checkpoint says it is."""
+    origin, recorded = checkpoint.description.origin, checkpoint.description.validation
+    if origin.split != data.splits.hash:
+        raise UserError(
+            f"{checkpoint.path} was trained on another split or other images of {origin.dataset} "
+            f"(--val_size={origin.val_size}) than this run's (--val_size={config.val_size}), so it may have seen the "
+            "validation images: use the same data and --val_size for both"
+        )
+    command = command_line("distill", teacher=checkpoint.path, teacher_arch="")
+    logits_of = load_predictor(
+        checkpoint,
+        classes=data.source.classes,
+        device=device,
+        arch=config.teacher_arch,
+        again=command,
+        amp=config.teacher_amp,
+    )
+    sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
+    teacher_record = TeacherRecord(runs.name_of(checkpoint.path), sha256, recorded.accuracy)
+    outcome = evaluate_teacher(logits_of, teacher_record, config, data, root=root, device=device)
+    accuracy = outcome.num_correct / len(outcome.labels)
+    say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
+    if not config.allow_weak_teacher:
+        check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
+    _warn(origin, config)
+    return LoadedTeacher(logits_of, teacher_record._replace(accuracy=accuracy))
+
+
+def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:
+    trained_on = checkpoint.description.origin.dataset
+    if config.dataset is not None and not _could_be_same(config.dataset, trained_on):
+        raise UserError(
+            f"{checkpoint.path} was trained on {trained_on}, not on {config.dataset}: leave out --dataset, "
+            "or choose another --teacher"
+        )
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two names mean the same data; a folder may be spelt in many ways."""
+    if one.startswith(FOLDER) and other.startswith(FOLDER):
+        here, there = (Path(name.removeprefix(FOLDER)).expanduser().resolve() for name in (one, other))
+        return here == there
+    return one == other
+
+
+def _could_be_same(one: str, other: str) -> bool:
+    """Folders move: whether they hold the same images, their fingerprint tells."""
+    return one == other or (one.startswith(FOLDER) and other.startswith(FOLDER))
+
+
+def _warn(origin: Origin, config: DistillConfig) -> None:
+    if origin.partial:
+        say("warning   the teacher was trained on part of its images only")
+    if origin.command == "adopt":
+        say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
+    if doubt := smoothing_doubt(origin.label_smoothing, T=config.T):
+        say(f"warning   {doubt}")

@@ -1,0 +1,245 @@
+"""The run that teacher, baseline and distill share: train, evaluate what was saved, report."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine
+from torch.utils.tensorboard import SummaryWriter
+
+from kdignite import checkpoints, files, handlers, processes, runs, stopping
+from kdignite.checkpoints import Description, Validation
+from kdignite.config import TrainConfig, command_line, setting_text
+from kdignite.console import say
+from kdignite.data.batches import EVALUATION_BATCH, run_batches
+from kdignite.data.registry import is_code
+from kdignite.devices import is_accelerator
+from kdignite.errors import RunFailed, UserError
+from kdignite.evaluation import Outcome, evaluate, predictor
+from kdignite.memory import oom_as_failure
+from kdignite.training import results, resume
+from kdignite.training.announce import announce, estimate
+from kdignite.training.extensions import Attach, view_of_run
+from kdignite.training.finish import evaluated, finish_run
+from kdignite.training.identity import USERS_CODE
+from kdignite.training.model import origin_of
+from kdignite.training.spec import RunSpec
+from kdignite.training.state import HostCopy, Saver, TrainerState, has_state, restore
+
+LOSS_GROUP = "distillation"  # of flags
+
+
+@oom_as_failure("try a smaller --batch_size, or end other programs")
+def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Finished:
+    """Announce the run, train it, evaluate what it saved, and write its results."""
+    earlier = processes.on_rank0(lambda: resume.find(run, root=root))
+    if isinstance(earlier, runs.Finished):
+        return earlier
+    announce(run)
+    seconds = estimate(run)
+    with resume.opened(run, earlier, root=root) as folder:
+        say(f"run       {folder}")
+        trainer_state = build_trainer(run, folder, resumed=earlier is not None)
+        iteration = trainer_state.trainer.state.iteration
+        if earlier is not None:
+            processes.on_rank0(lambda: resume.record_resume(run, folder, iteration=iteration))
+        left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
+        say(f"time      about {left} on this machine, from a few steps of a copy")
+        with _resume_hint(run, folder), open_writer(folder) as writer:
+            for attach in own:
+                attach(trainer_state.trainer, view_of_run(trainer_state, folder))
+            train(trainer_state, folder, writer)
+            result = finish_run(trainer_state, folder)
+            if writer is not None:
+                with suppress(OSError):  # a log, told already
+                    results.plot(writer, folder, result, config=run.config, epoch=len(trainer_state.history.rows))
+        processes.on_rank0(lambda: _finish(run, folder, result))
+    say(results.closing_lines(folder, result))
+    return runs.Finished(folder, result)
+
+
+def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
+    """Write the result, with which a run is a finished one, and remove what only a run to be resumed needs."""
+    files.write_json(folder / runs.RESULT, result)
+    if not run.config.keep_last:
+        for name in (runs.LAST, runs.PREVIOUS):
+            (folder / name).unlink(missing_ok=True)
+
+
+def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
+    """The engine of a run with everything that remembers something, where the run stands."""
+    config, device = run.config, run.device
+    model = processes.parallel(run.student.model, device=device, sync_bn=config.sync_bn)
+    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.student.prepare, scaler=run.scaler))
+    trainer.logger.disabled = True  # errors are raised and told once, by whoever called
+    handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
+    handlers.attach_step_seed(trainer, seed=config.seed, device=device)
+    sums = handlers.attach_epoch_sums(trainer, device=device)
+    handlers.attach_nan_guard(trainer, sums, advice=_advice(config))
+    clock = handlers.attach_clock(trainer)
+    handlers.attach_validation(trainer, validate=_validation(run))
+    history = handlers.attach_history(
+        trainer,
+        sums,
+        clock,
+        lr_at=run.lr_at,
+        classes=run.data.source.classes,
+        accuracy_teacher=run.teacher_record.accuracy if run.teacher_record else None,
+    )
+    best, host_copy = handlers.BestFile(folder / runs.BEST, say=say), HostCopy(run, trainer, history)
+    if processes.is_rank0():
+        score = _recorded_score(best.path) if resumed and has_state(folder) else None
+        payload = partial(_payload, run, trainer, host_copy)
+        handlers.attach_best_checkpoint(trainer, best, payload=payload, score=score)
+    patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
+    trainer_state = TrainerState(run, trainer, sums, clock, history, best, host_copy, patience)
+    if resumed:
+        restore(trainer_state, folder)
+    return trainer_state
+
+
+def train(trainer_state: TrainerState, folder: Path, writer: SummaryWriter | None) -> None:
+    """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands."""
+    trainer, table = trainer_state.trainer, folder / "metrics.csv"
+    if writer is not None:
+        _show(trainer_state, table, writer)
+    save, take_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)
+    handlers.attach_saving(trainer, save, every_s=trainer_state.run.config.save_every_s)
+    handlers.attach_stop(trainer)
+    try:
+        with stopping.listening():
+            _run_engine(trainer_state)
+    except stopping.Stopped:
+        take_back()
+        if trainer.state.iteration:
+            processes.together(save)  # a launcher may end all others as soon as one has ended
+        raise
+    except handlers.LossNotFinite as error:
+        if processes.is_rank0():
+            with suppress(OSError):
+                undefined: handlers.Row = {"epoch": trainer.state.epoch, "loss": error.loss}
+                handlers.write_csv(table, [*trainer_state.history.rows, undefined])
+        raise
+    finally:
+        save.close()
+
+
+def _show(trainer_state: TrainerState, table: Path, writer: SummaryWriter) -> None:
+    trainer, history = trainer_state.trainer, trainer_state.history
+    # a GPU is waited for when the loss is checked anyway
+    every = handlers.GUARD_EVERY if is_accelerator(trainer_state.run.device) else handlers.BAR_EVERY
+    tell = handlers.attach_progress_bar(trainer, every=every)
+    handlers.attach_metrics_csv(trainer, history, path=table, say=tell)
+    handlers.attach_tensorboard(trainer, history, writer, say=tell)
+    handlers.attach_epoch_table(trainer, history, say=tell)
+
+
+def _run_engine(trainer_state: TrainerState) -> None:
+    """Run the engine from the iteration after the last one that was done to the end."""
+    run, trainer, config = trainer_state.run, trainer_state.trainer, trainer_state.run.config
+    done = trainer.state.iteration
+    if len(trainer_state.history.rows) < done // run.epoch_length:
+        handlers.close_epoch(trainer)
+    stopped_early = (
+        trainer_state.patience is not None and trainer_state.patience.counter >= trainer_state.patience.patience
+    )
+    if done < config.epochs * run.epoch_length and not stopped_early:
+        stream = run_batches(run.batches, epochs=config.epochs, epoch_length=run.epoch_length, first_iteration=done)
+        trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
+
+
+def _validation(run: RunSpec) -> Callable[[], Outcome]:
+    logits_of = predictor(run.student.model, prepare=run.student.prepare)
+    num_classes, part = len(run.data.source.classes), run.data.splits.val
+    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world())
+
+    def validate() -> Outcome:
+        processes.share_buffers(run.student.model)
+        return evaluate(logits_of, stopping.interruptible(evaluated(run, part), checks=checks), num_classes=num_classes)
+
+    return validate
+
+
+def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, Any]:
+    """What ``best.pt`` holds at this moment."""
+    scored = trainer.state.metrics
+    description = Description(
+        architecture=run.student.architecture,
+        classes=run.data.source.classes,
+        preprocessing=run.student.preprocessing,
+        origin=origin_of(run.config, run.data),
+        validation=Validation(scored["correct_val"], scored["images_val"], trainer.state.epoch),
+    )
+    return checkpoints.to_payload(description, host_copy()["model"])
+
+
+def _recorded_score(best: Path) -> float | None:
+    """The validation accuracy of the ``best.pt`` of a run that goes on; None: the next epoch's is better."""
+    if not best.exists():
+        return None
+    try:
+        return checkpoints.load(best).description.validation.accuracy
+    except UserError as error:
+        say(f"warning   {error}; the best of the epochs to come takes its place")
+        return None
+
+
+def _advice(config: TrainConfig) -> str:
+    values = {one.name: getattr(config, one.name) for one in fields(config) if one.metadata.get("group") == LOSS_GROUP}
+    numbers = {"lr": config.lr} | {name: value for name, value in values.items() if isinstance(value, float)}
+    return ", ".join(f"{name}={setting_text(value)}" for name, value in numbers.items())
+
+
+@contextmanager
+def _resume_hint(run: RunSpec, folder: Path) -> Iterator[None]:
+    """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
+    own = {name: getattr(run.config, name, None) for name in sorted(USERS_CODE)}
+    again = {name: value for name, value in own.items() if value and is_code(value)}
+    resume = command_line(run.config.command, resume=folder, **again)
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
+    except OSError as error:
+        raise RunFailed(f"{error}: mend that (make room on a full disk), then resume with {resume}") from error
+    except Exception:
+        raise
+    except BaseException:
+        say(f"stopped   resume with: {resume}")
+        raise
+
+
+@contextmanager
+def open_writer(folder: Path) -> Iterator[SummaryWriter | None]:
+    """A writer that is closed whatever happens: an engine's COMPLETED does not fire when it fails; one is enough."""
+    if not processes.is_rank0():
+        yield None
+        return
+    with _quiet_writer_thread():
+        writer = SummaryWriter(str(folder))
+        try:
+            yield writer
+        finally:
+            with suppress(OSError):
+                writer.close()
+
+
+@contextmanager
+def _quiet_writer_thread() -> Iterator[None]:
+    """Within the block TensorBoard's thread prints no traceback of a full disk: the next log raises it in the run."""
+    before = threading.excepthook
+
+    def hook(died: threading.ExceptHookArgs) -> None:
+        if not (isinstance(died.exc_value, OSError) and type(died.thread).__module__.startswith("tensorboard.")):
+            before(died)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
