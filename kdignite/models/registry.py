@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
-from kdignite.plugins import import_function
+from kdignite.plugins import USER_FUNCTION, import_function
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-USER_FUNCTION = "package.module:function"
 
 
 class Entry(NamedTuple):
