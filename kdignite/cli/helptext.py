@@ -7,6 +7,7 @@ from typing import Any
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
 from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, StageFlag, setting_text, stage_of, type_name
+from kdignite.data.registry import DATASETS
 from kdignite.methods.registry import METHODS
 from kdignite.models.registry import MODELS
 
@@ -33,6 +34,10 @@ def command_help(command: str) -> str:
         rows = (_row(name, f"{one.idea}; loss = {one.equation}") for name, one in METHODS.items())
         more = f"more of each, and what ce, KL and the sums are: {PROGRAM} methods NAME"
         blocks.append("\n".join(["methods for --method:", *rows, more]))
+    if "dataset" in flags:
+        blocks.append(
+            "\n".join(["data sets for --dataset:", *(_row(name, one.about) for name, one in DATASETS.items())])
+        )
     if "arch" in flags:
         blocks.append("\n".join(["models for --arch:", *(_row(name, one.about) for name, one in MODELS.items())]))
     return "\n\n".join(blocks)
@@ -125,7 +130,7 @@ def _origin(command: str, one: Field[Any]) -> StageFlag:
 
 
 def _row(name: str, text: str) -> str:
-    return _wrapped(text, f"  {name:<12}", 14)
+    return _wrapped(text, f"  {name:<11} ", 14)
 
 
 def _wrapped(text: str, start: str, indent: int) -> str:

@@ -7,6 +7,7 @@ from kdignite.config import shared
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
+from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT
 
@@ -176,8 +177,7 @@ class DistillConfig(TrainConfig):
 
     dataset: str | None = flag(
         None,
-        "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
-        "unset: the teacher's with --teacher, else cifar10",
+        f"{CHOICES}; unset: the teacher's with --teacher, else cifar10",
         group="data",
         role="content",
         code=True,
