@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ from kdignite.data.splits import Part
 from kdignite.devices import to_host
 from kdignite.doctor.mistakes import with_new_head
 from kdignite.evaluation import evaluate, predictor
+from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache
@@ -447,7 +450,7 @@ def captured(folder: Path) -> Found:
         capture = Capture(6, say=told.append, record=lambda work: work)
 
         def make(model: nn.Module, optimizer: Any, /, **settings: Any) -> Any:
-            return distill_step(model, optimizer, _answer, alpha=0.5, T=2.0, **settings)
+            return distill_step(model, optimizer, _answer, method=partial(kd, alpha=0.5, T=2.0), **settings)
 
         step = (capture(make) if with_capture else make)(model, optimizer, prepare=prepare)
         losses = []
@@ -464,8 +467,8 @@ def captured(folder: Path) -> Found:
     return {"equal": ends[0] == ends[1], "outcome": outcomes[1][0] == CAPTURED, "told": outcomes[1][1]}
 
 
-def _answer(batch: Batch) -> Tensor:
-    return batch.images.float().mean((2, 3))
+def _answer(batch: Batch) -> Outputs:
+    return Outputs(batch.images.float().mean((2, 3)))
 
 
 # --- saving beside the training

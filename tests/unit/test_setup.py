@@ -123,7 +123,7 @@ def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_processes_with_and_without_a_gpu_do_not_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "everyones", lambda kind: [kind, "cuda"])
+    monkeypatch.setattr(processes, "all_gather_object", lambda kind: [kind, "cuda"])
     with pytest.raises(UserError, match="some of the processes have a GPU and some have none: say --device=cpu"):
         device_module.choose_device("cpu", threads=None)
 

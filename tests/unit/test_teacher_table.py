@@ -79,7 +79,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_answers(setting: Setting, teach: LogitCache, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
     live = live_teacher(CountingTeacher())
     for batch in setting.epoch(epoch, batch_size=batch_size, seed=seed):
-        assert torch.equal(teach(batch), live(batch))
+        assert torch.equal(teach(batch).logits, live(batch).logits)
 
 
 @pytest.mark.parametrize("batch_size", [2, 64, 499])
@@ -145,7 +145,7 @@ def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(settin
         break
     teach, live = setting.table(CountingTeacher(), dtype=dtype), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
-        assert torch.equal(teach(batch), live(batch).to(getattr(torch, dtype)).float())
+        assert torch.equal(teach(batch).logits, live(batch).logits.to(getattr(torch, dtype)).float())
     assert len(setting.said) == 1
     assert "the teacher now answers otherwise, by up to" in setting.said[0]
 
@@ -157,7 +157,7 @@ def test_rounding_is_believed(setting: Setting) -> None:
     teacher = CountingTeacher()
     teach = setting.table(teacher)
     for batch in setting.epoch(0):
-        torch.testing.assert_close(teach(batch), CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(teach(batch).logits, CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
     assert teacher.count == logit_cache.SAMPLE
     assert setting.said == []
 
@@ -182,8 +182,8 @@ def test_half_precision_rounds_and_halves(setting: Setting) -> None:
     assert sizes == [3 * 500 * 5 * 4, 3 * 500 * 5 * 2]
     teach, batch = setting.table(CountingTeacher(), dtype="float16"), next(setting.epoch(0))
     expected = CountingTeacher()(batch.images)
-    assert teach(batch).dtype == torch.float32
-    assert torch.equal(teach(batch), expected.half().float())
+    assert teach(batch).logits.dtype == torch.float32
+    assert torch.equal(teach(batch).logits, expected.half().float())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting
     teacher = CountingTeacher()
     teach, live = setting.table(teacher), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
-        assert torch.equal(teach(batch), live(batch))
+        assert torch.equal(teach(batch).logits, live(batch).logits)
         block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)
     assert teacher.count == logit_cache.SAMPLE
 
@@ -237,4 +237,4 @@ def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Sett
     batch = next(setting.epoch(0))
     with pytest.raises(AssertionError, match="not in the lesson"):
         teach(batch._replace(indices=batch.indices + 1))
-    assert np.all(teach(batch).numpy() == CountingTeacher()(batch.images).numpy())
+    assert np.all(teach(batch).logits.numpy() == CountingTeacher()(batch.images).numpy())
