@@ -14,12 +14,12 @@ from kdignite.errors import UserError
 from kdignite.losses import DistillationLoss, kd_loss
 from kdignite.steps import distill_step
 from kdignite.training.data import Data, open_training_data
-from kdignite.training.device import check_amp, choose_amp, choose_device
+from kdignite.training.device import check_amp, choose_amp, set_up_device
 from kdignite.training.extensions import Attach
-from kdignite.training.model import check_architecture
+from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
-from kdignite.training.spec import Rehearsal, RunSpec, build_spec, resolve
-from kdignite.training.teacher import check_teacher, choose_teacher, inherit
+from kdignite.training.spec import RunSpec, build_spec, resolve
+from kdignite.training.teacher import choose_teacher, inherit, load_checked_teacher
 from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
 from kdignite.training.trainer import execute
 
@@ -52,15 +52,15 @@ def distill(
         RunFailed: if the loss stops being a number.
     """
     name = _name_of(loss)
-    check_architecture(config)
-    device = choose_device(config.device, threads=config.threads)
+    check_and_fetch_model(config)
+    device = set_up_device(config.device, threads=config.threads)
     check_amp(config, device=device)
     checkpoint = processes.on_rank0(lambda: choose_teacher(config, root=root))
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = resolve(config, data, device=device)
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
-    loaded = check_teacher(checkpoint, config, data, root=root, device=device)
+    loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
     formula = "(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)" if loss is kd_loss else name
     say(f"loss      {formula}, alpha={config.alpha:g}, T={config.T:g}")
     run = assemble(config, data, loaded, root=root, device=device, loss=loss)
@@ -77,7 +77,7 @@ def assemble(
     loss: DistillationLoss = kd_loss,
 ) -> RunSpec:
     """A distillation that is ready to start."""
-    teacher_source = make_teacher(loaded, config, data, root=root, device=device)
+    teacher = make_teacher(loaded, config, data, root=root, device=device)
     make_step = partial(
         distill_step,
         alpha=config.alpha,
@@ -91,10 +91,10 @@ def assemble(
         config,
         data,
         device=device,
-        make_step=partial(make_step, teacher=teacher_source.teach),
+        make_step=partial(make_step, teacher=teacher),
         loss=_name_of(loss),
+        teacher=teacher,
         teacher_record=loaded.teacher_record,
-        rehearsal=Rehearsal(partial(make_step, teacher=teacher_source.rehearse), teacher_source.seconds),
     )
 
 
