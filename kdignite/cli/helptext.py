@@ -7,6 +7,7 @@ from typing import Any
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
 from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, StageFlag, setting_text, stage_of, type_name
+from kdignite.data.registry import DATASETS
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
@@ -29,6 +30,10 @@ def command_help(command: str) -> str:
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
+    if "dataset" in flags:
+        blocks.append(
+            "\n".join(["data sets for --dataset:", *(_row(name, one.about) for name, one in DATASETS.items())])
+        )
     if "arch" in flags:
         blocks.append("\n".join(["models for --arch:", *(_row(name, one.about) for name, one in MODELS.items())]))
     return "\n\n".join(blocks)
@@ -110,7 +115,7 @@ def _origin(command: str, one: Field[Any]) -> StageFlag:
 
 
 def _row(name: str, text: str) -> str:
-    return _wrapped(text, f"  {name:<12}", 14)
+    return _wrapped(text, f"  {name:<11} ", 14)
 
 
 def _wrapped(text: str, start: str, indent: int) -> str:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
+from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
@@ -173,8 +174,7 @@ class DistillConfig(TrainConfig):
 
     dataset: str | None = flag(
         None,
-        "cifar10, cifar100, digits, folder:PATH, or package.module:function; "
-        "unset: the teacher's with --teacher, else cifar10",
+        f"{CHOICES}; unset: the teacher's with --teacher, else cifar10",
         group="data",
         role="content",
         code=True,
