@@ -31,8 +31,8 @@ from kdignite.steps import MakeStep, Parts, Step, Update
 from kdignite.streams import seeded
 from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
 from kdignite.training.capturing import CHECKS
-from kdignite.training.data import Data, open_data, training_part
-from kdignite.training.device import check_amp, choose_device
+from kdignite.training.data import Data, open_training_data
+from kdignite.training.device import check_amp, set_up_device
 from kdignite.training.spec import RunSpec, TeacherRecord, can_capture, resolve
 from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
 from kdignite.training.trainer import build_trainer, open_writer, train
@@ -62,12 +62,11 @@ class Job(NamedTuple):
     @property
     def num_images(self) -> int:
         """How many are trained on."""
-        return len(training_part(self.config, self.data).indices)
+        return len(self.data.train.indices)
 
     def asked(self) -> "Job":
         """The same with no more images than the teacher is asked about."""
-        limit = min(self.num_images, ASKED_IMAGES)
-        return self._replace(config=dataclasses.replace(self.config, limit_train=limit))
+        return self._replace(data=self.data._replace(limit_train=min(self.num_images, ASKED_IMAGES)))
 
 
 @oom_as_failure("try a smaller --num_images")
@@ -75,7 +74,7 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process."""
     for arch in (config.arch, config.teacher_arch):
         check_model(arch, size=DistillConfig.size, options={})
-    job = _job(config, choose_device(config.device, threads=config.threads))
+    job = _job(config, set_up_device(config.device, threads=config.threads))
     say(
         f"bench     {config.teacher_arch} teaches {config.arch}: {job.num_images:,} images, {job.asked().num_images:,} "
         f"where the teacher is asked, batches of {config.batch_size}"
@@ -99,6 +98,7 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
 def _job(config: BenchConfig, device: torch.device) -> Job:
     settings = DistillConfig(
         dataset=config.dataset,
+        data_root=config.data_root,
         arch=config.arch,
         batch_size=config.batch_size,
         limit_train=config.num_images or MOST_IMAGES,
@@ -109,7 +109,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         threads=config.threads,
     )
     check_amp(settings, device=device)
-    data = open_data(config.dataset, data_root=config.data_root, val_size=None, image_size=settings.size, device=device)
+    data = open_training_data(settings, device=device)
     splits = data.splits
     data = data._replace(splits=splits._replace(val=limited(splits.val, VALIDATION_IMAGES)))
     settings = resolve(settings, data, device=device)
@@ -180,13 +180,13 @@ def _bare(job: Job) -> Trial:
     run = _assembled(job, Path(), cache="off")
     num_classes = len(job.data.source.classes)
     ready = [
-        (run.student.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
+        (run.model.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
         for batch in run.batches(0, 0)
     ]
 
     def trial() -> float:
         run = _assembled(job, Path(), cache="off")
-        model, update = run.student.model.train(), _plain_update(run, job.config)
+        model, update = run.model.network.train(), _plain_update(run, job.config)
         if run.capture is not None:
             update = run.capture.around(model, run.optimizer, update)
             for inputs in ready[:CHECKS]:  # captures, as a run does once
@@ -201,7 +201,7 @@ def _bare(job: Job) -> Trial:
 
 
 def _plain_update(run: RunSpec, config: DistillConfig) -> Update:
-    model, optimizer = run.student.model, run.optimizer
+    model, optimizer = run.model.network, run.optimizer
 
     def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
         del weight
@@ -225,7 +225,7 @@ def _data(job: Job) -> Trial:
     def trial() -> float:
         watch = Stopwatch(job.device)
         for batch in run.batches(0, 0):
-            run.student.prepare(batch.images)
+            run.model.prepare(batch.images)
         watch.lap("data")
         return watch.total()
 
@@ -236,13 +236,13 @@ def _split(job: Job, place: Path) -> dict[str, list[float]]:
     """Seconds of each part of every step, one part after another."""
     with contextlib.redirect_stdout(io.StringIO()):
         config = dataclasses.replace(job.config, cache=str(place / "warm"))
-        teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device).teach
+        teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device)
     run = _assembled(job, place, cache="off")
     teach(next(run.batches(0, 0)))  # makes the table
-    model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
+    model, optimizer, watch = run.model.network, run.optimizer, Stopwatch(job.device)
     model.train()
     for batch in run.batches(0, 0):
-        images = run.student.prepare(batch.images)
+        images = run.model.prepare(batch.images)
         watch.lap("data")
         job.loaded.logits_of(batch.images)
         watch.lap("teacher, live")

@@ -1163,6 +1163,77 @@ def test_the_time_left_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch)
     assert seen == ["1:00", "0:30", "0:00"]  # 3 s a step, 10 steps an epoch
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the handlers take for the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(showing, "time", type("Clock", (), {"perf_counter": lambda: now[0]}))
+    return now
+
+
+def estimated(
+    clock: list[float],
+    *,
+    seconds: Callable[[int], float],
+    epochs: int = 4,
+    done: int = 0,
+    every: int = 1,
+    remaining: Callable[[int], handlers.Remaining] | None = None,
+) -> list[str]:
+    """What is printed of a run with epochs of 25 steps, some of which another process did."""
+
+    def timed(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        clock[0] += seconds(engine.state.iteration)
+        return step(engine, batch)
+
+    lines: list[str] = []
+    trainer = resumed(silent(timed), epochs=done, epoch_length=25) if done else silent(timed)
+    left = remaining or (lambda iteration: handlers.Remaining(25 * epochs - iteration + 20))
+    handlers.attach_time_estimate(trainer, left, every=every, say=lines.append)
+    run(trainer, epochs, (1,) * 25, done=done)
+    return lines
+
+
+def test_in_a_log_the_time_left_is_printed_once_after_the_first_seconds(clock: list[float]) -> None:
+    """3 s of steps that take 0.5 s, after three that take longer; evaluations like 20 of them are still to come."""
+    lines = estimated(clock, seconds=lambda iteration: 60.0 if iteration <= 3 else 0.5)
+    assert lines == ["time      about 0:55 left on this machine, estimated from steps 4 to 9"]  # (100 - 9 + 20) / 2
+
+
+def test_a_resumed_run_is_estimated_by_what_it_has_left(clock: list[float]) -> None:
+    lines = estimated(clock, done=2, seconds=lambda iteration: 60.0 if iteration <= 53 else 0.5)
+    assert lines == ["time      about 0:30 left on this machine, estimated from steps 54 to 59"]  # (100 - 59 + 20) / 2
+
+
+def test_a_run_of_a_moment_prints_no_time(clock: list[float]) -> None:
+    assert estimated(clock, seconds=lambda iteration: 0.02) == []
+
+
+def test_the_clock_is_read_where_an_accelerator_is_waited_for(clock: list[float]) -> None:
+    """Steps seem free until the loss is read."""
+    lines = estimated(clock, every=10, seconds=lambda iteration: 10.0 if iteration % 10 == 0 else 0.0)
+    assert lines == ["time      about 1:40 left on this machine, estimated from steps 11 to 20"]  # 100 steps of 1 s
+
+
+def test_cached_logits_are_counted_by_themselves(clock: list[float]) -> None:
+    """The first step of each epoch computes the teacher's logits of a view for 50 s, which two more epochs will do."""
+
+    def remaining(iteration: int) -> handlers.Remaining:
+        epoch = (iteration - 1) // 25
+        return handlers.Remaining(75 - iteration, spent_s=50.0 * (epoch + 1), cache_s=50.0 * (2 - epoch))
+
+    first = lambda iteration: 50.0 if iteration % 25 == 1 else 0.0  # noqa: E731
+    lines = estimated(clock, epochs=3, remaining=remaining, seconds=lambda iteration: 1.0 + first(iteration))
+    assert lines == ["time      about 2:49 left on this machine, estimated from steps 4 to 6"]  # 69 + 2 * 50
+    across = estimated(clock, epochs=3, remaining=remaining, every=20, seconds=lambda iteration: 0.1 + first(iteration))
+    assert across == ["time      about 0:53 left on this machine, estimated from steps 21 to 40"]  # 3.5 + 50
+
+
+def test_with_a_terminal_the_bar_shows_it(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert estimated(clock, seconds=lambda iteration: 1.0) == []
+
+
 def test_the_table_has_a_header_and_a_line_for_each_epoch(trainer: Engine) -> None:
     lines: list[str] = []
     history = attach_rows(trainer, [outcome(5), outcome(10, finite=False)])

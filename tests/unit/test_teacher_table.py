@@ -102,16 +102,30 @@ def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
 def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_ones(setting: Setting) -> None:
     first, later = CountingTeacher(), CountingTeacher()
     teach = setting.table(first)
-    assert teach.num_missing(4) == 4 * 500
+    assert teach.num_missing(range(4)) == 4 * 500
     for epoch in range(6):  # views 0, 1, 2, 3, 0, 1
         assert_answers(setting, teach, epoch=epoch)
     assert first.count == 4 * 500
     teach = setting.table(later, seed=9)
-    assert teach.num_missing(4) == 0
+    assert teach.num_missing(range(4)) == 0
     for epoch in range(6):
         assert_answers(setting, teach, epoch=epoch, seed=9)
     assert later.count == 4 * logit_cache.SAMPLE
     assert setting.said == []
+
+
+def test_the_time_of_what_is_missing_is_told_from_what_was_computed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 8))
+    monkeypatch.setattr(logit_cache, "time", type("Clock", (), {"perf_counter": lambda: next(now)}))
+    cache = setting.table(CountingTeacher())
+    assert (cache.spent_s, cache.seconds_left(range(4))) == (0, 0)  # nothing is known yet
+    cache.open(0)
+    assert (cache.spent_s, cache.seconds_left(range(4)), cache.seconds_left({0})) == (8, 24, 0)
+    warm = setting.table(CountingTeacher())
+    warm.open(0)
+    assert (warm.spent_s, warm.seconds_left({0})) == (0, 0)
 
 
 def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, small_blocks: None) -> None:
@@ -119,7 +133,7 @@ def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, smal
     block_path(setting.folder, view=0, block=1).unlink()
     teacher = CountingTeacher()
     teach = setting.table(teacher)
-    assert teach.num_missing(1) == 200
+    assert teach.num_missing(range(1)) == 200
     assert_answers(setting, teach, epoch=0)
     assert teacher.count == 200 + 2 * logit_cache.SAMPLE
 
