@@ -26,7 +26,7 @@ from kdignite.handlers.showing import (
     duration,
     write_csv,
 )
-from kdignite.handlers.state import Clock, EpochSums, History, Row, Snapshot
+from kdignite.handlers.state import Clock, EpochSums, History, LazyStateDict, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,
@@ -50,9 +50,9 @@ __all__ = [
     "Clock",
     "EpochSums",
     "History",
+    "LazyStateDict",
     "LossNotFinite",
     "Row",
-    "Snapshot",
     "attach_best_checkpoint",
     "attach_clock",
     "attach_early_stopping",

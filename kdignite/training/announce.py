@@ -32,7 +32,7 @@ def announce(run: RunSpec) -> None:
     parameters = sum(parameter.numel() for parameter in run.student.model.parameters())
     say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
     say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
-    several = f" in each of {processes.world()} processes" if processes.world() > 1 else ""
+    several = f" in each of {processes.world_size()} processes" if processes.world_size() > 1 else ""
     say(f"device    {run.device}, {torch.get_num_threads()} threads{several}")
     for line in _wrapped(config):
         say(line)
@@ -48,7 +48,7 @@ def estimate(run: RunSpec) -> float:
     a_step = _seconds_a_step(step, run.batches(0, 0), rounds=ON_ACCELERATOR if is_accelerator(run.device) else ON_CPU)
     an_image = _seconds_an_image(predictor(model, prepare=run.student.prepare), run)
     val, test = (_num_evaluated(run, part) for part in (run.data.splits.val, run.data.splits.test))
-    evaluated = (val * (run.config.epochs + 1) + test) / processes.world()  # the saved model is evaluated on both
+    evaluated = (val * (run.config.epochs + 1) + test) / processes.world_size()  # the saved model is evaluated on both
     return a_step * run.config.epochs * run.epoch_length + an_image * evaluated + run.rehearsal.seconds()
 
 

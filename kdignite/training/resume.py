@@ -48,7 +48,7 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
-        with processes.joined():
+        with processes.process_group():
             if config.resume in (None, NEWEST):
                 return command(config, root=root, **own)
             found = processes.on_rank0(lambda: _resumed(config, root=root))

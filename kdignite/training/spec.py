@@ -62,7 +62,7 @@ class RunSpec(NamedTuple):
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
     """The config with every value that was left open filled in, which is what a run records."""
     source = data.source
-    if config.sync_bn and (device.type != "cuda" or processes.world() == 1):
+    if config.sync_bn and (device.type != "cuda" or processes.world_size() == 1):
         raise UserError(
             "--sync_bn needs several processes, each with a GPU (torchrun --nproc_per_node=N -m kdignite ...): leave "
             "it out"
@@ -77,7 +77,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
-        device=device.type if processes.world() > 1 else str(device),
+        device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=1 if config.fast_dev_run else config.epochs,
@@ -98,7 +98,7 @@ def build_spec(
     """Build the model, its optimiser, its step and its batches."""
     _check_shares(config, data)
     student, part = build_student(config, data, device=device), training_part(config, data)
-    epoch_length = num_batches(len(part.indices), config.batch_size, world=processes.world())
+    epoch_length = num_batches(len(part.indices), config.batch_size, world=processes.world_size())
     epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
     lr_at = _schedule(config, epoch_length)
     optimizer = build_optimizer(
@@ -146,7 +146,7 @@ def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> 
 
 def can_capture(config: TrainConfig, device: torch.device) -> bool:
     """Whether steps may be captured: not between several processes, nor with a scaler, which decides on the host."""
-    return config.graph == "auto" and device.type == "cuda" and processes.world() == 1 and config.amp != "fp16"
+    return config.graph == "auto" and device.type == "cuda" and processes.world_size() == 1 and config.amp != "fp16"
 
 
 def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
@@ -160,7 +160,7 @@ def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
 
 def _check_shares(config: TrainConfig, data: Data) -> None:
     """Refuse batches that leave a process without the images that BatchNorm needs."""
-    least, num_images = SMALLEST_BATCH * processes.world(), len(training_part(config, data).indices)
+    least, num_images = SMALLEST_BATCH * processes.world_size(), len(training_part(config, data).indices)
     for what, number in (("--batch_size", config.batch_size), ("the number of training images", num_images)):
         if number < least:
-            raise UserError(f"{what} must be at least {least} in {processes.world()} processes, not {number}")
+            raise UserError(f"{what} must be at least {least} in {processes.world_size()} processes, not {number}")

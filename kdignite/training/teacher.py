@@ -110,7 +110,7 @@ def check_teacher(
         amp=config.teacher_amp,
     )
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
-    teacher_record = TeacherRecord(runs.name_of(checkpoint.path), sha256, recorded.accuracy)
+    teacher_record = TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy)
     outcome = evaluate_teacher(logits_of, teacher_record, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")

@@ -204,4 +204,4 @@ def _seconds(table: LogitCache, *, views: int) -> float:
         started = time.perf_counter()
         float(table.logits_of(batch.images)[0, 0])
         seconds.append(time.perf_counter() - started)
-    return num_missing * min(seconds) / len(batch.images) / processes.world()
+    return num_missing * min(seconds) / len(batch.images) / processes.world_size()
