@@ -33,6 +33,11 @@ def brief(value: object, *, longest: int = BRIEF) -> str:
     return visible if len(visible) <= longest else f"{visible[: longest - 3]}..."
 
 
+def reason(error: BaseException) -> str:
+    """What an error of a library says, in one line; urllib wraps its reason in brackets."""
+    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+
+
 def listed(words: Sequence[str]) -> str:
     """A few words and a count of the rest."""
     if not words:

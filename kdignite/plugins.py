@@ -10,6 +10,8 @@ from typing import Any
 
 from kdignite.errors import UserError
 
+USER_FUNCTION = "package.module:function"
+
 
 def import_function(spec: str, *, flag: str) -> Callable[..., Any]:
     """The function that ``package.module:function`` names; the current folder is importable, as under ``python -m``."""

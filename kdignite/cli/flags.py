@@ -29,6 +29,7 @@ USAGES: dict[str, Usage] = {
         required=("arch", "size", "mean", "std"),
         example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
     ),
+    "methods": Usage(positional="method", example="kd"),
     "cache": Usage(example="--prune=all"),
     "bench": Usage(example="--batch_size=500"),
 }

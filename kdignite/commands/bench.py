@@ -209,7 +209,7 @@ def _plain_update(run: RunSpec, config: DistillConfig) -> Update:
         with tf32(config.amp):
             with autocast(images.device.type, config.amp):
                 logits = model(images)
-            loss = kd_loss(logits.float(), teacher_logits, labels, alpha=config.alpha, T=config.T).loss
+            loss = kd_loss(logits.float(), teacher_logits, labels, **config.parameters).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -246,12 +246,12 @@ def _split(job: Job, place: Path) -> dict[str, list[float]]:
         watch.lap("data")
         job.loaded.logits_of(batch.images)
         watch.lap("teacher, live")
-        teacher_logits = teach(batch)
+        teacher_logits = teach(batch).logits
         watch.lap("teacher, table")
         with autocast(job.device.type, config.amp), tf32(config.amp):
             logits = model(images)
         watch.lap("student forward")
-        loss = kd_loss(logits.float(), teacher_logits, batch.labels, alpha=config.alpha, T=config.T).loss
+        loss = kd_loss(logits.float(), teacher_logits, batch.labels, **config.parameters).loss
         optimizer.zero_grad()
         with tf32(config.amp):
             loss.backward()

@@ -1,25 +1,21 @@
 """``compare``: what distillation bought, from the folders of finished runs."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from kdignite import files, runs
 from kdignite.comparison.caveats import caveats, is_short
-from kdignite.comparison.match import LOSS_FLAGS, Matched, match, same_processor
+from kdignite.comparison.match import Matched, match, method_settings, same_processor
 from kdignite.comparison.numbers import comparison_summary, cost_summary, verdict
 from kdignite.comparison.runs import RunFiles, read_run
-from kdignite.config import CompareConfig, DistillConfig, with_role
+from kdignite.config import CompareConfig
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import UserError
 from kdignite.reports.comparison import class_csv, comparison_figure, comparison_text, summary_csv, verdict_text
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import OVERALL, SOURCE, published
-
-_IDENTITY = with_role(DistillConfig, "identity")
-LOSS_SETTINGS = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS & _IDENTITY]
 
 
 def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -101,7 +97,7 @@ def _summary(matched: Matched, *, reference: str | None) -> dict[str, Any]:
     )
     summary |= {
         "dataset": _dataset(student),
-        "settings": {"loss": student.result.get("loss"), **{name: student.config.get(name) for name in LOSS_SETTINGS}},
+        "settings": method_settings(student),
         "seeds": [run.seed for run in matched.students],
         "runs": [_about(run) for run in matched.all],
         "taught_by": student.result["teacher"]["name"],

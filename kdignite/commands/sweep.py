@@ -1,4 +1,4 @@
-"""``sweep``: the same distillation with every alpha and T of a grid; the validation images choose."""
+"""``sweep``: the same distillation at every point of a grid of its method's parameters; validation chooses."""
 
 import dataclasses
 import statistics
@@ -13,7 +13,7 @@ from kdignite.commands.distill import distill
 from kdignite.commands.study import Place, Progress, find_study, held, open_study, train_once
 from kdignite.comparison.match import check_students, machine_notes
 from kdignite.comparison.runs import RunFiles, read_run
-from kdignite.config import AXES, DistillConfig, Sweep, SweepConfig, cells, common, with_role
+from kdignite.config import DistillConfig, Sweep, SweepConfig, cells, common, with_role
 from kdignite.console import say
 from kdignite.errors import UserError, brief
 from kdignite.reports.figures import save_figure
@@ -34,9 +34,9 @@ class Opened(NamedTuple):
 
 @processes.process_group()
 def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
-    """Distil once for each alpha, T and seed, and say which alpha and T were best on the validation images.
+    """Distil once for each point of a grid and each seed, and say which point was best on the validation images.
 
-    A sweep of the same settings goes on in the folder of an earlier one, whatever its alphas, temperatures and seeds:
+    A sweep of the same settings goes on in the folder of an earlier one, whatever the points of its grid and its seeds:
     finished runs are skipped, and the report, written again after each run, is of all runs in the folder. A run whose
     loss stops being a number is left out of it.
 
@@ -59,11 +59,13 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     check_architecture(first)
     study, teacher = processes.on_rank0(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
+    report = partial(_report, study, config.method_name, list(config.axes))
     diverged: handlers.LossNotFinite | None = None
     summary: dict[str, Any] | None = None
     with held(study):
         for number, cell in enumerate(plan, 1):
-            say(f"student   {number} of {len(plan)}: alpha {cell.alpha:g}, T {cell.T:g}, seed {cell.seed}")
+            point = ", ".join(f"{name} {value:g}" for name, value in cell.parameters.items())
+            say(f"student   {number} of {len(plan)}: {point}, seed {cell.seed}")
             taught, stage = dataclasses.replace(cell, teacher=str(teacher)), runs.default_name(cell)
             is_new = stage not in study.stages
             try:
@@ -73,10 +75,10 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
                 diverged = error
                 continue
             if is_new:
-                summary = processes.on_rank0(partial(_report, study))
+                summary = processes.on_rank0(report)
         if diverged is not None and not study.stages:
             raise diverged
-        summary = summary or processes.on_rank0(partial(_report, study))
+        summary = summary or processes.on_rank0(report)
     say(sweep_text(summary))
     say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return runs.Finished(study.folder, summary)
@@ -102,11 +104,13 @@ def _settings(config: Sweep, teacher: Path) -> dict[str, Any]:
     return shared | {"teacher": files.sha256(teacher)}
 
 
-def _report(study: Progress) -> dict[str, Any]:
+def _report(study: Progress, method: str, names: list[str]) -> dict[str, Any]:
     """Write what all runs of the study say together."""
-    summary = _summary([_read(study.folder / record["folder"]) for record in study.stages.values()])
+    found = [_read(study.folder / record["folder"], names) for record in study.stages.values()]
+    summary = {"method": method, "parameters": names, **_summary(found, names)}
     save_figure(sweep_figure(summary), study.folder / "sweep.png")
-    _write(study.folder / "sweep.md", f"# alpha and T\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}")
+    title = f"# {summary['method']}: {' and '.join(summary['parameters'])}"
+    _write(study.folder / "sweep.md", f"{title}\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}")
     _write(study.folder / "sweep.csv", sweep_csv(summary))
     files.write_json(study.folder / REPORT, summary)
     return summary
@@ -116,10 +120,10 @@ def _write(path: Path, text: str) -> None:
     files.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _read(folder: Path) -> RunFiles:
+def _read(folder: Path, names: Sequence[str]) -> RunFiles:
     run = read_run(folder, label=folder.name)
     try:
-        for name in AXES:
+        for name in names:
             schema.number(run.config, name)
         schema.number(schema.mapping(run.result, "val"), "accuracy")
     except ValueError as error:
@@ -129,13 +133,13 @@ def _read(folder: Path) -> RunFiles:
     return run
 
 
-def _summary(found: Sequence[RunFiles]) -> dict[str, Any]:
-    """Plain JSON values: validation accuracies by alpha and T, and the best of those that have the most seeds."""
-    check_students(found, besides=AXES)
-    accuracies: dict[tuple[float, float], dict[int, float]] = defaultdict(dict)
+def _summary(found: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
+    """Plain JSON values: validation accuracies by parameters, and the best of those that have the most seeds."""
+    check_students(found, besides=names)
+    accuracies: dict[tuple[float, ...], dict[int, float]] = defaultdict(dict)
     for run in found:
-        accuracies[run.config["alpha"], run.config["T"]][run.seed] = run.result["val"]["accuracy"]
-    pairs = [_cell(alpha, T, of_seed) for (alpha, T), of_seed in sorted(accuracies.items())]
+        accuracies[tuple(run.config[name] for name in names)][run.seed] = run.result["val"]["accuracy"]
+    pairs = [_cell(dict(zip(names, point, strict=True)), of_seed) for point, of_seed in sorted(accuracies.items())]
     seeds = max((cell["seeds"] for cell in pairs), key=lambda seeds: (len(seeds), _count(pairs, seeds)))
     chosen = max((cell for cell in pairs if cell["seeds"] == seeds), key=lambda cell: float(cell["mean"]))
     return {
@@ -146,14 +150,11 @@ def _summary(found: Sequence[RunFiles]) -> dict[str, Any]:
     }
 
 
-def _cell(alpha: float, T: float, of_seed: dict[int, float]) -> dict[str, Any]:
+def _cell(point: dict[str, float], of_seed: dict[int, float]) -> dict[str, Any]:
     seeds = sorted(of_seed)
     values = [of_seed[seed] for seed in seeds]
     std = statistics.stdev(values) if len(values) > 1 else None
-    return {
-        **{"alpha": alpha, "T": T, "seeds": seeds, "accuracies": values},
-        **{"mean": statistics.mean(values), "std": std},
-    }
+    return {**point, "seeds": seeds, "accuracies": values, "mean": statistics.mean(values), "std": std}
 
 
 def _count(pairs: Sequence[dict[str, Any]], seeds: list[int]) -> int:

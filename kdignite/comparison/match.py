@@ -9,15 +9,28 @@ import numpy as np
 
 from kdignite import files, runs
 from kdignite.comparison.runs import MACHINE, RunFiles
-from kdignite.config import MISSING, PROGRAM, BaselineConfig, DistillConfig, differences, setting_text, with_role
+from kdignite.config import (
+    MISSING,
+    PROGRAM,
+    BaselineConfig,
+    DistillConfig,
+    differences,
+    is_own,
+    parameter_names,
+    setting_text,
+    with_role,
+)
 from kdignite.errors import UserError, listed
 
 # What a distillation can be told and a baseline cannot: its loss and its teacher.
 LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
+_SETTINGS = {"command", *(one.name for one in fields(DistillConfig))}
 # What tells nothing of a recipe: names and leftovers; what is known by its content, which is compared; the machine, of
 # which a note tells; the seed, by which runs are paired.
 NOT_COMPARED = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
 NOT_ALWAYS_TOLD = ("processor", "processes", "cuda")  # by every system, and by older runs
+
+_IDENTITY = with_role(DistillConfig, "identity")
 
 
 class Matched(NamedTuple):
@@ -154,9 +167,6 @@ def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str
     """Runs of a role differ in their seed alone, and in the settings that are named."""
     for run in group[1:]:
         differences = _differences(group[0], run, free=NOT_COMPARED | {*besides})
-        if group[0].result.get("loss") != run.result.get("loss"):
-            losses = [f"{setting_text(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
-            differences.append(f"loss: {' against '.join(losses)}")
         if differences:
             raise UserError(
                 f"the {role}s differ in more than {' and '.join((*besides, 'the seed'))}: {'; '.join(differences)}: "
@@ -183,7 +193,8 @@ def _check_seeds(matched: Matched) -> None:
 def _check_pairs(matched: Matched) -> None:
     """Student and baseline of a seed share everything but the loss."""
     pairs = zip(matched.students, matched.baselines, strict=True)
-    found = [line for pair in pairs for line in _differences(*pair, free=NOT_COMPARED | LOSS_FLAGS)]
+    free = NOT_COMPARED | LOSS_FLAGS | own_parameters(matched.students[0])
+    found = [line for pair in pairs for line in _differences(*pair, free=free)]
     if found:
         raise UserError(
             f"student and baseline differ in more than the loss, so nobody could say what distillation did: "
@@ -204,6 +215,18 @@ def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]
 def _initial_weights(run: RunFiles) -> Any:
     """What identifies the initial weights: a word or the sha256 of a file; of older runs the flag as it was typed."""
     return run.environment.get("weights", run.config.get("weights", MISSING))
+
+
+def method_settings(student: RunFiles) -> dict[str, Any]:
+    """How a student was distilled: its method, the parameters of that, and what changes the teacher's logits."""
+    names = {"method": None, **dict.fromkeys([*parameter_names(DistillConfig), *sorted(own_parameters(student))])}
+    others = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS & _IDENTITY]
+    return {name: student.config.get(name) for name in [*names, *(other for other in others if other not in names)]}
+
+
+def own_parameters(student: RunFiles) -> set[str]:
+    """The settings of a student that are parameters of a method of the user's own."""
+    return {*student.config} - _SETTINGS if is_own(student.config.get("method")) else set()
 
 
 def _teacher_of(student: RunFiles) -> dict[str, Any]:

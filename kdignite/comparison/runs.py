@@ -92,9 +92,8 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _check_result(result: dict[str, Any]) -> None:
     for key in ("name", "arch", "fingerprint", "split"):
         schema.name(result, key)
-    for key in ("dataset", "loss"):  # a folder's path may be longer than a name
-        if not schema.is_word(result.get(key, "")):
-            raise ValueError(f"{key} must be a word, not {brief(result[key])}")
+    if not schema.is_word(result["dataset"]):  # a folder's path may be longer than a name
+        raise ValueError(f"dataset must be a word, not {brief(result['dataset'])}")
     schema.flag(result, "partial")
     if result["command"] != "adopt":
         for key in ("seed", "epochs", "best_epoch"):

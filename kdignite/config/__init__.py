@@ -6,10 +6,19 @@ domain. Building a config checks every value, so that a config that exists is va
 
 from kdignite.config.build import configure, from_json, to_json
 from kdignite.config.checks import RUN_NAME
-from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import (
+    AdoptConfig,
+    BenchConfig,
+    CacheConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    MethodsConfig,
+)
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS
+from kdignite.config.methods import is_own, parameter_names, with_method
 from kdignite.config.presets import PRESETS
 from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
 from kdignite.config.study import (
@@ -22,7 +31,7 @@ from kdignite.config.study import (
     stages,
     study_settings,
 )
-from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
+from kdignite.config.sweep import Sweep, SweepConfig, cells, common
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,
@@ -35,7 +44,6 @@ from kdignite.config.training import (
 
 __all__ = [
     "AUGMENTATIONS",
-    "AXES",
     "COMMANDS",
     "GROUPS",
     "INHERITED",
@@ -55,6 +63,7 @@ __all__ = [
     "DistillConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "MethodsConfig",
     "ReproduceConfig",
     "StageFlag",
     "Stages",
@@ -71,6 +80,8 @@ __all__ = [
     "differences",
     "flag",
     "from_json",
+    "is_own",
+    "parameter_names",
     "prefixed_errors",
     "setting_text",
     "stage_of",
@@ -79,6 +90,7 @@ __all__ = [
     "to_json",
     "type_name",
     "typed_flags",
+    "with_method",
     "with_role",
     "with_use",
 ]

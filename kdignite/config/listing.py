@@ -1,6 +1,14 @@
 """The commands, each with the class of its config."""
 
-from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import (
+    AdoptConfig,
+    BenchConfig,
+    CacheConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    MethodsConfig,
+)
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.study import ReproduceConfig
@@ -18,6 +26,7 @@ _KINDS = (
     DoctorConfig,
     CompareConfig,
     SweepConfig,
+    MethodsConfig,
     AdoptConfig,
     CacheConfig,
     BenchConfig,

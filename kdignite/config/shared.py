@@ -3,12 +3,12 @@
 from typing import Any
 
 from kdignite.config.fields import flag
+from kdignite.data.registry import CHOICES
 
 
 def dataset() -> Any:
     """Which images."""
-    names = "cifar10, cifar100, digits, folder:PATH, or package.module:function"
-    return flag("cifar10", names, group="data", role="content", code=True)
+    return flag("cifar10", CHOICES, group="data", role="content", code=True)
 
 
 def dataset_now() -> Any:

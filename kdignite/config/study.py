@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.errors import RunFailed, UserError
 
@@ -21,7 +22,12 @@ SHARED = (
 _FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
 # a study resumes its stages by itself
 _OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", "resume", "given", *SHARED))
-_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype", "teacher_amp")
+# what a distillation has and a training without a teacher has not; a study names its teacher's function otherwise
+_DISTILL = tuple(
+    one.name
+    for one in fields(DistillConfig)
+    if one.name not in {*_OWN, *SHARED, "preset", "name", "resume", "given", f"{PREFIX}arch"}
+)
 
 
 class Stages(NamedTuple):
@@ -61,7 +67,7 @@ def stages(study: Study) -> Stages:
     shared, own = _given(study, SHARED), _given(study, _OWN)
     first = own.pop("seed", 0)
     teacher = {name.removeprefix(PREFIX): value for name, value in _given(study, _prefixed(_OWN)).items()}
-    taught = _given(study, (*_DISTILL, f"{PREFIX}arch"))
+    taught = _given(study, {*_DISTILL, *parameter_names(study), f"{PREFIX}arch"})
     if "teacher" in taught and set(teacher) - {"arch"}:
         flags = ", ".join(f"--{PREFIX}{name}" for name in teacher if name != "arch")
         raise UserError(f"--teacher={taught['teacher']} names a teacher that is there already: leave out {flags}")

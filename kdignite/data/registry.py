@@ -1,25 +1,40 @@
-"""Data sets by name: a row says which function loads one. Nothing here imports torch."""
+"""Data sets by name: a row of `DATASETS` and a file is one. Nothing here imports torch, so that help can list them."""
 
 import difflib
 import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdignite.errors import UserError
+from kdignite.plugins import USER_FUNCTION
 
 if TYPE_CHECKING:
     from kdignite.data.source import Source
 
 FOLDER = "folder:"  # and then a path
-USER_FUNCTION = "package.module:function"
-# name, or what a name begins with -> its loader ``(name, *, data_root, image_size, progress) -> Source``
-LOADERS = {
-    "cifar10": "kdignite.data.cifar:load_cifar",
-    "cifar100": "kdignite.data.cifar:load_cifar",
-    "digits": "kdignite.data.digits:load_digits",
-    FOLDER: "kdignite.data.folders:load_folder",
+
+
+class Dataset(NamedTuple):
+    """A kind of data set.
+
+    Attributes:
+        loader: ``module:function``, imported late; called with the name, and with ``data_root``, ``image_size`` and
+            ``progress`` as keywords, of which it takes what it needs; returns a `Source`.
+        about: one line for ``--help``.
+    """
+
+    loader: str
+    about: str
+
+
+DATASETS = {
+    "cifar10": Dataset("kdignite.data.cifar:load_cifar", "60,000 photographs of 32x32 pixels in 10 classes"),
+    "cifar100": Dataset("kdignite.data.cifar:load_cifar", "60,000 photographs of 32x32 pixels in 100 classes"),
+    "digits": Dataset("kdignite.data.digits:load_digits", "1,797 handwritten digits of scikit-learn, no download"),
+    f"{FOLDER}PATH": Dataset("kdignite.data.folders:load_folder", "images in PATH/train/CLASS/, optional val and test"),
+    USER_FUNCTION: Dataset("kdignite.data.custom:load_custom", "your function, which returns arrays or Datasets"),
 }
-CHOICES = (*(f"{name}PATH" if name == FOLDER else name for name in LOADERS), USER_FUNCTION)
+CHOICES = ", ".join(DATASETS)  # for messages and help
 
 
 def is_code(name: str) -> bool:
@@ -28,35 +43,31 @@ def is_code(name: str) -> bool:
 
 
 def load_source(name: str, *, data_root: Path, image_size: int, progress: bool = True) -> "Source":
-    """Load a data set by its name, and get it first if it is one that can be fetched.
+    """Load a data set by its name, and download it first where it is missing and can be downloaded.
 
     Args:
         name: ``cifar10``, ``cifar100``, ``digits``, ``folder:PATH`` or ``package.module:function``.
-        data_root: folder where CIFAR is looked for, and put if it has to be fetched.
+        data_root: folder of CIFAR, also for its download.
         image_size: side in pixels at which images of varying size are kept (``folder:`` and Datasets of the user's own;
-            CIFAR and the digits are 32 x 32 whatever is asked for).
+            CIFAR and the digits are always 32 x 32).
         progress: show a bar where it takes long (never without a terminal).
 
     Returns:
         The data set.
 
     Raises:
-        UserError: if the name is unknown, or the data are missing, damaged or not what they should be.
+        UserError: if the name is unknown, or the data are missing, damaged or not of the expected form.
     """
-    loader = "kdignite.data.custom:load_custom" if is_code(name) else LOADERS.get(_kind_of(name), "")
-    if not loader:
-        raise UserError(f"--dataset must be one of {', '.join(CHOICES)}, not {name!r}{_suggestion(name)}")
-    load = pkgutil.resolve_name(loader)
+    kind = USER_FUNCTION if is_code(name) else f"{FOLDER}PATH" if name.startswith(FOLDER) else name
+    if kind not in DATASETS:
+        raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
+    load = pkgutil.resolve_name(DATASETS[kind].loader)
     source: Source = load(name, data_root=data_root, image_size=image_size, progress=progress)
     return source
-
-
-def _kind_of(name: str) -> str:
-    return FOLDER if name.startswith(FOLDER) else name
 
 
 def _suggestion(name: str) -> str:
     if Path(name).is_dir():
         return f"; did you mean folder:{name}?"
-    close = difflib.get_close_matches(name.lower(), CHOICES, n=1)
+    close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -17,7 +17,6 @@ from kdignite.handlers.saving import (
 )
 from kdignite.handlers.showing import (
     BAR_EVERY,
-    COLUMNS,
     NOT_PLOTTED,
     attach_epoch_table,
     attach_metrics_csv,
@@ -26,7 +25,7 @@ from kdignite.handlers.showing import (
     duration,
     write_csv,
 )
-from kdignite.handlers.state import Clock, EpochSums, History, LazyStateDict, Row
+from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, LazyStateDict, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,

@@ -14,22 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdignite import files
 from kdignite.handlers.saving import reason
-from kdignite.handlers.state import History, Row
+from kdignite.handlers.state import COLUMNS, History, Row, parts_of, tag_of
 
 BAR_EVERY = 10  # iterations
-COLUMNS = {
-    "epoch": "epoch",
-    "loss": "loss/train",
-    "ce": "loss/ce",
-    "kd": "loss/kd",
-    "accuracy_train": "accuracy/train",
-    "loss_val": "loss/val",
-    "accuracy_val": "accuracy/val",
-    "accuracy_teacher": "accuracy/teacher",
-    "lr": "lr",
-    "seconds": "seconds",
-    "images_per_s": "images_per_s",
-}  # column of metrics.csv -> tag in TensorBoard
 NOT_PLOTTED = ("epoch", "seconds")
 
 
@@ -41,8 +28,9 @@ def attach_metrics_csv(trainer: Engine, history: History, *, path: Path, say: Ca
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write rows of a history, completely or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    text, rows = io.StringIO(newline=""), list(rows)
+    epoch, loss, *others = COLUMNS
+    writer = csv.DictWriter(text, [epoch, loss, *parts_of(rows), *others], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     files.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
@@ -99,16 +87,20 @@ def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[
 
 
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:
-    """Print the header of a table now, and a row after every epoch."""
-    header = f"{'epoch':>7} {'loss':>8} {'ce':>8} {'kd':>8} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}"
-    say(header)
+    """Print a row after every epoch, and before the first of this process the names of the columns."""
+    is_begun = False
 
     def show(engine: Engine) -> None:
-        row = history.rows[-1]
-        kd = f"{row['kd']:8.4f}" if row["kd"] is not None else f"{'-':>8}"
+        nonlocal is_begun
+        row, parts = history.rows[-1], parts_of(history.rows)
+        if not is_begun:
+            names = "".join(f" {part:>8}" for part in parts)
+            say(f"{'epoch':>7} {'loss':>8}{names} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}")
+        is_begun = True
         epoch = f"{row['epoch']}/{engine.state.max_epochs}"
+        values = "".join(f" {row[part]:{max(8, len(part))}.4f}" for part in parts)
         say(
-            f"{epoch:>7} {row['loss']:8.4f} {row['ce']:8.4f} {kd} {row['accuracy_train']:8.2%} "
+            f"{epoch:>7} {row['loss']:8.4f}{values} {row['accuracy_train']:8.2%} "
             f"{row['accuracy_val']:8.2%} {row['lr']:9.2g} {row['seconds']:7.1f} {row['images_per_s']:9.0f}"
         )
 
@@ -141,6 +133,5 @@ def _tolerating_full_disk(write: Callable[[], None], *, what: str, say: Callable
 def _plot(writer: SummaryWriter, row: Row) -> None:
     epoch = int(row["epoch"] or 0)
     for name, value in row.items():
-        tag = COLUMNS.get(name, name)
         if name not in NOT_PLOTTED and value is not None and math.isfinite(value):
-            writer.add_scalar(tag, value, epoch)
+            writer.add_scalar(tag_of(name), value, epoch)

@@ -1,7 +1,7 @@
 """State of handlers, in forms that can be saved."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,18 @@ from torch import Tensor
 from kdignite import processes
 
 Row = dict[str, float | None]
+COLUMNS = {
+    "epoch": "epoch",
+    "loss": "loss/train",
+    "accuracy_train": "accuracy/train",
+    "loss_val": "loss/val",
+    "accuracy_val": "accuracy/val",
+    "accuracy_teacher": "accuracy/teacher",
+    "lr": "lr",
+    "seconds": "seconds",
+    "images_per_s": "images_per_s",
+}  # column of metrics.csv -> tag in TensorBoard; a part NAME of the loss, after "loss", is loss/NAME
+RECALL = "recall/"  # of a class, in TensorBoard alone
 
 
 class EpochSums:
@@ -27,9 +39,10 @@ class EpochSums:
 
     def add(self, parts: Mapping[str, Tensor], *, num_images: int) -> None:
         """Add the output of a step: means over ``num_images``, and the count ``correct``."""
-        values = torch.stack(list(parts.values())).double()
-        if not self.names:
-            self.names, self.sums = tuple(parts), torch.zeros_like(values)
+        self.names = self.names or tuple(parts)
+        values = torch.stack([parts[name] for name in self.names]).double()
+        if not len(self.sums):
+            self.sums = torch.zeros_like(values)
         if num_images not in self._weights:
             weights = [1.0 if name == "correct" else float(num_images) for name in self.names]
             self._weights[num_images] = torch.tensor(weights, dtype=torch.float64).to(self.device)
@@ -58,6 +71,16 @@ class EpochSums:
 def per_image(totals: Mapping[str, float]) -> dict[str, float]:
     """Sums over images -> means."""
     return {name: value / totals["images"] for name, value in totals.items() if name != "images"}
+
+
+def parts_of(rows: Sequence[Row]) -> list[str]:
+    """The parts of the loss, as the method named them."""
+    return [name for name in (rows[0] if rows else ()) if name not in COLUMNS and not name.startswith(RECALL)]
+
+
+def tag_of(name: str) -> str:
+    """What TensorBoard calls an entry of a row."""
+    return COLUMNS.get(name, name if name.startswith(RECALL) else f"loss/{name}")
 
 
 class Clock:

@@ -10,13 +10,11 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdignite.errors import UserError, brief
-from kdignite.plugins import import_function
+from kdignite.errors import UserError, brief, reason
+from kdignite.plugins import USER_FUNCTION, import_function
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-USER_FUNCTION = "package.module:function"
 
 
 class Entry(NamedTuple):
@@ -203,9 +201,8 @@ def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) 
             logits = torch.func.functional_call(model, buffers, (images,))
             alone = torch.func.functional_call(model, buffers, (images[:1],))
     except (RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())
         raise UserError(
-            f"{name} does not take two images of shape {tuple(images.shape[1:])}, or one alone; see --size: {why}"
+            f"{name} does not take two images of shape {tuple(images.shape[1:])}, or one; see --size: {reason(error)}"
         ) from error
     finally:
         for module, mode in modes:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdignite.errors import UserError, listed
+from kdignite.errors import UserError, listed, reason
 from kdignite.network import ANSWER_SECONDS, socket_timeout
 
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50")
@@ -91,9 +91,8 @@ def _fetch(url: str, file: Path, *, name: str) -> None:
         with socket_timeout(ANSWER_SECONDS):
             torch.hub.download_url_to_file(url, str(file), hash_prefix=sha256, progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the wrong hash
-        why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"the ImageNet weights of {name} cannot be fetched ({why}); "
+            f"the ImageNet weights of {name} cannot be fetched ({reason(error)}); "
             f"give --weights=FILE (a state dict of torchvision's {name}) or --weights=none"
         ) from error
 

@@ -1,10 +1,13 @@
 """The folder of a run, and the names of its files. Nothing in it is ever overwritten."""
 
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT, short_name
 
 ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
@@ -14,13 +17,20 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: short, and telling in the list of TensorBoard."""
+    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b8-T4-seed1-dev``."""
     name = config.command
     if isinstance(config, DistillConfig):
-        name += f"-a{config.alpha:g}-T{config.T:g}"
+        name += "" if config.method == DEFAULT else f"-{short_name(config.method)}"
+        name += "".join(f"-{letter}{config.parameters[key]:g}" for key, letter in _letters(config.parameters).items())
     if config.seed:
         name += f"-seed{config.seed}"
     return name + ("-dev" if config.fast_dev_run else "")
+
+
+def _letters(names: Iterable[str]) -> dict[str, str]:
+    """What the name of a run calls each parameter: its first letter, or the whole of it where two share that."""
+    begun = Counter(name[0] for name in names)
+    return {name: name[0] if begun[name[0]] == 1 else name for name in names}
 
 
 def cache_folder(root: Path) -> Path:

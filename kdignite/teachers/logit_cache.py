@@ -22,6 +22,7 @@ from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Logits
+from kdignite.methods.terms import Outputs
 from kdignite.streams import stream
 from kdignite.teachers.cache_files import Block, block_path, describe, read_block, write_block
 
@@ -88,16 +89,16 @@ class LogitCache:
         self._placed: Placed | None = None
         self._checked, self._told = set[tuple[int, int]](), False
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> Outputs:
         """The logits (B, C) float32 of a batch, on its device."""
         self.open(batch.view)
         device = batch.images.device
         if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= PLACED_BYTES:
-            return self._looked_up(batch, device)
+            return Outputs(self._looked_up(batch, device))
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not in the lesson"
         logits = self._rows(self._blocks, rows)
-        return to_device(logits, device).float()
+        return Outputs(to_device(logits, device).float())
 
     def _looked_up(self, batch: Batch, device: torch.device) -> Tensor:
         """The logits of a batch from where they were placed; a row that is none is refused by the device."""

@@ -64,7 +64,7 @@ def _result(
         "finished_at": files.now(),
         "partial": is_partial(config, run.data),
         "seed": config.seed,
-        "loss": run.loss,
+        "method": getattr(config, "method", None),
         "dataset": config.dataset,
         "fingerprint": run.data.source.fingerprint,
         "split": run.data.splits.hash,

@@ -41,18 +41,17 @@ def identity_of(run: RunSpec) -> dict[str, Any]:
 def recorded_identity(folder: Path) -> dict[str, Any]:
     """What `identity_of` said of the run in a folder."""
     config, environment = (files.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
-    starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
+    starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "teacher")}
     return _identity(config) | _flat(starts_from)
 
 
 def sources_of(run: RunSpec) -> dict[str, Any]:
-    """What a run starts from, by content: data, split, initial weights, loss, teacher."""
+    """What a run starts from, by content: data, split, initial weights, teacher."""
     weights = run.config.weights
     return {
         "data": run.data.source.fingerprint,
         "split": run.data.splits.hash,
         "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
-        "loss": run.loss,
         "teacher": run.teacher_record._asdict() if run.teacher_record else None,
     }
 

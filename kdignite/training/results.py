@@ -72,7 +72,8 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
             writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
     values = {"command": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
-    shown: dict[str, Any] = {name: values.get(name, "") for name in HPARAMS}
+    names = sorted({*HPARAMS, *getattr(config, "parameters", ())})
+    shown: dict[str, Any] = {name: "" if values.get(name) is None else values[name] for name in names}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
         writer.file_writer.add_summary(summary)
 

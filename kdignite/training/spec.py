@@ -54,7 +54,6 @@ class RunSpec(NamedTuple):
     batches: Batches
     epoch_length: int
     lr_at: LearningRate
-    loss: str  # name of the function
     teacher_record: TeacherRecord | None
     rehearsal: Rehearsal
 
@@ -91,7 +90,6 @@ def build_spec(
     *,
     device: torch.device,
     make_step: MakeStep,
-    loss: str = "cross_entropy",
     teacher_record: TeacherRecord | None = None,
     rehearsal: Rehearsal | None = None,
 ) -> RunSpec:
@@ -132,7 +130,6 @@ def build_spec(
         batches=batches,
         epoch_length=epoch_length,
         lr_at=lr_at,
-        loss=loss,
         teacher_record=teacher_record,
         rehearsal=rehearsal._replace(make_step=faster(rehearsal.make_step)),
     )

@@ -21,7 +21,7 @@ from kdignite.training.model import load_predictor
 from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
 
-T = TypeVar("T", bound=TrainConfig)
+C = TypeVar("C", bound=TrainConfig)
 
 
 def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
@@ -67,7 +67,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     return checkpoints.load(newest.folder / runs.BEST)
 
 
-def inherit_from_newest(config: T, *, root: Path) -> T:
+def inherit_from_newest(config: C, *, root: Path) -> C:
     """The config of a run without a teacher, with the data settings of the newest teacher where they were left open."""
     newest = _newest(config, root=root)
     if newest is None:
@@ -78,7 +78,7 @@ def inherit_from_newest(config: T, *, root: Path) -> T:
     return inherited
 
 
-def inherit(config: T, origin: Origin) -> T:
+def inherit(config: C, origin: Origin) -> C:
     """Data settings that were left open, from a teacher."""
     return dataclasses.replace(
         config,
@@ -147,5 +147,6 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
         say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
-    if doubt := smoothing_doubt(origin.label_smoothing, T=config.T):
+    T = config.parameters.get("T")
+    if T is not None and (doubt := smoothing_doubt(origin.label_smoothing, T=T)):
         say(f"warning   {doubt}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from kdignite import processes, runs
 from kdignite.config import DistillConfig
@@ -19,6 +18,7 @@ from kdignite.data.views import view_of
 from kdignite.devices import is_accelerator
 from kdignite.errors import UserError
 from kdignite.evaluation import Logits, Outcome, tally
+from kdignite.methods.terms import Outputs
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
 from kdignite.training.data import DEV_STEPS, Data, share, training_part
@@ -105,7 +105,8 @@ def evaluate_teacher(
         table.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
     batches = evaluation_batches(cache_spec.part, limit=limit, share=share())
-    return tally(table or live_teacher(logits_of), batches, num_classes=num_classes)
+    teacher = table or live_teacher(logits_of)
+    return tally(lambda batch: teacher(batch).logits, batches, num_classes=num_classes)
 
 
 def num_views(config: DistillConfig) -> int:
@@ -187,8 +188,8 @@ def _digest(part: Part) -> str:
     return hashlib.sha256(part.indices.numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def _silence(batch: Batch, *, num_classes: int) -> Tensor:
-    return torch.zeros(len(batch.labels), num_classes, device=batch.images.device)
+def _silence(batch: Batch, *, num_classes: int) -> Outputs:
+    return Outputs(torch.zeros(len(batch.labels), num_classes, device=batch.images.device))
 
 
 def _seconds(table: LogitCache, *, views: int) -> float:

@@ -497,7 +497,15 @@ def test_help_says_which_preset_gives_which_default():
 def test_help_groups_the_flags():
     lines = helptext.command_help("distill").splitlines()
     titles = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["data", "model", "training", "distillation", "running", "models for --arch"]
+    assert titles == [
+        "data",
+        "model",
+        "training",
+        "distillation",
+        "running",
+        "data sets for --dataset",
+        "models for --arch",
+    ]
     assert {one.metadata["group"] for command in COMMANDS for one in flags_of(command).values()} == set(GROUPS)
     lines = helptext.command_help("reproduce").splitlines()
     of_teacher = lines[lines.index("teacher:") + 1 : lines.index("distillation:")]

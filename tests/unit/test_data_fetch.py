@@ -160,7 +160,7 @@ def check_images(source: Source, train: list[str] = BATCHES) -> None:
 
 
 def check_nothing_left(root: Path) -> None:
-    assert not [path for path in root.rglob("*") if path.name.startswith(".fetch-")]
+    assert not [path for path in root.rglob("*") if path.name.startswith((".fetch-", ".tmp-"))]
 
 
 def test_binary_layout(root: Path) -> None:

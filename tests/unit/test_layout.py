@@ -30,11 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": {"errors"},
     "memory": {"errors"},
     "plugins": {"errors"},
-    "config": {"errors"},
     "losses": {"errors"},
     "schedules": {"devices", "errors"},
     "models": {"errors", "network", "plugins"},
-    "data": {"schema", "devices", "errors", "network", "plugins", "processes.launch", "streams"},
+    "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
+    "config": {"errors", "data.registry"},
     "steps": {"losses", "data", "precision"},
     "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "precision", "processes"},
@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor"}} | {PACKAGE}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
 MAY_IMPORT["__init__"] = {"config", "losses", "commands", "training"}  # when a name is used
-MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config", "models.registry", PACKAGE}
+MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config", "data.registry", "models.registry", PACKAGE}
 MAY_IMPORT["__main__"] = {"cli"}
 FREE_OF_IGNITE = ("losses", "models", "data", "schedules", "steps")
 

@@ -342,7 +342,7 @@ def test_module_that_returns_no_tensor(mine: ModuleType) -> None:
 def test_module_for_another_size(mine: ModuleType) -> None:
     mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
     assert refused(size=16).startswith(
-        "user_models:net does not take two images of shape (3, 16, 16), or one alone; see --size: "
+        "user_models:net does not take two images of shape (3, 16, 16), or one; see --size: "
     )
 
 
@@ -358,7 +358,7 @@ def test_module_that_needs_more_than_one_image(mine: ModuleType) -> None:
     mine.net = lambda num_classes: Squeezed(*layers)
     assert refused().endswith("= (1, 10) for N = 1, not (10,)")
     mine.net = lambda num_classes: nn.Sequential(Squeezed(*layers), nn.BatchNorm1d(10))
-    assert "does not take two images of shape (3, 32, 32), or one alone; see --size: expected 2D" in refused()
+    assert "does not take two images of shape (3, 32, 32), or one; see --size: expected 2D" in refused()
 
 
 # --- weights that follow from the data

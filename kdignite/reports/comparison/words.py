@@ -15,7 +15,7 @@ FIDELITY = {
     "agreement_on_errors": "gives the teacher's wrong answer where it errs (%)",
     "kl": "KL from the teacher at T=1 (nats)",
 }
-USUAL = {"loss": "kd_loss", "cache_dtype": "float32", "teacher_amp": "off"}  # not worth a word
+USUAL = {"method": "kd", "cache_dtype": "float32", "teacher_amp": "off"}  # not worth a word
 EQUAL = "equal"
 OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 Summary = Mapping[str, Any]
