@@ -63,15 +63,17 @@ def _between(start: Any, stop: Any) -> float:
     return float(start.elapsed_time(stop) / 1e3)
 
 
-def alternate(trials: Mapping[str, Trial], *, repeats: int) -> dict[str, list[float]]:
+def alternate(
+    trials: Mapping[str, Trial], *, repeats: int, report: Callable[[str, float], None] | None = None
+) -> dict[str, list[float]]:
     """Run every trial once to warm up, then all in turn, so that other load on the machine affects them alike."""
-    for trial in trials.values():
-        trial()
     seconds: dict[str, list[float]] = {name: [] for name in trials}
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         for name, trial in trials.items():
             seconds[name].append(trial())
-    return seconds
+            if report is not None:
+                report(name, seconds[name][-1])
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def spread(values: list[float]) -> Spread:

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "runs": {"checkpoints", "schema", "config", "errors", "files", "processes", PACKAGE},
     "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
-    "reports": {"metrics", "comparison", "errors"},
+    "reports": {"metrics", "comparison", "errors", "timing"},
     "doctor": {
         *(
             "checkpoints",
