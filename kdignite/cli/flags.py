@@ -49,8 +49,8 @@ def flags_of(command: str) -> dict[str, Field[Any]]:
     }
 
 
-def takes_several(command: str) -> bool:
-    """Whether a command takes any number of plain words, which are then the items of one field."""
+def is_variadic(command: str) -> bool:
+    """Whether a command takes any number of positional words, the items of one field."""
     positional = usage_of(command).positional
     return any(one.name == positional and item_type(one.type) is not None for one in fields(COMMANDS[command]))
 
@@ -58,7 +58,7 @@ def takes_several(command: str) -> bool:
 def placeholder(command: str) -> str:
     """How the plain word of a command is written in help."""
     name = usage_of(command).positional.upper()
-    return f"{name.removesuffix('S')}..." if takes_several(command) else name
+    return f"{name.removesuffix('S')}..." if is_variadic(command) else name
 
 
 def choices_of(one: Field[Any]) -> tuple[str, ...]:

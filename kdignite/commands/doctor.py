@@ -53,7 +53,7 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     checkpoint, device = checkpoints.load(path), set_up_device(config.device, threads=config.threads)
     foreign = _foreign(config, checkpoint) if config.weights else []
     asked = ask(config, checkpoint, device=device)
-    summary = summarise(asked, who=runs.name_of(path)) | {"weights": foreign}
+    summary = summarise(asked, who=runs.checkpoint_name(path)) | {"weights": foreign}
     folder = runs.create(root, name=config.name, default=f"doctor-{summary['run']}")
     save_figure(doctor_figure(summary), folder / "doctor.png")
     files.write_json(folder / "doctor.json", summary)

@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
         UserError: if the checkpoint cannot be used as it is.
     """
     path, checkpoint, data, outcome = answer(config, root=root)
-    who = runs.name_of(path)
+    who = runs.checkpoint_name(path)
     folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}
     summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)

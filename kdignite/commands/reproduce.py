@@ -40,7 +40,7 @@ from kdignite.training.device import choose_amp, set_up_device
 from kdignite.training.model import check_and_fetch_model
 
 
-@processes.joined()
+@processes.process_group()
 def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     """Train a teacher, distil it, train the student without it, and compare the two, for one seed or several.
 
@@ -180,7 +180,7 @@ def _evaluated(config: EvaluateConfig, finished: runs.Finished) -> dict[str, int
 def _recorded(finished: runs.Finished) -> dict[str, int]:
     """How many test images a run had, and how many right."""
     try:
-        test = schema.part(finished.result, "test")
+        test = schema.mapping(finished.result, "test")
         return {name: schema.count(test, name) for name in ("num_images", "num_correct")}
     except ValueError as error:
         raise UserError(f"{finished.folder / runs.RESULT} is damaged ({brief(error)}): make the run again") from error

@@ -108,10 +108,10 @@ def _read(path: Path) -> dict[str, Any]:
     """What `save` wrote: the stages of a study are folders inside it."""
     manifest = files.read_json(path)
     try:
-        schema.part(manifest, "settings")
-        stages = schema.part(manifest, "stages")
+        schema.mapping(manifest, "settings")
+        stages = schema.mapping(manifest, "stages")
         for stage in stages:
-            folder = schema.name(schema.part(stages, stage), "folder")
+            folder = schema.name(schema.mapping(stages, stage), "folder")
             if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
                 raise ValueError(f"{brief(folder)!r} is no folder of the study")
     except ValueError as error:

@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     teacher: Path
 
 
-@processes.joined()
+@processes.process_group()
 def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     """Distil once for each point of a grid and each seed, and say which point was best on the validation images.
 
@@ -125,7 +125,7 @@ def _read(folder: Path, names: Sequence[str]) -> RunFiles:
     try:
         for name in names:
             schema.number(run.config, name)
-        schema.number(schema.part(run.result, "val"), "accuracy")
+        schema.number(schema.mapping(run.result, "val"), "accuracy")
     except ValueError as error:
         raise UserError(
             f"{folder} is damaged ({brief(error)}): remove that folder, and its entry in {runs.MANIFEST}"

@@ -84,7 +84,7 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise _damaged(path, f"it has no {', '.join(missing)}")
     try:
         _check_result(result)
-        return result, _classes(schema.part(result, "test"))
+        return result, _classes(schema.mapping(result, "test"))
     except ValueError as error:
         raise _damaged(path, brief(error)) from error
 
@@ -99,10 +99,10 @@ def _check_result(result: dict[str, Any]) -> None:
         for key in ("seed", "epochs", "best_epoch"):
             schema.count(result, key)
     if result["command"] == "distill":
-        taught = schema.part(result, "teacher")
+        taught = schema.mapping(result, "teacher")
         schema.name(taught, "name")
         schema.name(taught, "sha256")
-    cost = schema.part(result, "cost") if result.get("cost") else {}
+    cost = schema.mapping(result, "cost") if result.get("cost") else {}
     for key in cost:
         if cost[key] is not None and schema.number(cost, key) < 0 and key in (*COSTS, THREADS):
             raise ValueError(f"{key} must not be negative")
@@ -110,7 +110,7 @@ def _check_result(result: dict[str, Any]) -> None:
 
 def _classes(scores: Mapping[str, Any]) -> tuple[str, ...]:
     schema.count(scores, "num_correct")
-    rows = schema.rows(scores, "per_class")
+    rows = schema.sequence(scores, "per_class")
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("per_class must be a list of scores")
     return tuple(schema.name(row, "class") for row in rows)
@@ -132,7 +132,7 @@ def _environment(path: Path) -> dict[str, Any]:
     if strange:
         raise _damaged(path, f"{strange[0]} is no plain value")
     try:
-        _check_moves(schema.rows(found, "resumed") if "resumed" in found else [])
+        _check_moves(schema.sequence(found, "resumed") if "resumed" in found else [])
     except ValueError as error:
         raise _damaged(path, brief(error)) from error
     return found
@@ -140,7 +140,7 @@ def _environment(path: Path) -> dict[str, Any]:
 
 def _check_moves(entries: list[Any]) -> None:
     for entry in entries:
-        changed = schema.part(entry if isinstance(entry, dict) else {}, "changed")
+        changed = schema.mapping(entry if isinstance(entry, dict) else {}, "changed")
         values = _flat(changed)
         if not all(schema.is_setting(values.get(key)) for key in MACHINE):
             raise ValueError("resumed holds no plain values")

@@ -27,7 +27,7 @@ from kdignite.handlers.showing import (
     duration,
     write_csv,
 )
-from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, Row, Snapshot
+from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, LazyStateDict, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,
@@ -51,10 +51,10 @@ __all__ = [
     "Clock",
     "EpochSums",
     "History",
+    "LazyStateDict",
     "LossNotFinite",
     "Remaining",
     "Row",
-    "Snapshot",
     "attach_best_checkpoint",
     "attach_clock",
     "attach_early_stopping",

@@ -1,7 +1,7 @@
-"""The run folder: its name, its files, its lock, and how a run is found again. No result is ever overwritten."""
+"""The run folder: name, files, lock, and finding it. No result is ever overwritten."""
 
 from kdignite.runs.environment import environment
-from kdignite.runs.finding import Finished, find_checkpoint, finished_teachers, name_of
+from kdignite.runs.finding import Finished, checkpoint_name, find_checkpoint, finished_teachers
 from kdignite.runs.folders import (
     BEST,
     CONFIG,
@@ -28,11 +28,11 @@ __all__ = [
     "ROOT",
     "Finished",
     "cache_folder",
+    "checkpoint_name",
     "create",
     "default_name",
     "environment",
     "find_checkpoint",
     "finished_teachers",
     "locked",
-    "name_of",
 ]

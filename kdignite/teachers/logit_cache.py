@@ -172,7 +172,7 @@ class LogitCache:
     def _computed(self, view: int, number: int, indices: Tensor) -> Tensor:
         """Ask the teacher; each of several processes asks about its share, and all get everything."""
         started = time.perf_counter()
-        share, num_chunks = Share(processes.rank(), processes.world()), math.ceil(len(indices) / EVALUATION_BATCH)
+        share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / EVALUATION_BATCH)
         own = torch.empty(
             sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
             self.num_classes,

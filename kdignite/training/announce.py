@@ -20,7 +20,7 @@ def announce(run: RunSpec) -> None:
     parameters = sum(parameter.numel() for parameter in run.model.network.parameters())
     say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
     say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
-    several = f" in each of {processes.world()} processes" if processes.world() > 1 else ""
+    several = f" in each of {processes.world_size()} processes" if processes.world_size() > 1 else ""
     say(f"device    {run.device}, {torch.get_num_threads()} threads{several}")
     for line in _wrapped(config):
         say(line)

@@ -60,7 +60,7 @@ def open_data(
 ) -> Data:
     """Load a data set, getting it first where it is missing, and cut it into its parts."""
     load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
-    source = processes.local_first(load)
+    source = processes.local_rank0_first(load)
     splits = split_source(source, val_size=val_size)
     train, val, test = _placed(splits, device)
     return Data(source, Splits(train, val, test, splits.hash), image_side(source.train), limit_train)
@@ -80,7 +80,7 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
 
 def share() -> Share:
     """What this process takes of the work."""
-    return Share(processes.rank(), processes.world())
+    return Share(processes.rank(), processes.world_size())
 
 
 def is_partial(config: TrainConfig, data: Data) -> bool:

@@ -70,7 +70,7 @@ def check_and_fetch_model(config: TrainConfig) -> None:
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
     if config.weights == "imagenet":
-        processes.local_first(lambda: imagenet_file(config.arch))
+        processes.local_rank0_first(lambda: imagenet_file(config.arch))
 
 
 def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:

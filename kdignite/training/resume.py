@@ -48,7 +48,7 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
-        with processes.joined():
+        with processes.process_group():
             found = config if config.resume is None else processes.on_rank0(lambda: resumed(config, root=root))
             return found if isinstance(found, runs.Finished) else command(found, root=root, **own)
 

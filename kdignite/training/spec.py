@@ -53,7 +53,7 @@ class RunSpec(NamedTuple):
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
     """The config with every value that was left open filled in, which is what a run records."""
     source = data.source
-    if config.sync_bn and (device.type != "cuda" or processes.world() == 1):
+    if config.sync_bn and (device.type != "cuda" or processes.world_size() == 1):
         raise UserError(
             "--sync_bn needs several processes, each with a GPU (torchrun --nproc_per_node=N -m kdignite ...): leave "
             "it out"
@@ -68,7 +68,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
-        device=device.type if processes.world() > 1 else str(device),
+        device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=1 if config.fast_dev_run else config.epochs,
@@ -109,7 +109,7 @@ def build_spec(
 
 def can_capture(config: TrainConfig, device: torch.device) -> bool:
     """Whether steps may be captured: not between several processes, nor with a scaler, which decides on the host."""
-    return config.graph == "auto" and device.type == "cuda" and processes.world() == 1 and config.amp != "fp16"
+    return config.graph == "auto" and device.type == "cuda" and processes.world_size() == 1 and config.amp != "fp16"
 
 
 def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
@@ -118,7 +118,7 @@ def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> 
 
 
 def _epoch_length(config: TrainConfig, data: Data) -> int:
-    length = num_batches(len(data.train.indices), config.batch_size, world=processes.world())
+    length = num_batches(len(data.train.indices), config.batch_size, world=processes.world_size())
     return min(length, DEV_STEPS) if config.fast_dev_run else length
 
 
@@ -151,7 +151,7 @@ def _batches(config: TrainConfig, data: Data) -> Batches:
 
 def _check_shares(config: TrainConfig, data: Data) -> None:
     """Refuse batches that leave a process without the images that BatchNorm needs."""
-    least, num_images = SMALLEST_BATCH * processes.world(), len(data.train.indices)
+    least, num_images = SMALLEST_BATCH * processes.world_size(), len(data.train.indices)
     for what, number in (("--batch_size", config.batch_size), ("the number of training images", num_images)):
         if number < least:
-            raise UserError(f"{what} must be at least {least} in {processes.world()} processes, not {number}")
+            raise UserError(f"{what} must be at least {least} in {processes.world_size()} processes, not {number}")

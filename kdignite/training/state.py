@@ -167,7 +167,7 @@ def _take(trainer_state: TrainerState) -> dict[str, Any]:
         "trainer": {
             "iteration": state.iteration,
             "epoch_length": run.epoch_length,
-            "processes": processes.world(),
+            "processes": processes.world_size(),
         },
         **{name: part.state_dict() for name, part in trainer_state.parts.items()},
     }
@@ -198,7 +198,7 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
 def _checked_iteration(trainer_state: TrainerState, state: Mapping[str, Any]) -> int:
     """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
     iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
-    before, now = state["trainer"].get("processes"), processes.world()
+    before, now = state["trainer"].get("processes"), processes.world_size()
     if length != trainer_state.run.epoch_length and before != now:
         raise UserError(
             f"{before} processes cut the epochs of this run into {length} steps, {now} would cut them into "

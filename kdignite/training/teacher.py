@@ -98,7 +98,7 @@ def load_checked_teacher(
         amp=config.teacher_amp,
     )
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
-    loaded = LoadedTeacher(logits_of, TeacherRecord(runs.name_of(checkpoint.path), sha256, recorded.accuracy))
+    loaded = LoadedTeacher(logits_of, TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy))
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")

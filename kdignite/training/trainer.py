@@ -102,16 +102,16 @@ def train(trainer_state: TrainerState, folder: Path, writer: SummaryWriter | Non
     trainer, table = trainer_state.trainer, folder / "metrics.csv"
     if writer is not None:
         _show(trainer_state, table, writer)
-    save, take_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)
+    save, roll_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)
     handlers.attach_saving(trainer, save, every_s=trainer_state.run.config.save_every_s)
     handlers.attach_stop(trainer)
     try:
-        with stopping.listening():
+        with stopping.graceful_stop():
             _run_engine(trainer_state)
     except stopping.Stopped:
-        take_back()
+        roll_back()
         if trainer.state.iteration:
-            processes.together(save)  # a launcher may end all others as soon as one has ended
+            processes.on_all_ranks(save)  # a launcher may end all others as soon as one has ended
         raise
     except handlers.LossNotFinite as error:
         if processes.is_rank0():
@@ -152,10 +152,10 @@ def _run_engine(trainer_state: TrainerState) -> None:
 def _validation(run: RunSpec) -> Callable[[], Outcome]:
     logits_of = predictor(run.model.network, prepare=run.model.prepare)
     num_classes, part = len(run.data.source.classes), run.data.splits.val
-    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world())
+    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world_size())
 
     def validate() -> Outcome:
-        processes.share_buffers(run.model.network)
+        processes.broadcast_buffers(run.model.network)
         return evaluate(logits_of, stopping.interruptible(evaluated(run, part), checks=checks), num_classes=num_classes)
 
     return validate

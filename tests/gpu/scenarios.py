@@ -168,7 +168,7 @@ def resumed(folder: Path) -> Found:
     def pressed(*args: Any, **sizes: Any) -> Iterator[Batch]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if number == 6:
-                stopping.ask(signal.SIGINT)
+                stopping.request_stop(signal.SIGINT)
             yield batch
 
     trainer_module.run_batches = pressed

@@ -136,7 +136,7 @@ def test_torchrun_makes_the_run_of_one_process(
     ("words", "message"),
     [
         (["baseline", "--alhpa=1"], "baseline: no flag --alhpa"),
-        (["evaluate", "runs/teacher"], "evaluate is done by one process: python -m kdignite evaluate ..., without"),
+        (["evaluate", "runs/teacher"], "evaluate runs in one process: python -m kdignite evaluate ..., without"),
         (["distill", *DIGITS, "--teacher=nowhere"], "there is no run or checkpoint 'nowhere'"),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
         started += 1
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if (started, number) == (2, 11):
-                assert stopping.ask(signal.SIGINT)
+                assert stopping.request_stop(signal.SIGINT)
             yield batch
 
     monkeypatch.setattr(trainer_module, "run_batches", stopped)

@@ -46,7 +46,7 @@ def asked_to_stop(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     def pressed(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes), 1):
             if first_iteration + number == iteration:
-                assert stopping.ask(signal.SIGINT)
+                assert stopping.request_stop(signal.SIGINT)
                 monkeypatch.setattr(trainer_module, "run_batches", run_batches)
             yield batch
 

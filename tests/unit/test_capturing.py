@@ -248,7 +248,7 @@ def test_an_update_that_fails_raises_its_own_error() -> None:
 def test_steps_are_captured_on_a_gpu_by_one_process_without_a_scaler(
     monkeypatch: pytest.MonkeyPatch, config: TrainConfig, device: torch.device, world: int, captures: bool
 ) -> None:
-    monkeypatch.setattr(spec_module.processes, "world", lambda: world)
+    monkeypatch.setattr(spec_module.processes, "world_size", lambda: world)
     assert can_capture(config, device) is captures
 
 

@@ -1,6 +1,5 @@
 """The command line: what each line does, or why it is refused; nothing runs before the whole line is valid."""
 
-import inspect
 import io
 import os
 import signal
@@ -13,23 +12,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import fire
 import pytest
-from fire.core import FireExit
 
 from kdignite import __version__, stopping
-from kdignite.cli import entry, helptext, main
-from kdignite.cli.entry import FUNCTIONS, Plan, plan_maker
+from kdignite.cli import helptext, main
+from kdignite.cli.entry import FUNCTIONS
 from kdignite.cli.flags import USAGES, flags_of, usage_of
-from kdignite.cli.parse import Line, check
+from kdignite.cli.parse import parse_args
 from kdignite.config import (
     COMMANDS,
     GROUPS,
     NEWEST,
     PRESETS,
-    BaselineConfig,
     Config,
-    DistillConfig,
     TeacherConfig,
     bare_type,
 )
@@ -60,7 +55,6 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runs:
         module = ModuleType(f"kdignite.commands.{command}")
         setattr(module, command, pipeline)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setenv("PAGER", "less")
     monkeypatch.chdir(tmp_path)
     return ran
 
@@ -569,42 +563,6 @@ def test_help_is_quick_and_does_not_import_torch():
     assert seconds < 1 or os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-# --- what Fire is given -------------------------------------------------------------------------------------------
-
-
-def test_a_plan_offers_fire_nothing_to_go_on_with():
-    plan = Plan(BaselineConfig())
-    assert dir(plan) == []
-    assert not callable(plan)
-    with pytest.raises(FireExit):
-        fire.Fire({"baseline": lambda: plan}, command=["baseline", "config"], serialize=lambda _: None)
-
-
-@pytest.mark.parametrize("words", [["--alhpa='0.3'"], ["0.3"], ["-", "__class__"]])
-def test_fire_itself_refuses_what_the_signature_lacks(words, capsys):
-    makers = {"distill": plan_maker(DistillConfig)}
-    with pytest.raises(FireExit) as raised:
-        fire.Fire(makers, command=["distill", *words], name="kdignite", serialize=lambda _: None)
-    assert raised.value.code == 2
-
-
-def test_a_plan_maker_has_the_flags_as_keywords():
-    names = list(inspect.signature(plan_maker(COMMANDS["evaluate"])).parameters)
-    assert names == ["run", *flags_of("evaluate")]
-
-
-def test_the_exit_code_of_fire_is_kept(runs, monkeypatch, capsys):
-    monkeypatch.setattr(entry, "check", lambda _: Line("run", "distill", {"nothing": "1"}))
-    assert main([]) == 2
-    assert "nothing" in capsys.readouterr().err
-    assert not runs
-
-
-def test_fire_gets_no_pager_to_run(config_of):
-    config_of("distill")
-    assert os.environ["PAGER"] == "cat"
-
-
 # --- how it ends --------------------------------------------------------------------------------------------------
 
 
@@ -680,19 +638,19 @@ def test_sigterm_ends_the_run_with_143_and_the_handler_is_put_back(runs, capsys)
     ("number", "code", "last"),
     [(signal.SIGINT, 130, "kdignite: interrupted\n"), (signal.SIGTERM, 143, "kdignite: terminated\n")],
 )
-def test_a_signal_waits_for_what_listens_and_a_second_one_does_not(number, code, last, runs, capfd):
+def test_a_signal_waits_for_the_step_and_a_second_one_does_not(number, code, last, runs, capfd):
     did: list[str] = []
 
     def wait_for_it() -> None:
-        with stopping.listening():
+        with stopping.graceful_stop():
             os.kill(os.getpid(), number)
             time.sleep(0.01)
             did.append("finished the step")
-            stopping.check()
+            stopping.raise_if_requested()
             did.append("went on")
 
-    def be_asked_again() -> None:
-        with stopping.listening():
+    def get_a_second_signal() -> None:
+        with stopping.graceful_stop():
             os.kill(os.getpid(), number)
             time.sleep(0.01)
             did.append("first")
@@ -701,7 +659,7 @@ def test_a_signal_waits_for_what_listens_and_a_second_one_does_not(number, code,
             did.append("went on")
 
     told = "\nkdignite: stopping after this step; Ctrl-C again stops at once\n" if number == signal.SIGINT else ""
-    for then, reached in ((wait_for_it, "finished the step"), (be_asked_again, "first")):
+    for then, reached in ((wait_for_it, "finished the step"), (get_a_second_signal, "first")):
         runs.then = then
         did.clear()
         assert main(["teacher"]) == code
@@ -710,7 +668,7 @@ def test_a_signal_waits_for_what_listens_and_a_second_one_does_not(number, code,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_where_nothing_listens_a_signal_stops_at_once(number, runs, capfd):
+def test_outside_a_training_a_signal_stops_at_once(number, runs, capfd):
     did: list[str] = []
 
     def then() -> None:
@@ -838,4 +796,4 @@ def test_a_command_without_an_entry_takes_flags_only(monkeypatch):
     assert "run" in flags_of("evaluate")
     assert "example: python -m kdignite evaluate\n" in helptext.command_help("evaluate")
     with pytest.raises(UserError, match="stray word 'x'"):
-        check(["evaluate", "x"])
+        parse_args(["evaluate", "x"])

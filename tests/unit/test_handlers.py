@@ -868,7 +868,7 @@ def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypa
                 broken.setattr(checkpoints, "write", failing(error))
             file.put({"epoch": 1}, "best.pt")
         assert len(said) == lines
-        assert file.why == (error.strerror if error else "")
+        assert file.write_error == (error.strerror if error else "")
 
 
 def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -937,7 +937,7 @@ def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> Non
     trainer, model = silent(step), torch.nn.Linear(1, 1)
     history = attach_rows(trainer, [outcome(3), outcome(8), outcome(8)])
     patience = handlers.attach_early_stopping(trainer, patience=5)
-    about = handlers.Snapshot(lambda: {"epoch": trainer.state.epoch})
+    about = handlers.LazyStateDict(lambda: {"epoch": trainer.state.epoch})
     attach_last(trainer, tmp_path, model=model, history=history, early_stopping=patience, about=about)
     run(trainer, 3)
     found = checkpoints.read(tmp_path / "last.pt")
@@ -974,7 +974,7 @@ def test_within_an_epoch_the_state_has_its_open_sums_and_after_it_none(tmp_path:
 
 def stopped(trainer: Engine, epochs: int = 3) -> int:
     """The number of the signal that stopped a run."""
-    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+    with pytest.raises(stopping.Stopped) as caught, stopping.graceful_stop():
         run(trainer, epochs)
     return caught.value.number
 
@@ -985,7 +985,7 @@ def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int
 
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
         if engine.state.iteration == iteration:
-            assert stopping.ask(signal.SIGTERM)
+            assert stopping.request_stop(signal.SIGTERM)
         return step(engine, batch)
 
     trainer = silent(asked)
@@ -1001,39 +1001,39 @@ def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int
 def test_an_iteration_that_was_stopped_on_its_way_is_taken_back(iteration: int, within: bool) -> None:
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
         if engine.state.iteration == iteration:
-            assert stopping.ask(signal.SIGTERM)
+            assert stopping.request_stop(signal.SIGTERM)
             if within:
-                stopping.check()
+                stopping.raise_if_requested()
         return step(engine, batch)
 
     trainer = silent(asked)
-    take_back = handlers.attach_iteration_rollback(trainer)
+    roll_back = handlers.attach_iteration_rollback(trainer)
     handlers.attach_stop(trainer)
     stopped(trainer)
     assert trainer.state.iteration == iteration
-    take_back()
+    roll_back()
     assert trainer.state.iteration == iteration - within
 
 
 def test_where_a_run_that_goes_on_is_stopped_in_its_first_step_nothing_more_is_done() -> None:
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
-        assert stopping.ask(signal.SIGTERM)
-        stopping.check()
+        assert stopping.request_stop(signal.SIGTERM)
+        stopping.raise_if_requested()
         return step(engine, batch)
 
     trainer = resumed(silent(asked), epochs=2)
     before = trainer.state.iteration
-    take_back = handlers.attach_iteration_rollback(trainer)
-    with pytest.raises(stopping.Stopped), stopping.listening():
+    roll_back = handlers.attach_iteration_rollback(trainer)
+    with pytest.raises(stopping.Stopped), stopping.graceful_stop():
         run(trainer, 3, done=2)
-    take_back()
+    roll_back()
     assert trainer.state.iteration == before > 0
 
 
 def test_a_run_that_nobody_asks_goes_on() -> None:
     trainer = silent(step)
     handlers.attach_stop(trainer)
-    with stopping.listening():
+    with stopping.graceful_stop():
         assert run(trainer, 2).iteration == 6
 
 
@@ -1324,7 +1324,7 @@ def wired(folder: Path, writer: SummaryWriter, process: Callable[[Engine, Any], 
     handlers.attach_epoch_table(engine, history, say=lambda line: log.append(f"table {line.split()[0]}"))
     attach_best(engine, folder, payload=take("best"))
     handlers.attach_early_stopping(engine, patience=1)
-    attach_last(engine, folder, history=history, about=handlers.Snapshot(take("last")))
+    attach_last(engine, folder, history=history, about=handlers.LazyStateDict(take("last")))
     handlers.attach_stop(engine)
     return Wired(engine, log)
 

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "runs": {"checkpoints", "schema", "config", "errors", "files", "methods.registry", "processes", PACKAGE},
     "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
-    "reports": {"metrics", "methods.registry", "comparison", "errors"},
+    "reports": {"metrics", "methods.registry", "comparison", "errors", "timing"},
     "doctor": {
         *(
             "checkpoints",

@@ -109,7 +109,7 @@ def test_a_gpu_computes_what_repeats_and_in_float32(monkeypatch: pytest.MonkeyPa
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = with_gpus(monkeypatch, 4)
-    monkeypatch.setattr(processes, "world", lambda: 8)  # on two machines
+    monkeypatch.setattr(processes, "world_size", lambda: 8)  # on two machines
     for number, name in ((0, "auto"), (3, "cuda")):
         monkeypatch.setattr(processes, "local_rank", lambda number=number: number)
         assert device_module.set_up_device(name, threads=None) == torch.device("cuda", number)
@@ -132,7 +132,7 @@ def test_processes_with_and_without_a_gpu_do_not_work_together(monkeypatch: pyte
 def test_batchnorm_over_all_processes_needs_several_and_gpus(
     monkeypatch: pytest.MonkeyPatch, world: int, device: str
 ) -> None:
-    monkeypatch.setattr(processes, "world", lambda: world)
+    monkeypatch.setattr(processes, "world_size", lambda: world)
     with pytest.raises(UserError, match=r"--sync_bn needs several processes, each with a GPU .*: leave it out"):
         spec.resolve(baseline(sync_bn=True), toy(), device=torch.device(device))
 

@@ -227,8 +227,8 @@ def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
 ) -> None:
     teacher = CountingTeacher()
     teach = setting.table(teacher)
-    teach.logits_of = lambda images: (stopping.ask(15), teacher(images))[1]
-    with pytest.raises(stopping.Stopped), stopping.listening():
+    teach.logits_of = lambda images: (stopping.request_stop(15), teacher(images))[1]
+    with pytest.raises(stopping.Stopped), stopping.graceful_stop():
         teach(next(setting.epoch(0)))
     assert teacher.count == 100
     assert list(setting.folder.glob("*")) == []
