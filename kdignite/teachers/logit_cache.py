@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdignite import processes, stopping
-from kdignite.data.batches import ALONE, EVALUATION_BATCH, Batch, Share, view_batches
+from kdignite.data.batches import EVALUATION_BATCH, SINGLE_PROCESS, Batch, Share, view_batches
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
@@ -104,7 +104,7 @@ class LogitCache:
         if self._placed is None:
             blocks = [to_device(block, device) for block in self._blocks]
             self._placed = Placed(to_device(self._row_of, device), blocks[0] if len(blocks) == 1 else torch.cat(blocks))
-        indices = to_device(batch.indices, device) if batch.placed is None else batch.placed
+        indices = to_device(batch.indices, device) if batch.device_indices is None else batch.device_indices
         return self._placed.logits.index_select(0, self._placed.row_of.index_select(0, indices)).float()
 
     def open(self, view: int) -> None:
@@ -193,7 +193,7 @@ class LogitCache:
             self._write(logits, self._block(view, number, len(indices)))
         return logits
 
-    def _asked(self, view: int, indices: Tensor, *, share: Share = ALONE) -> Iterator[Tensor]:
+    def _asked(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
         """What the teacher answers now, chunk by chunk, float32 on the CPU."""
         part, view_seed, augment = self.cache_spec
         part = part._replace(indices=indices)

@@ -316,8 +316,8 @@ def _all_equal(ours: list[Batch], theirs: list[Batch]) -> bool:
         torch.equal(mine.images.cpu(), its.images)
         and torch.equal(mine.labels.cpu(), its.labels)
         and torch.equal(mine.indices, its.indices)
-        and mine.placed is not None
-        and torch.equal(mine.placed.cpu(), its.indices)
+        and mine.device_indices is not None
+        and torch.equal(mine.device_indices.cpu(), its.indices)
         and (mine.view, mine.weight) == (its.view, its.weight)
         for mine, its in zip(ours, theirs, strict=True)
     )
