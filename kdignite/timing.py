@@ -10,7 +10,7 @@ import torch
 Trial = Callable[[], float]  # does the work once; the seconds that count
 
 
-class Spread(NamedTuple):
+class MedianRange(NamedTuple):
     """What was measured, in whatever unit."""
 
     median: float
@@ -76,11 +76,11 @@ def alternate(trials: Mapping[str, Trial], *, repeats: int) -> dict[str, list[fl
     return seconds
 
 
-def spread(values: list[float]) -> Spread:
+def median_range(values: list[float]) -> MedianRange:
     """The median of some measurements, and the outermost."""
-    return Spread(statistics.median(values), min(values), max(values))
+    return MedianRange(statistics.median(values), min(values), max(values))
 
 
-def paired_ratio(ones: list[float], others: list[float]) -> Spread:
+def paired_ratio(ones: list[float], others: list[float]) -> MedianRange:
     """How measurements that were taken in turn compare: the ratios of neighbours, not the ratio of medians."""
-    return spread([one / other for one, other in zip(ones, others, strict=True)])
+    return median_range([one / other for one, other in zip(ones, others, strict=True)])

@@ -20,7 +20,7 @@ from kdignite.data.batches import num_batches
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
-from kdignite.evaluation import Logits, predictor
+from kdignite.evaluation import Predictor, predictor
 from kdignite.losses import kd_loss
 from kdignite.memory import oom_as_failure
 from kdignite.models.registry import build_model, check_model
@@ -29,7 +29,7 @@ from kdignite.reports.bench import bench_figure, bench_text
 from kdignite.reports.figures import save_figure
 from kdignite.steps import MakeStep, Parts, Step, Update
 from kdignite.streams import seeded
-from kdignite.timing import Stopwatch, Trial, alternate, paired_ratio, spread
+from kdignite.timing import Stopwatch, Trial, alternate, median_range, paired_ratio
 from kdignite.training.capturing import CHECKS
 from kdignite.training.data import Data, open_data, training_part
 from kdignite.training.device import check_amp, choose_device
@@ -119,7 +119,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
     )
 
 
-def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Logits:
+def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Predictor:
     """A teacher with random weights: as fast as a good one."""
     with seeded("init", 0):
         model = build_model(arch, num_classes=num_classes, size=config.size, options={})
@@ -274,13 +274,13 @@ def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[fl
     config, asked = job.config, job.asked().num_images
     images = {name: asked if name in (COLD, LIVE) else job.num_images for name in seconds}
     rates = {name: [images[name] / one for one in values] for name, values in seconds.items()}
-    parts = {name: spread(laps).median for name, laps in steps.items()}
+    parts = {name: median_range(laps).median for name, laps in steps.items()}
     trained = sum(value for name, value in parts.items() if name != "teacher, live")
     num_steps = num_batches(job.num_images, config.batch_size)
     captured = can_capture(config, job.device)
     if not captured:  # parts are measured without a graph: what they leave of such a step is everything else
-        parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
-    per_image = {"teacher": parts["teacher, live"] / config.batch_size, "student": 1 / spread(rates[BARE]).median}
+        parts["handlers"] = max(0.0, median_range(seconds[WARM]).median / num_steps - trained)
+    per_image = {"teacher": parts["teacher, live"] / config.batch_size, "student": 1 / median_range(rates[BARE]).median}
     return {
         "job": {
             "teacher": teacher,
@@ -295,7 +295,7 @@ def _summary(job: Job, seconds: dict[str, list[float]], steps: dict[str, list[fl
         "about": ABOUT,
         "num_images": images,
         "seconds": seconds,
-        "images_per_s": {name: spread(values)._asdict() for name, values in rates.items()},
+        "images_per_s": {name: median_range(values)._asdict() for name, values in rates.items()},
         "of_bare": {
             name: paired_ratio(values, rates[BARE])._asdict() for name, values in rates.items() if name != DATA
         },

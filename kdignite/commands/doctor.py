@@ -24,7 +24,7 @@ from kdignite.doctor.verdicts import LEVEL, accuracy_fit, best_permutation, clas
 from kdignite.errors import RunFailed, UserError
 from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
-from kdignite.teachers.softness import soften, softness_lines
+from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import choose_device
 from kdignite.training.model import FIT_IMAGES, load_model, load_predictor
@@ -203,9 +203,9 @@ def _of_teacher(asked: Diagnosis) -> list[str]:
     if origin.command not in TEACHERS:
         return []
     logits = asked.examined.answers[0].logits[0]
-    softness = soften(logits, asked.shown.labels, alpha=config.alpha, T=config.T)
+    statistics = soft_target_statistics(logits, asked.shown.labels, alpha=config.alpha, T=config.T)
     smoothing = None if origin.command == "adopt" else origin.label_smoothing
-    return softness_lines(softness, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
+    return soft_target_lines(statistics, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
 
 
 def _foreign(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]:

@@ -12,7 +12,7 @@ from kdignite.data.preprocess import Prepare, Statistics, preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.doctor.feeds import wrong_feeds
 from kdignite.doctor.images import Sample, batches
-from kdignite.evaluation import Logits, evaluate
+from kdignite.evaluation import Predictor, evaluate
 from kdignite.streams import seeded, stream
 
 RECORDED, PERMUTED, SHUFFLED = "as recorded", "classes permuted", "order shuffled"
@@ -214,7 +214,7 @@ def _logits(
             logits: Tensor = model(prepare(images))
             return logits if subject.order is None else logits[:, subject.order]
 
-    asked: Logits = logits_of
+    asked: Predictor = logits_of
     seen = batches(shown, draw=draw, views="views" in mode)
     return evaluate(asked, seen, num_classes=len(subject.classes)).logits
 

@@ -44,7 +44,7 @@ class PairedDifference(NamedTuple):
     high: float
 
 
-class Agreement(NamedTuple):
+class TeacherAgreement(NamedTuple):
     """Share of images that two models call the same: of all, and of those that the teacher gets wrong."""
 
     overall: float
@@ -174,7 +174,7 @@ def difference_error(first: float, second: float, *, num_images: int) -> float:
     return math.sqrt((first * (1 - first) + second * (1 - second)) / num_images)
 
 
-def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -> Agreement:
+def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -> TeacherAgreement:
     """How often a model calls an image what the teacher calls it.
 
     A good model agrees with a good teacher because both are right. Images that the teacher gets wrong tell more: to
@@ -193,7 +193,7 @@ def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -
     """
     same, errors = predicted == teacher_predicted, teacher_predicted != labels
     on_errors = float(same[errors].mean()) if errors.any() else None
-    return Agreement(float(same.mean()), on_errors, int(errors.sum()))
+    return TeacherAgreement(float(same.mean()), on_errors, int(errors.sum()))
 
 
 def mean_kl(teacher_logits: Logits, logits: Logits) -> float:

@@ -14,7 +14,7 @@ from kdignite.console import say
 from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator
-from kdignite.evaluation import Logits, predictor
+from kdignite.evaluation import Predictor, predictor
 from kdignite.schedules import build_optimizer
 from kdignite.steps import Step
 from kdignite.training.data import DEV_STEPS, training_part
@@ -66,7 +66,7 @@ def _seconds_a_step(step: Step, batches: Iterator[Batch], *, rounds: tuple[int, 
     return min(timed)
 
 
-def _seconds_an_image(logits_of: Logits, run: RunSpec) -> float:
+def _seconds_an_image(logits_of: Predictor, run: RunSpec) -> float:
     """Of an evaluation, which multiplies in float32 whatever the training does.
 
     An accelerator chooses its kernels in a first call, which takes far longer than the ones that follow.

@@ -14,7 +14,7 @@ from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError, listed
-from kdignite.evaluation import Logits, predictor
+from kdignite.evaluation import Predictor, predictor
 from kdignite.models.meta import meta_state_dict
 from kdignite.models.registry import build_model, check_model, fit_model
 from kdignite.models.weights import imagenet_file, transfer_weights
@@ -110,7 +110,7 @@ def load_predictor(
     arch: str | None,
     again: str,
     amp: str = "off",
-) -> Logits:
+) -> Predictor:
     """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes."""
     description = checkpoint.description
     name = description.architecture.name

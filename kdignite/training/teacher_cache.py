@@ -18,7 +18,7 @@ from kdignite.data.splits import Part
 from kdignite.data.views import view_of
 from kdignite.devices import is_accelerator
 from kdignite.errors import UserError
-from kdignite.evaluation import Logits, Outcome, tally
+from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
 from kdignite.training.data import DEV_STEPS, Data, share, training_part
@@ -33,7 +33,7 @@ LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 class LoadedTeacher(NamedTuple):
     """A teacher that passed its checks."""
 
-    logits_of: Logits
+    logits_of: Predictor
     teacher_record: TeacherRecord
 
 
@@ -73,13 +73,13 @@ def make_teacher(
         teach = live_teacher(logits_of)
         return TeacherSource(teach, teach, lambda: 0.0)
     missing = table.num_missing(views) // len(cache_spec.part.indices)
-    say(f"cache     {table.kept.folder}: {views - missing} of {views} views of the images have the teacher's answers")
+    say(f"cache     {table.store.folder}: {views - missing} of {views} views of the images have the teacher's answers")
     rehearse = partial(_silence, num_classes=num_classes)
     return TeacherSource(table, rehearse, lambda: _seconds(table, views=views))
 
 
 def evaluate_teacher(
-    logits_of: Logits,
+    logits_of: Predictor,
     teacher_record: TeacherRecord,
     config: DistillConfig,
     data: Data,
@@ -115,7 +115,7 @@ def num_views(config: DistillConfig) -> int:
 
 
 def _table(
-    logits_of: Logits,
+    logits_of: Predictor,
     teacher_record: TeacherRecord,
     cache_spec: CacheSpec,
     config: DistillConfig,

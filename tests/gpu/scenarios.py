@@ -333,14 +333,14 @@ def lookups(folder: Path) -> Found:
     found = {}
     for dtype in ("float32", "float16"):
         for placed in (2**30, 0):
-            module.PLACED_BYTES = placed
+            module.DEVICE_BYTES = placed
             answers = []
             for number, one in enumerate((on_device(part, GPU), part)):
                 kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
                 table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
                 answers.append([table(batch).cpu() for batch in training_batches(one, **settings)(0, 0)])
             found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
-    module.PLACED_BYTES = 2**30
+    module.DEVICE_BYTES = 2**30
     try:
         table(Batch(images[:1].to(GPU), torch.zeros(1), torch.tensor([1]), 0))
         found["an image that is not in the table"] = "answered"
