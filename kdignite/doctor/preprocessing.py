@@ -18,7 +18,7 @@ STATISTICS = {
 }
 
 
-class PreprocessingVariant(NamedTuple):
+class Variant(NamedTuple):
     """A wrong preprocessing: its name, what was done, what to do, and the function that does it."""
 
     name: str
@@ -29,7 +29,7 @@ class PreprocessingVariant(NamedTuple):
 
 def preprocessing_variants(
     right: Preprocessing, *, image_size: int, own: Statistics, device: torch.device
-) -> list[PreprocessingVariant]:
+) -> list[Variant]:
     """The classic ways in which preprocessing differs from that of the training.
 
     A linear mistake is another mean and deviation: no normalisation ``(0, 1)``, twice
@@ -44,23 +44,17 @@ def preprocessing_variants(
     twice = tuple(m + s * m for m, s in zip(right.mean, right.std, strict=True)), tuple(s * s for s in right.std)
     large = tuple(m / 255 for m in right.mean), tuple(s / 255 for s in right.std)
     return [
-        PreprocessingVariant("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
-        PreprocessingVariant("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
+        Variant("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
+        Variant("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
         *_other_statistics(right, {**STATISTICS, "the data's own": own}, fix=once, device=device),
-        PreprocessingVariant(
+        Variant(
             "0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*large)
         ),
-        PreprocessingVariant(
-            "0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)
-        ),
-        PreprocessingVariant(
-            "BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))
-        ),
-        PreprocessingVariant(
-            "reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaped(prepare)
-        ),
+        Variant("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)),
+        Variant("BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))),
+        Variant("reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaped(prepare)),
         *_other_sizes(right, image_size=image_size, device=device),
-        PreprocessingVariant(
+        Variant(
             "centre crop",
             "enlarged, then the middle cut out",
             f"resize to {right.size}",
@@ -71,24 +65,22 @@ def preprocessing_variants(
 
 def _other_statistics(
     right: Preprocessing, known: dict[str, Statistics], *, fix: str, device: torch.device
-) -> Iterator[PreprocessingVariant]:
+) -> Iterator[Variant]:
     """Each of the known statistics once, but the right ones."""
     seen = [Statistics(right.mean, right.std)]
     for name, statistics in known.items():
         if not any(_close(statistics, other) for other in seen):
             seen.append(statistics)
             prepare = preparer(right._replace(mean=statistics.mean, std=statistics.std), device=device)
-            yield PreprocessingVariant(f"{name} statistics", f"normalised with {name} mean and std", fix, prepare)
+            yield Variant(f"{name} statistics", f"normalised with {name} mean and std", fix, prepare)
 
 
-def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device) -> Iterator[PreprocessingVariant]:
+def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device) -> Iterator[Variant]:
     sizes = dict.fromkeys((image_size, right.size // 2, right.size * 2))  # in this order, each once
     for size in sizes:
         if size != right.size:
             prepare = preparer(right._replace(size=size), device=device)
-            yield PreprocessingVariant(
-                f"{size} pixels", f"input of {size} x {size} pixels", f"resize to {right.size}", prepare
-            )
+            yield Variant(f"{size} pixels", f"input of {size} x {size} pixels", f"resize to {right.size}", prepare)
 
 
 def _reshaped(prepare: Prepare) -> Prepare:

@@ -51,7 +51,7 @@ class ModelUnderTest(NamedTuple):
     device: torch.device
 
 
-class EvaluationSetting(NamedTuple):
+class EvalSetting(NamedTuple):
     """One way to evaluate a model: as recorded, or under one mistake."""
 
     name: str
@@ -64,7 +64,7 @@ class EvaluationSetting(NamedTuple):
 class SettingLogits(NamedTuple):
     """The logits of one setting; D draws, one where nothing is random."""
 
-    setting: EvaluationSetting
+    setting: EvalSetting
     logits: Tensor  # (D, N, C) float32, CPU
 
     @property
@@ -107,16 +107,16 @@ def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, pro
     return SettingResults(results, skipped)
 
 
-def _recorded(tested: ModelUnderTest) -> EvaluationSetting:
+def _recorded(tested: ModelUnderTest) -> EvalSetting:
     prepare = preparer(tested.preprocessing, device=tested.device)
-    return EvaluationSetting(RECORDED, "-", "-", lambda sample, _: _logits(tested, tested.model, prepare, sample))
+    return EvalSetting(RECORDED, "-", "-", lambda sample, _: _logits(tested, tested.model, prepare, sample))
 
 
-def _preprocessing_settings(tested: ModelUnderTest) -> list[EvaluationSetting]:
+def _preprocessing_settings(tested: ModelUnderTest) -> list[EvalSetting]:
     """Images with the wrong preprocessing."""
 
-    def setting(name: str, wrong: str, fix: str, prepare: Prepare) -> EvaluationSetting:
-        return EvaluationSetting(name, wrong, fix, lambda sample, _: _logits(tested, tested.model, prepare, sample))
+    def setting(name: str, wrong: str, fix: str, prepare: Prepare) -> EvalSetting:
+        return EvalSetting(name, wrong, fix, lambda sample, _: _logits(tested, tested.model, prepare, sample))
 
     variants = preprocessing_variants(
         tested.preprocessing, image_size=tested.image_size, own=tested.statistics, device=tested.device
@@ -124,17 +124,17 @@ def _preprocessing_settings(tested: ModelUnderTest) -> list[EvaluationSetting]:
     return [setting(*variant) for variant in variants]
 
 
-def _model_settings(tested: ModelUnderTest) -> list[EvaluationSetting]:
+def _model_settings(tested: ModelUnderTest) -> list[EvalSetting]:
     """The model in the wrong mode, on the wrong views, or with weights missing."""
     prepare = preparer(tested.preprocessing, device=tested.device)
 
-    def setting(name: str, wrong: str, fix: str, loaded: str, mode: str) -> EvaluationSetting:
+    def setting(name: str, wrong: str, fix: str, loaded: str, mode: str) -> EvalSetting:
         def run(sample: ImageSample, draw: int) -> Tensor:
             model = _model_with(tested, loaded, draw)
             with seeded("doctor", "dropout", draw, device=tested.device):
                 return _logits(tested, model, prepare, sample, draw=draw, mode=mode)
 
-        return EvaluationSetting(name, wrong, fix, run, random=bool(mode) or loaded in RANDOM_WEIGHTS)
+        return EvalSetting(name, wrong, fix, run, random=bool(mode) or loaded in RANDOM_WEIGHTS)
 
     return [setting(*one) for one in MODEL_SETTINGS]
 
@@ -151,7 +151,7 @@ def _model_with(tested: ModelUnderTest, loaded: str, draw: int) -> nn.Module:
     return without_statistics(tested.model) if loaded == "statistics" else copy.deepcopy(tested.model)
 
 
-def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvaluationSetting]:
+def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetting]:
     """The recorded logits with permuted classes or images."""
     num_images, num_classes = recorded.shape
     names = [sorted(tested.classes).index(name) for name in tested.classes]
@@ -164,22 +164,16 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[Evaluatio
         return recorded[torch.randperm(num_images, generator=stream("doctor", "images", draw))]
 
     return [
-        EvaluationSetting(
-            "predictions one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)
-        ),
-        EvaluationSetting(
-            "predictions one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)
-        ),
-        EvaluationSetting(
+        EvalSetting("predictions one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)),
+        EvalSetting("predictions one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)),
+        EvalSetting(
             "alphabetical classes",
             "classes sorted by name",
             f"the order {_first_names(tested.classes)}",
             lambda *_: recorded[:, names],
         ),
-        EvaluationSetting(PERMUTED, "classes in another order", "map outputs by class name", permuted, random=True),
-        EvaluationSetting(
-            SHUFFLED, "predictions and labels of different images", "shuffle=False", shuffled, random=True
-        ),
+        EvalSetting(PERMUTED, "classes in another order", "map outputs by class name", permuted, random=True),
+        EvalSetting(SHUFFLED, "predictions and labels of different images", "shuffle=False", shuffled, random=True),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Everything that is said of the answers to one split."""
+"""All metrics of one split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from kdignite.metrics.probabilities import Labels, Logits, cross_entropy, expect
 
 
 def evaluation_summary(logits: Logits, labels: Labels, *, classes: Sequence[str]) -> dict[str, Any]:
-    """Everything that a result file holds of one split, as plain JSON values.
+    """All metrics of one split, as plain JSON values.
 
     Args:
         logits: (N, C) scores, N at least 1.

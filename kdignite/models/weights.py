@@ -39,18 +39,8 @@ def match_keys(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> KeyMat
 def imagenet_file(name: str) -> Path:
     """torchvision's ImageNet weights of a model, downloaded once into the folder of ``torch.hub``.
 
-    ``IMAGENET1K_V1`` and not torchvision's newer ``DEFAULT``: these exist for all three models and are what
-    ``pretrained=True`` meant in published experiments. A download is verified by the start of its SHA-256, which is in
-    its name.
-
-    Args:
-        name: ``resnet18``, ``resnet34`` or ``resnet50``.
-
-    Returns:
-        The file, which holds a state dict.
-
-    Raises:
-        UserError: if the model has no ImageNet weights, or they cannot be fetched.
+    ``IMAGENET1K_V1``, not ``DEFAULT``: these exist for all three models and are what ``pretrained=True`` meant in
+    published experiments. A download is verified by the start of its SHA-256, which is in its name.
     """
     if name not in IMAGENET_MODELS:
         have = ", ".join(IMAGENET_MODELS)
@@ -65,23 +55,11 @@ def imagenet_file(name: str) -> Path:
 
 
 def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> list[str]:
-    """Load a state dict as initial weights: all of it or nothing, except for a head of another shape.
+    """Load a state dict as initial weights, all of it except a head of another shape, or raise a `UserError`.
 
     The head is the model's last ``nn.Linear``. If the state dict has no head of the same shape, the model keeps its
     own, as initialised. BatchNorm's counters ``num_batches_tracked`` may be missing, and then stay as they are:
-    PyTorch before 0.4.1 had none, and they change no result here.
-
-    Args:
-        model: the model that is changed.
-        state_dict: tensors by key; each is copied to the dtype and the device of the model's.
-        source: its name in error messages, such as ``--weights=FILE``.
-
-    Returns:
-        The head's keys that were left as initialised; empty if everything was loaded.
-
-    Raises:
-        UserError: if keys are missing or unexpected, shapes or kinds of numbers differ, or a value is not finite.
-            Nothing has been loaded then.
+    PyTorch before 0.4.1 had none, and they change no result here. Returns the keys of the head that were kept.
     """
     own: dict[str, Tensor] = model.state_dict()
     head = _head_keys(model)

@@ -15,8 +15,7 @@ from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, mea
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
-from kdignite.models.meta import meta_state_dict
-from kdignite.models.registry import build_model, check_model, fit_model
+from kdignite.models.registry import build_model, check_model, init_from_data, meta_state_dict
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.plugins import import_function
 from kdignite.streams import seeded
@@ -45,7 +44,7 @@ def build_student(config: TrainConfig, data: Data, *, device: torch.device) -> S
     preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
     prepare = preparer(preprocessing, device=device)
     train = data.splits.train
-    fit_model(
+    init_from_data(
         model,
         architecture.name,
         map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),

@@ -269,7 +269,7 @@ def test_logits_decide_where_labels_cannot(world: World, on_test: Diagnosis) -> 
     assert constant
     for name in constant:
         given = Predictions(broken[name].argmax(1).numpy(), broken[name].double().numpy(), "test")
-        assert summarise(on_test._replace(given=given), who="x")["predictions"]["name"] == name
+        assert summarise(on_test._replace(predictions=given), run="x")["predictions"]["name"] == name
 
 
 def test_the_recorded_setting_is_what_evaluate_says(trained: Finished, on_val: Diagnosis, on_test: Diagnosis) -> None:

@@ -20,7 +20,7 @@ from kdignite.doctor.matching import best_permutation, match_predictions, predic
 from kdignite.doctor.predictions import read_predictions
 from kdignite.doctor.preprocessing import preprocessing_variants
 from kdignite.doctor.settings import (
-    EvaluationSetting,
+    EvalSetting,
     ModelUnderTest,
     SettingLogits,
     SettingResults,
@@ -272,7 +272,7 @@ def test_the_best_permutation() -> None:
 
 def answers_of(name: str, *labels: list[int], random: bool = False) -> SettingLogits:
     logits = torch.nn.functional.one_hot(torch.tensor(labels), 4).float()
-    return SettingLogits(EvaluationSetting(name, "", "", lambda *_: logits[0], random=random), logits)
+    return SettingLogits(EvalSetting(name, "", "", lambda *_: logits[0], random=random), logits)
 
 
 def test_what_is_tied_is_told() -> None:
