@@ -16,15 +16,8 @@ from kdignite.console import say
 from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import measure_statistics, sample
 from kdignite.data.registry import load_source
+from kdignite.doctor import matching
 from kdignite.doctor.images import ImageSample, sample_images
-from kdignite.doctor.matching import (
-    LEVEL,
-    GoodnessOfFit,
-    accuracy_fit,
-    best_permutation,
-    match_predictions,
-    per_class_fit,
-)
 from kdignite.doctor.predictions import Predictions, read_predictions
 from kdignite.doctor.report import advice, doctor_figure, doctor_text
 from kdignite.doctor.settings import PERMUTED, RECORDED, ModelUnderTest, SettingLogits, SettingResults, run_settings
@@ -151,11 +144,11 @@ def summarise(diagnosis: Diagnosis, *, run: str) -> dict[str, Any]:
     return summary | {"advice": advice(summary)}
 
 
-def _candidates(diagnosis: Diagnosis, fit: Callable[[SettingLogits], GoodnessOfFit]) -> dict[str, Any]:
+def _candidates(diagnosis: Diagnosis, fit: Callable[[SettingLogits], matching.GoodnessOfFit]) -> dict[str, Any]:
     """The settings that are not rejected, the most likely first."""
     fits = {one.setting.name: fit(one) for one in diagnosis.results.logits}
     ordered = sorted(fits, key=lambda name: fits[name].neg_log_likelihood)
-    return {"level": LEVEL, "candidates": [name for name in ordered if fits[name].fits]}
+    return {"level": matching.LEVEL, "candidates": [name for name in ordered if fits[name].fits]}
 
 
 def _observed(diagnosis: Diagnosis) -> dict[str, Any] | None:
@@ -164,7 +157,9 @@ def _observed(diagnosis: Diagnosis) -> dict[str, Any] | None:
         return None
     observed = config.observed / (100 if config.observed > 1 else 1)
     count = config.observed_images or len(diagnosis.data.splits.test.indices)
-    found = _candidates(diagnosis, lambda one: accuracy_fit(one, labels, observed=observed, num_observed=count))
+    found = _candidates(
+        diagnosis, lambda one: matching.accuracy_fit(one, labels, observed=observed, num_observed=count)
+    )
     return {"accuracy": observed, "num_images": count, **found}
 
 
@@ -175,7 +170,9 @@ def _per_class(diagnosis: Diagnosis) -> dict[str, Any] | None:
     observed = np.array(config.per_class, dtype=float) / (100 if max(config.per_class) > 1 else 1)
     support = np.bincount(diagnosis.data.splits.test.labels.cpu().numpy(), minlength=len(observed))
     count = support * ((config.observed_images or support.sum()) / support.sum())
-    found = _candidates(diagnosis, lambda one: per_class_fit(one, labels, observed=observed, num_observed=count))
+    found = _candidates(
+        diagnosis, lambda one: matching.per_class_fit(one, labels, observed=observed, num_observed=count)
+    )
     return {"accuracies": observed.tolist(), **found}
 
 
@@ -184,11 +181,11 @@ def _predictions(diagnosis: Diagnosis) -> dict[str, Any] | None:
         return None
     rows, (predicted, logits, _) = diagnosis.sample.rows.numpy(), diagnosis.predictions
     results = diagnosis.results.logits
-    match = match_predictions(results, predicted[rows], logits=None if logits is None else logits[rows])
+    match = matching.match_predictions(results, predicted[rows], logits=None if logits is None else logits[rows])
     permutation = None
     if PERMUTED in (match.name, *match.tied):
         classes, recorded = diagnosis.data.source.classes, results[0].predicted[0].numpy()
-        order = best_permutation(predicted[rows], recorded, num_classes=len(classes))
+        order = matching.best_permutation(predicted[rows], recorded, num_classes=len(classes))
         permutation = ", ".join(f"{classes[i]} as {classes[j]}" for i, j in enumerate(order) if i != j)
     return {**match._asdict(), "permutation": permutation}
 

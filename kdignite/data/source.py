@@ -31,7 +31,6 @@ class StreamedImages(Dataset[Tensor]):
         self.decode = decode
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:

@@ -33,14 +33,10 @@ class Splits(NamedTuple):
 
 
 def split_source(source: Source, *, val_size: float | None) -> Splits:
-    """Cut a source into its parts; what a source brings itself is kept as it is.
+    """Split a source into its parts; the parts that it brings itself are kept as they are.
 
-    Args:
-        source: the data.
-        val_size: images held out of the training set: a count, or a fraction below 1; None: the source's own.
-
-    Returns:
-        `Splits`; validation and test are stratified (each class within one image of its share).
+    ``val_size``, a count or a fraction below 1, is held out of the training set; None: the source's own default.
+    Validation and test are stratified: each class within one image of its share.
 
     Raises:
         UserError: if the source brings a validation set and ``val_size`` is given, or too few images would be left.

@@ -73,7 +73,6 @@ class LoggedDataset(Dataset[Tensor | Failure]):
         self.images, self.log = images, log
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor | Failure:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from kdignite.data.preprocess import Prepare, Statistics, preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.doctor.images import ImageSample, make_batches
-from kdignite.doctor.preprocessing import preprocessing_variants
+from kdignite.doctor.preprocessing import Variant, preprocessing_variants
 from kdignite.errors import reason
 from kdignite.evaluation import evaluate
 from kdignite.streams import seeded, stream
@@ -29,10 +29,7 @@ MODEL_SETTINGS = (
     ("new head", "the last layer not loaded", STRICT, "head", ""),
     ("nothing loaded", "prefixed keys, strict=False", STRICT, "all", ""),
     ("nothing loaded, train mode", "prefixed keys, strict=False, no eval()", BOTH, "all", "train"),
-    (
-        *("nothing loaded, train mode, views", "strict=False, no eval(), augmented", f"{BOTH}, plain"),
-        *("all", "train views"),
-    ),
+    ("nothing loaded, train mode, views", "strict=False, no eval(), augmented", f"{BOTH}, plain", "all", "train views"),
     ("half loaded", "the first half of the layers loaded", STRICT, "half", ""),
 )
 RANDOM_WEIGHTS = ("head", "half", "all")  # are newly initialised
@@ -85,14 +82,10 @@ def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, pro
 
     Settings that the model cannot run are skipped, and those whose logits are the same as another's.
     """
-    setting = _recorded(tested)
-    recorded = SettingLogits(setting, setting.run(sample, 0)[None])
-    results, skipped = [recorded], []
-    settings = [
-        *_preprocessing_settings(tested),
-        *_model_settings(tested),
-        *_output_settings(tested, recorded.logits[0]),
-    ]
+    recorded, *variants = _preprocessing_settings(tested)
+    logits = recorded.run(sample, 0)
+    results, skipped = [SettingLogits(recorded, logits[None])], []
+    settings = [*variants, *_model_settings(tested), *_output_settings(tested, logits)]
     for setting in tqdm(settings, desc="settings", leave=False, disable=None if progress else True):
         try:
             logits = torch.stack([setting.run(sample, draw) for draw in range(draws if setting.random else 1)])
@@ -107,21 +100,16 @@ def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, pro
     return SettingResults(results, skipped)
 
 
-def _recorded(tested: ModelUnderTest) -> EvalSetting:
-    prepare = preparer(tested.preprocessing, device=tested.device)
-    return EvalSetting(RECORDED, "-", "-", lambda sample, _: _logits(tested, tested.model, prepare, sample))
-
-
 def _preprocessing_settings(tested: ModelUnderTest) -> list[EvalSetting]:
-    """Images with the wrong preprocessing."""
+    """The recorded preprocessing, then the wrong ones."""
 
     def setting(name: str, wrong: str, fix: str, prepare: Prepare) -> EvalSetting:
         return EvalSetting(name, wrong, fix, lambda sample, _: _logits(tested, tested.model, prepare, sample))
 
-    variants = preprocessing_variants(
-        tested.preprocessing, image_size=tested.image_size, own=tested.statistics, device=tested.device
-    )
-    return [setting(*variant) for variant in variants]
+    right, device = tested.preprocessing, tested.device
+    recorded = Variant(RECORDED, "-", "-", preparer(right, device=device))
+    variants = preprocessing_variants(right, image_size=tested.image_size, own=tested.statistics, device=device)
+    return [setting(*variant) for variant in (recorded, *variants)]
 
 
 def _model_settings(tested: ModelUnderTest) -> list[EvalSetting]:
@@ -156,6 +144,7 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetti
     num_images, num_classes = recorded.shape
     names = [sorted(tested.classes).index(name) for name in tested.classes]
     both = "count predictions and labels from 0"
+    first = ", ".join(tested.classes[:4]) + (", ..." if num_classes > 4 else "")
 
     def permuted(_: ImageSample, draw: int) -> Tensor:
         return recorded[:, torch.randperm(num_classes, generator=stream("doctor", "classes", draw))]
@@ -167,10 +156,7 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetti
         EvalSetting("predictions one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)),
         EvalSetting("predictions one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)),
         EvalSetting(
-            "alphabetical classes",
-            "classes sorted by name",
-            f"the order {_first_names(tested.classes)}",
-            lambda *_: recorded[:, names],
+            "alphabetical classes", "classes sorted by name", f"the order {first}", lambda *_: recorded[:, names]
         ),
         EvalSetting(PERMUTED, "classes in another order", "map outputs by class name", permuted, random=True),
         EvalSetting(SHUFFLED, "predictions and labels of different images", "shuffle=False", shuffled, random=True),
@@ -226,7 +212,3 @@ def _logits(
 def _same_logits(known: Tensor, new: Tensor) -> bool:
     """Whether every draw is that of another setting, or its only one."""
     return len(known) in (1, len(new)) and torch.allclose(known.expand_as(new), new, rtol=1e-3, atol=1e-3)
-
-
-def _first_names(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -119,15 +119,7 @@ def _average(scores: ClassScores, *, weights: Ints | None) -> AverageScores:
 
 
 def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
-    """The most frequent mistakes.
-
-    Args:
-        confusion: (C, C) counts, rows = true class.
-        limit: how many at most.
-
-    Returns:
-        Pairs of different classes with at least one image, most images first, then in class order.
-    """
+    """The most frequent mistakes, at most ``limit``: most images first, then in class order."""
     mistakes = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
     pairs = [(int(cell) // len(confusion), int(cell) % len(confusion)) for cell in order]
@@ -140,18 +132,10 @@ def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
 
 
 def best_and_worst(scores: Sequence[float], support: Sequence[int], *, each: int) -> Ranking:
-    """The classes with the highest and the lowest score, such as F1 or what one model has more than another.
+    """The classes with the highest and the lowest score, ``each`` at either end; classes without images are left out.
 
-    A class without images has no score and is left out.
-
-    Args:
-        scores: of C classes.
-        support: images of each class.
-        each: how many at either end.
-
-    Returns:
-        Ranking, both lists in descending order of the score, equals in class order; where at most ``2 * each`` classes
-        have images, all of them are in ``best`` and none in ``worst``.
+    Both lists are in descending order of the score, equals in class order. Where at most ``2 * each`` classes have
+    images, all of them are in ``best`` and none in ``worst``.
     """
     ranked = sorted((c for c in range(len(scores)) if support[c] > 0), key=lambda c: -scores[c])
     if len(ranked) <= 2 * each:

@@ -26,9 +26,6 @@ def evaluation_summary(logits: Logits, labels: Labels, *, classes: Sequence[str]
         ``num_images``, ``num_correct``, ``accuracy`` in [0, 1], ``loss`` (cross-entropy in nats), ``ece`` in [0, 1];
         ``macro`` and ``weighted``: precision, recall, f1; ``per_class``: a list of class, support, precision, recall,
         f1; ``confusion``: C lists of C counts, rows = true class.
-
-    Raises:
-        ValueError: as `confusion_from_logits`.
     """
     confusion = confusion_from_logits(logits, labels, num_classes=len(classes))
     scores = class_scores(confusion)

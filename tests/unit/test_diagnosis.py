@@ -320,12 +320,12 @@ def test_the_predictions_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "text"),
     [
-        (np.zeros(5, int), r"has 5 answers, and the data set 6 test and 4 val images: one answer an image is needed"),
+        (np.zeros(5, int), r"has 5 predictions, and the data set 6 test and 4 val images: one prediction per image is needed"),
         (np.zeros((6, 4)), r"has 4 columns, and the data set 3 classes"),
-        (np.full((6, 3), np.nan), r"holds values that are no finite numbers"),
+        (np.full((6, 3), np.nan), r"holds values that are not finite"),
         (np.array([1, 2, 3, 1, 2, 3]), r"holds labels from 1 to 3, not within 0 to 2; classes count from 0"),
         (np.array([0, -1, 0, 0, 0, 0]), r"holds labels from -1 to 0, not within 0 to 2$"),
-        (np.array([0, 0.5, 0, 0, 0, 0]), r"holds labels that are no whole numbers"),
+        (np.array([0, 0.5, 0, 0, 0, 0]), r"holds labels that are not whole numbers"),
         (np.zeros((6, 3, 2)), r"must be labels \(N,\) or logits \(N, C\), not float64 of shape \(6, 3, 2\)"),
         (np.array(["a"] * 6), r"must be labels \(N,\) or logits \(N, C\), not <U1 of shape \(6,\)"),
     ],
@@ -353,5 +353,5 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dict\.pt must hold one tensor, not a dict"):
         read(tmp_path / "dict.pt")
     np.save(tmp_path / "a.npy", np.zeros(6, int))
-    with pytest.raises(UserError, match=r"has 6 answers, and both parts as many images: give --split=test or"):
+    with pytest.raises(UserError, match=r"has 6 predictions, and both parts as many images: give --split=test or"):
         read(tmp_path / "a.npy", sizes={"test": 6, "val": 6})
