@@ -15,7 +15,7 @@ from kdignite.losses import cross_entropy
 from kdignite.memory import oom_as_failure
 from kdignite.precision import AUTOCAST, autocast, tf32
 
-Logits = Callable[[Tensor], Tensor]
+Predictor = Callable[[Tensor], Tensor]  # uint8 images (N, 3, S, S) -> logits (N, C)
 
 
 class Outcome(NamedTuple):
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
         return bool(torch.isfinite(self.logits).all())
 
 
-def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp: str = "off") -> Logits:
+def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None, amp: str = "off") -> Predictor:
     """A model together with its own preprocessing and class order: from uint8 images to logits."""
 
     def logits_of(images: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None
     return logits_of
 
 
-def evaluate(logits_of: Logits, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
+def evaluate(logits_of: Predictor, batches: Iterable[Batch], *, num_classes: int) -> Outcome:
     """Run a model over some images, counting by class."""
     return tally(lambda batch: logits_of(batch.images), batches, num_classes=num_classes)
 

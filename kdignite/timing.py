@@ -10,8 +10,8 @@ import torch
 Trial = Callable[[], float]  # does the work once; returns its seconds
 
 
-class Spread(NamedTuple):
-    """Median and range of a measurement."""
+class MedianRange(NamedTuple):
+    """What was measured, in whatever unit."""
 
     median: float
     lowest: float
@@ -76,11 +76,11 @@ def alternate(
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def spread(values: list[float]) -> Spread:
+def median_range(values: list[float]) -> MedianRange:
     """Median, minimum and maximum."""
-    return Spread(statistics.median(values), min(values), max(values))
+    return MedianRange(statistics.median(values), min(values), max(values))
 
 
-def paired_ratio(ones: list[float], others: list[float]) -> Spread:
+def paired_ratio(ones: list[float], others: list[float]) -> MedianRange:
     """The ratios of measurements that were taken in turn, each with its neighbour; not the ratio of medians."""
-    return spread([one / other for one, other in zip(ones, others, strict=True)])
+    return median_range([one / other for one, other in zip(ones, others, strict=True)])

@@ -20,7 +20,7 @@ from kdignite.data.batches import num_batches
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
-from kdignite.evaluation import Logits, predictor
+from kdignite.evaluation import Predictor, predictor
 from kdignite.losses import kd_loss
 from kdignite.memory import oom_as_failure
 from kdignite.models.registry import build_model, check_model
@@ -113,7 +113,7 @@ def _described(job: Job, config: BenchConfig) -> dict[str, Any]:
     return {"teacher": config.teacher_arch, "student": config.arch, **same, "graph": graph, "repeats": config.repeats}
 
 
-def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Logits:
+def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Predictor:
     """A teacher with random weights: as fast as a good one."""
     with seeded("init", 0):
         model = build_model(arch, num_classes=num_classes, size=config.size, options={})

@@ -9,12 +9,12 @@ from kdignite.config import CacheConfig
 from kdignite.console import say
 from kdignite.errors import UserError, brief
 from kdignite.reports.text import markdown_table
-from kdignite.teachers import Stored, remove, stored_tables
+from kdignite.teachers import StoredTable, remove, stored_tables
 
 ALL = "all"
 
 
-def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[Stored]:
+def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[StoredTable]:
     """List the tables of teachers' answers, after removing those that are not wanted."""
     folder = Path(config.cache) if config.cache else runs.cache_folder(root)
     tables = stored_tables(folder)
@@ -28,7 +28,7 @@ def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[Stored]:
     return left
 
 
-def _unwanted(tables: Sequence[Stored], keys: Sequence[str], *, folder: Path) -> list[Stored]:
+def _unwanted(tables: Sequence[StoredTable], keys: Sequence[str], *, folder: Path) -> list[StoredTable]:
     if ALL in keys:
         return list(tables)
     unwanted = []
@@ -41,12 +41,12 @@ def _unwanted(tables: Sequence[Stored], keys: Sequence[str], *, folder: Path) ->
     return unwanted
 
 
-def _table(tables: Sequence[Stored]) -> str:
+def _table(tables: Sequence[StoredTable]) -> str:
     header = ["key", "teacher", "data", "images", "views", "size", "last used (UTC)"]
     return markdown_table([header, *map(_row, tables)], num_names=3)
 
 
-def _row(table: Stored) -> list[str]:
+def _row(table: StoredTable) -> list[str]:
     """What is told of a table; its description is a file, which may say anything."""
     described = [brief(table.about.get(name, "?")) for name in ("teacher", "dataset", "num_images")]
     used_at = datetime.fromtimestamp(table.used_at, UTC).strftime("%Y-%m-%d %H:%M")

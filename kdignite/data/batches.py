@@ -1,7 +1,7 @@
 """Batches: chosen by a key, assembled by vectorised functions, the same whatever loads them.
 
-Images that fit in memory are indexed; larger sets are decoded by worker processes. Both give the same uint8 batches to
-the same functions, and neither draws a random number.
+Images that fit in memory are indexed; larger sets are decoded by worker processes. Both give the same uint8 batches,
+and neither draws a random number.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.data.views import Views, apply_views, draw_views, pick_views, view_of
-from kdignite.data.workers import decoded
+from kdignite.data.workers import decode_batches
 from kdignite.devices import is_accelerator, to_device
 from kdignite.streams import stream
 
@@ -24,29 +24,29 @@ Items = TypeVar("Items", Tensor, tuple[Tensor, ...])
 
 
 class Share(NamedTuple):
-    """What one of several processes takes of the work; everything, where it is alone."""
+    """Which part of the work one of several processes does; by default all of it."""
 
     rank: int = 0  # from 0
     world: int = 1  # processes
 
     def of(self, items: Items) -> Items:
-        """An even share in one piece: those of all ranks in their order are the whole."""
+        """An even share in one piece: those of all ranks, in order, are all items."""
         start, stop = (-(-len(items) * rank // self.world) for rank in (self.rank, self.rank + 1))  # rounded up
         return items[start:stop]
 
 
 class Batch(NamedTuple):
-    """What a training step gets; a teacher may read it as images or as (view, indices)."""
+    """The input of a training step; a teacher may use its images, or its view and indices."""
 
     images: Tensor  # uint8 (B, 3, S, S), the view that teacher and student share
     labels: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, CPU: which images of the source
     view: int  # from 0: which view of them
     weight: float = 1.0  # of its mean loss in the mean over the processes, which then is that over the whole batch
-    placed: Tensor | None = None  # the indices on the device of the images; None: they are only on the CPU
+    device_indices: Tensor | None = None  # the indices on the device of the images; None: on the CPU alone
 
 
-ALONE = Share()
+SINGLE_PROCESS = Share()
 Batches = Callable[[int, int], Iterator[Batch]]
 
 
@@ -82,31 +82,33 @@ def training_batches(
     augment: str,
     batch_size: int,
     views: int | None = None,
-    share: Share = ALONE,
+    share: Share = SINGLE_PROCESS,
 ) -> Batches:
     """The batches of any epoch, from any point of it.
 
     The order of epoch e is a permutation drawn from ``(seed, e)``; the view of image i comes from
-    ``(view_seed, v, i)`` with v of `view_of`. Nothing is remembered from batch to batch:
+    ``(view_seed, v, i)`` with v of `view_of`. There is no state:
     ``batches(e, k)`` yields what ``batches(e, 0)`` yields from its batch k on.
     """
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         order = torch.randperm(len(part.indices), generator=stream("order", seed, epoch))
         view = view_of(epoch, views=views, augment=augment)
-        whole = chunks(part.indices[order], batch_size, world=share.world)[start:]
-        mine = tuple(map(share.of, whole))
-        seen = _viewed(part.images, mine, view=view, view_seed=view_seed, augment=augment)
-        for batch, every in zip(seen, whole, strict=True):
-            yield batch._replace(weight=len(batch.indices) * share.world / len(every))
+        global_batches = chunks(part.indices[order], batch_size, world=share.world)[start:]
+        own = tuple(map(share.of, global_batches))
+        local_batches = _assemble(part.images, own, view=view, view_seed=view_seed, augment=augment)
+        for batch, indices in zip(local_batches, global_batches, strict=True):
+            yield batch._replace(weight=len(batch.indices) * share.world / len(indices))
 
     return batches
 
 
-def view_batches(part: Part, *, view: int, view_seed: int, augment: str, share: Share = ALONE) -> Iterator[Batch]:
-    """One view of every image of a part, in the order of their indices, as some epoch sees it."""
+def view_batches(
+    part: Part, *, view: int, view_seed: int, augment: str, share: Share = SINGLE_PROCESS
+) -> Iterator[Batch]:
+    """One view of every image of a part, in the order of their indices."""
     wanted = share.of(part.indices.split(EVALUATION_BATCH))
-    return _viewed(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
+    return _assemble(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
 
 def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_iteration: int = 0) -> Iterator[Batch]:
@@ -120,19 +122,19 @@ def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_itera
         yield from batches(epoch, start if epoch == first_epoch else 0)
 
 
-def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = ALONE) -> Iterator[Batch]:
+def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = SINGLE_PROCESS) -> Iterator[Batch]:
     """The images of a part in the order of their indices, without any augmentation."""
     wanted = share.of(part.indices.split(EVALUATION_BATCH)[:limit])
-    return _viewed(part.images, wanted, view=0, view_seed=0, augment="none")
+    return _assemble(part.images, wanted, view=0, view_seed=0, augment="none")
 
 
 def pixel_batches(images: ImageSet, wanted: tuple[Tensor, ...]) -> Iterator[Tensor]:
     """The pixels of each wanted batch, indexed in memory or decoded by workers."""
     store = images.images
     if isinstance(store, Tensor):
-        yield from (_pick(store, indices) for indices in wanted)
+        yield from (_take(store, indices) for indices in wanted)
         return
-    for pixels in decoded(store, wanted, pin_memory=images.labels.is_cuda):
+    for pixels in decode_batches(store, wanted, pin_memory=images.labels.is_cuda):
         yield pixels.to(images.labels.device, non_blocking=True)
 
 
@@ -141,7 +143,7 @@ def image_side(images: ImageSet) -> int:
     return int(images.images[0].shape[-1])
 
 
-def _viewed(
+def _assemble(
     images: ImageSet, wanted: tuple[Tensor, ...], *, view: int, view_seed: int, augment: str
 ) -> Iterator[Batch]:
     """Batches of one view. An accelerator gets all indices at once and assembles several batches together.
@@ -150,19 +152,21 @@ def _viewed(
     """
     if not wanted:
         return
-    device, stored = images.labels.device, isinstance(images.images, Tensor)
-    views = _placed_views(images, view=view, view_seed=view_seed, augment=augment)
-    blocks = _blocks(images, wanted) if stored and is_accelerator(device) else [(indices,) for indices in wanted]
-    placed = to_device(torch.cat(wanted), device).split([sum(map(len, block)) for block in blocks])
-    for block, rows, pixels in zip(blocks, placed, pixel_batches(images, placed if stored else wanted), strict=True):
-        seen = pixels if views is None else apply_views(pixels, pick_views(views, rows))
-        columns = (seen, _pick(images.labels, rows), rows)
+    device, in_memory = images.labels.device, isinstance(images.images, Tensor)
+    views = _views_on_device(images, view=view, view_seed=view_seed, augment=augment)
+    blocks = _blocks(images, wanted) if in_memory and is_accelerator(device) else [(indices,) for indices in wanted]
+    block_rows = to_device(torch.cat(wanted), device).split([sum(map(len, block)) for block in blocks])
+    for block, rows, pixels in zip(
+        blocks, block_rows, pixel_batches(images, block_rows if in_memory else wanted), strict=True
+    ):
+        viewed = pixels if views is None else apply_views(pixels, pick_views(views, rows))
+        columns = (viewed, _take(images.labels, rows), rows)
         parts = zip(*(column.split(list(map(len, block))) for column in columns), strict=True)
         for indices, (own, labels, own_rows) in zip(block, parts, strict=True):
-            yield Batch(own, labels, indices, view, placed=own_rows)
+            yield Batch(own, labels, indices, view, device_indices=own_rows)
 
 
-def _placed_views(images: ImageSet, *, view: int, view_seed: int, augment: str) -> Views | None:
+def _views_on_device(images: ImageSet, *, view: int, view_seed: int, augment: str) -> Views | None:
     """One view of all images, on their device; None: images as they are."""
     if augment == "none":
         return None
@@ -177,6 +181,6 @@ def _blocks(images: ImageSet, wanted: tuple[Tensor, ...]) -> list[tuple[Tensor, 
     return [wanted[start : start + many] for start in range(0, len(wanted), many)]
 
 
-def _pick(values: Tensor, indices: Tensor) -> Tensor:
+def _take(values: Tensor, indices: Tensor) -> Tensor:
     indices = to_device(indices, values.device) if indices.device != values.device else indices
     return values.index_select(0, indices)  # copies whole images: 15 x as fast as []

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from kdignite.data.folders import IN_MEMORY_BYTES, SETS, folder_like_source, square
-from kdignite.data.source import ImageSet, Items, Source, StreamedImages, content_digest
+from kdignite.data.folders import IN_MEMORY_BYTES, SETS, resize_and_crop, source_with_defaults
+from kdignite.data.source import ImageSet, Indexable, Source, StreamedImages, content_digest
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 
 
-class Read(NamedTuple):
+class LoadedSet(NamedTuple):
     """A set of images, and the hash of its content."""
 
     image_set: ImageSet
@@ -31,9 +31,9 @@ def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> S
     where it has them. A set is either of
 
     * ``(images, labels)``, NumPy or torch: images uint8 (N, H, W, 3), (N, 3, H, W) or grey (N, H, W), square; labels
-      whole numbers (N,). Images are taken for (N, 3, H, W) whenever the second length is 3.
+      whole numbers (N,). Images count as (N, 3, H, W) whenever the second length is 3.
     * a map-style Dataset of ``(image, label)``: image a PIL image, or uint8 (H, W, 3), (3, H, W) or grey (H, W);
-      resized and cropped as images in folders are. It is read through once at the start.
+      resized and cropped as images in folders are. It is read once at the start.
 
     Args:
         name: ``package.module:function``.
@@ -41,28 +41,30 @@ def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> S
         progress: show a bar while a Dataset is read.
 
     Returns:
-        The data set. Images of Datasets are in memory if all of them fit in `IN_MEMORY_BYTES`, else they are asked for
-        each time they are used. Without class names, classes are ``0`` to the largest label of the training set.
+        The data set. Images of Datasets are kept in memory if all of them fit in `IN_MEMORY_BYTES`, else decoded at
+        every use. Without class names, classes are ``0`` to the largest label of the training set.
 
     Raises:
         UserError: if the function cannot be found, or what it returns is not of this form.
     """
     returned = import_function(name, flag="dataset")()
-    given = _given_sets(name, returned)
+    given = _check_sets(name, returned)
     num_bytes = sum(len(one) for one in given.values() if _is_dataset(one)) * 3 * image_size**2
     read = partial(_read, size=image_size, keep=num_bytes <= IN_MEMORY_BYTES, progress=progress)
-    reads = {key: read(one, f"{name}, {key}") for key, one in given.items()}
-    sets = {key: one.image_set for key, one in reads.items()}
+    loaded = {key: read(one, f"{name}, {key}") for key, one in given.items()}
+    sets = {key: one.image_set for key, one in loaded.items()}
     _check_sizes(name, sets)
     classes = _class_names(name, returned.get("classes"), sets["train"].labels)
     _check_labels(name, sets, classes)
-    digests = {key: one.digest for key, one in reads.items()}
-    return folder_like_source(name, classes=classes, sets=sets, digests=digests)
+    digests = {key: one.digest for key, one in loaded.items()}
+    return source_with_defaults(name, classes=classes, sets=sets, digests=digests)
 
 
-def _given_sets(name: str, returned: Any) -> dict[str, Any]:
+def _check_sets(name: str, returned: Any) -> dict[str, Any]:
     if not isinstance(returned, Mapping):
-        raise UserError(f'{name} must return a dict with "train": (images, labels) or a Dataset, not {_kind(returned)}')
+        raise UserError(
+            f'{name} must return a dict with "train": (images, labels) or a Dataset, not {_type_of(returned)}'
+        )
     if unknown := sorted(str(key) for key in set(returned) - {*SETS, "classes"}):
         raise UserError(f"{name} must return a dict with the keys train, val, test and classes, not {unknown[0]!r}")
     given = {key: returned[key] for key in SETS if returned.get(key) is not None}
@@ -75,7 +77,7 @@ def _is_dataset(given: Any) -> bool:
     return hasattr(given, "__len__") and hasattr(given, "__getitem__") and not isinstance(given, tuple | str | Mapping)
 
 
-def _read(given: Any, where: str, *, size: int, keep: bool, progress: bool) -> Read:
+def _read(given: Any, where: str, *, size: int, keep: bool, progress: bool) -> LoadedSet:
     if isinstance(given, tuple):
         if len(given) != 2:
             raise UserError(f"{where} must be (images, labels), not a tuple of {len(given)}")
@@ -84,14 +86,16 @@ def _read(given: Any, where: str, *, size: int, keep: bool, progress: bool) -> R
             raise UserError(
                 f"{where} must have a label for each image, not {len(labels)} labels for {len(images)} images"
             )
-        read = Read(ImageSet(images, labels), content_digest(images, labels))
+        loaded = LoadedSet(ImageSet(images, labels), content_digest(images, labels))
     elif _is_dataset(given):
-        read = _read_dataset(given, where, size=size, keep=keep, progress=progress)
+        loaded = _read_dataset(given, where, size=size, keep=keep, progress=progress)
     else:
-        raise UserError(f"{where} must be (images, labels) or a Dataset with a length and an index, not {_kind(given)}")
-    if not len(read.image_set.labels):
+        raise UserError(
+            f"{where} must be (images, labels) or a Dataset with a length and an index, not {_type_of(given)}"
+        )
+    if not len(loaded.image_set.labels):
         raise UserError(f"{where} must have one image or more, not none")
-    return read
+    return loaded
 
 
 def _array_images(given: Any, where: str) -> Tensor:
@@ -109,7 +113,7 @@ def _array_images(given: Any, where: str) -> Tensor:
         images = np.broadcast_to(images[:, None], (len(images), 3, *sides))
     elif last and not first:
         images = images.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.array(images, order="C"))  # a copy: what the user has may be read-only, or change
+    return torch.from_numpy(np.array(images, order="C"))  # a copy: the array may be read-only, or change later
 
 
 def _array_labels(given: Any, where: str) -> Tensor:
@@ -119,13 +123,13 @@ def _array_labels(given: Any, where: str) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _read_dataset(dataset: Items, where: str, *, size: int, keep: bool, progress: bool) -> Read:
-    """Go through a Dataset once: for its labels, its hash, and its images if they are to be kept in memory."""
+def _read_dataset(dataset: Indexable, where: str, *, size: int, keep: bool, progress: bool) -> LoadedSet:
+    """Read a Dataset once: its labels, its hash, and its images if they are kept in memory."""
     count = len(dataset)
     shape = (count, 3, size, size)
     kept = torch.empty(shape, dtype=torch.uint8) if keep else None
     labels = torch.empty(count, dtype=torch.int64)
-    digest = hashlib.sha256(repr(shape).encode())  # the same as content_digest, so that the limit does not change it
+    digest = hashlib.sha256(repr(shape).encode())  # equal to content_digest, whether the images fit in memory or not
     bar = tqdm(range(count), desc="reading", unit="image", leave=False, disable=None if progress else True)
     for index in bar:
         image, label = _pair(dataset[index], f"{where}[{index}]")
@@ -136,7 +140,7 @@ def _read_dataset(dataset: Items, where: str, *, size: int, keep: bool, progress
             kept[index] = decoded
     digest.update(labels.numpy().data)
     images = StreamedImages(dataset, partial(_image_of, where=where, size=size)) if kept is None else kept
-    return Read(ImageSet(images, labels), digest.hexdigest())
+    return LoadedSet(ImageSet(images, labels), digest.hexdigest())
 
 
 def _image_of(item: Any, *, where: str, size: int) -> Tensor:
@@ -145,7 +149,7 @@ def _image_of(item: Any, *, where: str, size: int) -> Tensor:
 
 def _pair(item: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"{where} must be (image, label), not {_kind(item)}")
+        raise UserError(f"{where} must be (image, label), not {_type_of(item)}")
     return item[0], item[1]
 
 
@@ -162,7 +166,7 @@ def _image(given: Any, where: str, *, size: int) -> Tensor:
             )
         given = Image.fromarray(np.ascontiguousarray(pixels))
     try:
-        return square(given, size=size)
+        return resize_and_crop(given, size=size)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -170,7 +174,7 @@ def _image(given: Any, where: str, *, size: int) -> Tensor:
 def _label(given: Any, where: str) -> int:
     label = _array(given)
     if label.ndim != 0 or label.dtype.kind not in "iu":
-        raise UserError(f"{where}: a label must be a whole number, not {_kind(given)}")
+        raise UserError(f"{where}: a label must be a whole number, not {_type_of(given)}")
     return int(label)
 
 
@@ -179,15 +183,15 @@ def _array(given: Any) -> np.ndarray[Any, np.dtype[Any]]:
         return given.detach().cpu().numpy()
     try:
         return np.asarray(given)
-    except ValueError:  # items of different shapes: an array of objects, which no check lets pass
+    except ValueError:  # items of different shapes: an array of objects, which every check refuses
         return np.array([*given, None], dtype=object)[:-1]
 
 
 def _check_sizes(name: str, sets: Mapping[str, ImageSet]) -> None:
     sides = {key: one.images[0].shape[-1] for key, one in sets.items()}
     if len(set(sides.values())) > 1:
-        told = ", ".join(f"{key} {side}" for key, side in sides.items())
-        raise UserError(f"{name}: the images of all sets must have the same side in pixels, not {told}")
+        found = ", ".join(f"{key} {side}" for key, side in sides.items())
+        raise UserError(f"{name}: the images of all sets must have the same side in pixels, not {found}")
 
 
 def _class_names(name: str, given: Any, train_labels: Tensor) -> tuple[str, ...]:
@@ -213,5 +217,5 @@ def _check_labels(name: str, sets: Mapping[str, ImageSet], classes: tuple[str, .
             )
 
 
-def _kind(value: Any) -> str:
+def _type_of(value: Any) -> str:
     return f"a {type(value).__name__}"

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from kdignite.data.registry import FOLDER
 from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
-from kdignite.errors import UserError
+from kdignite.errors import UserError, reason
 
-IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded each time they are asked for
+IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded at every use
 SETS = ("train", "val", "test")
 
-# What Pillow and its decoders raise for a file that is not the image its name promises.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+# raised by Pillow and its decoders for a file that is no valid image
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 class Listing(NamedTuple):
@@ -39,7 +39,7 @@ def load_folder(name: str, *, image_size: int, progress: bool, **_: object) -> S
     """Load images from folders, one for each class.
 
     Classes are the folders in ``train``, sorted by name; files are sorted by their path within the class. Hidden files
-    and files with an extension that Pillow cannot open are passed over. Every image becomes what `square` makes of it.
+    and files with an extension that Pillow cannot open are skipped. Images are resized by `resize_and_crop`.
 
     Args:
         name: ``folder:PATH``.
@@ -52,15 +52,15 @@ def load_folder(name: str, *, image_size: int, progress: bool, **_: object) -> S
 
     Raises:
         UserError: if there are fewer than two classes, a class has no images, ``val`` or ``test`` has a class that
-            ``train`` has not, or a file is no readable image.
+            ``train`` has not, or a file is not a readable image.
     """
-    root = place_of(name)
+    root = folder_path(name)
     if not (root / "train").is_dir():
         raise UserError(f"--dataset={name} needs images in PATH/train/CLASS/, but there is no folder {root / 'train'}")
-    classes = tuple(_classes_in(root / "train"))
+    classes = tuple(_find_classes(root / "train"))
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} needs a folder for each of two or more classes, but has {len(classes)}")
-    listings = {key: _listing(root / key, classes) for key in SETS if (root / key).is_dir()}
+    listings = {key: _list_images(root / key, classes) for key in SETS if (root / key).is_dir()}
     num_bytes = sum(len(one.files) for one in listings.values()) * 3 * image_size**2
     if num_bytes <= IN_MEMORY_BYTES:
         tensors = {key: _decode(one.files, image_size, progress=progress) for key, one in listings.items()}
@@ -70,42 +70,22 @@ def load_folder(name: str, *, image_size: int, progress: bool, **_: object) -> S
         sets = {
             key: ImageSet(StreamedImages(one.files, read), torch.tensor(one.labels)) for key, one in listings.items()
         }
-    digests = {key: _listing_digest(one, root) for key, one in listings.items()}
-    recorded = _bytes_of(name).decode("utf-8", "surrogateescape")
-    return folder_like_source(recorded, classes=classes, sets=sets, digests=digests)
+    digests = {key: _files_digest(one, root) for key, one in listings.items()}
+    recorded = _utf8_bytes(name).decode("utf-8", "surrogateescape")
+    return source_with_defaults(recorded, classes=classes, sets=sets, digests=digests)
 
 
-def place_of(name: str) -> Path:
-    """The folder that the name of a data set means.
-
-    Args:
-        name: ``folder:PATH``, as this process was given it, or as a record spells it, whatever locale wrote that.
-
-    Returns:
-        The path, which need not exist.
-    """
+def folder_path(name: str) -> Path:
+    """The folder of ``folder:PATH``, as typed or as recorded, whatever locale wrote the record; it need not exist."""
     given = name.removeprefix(FOLDER)
     path = Path(given).expanduser()
-    return path if path.is_dir() else Path(os.fsdecode(_bytes_of(given))).expanduser()
+    return path if path.is_dir() else Path(os.fsdecode(_utf8_bytes(given))).expanduser()
 
 
-def folder_like_source(
+def source_with_defaults(
     name: str, *, classes: tuple[str, ...], sets: Mapping[str, ImageSet], digests: Mapping[str, str]
 ) -> Source:
-    """A data set of which nothing is known but its images: the usual defaults.
-
-    Args:
-        name: as the user typed it.
-        classes: class names in the order of the labels.
-        sets: ``train``, and ``val`` and ``test`` if there are such.
-        digests: set name -> hash of its content.
-
-    Returns:
-        The data set.
-
-    Raises:
-        UserError: if class names are such as no table could show.
-    """
+    """A data set of images with the default splits and augmentation, after a check of its class names."""
     try:
         check_class_names(classes)
     except UserError as error:
@@ -124,33 +104,21 @@ def folder_like_source(
 
 
 def read_image(path: Path, *, size: int) -> Tensor:
-    """Decode a file.
-
-    Args:
-        path: an image file.
-        size: side in pixels of what is returned.
-
-    Returns:
-        uint8 (3, size, size).
-
-    Raises:
-        UserError: if the file is not an image, is damaged, or has more than 8 bits a channel.
-    """
+    """Decode an image file as uint8 (3, size, size), or raise a `UserError` that names it."""
     try:
         with Image.open(path) as image:
-            return square(image, size=size)
+            return resize_and_crop(image, size=size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not a readable image ({reason}): mend it or remove it") from error
+    except DECODE_ERRORS as error:
+        raise UserError(f"{path} is not a readable image ({reason(error)}): mend it or remove it") from error
 
 
-def square(image: Image.Image, *, size: int) -> Tensor:
-    """A picture of any shape as a square: shorter side to ``size`` (bilinear, antialiased), then the centre of it.
+def resize_and_crop(image: Image.Image, *, size: int) -> Tensor:
+    """Resize the shorter side of an image to ``size`` (bilinear, antialiased), then crop the central square.
 
     This is ``Resize(size)`` and ``CenterCrop(size)`` of torchvision on a PIL image, as most pretrained models were
-    evaluated. A picture that has this size already keeps its pixels.
+    evaluated. An image of this size already keeps its pixels.
 
     Args:
         image: a PIL image of any mode with 8 bits a channel.
@@ -160,42 +128,42 @@ def square(image: Image.Image, *, size: int) -> Tensor:
         uint8 (3, size, size).
 
     Raises:
-        UserError: if the image has more than 8 bits a channel: Pillow would cut bright pixels off, not scale them.
+        UserError: if the image has more than 8 bits a channel: Pillow would clip bright pixels, not scale them.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise UserError(f"images must have 8 bits a channel, not Pillow's mode {image.mode}: convert it first")
-    # A palette with transparency is to be converted in two steps: Pillow warns otherwise.
+    # Pillow warns unless a palette with transparency is converted in two steps
     rgb = (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
     cropped = F.center_crop(F.resize(rgb, [size], antialias=True), [size, size])
     pixels: Tensor = F.pil_to_tensor(cropped)
     return pixels.contiguous()
 
 
-def _classes_in(folder: Path) -> dict[str, Path]:
+def _find_classes(folder: Path) -> dict[str, Path]:
     """Class name -> its folder, sorted by name."""
-    found = {_text(one.name, errors="backslashreplace"): one for one in folder.iterdir() if one.is_dir()}
+    found = {_utf8_text(one.name, errors="backslashreplace"): one for one in folder.iterdir() if one.is_dir()}
     return {name: found[name] for name in sorted(found) if not name.startswith(".")}
 
 
-def _text(name: str, *, errors: str) -> str:
-    """A name as UTF-8 spells it: under another locale the same bytes are other text, but no other data set."""
+def _utf8_text(name: str, *, errors: str) -> str:
+    """A name decoded as UTF-8, whatever the locale: the same files give the same names and digests everywhere."""
     return os.fsencode(name).decode("utf-8", errors)
 
 
-def _bytes_of(name: str) -> bytes:
-    """A name as UTF-8, also one whose bytes the locale could not read."""
+def _utf8_bytes(name: str) -> bytes:
+    """A name encoded as UTF-8, also one whose bytes the locale could not decode."""
     return name.encode("utf-8", "surrogateescape")
 
 
-def _listing(folder: Path, classes: Sequence[str]) -> Listing:
+def _list_images(folder: Path, classes: Sequence[str]) -> Listing:
     """The images of one set; its classes must be among those of the training set."""
-    present = _classes_in(folder)
+    present = _find_classes(folder)
     if unknown := sorted(set(present) - set(classes)):
         raise UserError(f"{folder} has a class {unknown[0]!r} that train has not: its classes are {', '.join(classes)}")
     if not present:
         raise UserError(f"{folder} needs a folder for each class, but has none: fill it or remove it")
     extensions = {key for key, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = {name: _images_in(path, extensions) for name, path in present.items()}
+    files = {name: _image_files(path, extensions) for name, path in present.items()}
     if empty := [name for name in present if not files[name]]:
         raise UserError(f"{present[empty[0]]} has no images: a class needs one or more")
     return Listing(
@@ -204,8 +172,8 @@ def _listing(folder: Path, classes: Sequence[str]) -> Listing:
     )
 
 
-def _images_in(folder: Path, extensions: set[str]) -> list[Path]:
-    """Image files anywhere in a folder, following links to folders as to files, in an order that no system changes."""
+def _image_files(folder: Path, extensions: set[str]) -> list[Path]:
+    """Image files anywhere in a folder, links followed, in an order that is the same on every system."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [one for one in folders if not one.startswith(".")]
@@ -227,10 +195,10 @@ def _decode(files: Sequence[Path], size: int, *, progress: bool) -> Tensor:
     return images
 
 
-def _listing_digest(listing: Listing, root: Path) -> str:
-    """A hash of paths and sizes: the same whatever size the images are kept at, and whether they fit in memory."""
+def _files_digest(listing: Listing, root: Path) -> str:
+    """A hash of paths and file sizes: independent of the size in pixels and of whether the images fit in memory."""
     files = [
-        (_text(path.relative_to(root).as_posix(), errors="surrogateescape"), path.stat().st_size)
+        (_utf8_text(path.relative_to(root).as_posix(), errors="surrogateescape"), path.stat().st_size)
         for path in listing.files
     ]
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -48,15 +48,7 @@ def preparer(spec: Preprocessing, *, device: torch.device) -> Prepare:
 
 
 def sample(indices: Tensor, num_images: int) -> Tensor:
-    """Images that something is measured on: all, or some of them chosen by a fixed key.
-
-    Args:
-        indices: (N,) int64, those of the training part.
-        num_images: how many at most.
-
-    Returns:
-        (min(N, num_images),) int64, in the order of ``indices``.
-    """
+    """At most ``num_images`` of the indices, chosen by a fixed key, in their order."""
     if len(indices) <= num_images:
         return indices
     order = torch.randperm(len(indices), generator=stream("statistics"))

@@ -1,4 +1,4 @@
-"""What a data set is: one type, whatever it was read from."""
+"""The types of a data set, whatever it was read from."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 
-class Items(Protocol):
+class Indexable(Protocol):
     """Anything with a length that can be indexed from 0: a list, a map-style Dataset."""
 
     def __len__(self) -> int: ...
@@ -19,19 +19,18 @@ class Items(Protocol):
 
 
 class StreamedImages(Dataset[Tensor]):
-    """Images that are decoded each time they are asked for, because all of them would not fit in memory.
+    """Images that are decoded at every use, because all of them would not fit in memory.
 
     Args:
         items: what identifies each image, such as its path.
-        decode: item -> uint8 (3, S, S). It and the items must be picklable, for the worker processes of a DataLoader.
+        decode: item -> uint8 (3, S, S). Both must be picklable, for the workers of a DataLoader.
     """
 
-    def __init__(self, items: Items, decode: Callable[[Any], Tensor]) -> None:
+    def __init__(self, items: Indexable, decode: Callable[[Any], Tensor]) -> None:
         self.items = items
         self.decode = decode
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self.items)
 
     def __getitem__(self, index: int) -> Tensor:
@@ -47,13 +46,13 @@ class ImageSet(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set as it was found, before any split is made."""
+    """A data set before it is split."""
 
     name: str  # as the user typed it
     classes: tuple[str, ...]
     train: ImageSet
-    val: ImageSet | None  # only if the data set brings its own
-    test: ImageSet | None  # None: to be carved out of train
+    val: ImageSet | None  # None: to be split off train
+    test: ImageSet | None  # None: to be split off train
     fingerprint: str  # sha256, hex
     default_val_size: float  # a count if >= 1, a fraction below
     default_test_size: float  # likewise; used only if test is None
@@ -61,14 +60,7 @@ class Source(NamedTuple):
 
 
 def describe_source(source: Source) -> str:
-    """A data set in a few lines of text: name, images of each set, classes, start of the fingerprint.
-
-    Args:
-        source: the data set.
-
-    Returns:
-        Lines without a final line break.
-    """
+    """A data set as lines of text: name, images of each set, classes, start of the fingerprint."""
     sets = {"train": source.train, "val": source.val, "test": source.test}
     classes = ", ".join(source.classes[:10]) + (", ..." if len(source.classes) > 10 else "")
     lines = [
@@ -81,28 +73,12 @@ def describe_source(source: Source) -> str:
 
 
 def fingerprint(classes: tuple[str, ...], digests: Mapping[str, str]) -> str:
-    """One hash for a whole data set.
-
-    Args:
-        classes: class names in the order of the labels.
-        digests: set name (``train``, ``val``, ``test``) -> hash of its content.
-
-    Returns:
-        sha256 in hex.
-    """
+    """sha256 in hex of a whole data set, from its class names and the hash of each of its sets."""
     return hashlib.sha256(json.dumps([list(classes), dict(digests)]).encode()).hexdigest()
 
 
 def content_digest(images: Tensor, labels: Tensor) -> str:
-    """A hash of images and labels that are in memory.
-
-    Args:
-        images: uint8 (N, 3, S, S).
-        labels: (N,) int64.
-
-    Returns:
-        sha256 in hex, of ``shape, images, labels`` (the shape: the same bytes could be other images).
-    """
+    """sha256 in hex of ``shape, images, labels`` (the shape: the same bytes could be other images)."""
     digest = hashlib.sha256(repr(tuple(images.shape)).encode())
     digest.update(images.contiguous().numpy().data)
     digest.update(labels.to(torch.int64).contiguous().numpy().data)

@@ -33,14 +33,10 @@ class Splits(NamedTuple):
 
 
 def split_source(source: Source, *, val_size: float | None) -> Splits:
-    """Cut a source into its parts; what a source brings itself is kept as it is.
+    """Split a source into its parts; the parts that it brings itself are kept as they are.
 
-    Args:
-        source: the data.
-        val_size: images held out of the training set: a count, or a fraction below 1; None: the source's own.
-
-    Returns:
-        `Splits`; validation and test are stratified (each class within one image of its share).
+    ``val_size``, a count or a fraction below 1, is held out of the training set; None: the source's own default.
+    Validation and test are stratified: each class within one image of its share.
 
     Raises:
         UserError: if the source brings a validation set and ``val_size`` is given, or too few images would be left.
@@ -52,39 +48,24 @@ def split_source(source: Source, *, val_size: float | None) -> Splits:
         test_indices = _hold_out(source, rest, source.default_test_size, key="test")
         test, rest = Part(source.train, test_indices), _without(rest, test_indices)
     else:
-        test = whole(source.test)
+        test = all_images(source.test)
     if source.val is None:
         wanted = source.default_val_size if val_size is None else val_size
         val_indices = _hold_out(source, rest, wanted, key="val")
         val, rest = Part(source.train, val_indices), _without(rest, val_indices)
     else:
-        val = whole(source.val)
+        val = all_images(source.val)
     train = Part(source.train, rest)
     return Splits(train, val, test, _hash(source, train, val, test))
 
 
-def whole(images: ImageSet) -> Part:
-    """All images of a set.
-
-    Args:
-        images: the set.
-
-    Returns:
-        The part that holds every index.
-    """
+def all_images(images: ImageSet) -> Part:
+    """All images of a set."""
     return Part(images, torch.arange(len(images.labels)))
 
 
 def limited(part: Part, limit: int | None) -> Part:
-    """At most ``limit`` images of a part, stratified, the same ones for every seed.
-
-    Args:
-        part: usually the training part.
-        limit: how many; None: all.
-
-    Returns:
-        The smaller part.
-    """
+    """At most ``limit`` images of a part, stratified, the same ones for every seed; None: all of them."""
     if limit is None or limit >= len(part.indices):
         return part
     return Part(part.images, part.indices[stratified_pick(part.labels.cpu(), limit, key=("limit",))])

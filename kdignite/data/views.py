@@ -72,15 +72,7 @@ def draw_views(view_seed: int, view: int, *, num_images: int, augment: str, size
 
 
 def pick_views(views: Views, indices: Tensor) -> Views:
-    """The views of some images.
-
-    Args:
-        views: the table of all images.
-        indices: (B,) int64 source indices, on the table's device.
-
-    Returns:
-        `Views` with (B,) each.
-    """
+    """The views of the images with these (B,) int64 source indices, on the device of the table."""
     return Views(*(column.index_select(0, indices) for column in views))
 
 

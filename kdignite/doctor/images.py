@@ -1,4 +1,4 @@
-"""Which images a diagnosis looks at."""
+"""The images of a diagnosis."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from kdignite.data.splits import Part
 from kdignite.data.views import apply_views, draw_views, pick_views
 
 BATCH = 100  # images
-# Batch sizes of scripts, a different one for each draw of a model in training mode, which answers by its batch.
+# of scripts, another for each draw: in training mode the logits depend on the batch
 BATCH_SIZES = (100, 64, 128, 32, 256, 50, 200, 16, 500, 20)
-ANY_AUGMENTATION = "crop+flip"  # of a model of which nobody knows how it was trained
+DEFAULT_AUGMENT = "crop+flip"  # of models whose training is not recorded
 
 
-class Sample(NamedTuple):
+class ImageSample(NamedTuple):
     """The images of a diagnosis, N of them."""
 
     images: Tensor  # uint8 (N, 3, S, S)
@@ -26,34 +26,28 @@ class Sample(NamedTuple):
     num_source: int  # images of the source, for which views are drawn
 
 
-def show(part: Part, *, num_images: int, augment: str) -> Sample:
+def sample_images(part: Part, *, num_images: int, augment: str) -> ImageSample:
     """Choose images: whole batches of 100 neighbours, at equal distances over the part.
 
-    Neighbours, because a model in training mode answers by its batch, and a script that does not shuffle makes these.
+    Neighbours, because in training mode the logits depend on the batch, and scripts that do not shuffle make these.
     """
     every = chunks(torch.arange(len(part.indices)), BATCH)
     count = max(1, min(len(every), num_images // BATCH))
     rows = tuple(every[i * len(every) // count] for i in range(count))
     images = torch.cat(list(pixel_batches(part.images, tuple(part.indices[one] for one in rows))))
     which = torch.cat(rows)
-    return Sample(
-        images,
-        part.labels.cpu()[which],
-        which,
-        part.indices[which],
-        augment or ANY_AUGMENTATION,
-        len(part.images.labels),
-    )
+    labels, indices = part.labels.cpu()[which], part.indices[which]
+    return ImageSample(images, labels, which, indices, augment or DEFAULT_AUGMENT, len(part.images.labels))
 
 
-def batches(shown: Sample, *, draw: int, views: bool) -> list[Batch]:
-    """The images in batches, plain or as training would show them."""
-    images = shown.images
+def make_batches(sample: ImageSample, *, draw: int, views: bool) -> list[Batch]:
+    """The images in batches, plain or augmented as in training."""
+    images = sample.images
     if views:
-        drawn = draw_views(0, draw, num_images=shown.num_source, augment=shown.augment, size=images.shape[-1])
-        images = apply_views(images, pick_views(drawn, shown.indices))
+        drawn = draw_views(0, draw, num_images=sample.num_source, augment=sample.augment, size=images.shape[-1])
+        images = apply_views(images, pick_views(drawn, sample.indices))
     size = BATCH_SIZES[draw % len(BATCH_SIZES)]
     return [
-        Batch(images[one.to(images.device)], shown.labels[one], shown.indices[one], 0)
+        Batch(images[one.to(images.device)], sample.labels[one], sample.indices[one], 0)
         for one in chunks(torch.arange(len(images)), size)
     ]

@@ -1,11 +1,6 @@
-"""What an evaluation says, as pure functions of logits and labels: NumPy arrays in, numbers out.
-
-Almost everything follows from one confusion matrix; loss and calibration need the logits themselves.
-"""
+"""Metrics as pure functions of logits and labels: NumPy arrays in, numbers out."""
 
 from kdignite.metrics.confusion import (
-    AverageScores,
-    ClassScores,
     Confused,
     Ranking,
     accuracy,
@@ -29,8 +24,6 @@ from kdignite.metrics.probabilities import (
 from kdignite.metrics.summary import evaluation_summary
 
 __all__ = [
-    "AverageScores",
-    "ClassScores",
     "Confused",
     "Floats",
     "Ints",

@@ -1,11 +1,14 @@
-"""The confusion matrix (rows = true class, columns = predicted class) and what follows from it."""
+"""The confusion matrix (rows = true class, columns = predicted class) and what follows from it.
+
+Not by scikit-learn, whose scores take labels rather than a matrix, and which takes a second to import.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from kdignite.metrics.probabilities import Floats, Ints, Labels, Logits, check
+from kdignite.metrics.probabilities import Floats, Ints, Labels, Logits, check_logits
 
 
 class ClassScores(NamedTuple):
@@ -26,7 +29,7 @@ class AverageScores(NamedTuple):
 
 
 class Confused(NamedTuple):
-    """One kind of mistake: ``num_images`` of class ``true`` called ``predicted``, a ``share`` of all its images."""
+    """One kind of mistake: ``num_images`` of class ``true`` predicted as ``predicted``, a ``share`` of its images."""
 
     true: int
     predicted: int
@@ -42,10 +45,9 @@ class Ranking(NamedTuple):
 
 
 def confusion_from_logits(logits: Logits, labels: Labels, *, num_classes: int) -> Ints:
-    """Count what was called what: ``confusion[t, p]`` images of class t have their largest score at p.
+    """Count predictions by class: ``confusion[t, p]`` images of class t have their largest score at p.
 
-    Of equal scores the first counts. A score that is no number is refused: ``argmax`` would call every such image class
-    0, and a dead model would score the share of class 0.
+    Of equal scores the first counts. NaN is refused: ``argmax`` would predict class 0 for every such image.
 
     Args:
         logits: (N, C) scores, N at least 1.
@@ -58,7 +60,7 @@ def confusion_from_logits(logits: Logits, labels: Labels, *, num_classes: int) -
     Raises:
         ValueError: for scores that are not finite, labels outside [0, C), or shapes that do not fit.
     """
-    check(logits, labels)
+    check_logits(logits, labels)
     if logits.shape[1] != num_classes:
         raise ValueError(f"expected logits of {num_classes} classes, got {logits.shape[1]} columns")
     cells = labels.astype(np.int64) * num_classes + logits.argmax(axis=1)
@@ -68,30 +70,15 @@ def confusion_from_logits(logits: Logits, labels: Labels, *, num_classes: int) -
 
 
 def num_correct(confusion: Ints) -> int:
-    """Number of images on the diagonal.
-
-    Args:
-        confusion: (C, C) counts, rows = true class.
-
-    Returns:
-        ``sum_c confusion[c, c]``.
-    """
+    """The number of images on the diagonal: ``sum_c confusion[c, c]``."""
     return int(np.trace(confusion))
 
 
 def accuracy(confusion: Ints) -> float:
-    """Share of the images that were called what they are.
-
-    Args:
-        confusion: (C, C) counts, rows = true class.
-
-    Returns:
-        ``sum_c confusion[c, c] / N``, in [0, 1].
-
-    Raises:
-        ValueError: if the matrix counts no image.
-    """
-    return num_correct(confusion) / _num_images(confusion)
+    """``sum_c confusion[c, c] / N``, in [0, 1]; a `ValueError` if the matrix counts no image."""
+    if not confusion.sum():
+        raise ValueError("expected a confusion matrix of at least one image, got none")
+    return num_correct(confusion) / int(confusion.sum())
 
 
 def class_scores(confusion: Ints) -> ClassScores:
@@ -118,42 +105,21 @@ def class_scores(confusion: Ints) -> ClassScores:
 
 
 def macro_average(scores: ClassScores) -> AverageScores:
-    """Plain mean over all classes, whether they have images or not.
-
-    Args:
-        scores: of C classes.
-
-    Returns:
-        ``sum_c score_c / C`` of precision, recall and F1 (the mean of the F1s, not the F1 of the means).
-    """
-    return AverageScores(*(float(np.mean(score)) for score in (scores.precision, scores.recall, scores.f1)))
+    """Mean over all C classes: ``sum_c score_c / C`` (the mean of the F1s, not the F1 of the means)."""
+    return _average(scores, weights=None)
 
 
 def weighted_average(scores: ClassScores) -> AverageScores:
-    """Mean over the classes, each weighted by its number of images; the weighted recall is the accuracy.
+    """Mean weighted by images: ``sum_c support_c * score_c / sum_c support_c``; the weighted recall is the accuracy."""
+    return _average(scores, weights=scores.support)
 
-    Args:
-        scores: of C classes with at least one image among them.
 
-    Returns:
-        ``sum_c support_c * score_c / sum_c support_c`` of precision, recall and F1.
-    """
-    weights = scores.support
-    return AverageScores(
-        *(float(np.average(score, weights=weights)) for score in (scores.precision, scores.recall, scores.f1))
-    )
+def _average(scores: ClassScores, *, weights: Ints | None) -> AverageScores:
+    return AverageScores(*(float(np.average(column, weights=weights)) for column in scores[:3]))
 
 
 def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
-    """The most frequent mistakes.
-
-    Args:
-        confusion: (C, C) counts, rows = true class.
-        limit: how many at most.
-
-    Returns:
-        Pairs of different classes with at least one image, most images first, then in class order.
-    """
+    """The most frequent mistakes, at most ``limit``: most images first, then in class order."""
     mistakes = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
     pairs = [(int(cell) // len(confusion), int(cell) % len(confusion)) for cell in order]
@@ -166,18 +132,10 @@ def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
 
 
 def best_and_worst(scores: Sequence[float], support: Sequence[int], *, each: int) -> Ranking:
-    """The classes with the highest and the lowest score, such as F1 or what one model has more than another.
+    """The classes with the highest and the lowest score, ``each`` at either end; classes without images are left out.
 
-    A class without images has no score and is left out.
-
-    Args:
-        scores: of C classes.
-        support: images of each class.
-        each: how many at either end.
-
-    Returns:
-        Ranking, both lists in descending order of the score, equals in class order; where at most ``2 * each`` classes
-        have images, all of them are in ``best`` and none in ``worst``.
+    Both lists are in descending order of the score, equals in class order. Where at most ``2 * each`` classes have
+    images, all of them are in ``best`` and none in ``worst``.
     """
     ranked = sorted((c for c in range(len(scores)) if support[c] > 0), key=lambda c: -scores[c])
     if len(ranked) <= 2 * each:
@@ -188,10 +146,3 @@ def best_and_worst(scores: Sequence[float], support: Sequence[int], *, each: int
 def _ratio(numerator: Ints, denominator: Ints) -> Floats:
     """Quotient with ``0 / 0 := 0``; here the numerator is 0 wherever the denominator is."""
     return numerator / np.maximum(denominator, 1)
-
-
-def _num_images(confusion: Ints) -> int:
-    total = int(confusion.sum())
-    if total == 0:
-        raise ValueError("expected a confusion matrix of at least one image, got none")
-    return total

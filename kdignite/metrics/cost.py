@@ -1,12 +1,12 @@
-"""What a model costs to use: its size, its arithmetic, its time and its memory, for one image on one CPU thread.
+"""What a model costs at inference: size, arithmetic, latency and memory, for one image on one CPU thread.
 
 Everything is measured on the CPU, whatever device trained the model, so that all runs can be compared.
 """
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -74,15 +74,15 @@ def measure_cost(model: nn.Module, *, size: int) -> Cost:
     )
 
 
-class _Storages(TorchDispatchMode):
-    """Follows the storages that are alive, and the largest sum of their bytes."""
+class _StorageTracker(TorchDispatchMode):
+    """The storages that are alive, and the largest sum of their bytes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.alive = WeakIdKeyDictionary()  # storage -> bytes; forgets a storage when it is freed
         self.peak = 0
 
-    def follow(self, tensors: Iterator[Any]) -> None:
+    def track(self, tensors: Iterator[Any]) -> None:
         for tensor in tensors:
             if isinstance(tensor, Tensor) and tensor.layout is torch.strided:  # others have no storage
                 storage = tensor.untyped_storage()
@@ -92,7 +92,7 @@ class _Storages(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         out = func(*args, **(kwargs or {}))
-        self.follow(iter(tree_leaves(out)))
+        self.track(iter(tree_leaves(out)))
         return out
 
 
@@ -106,9 +106,9 @@ def _multiply_adds(model: nn.Module, image: Tensor) -> int:
 
 def _peak_memory(model: nn.Module, image: Tensor) -> int:
     # no_grad, not inference_mode: there a mode sees whole layers, and misses the tensors inside them.
-    storages = _Storages()
+    storages = _StorageTracker()
     with torch.no_grad(), _separate_layers(), storages:
-        storages.follow(chain(model.parameters(), model.buffers(), [image]))
+        storages.track(chain(model.parameters(), model.buffers(), [image]))
         model(image)
     return storages.peak
 
@@ -128,21 +128,19 @@ def _call_times(model: nn.Module, image: Tensor) -> list[float]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(NUM_THREADS)
+def _changed(get: Callable[[], Any], put: Callable[[Any], None], value: Any) -> Iterator[None]:
+    before = get()
+    put(value)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        put(before)
 
 
-@contextmanager
-def _separate_layers() -> Iterator[None]:
-    """Without torch's shortcut that runs a whole attention layer as one operation, whose inside cannot be seen."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+def _one_thread() -> AbstractContextManager[None]:
+    return _changed(torch.get_num_threads, torch.set_num_threads, NUM_THREADS)
+
+
+def _separate_layers() -> AbstractContextManager[None]:
+    """Without torch's shortcut that runs a whole attention layer as one operation, whose inside cannot be measured."""
+    return _changed(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False)

@@ -1,9 +1,10 @@
-"""What needs the logits themselves: probabilities, loss, calibration."""
+"""Metrics of the logits themselves: probabilities, loss, calibration."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -22,7 +23,12 @@ def softmax(logits: Logits) -> Floats:
     Returns:
         (N, C) float64, rows sum to 1.
     """
+    # not special.softmax, whose last bits differ from those of the recorded calibration errors
     return np.exp(_log_softmax(logits))
+
+
+def _log_softmax(logits: Logits) -> Floats:
+    return np.asarray(special.log_softmax(np.asarray(logits, dtype=np.float64), axis=1))
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> float:
@@ -40,7 +46,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> float:
     Raises:
         ValueError: as `confusion_from_logits`.
     """
-    check(logits, labels)
+    check_logits(logits, labels)
     return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
 
 
@@ -63,7 +69,7 @@ def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int 
 
     Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, equation 3.
     """
-    check(logits, labels)
+    check_logits(logits, labels)
     confidence = softmax(logits).max(axis=1)
     hit = logits.argmax(axis=1) == labels
     bins = np.ceil(confidence * num_bins).astype(np.int64) - 1
@@ -71,16 +77,8 @@ def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int 
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def check(logits: Logits, labels: Labels) -> None:
-    """Refuse what would otherwise become a plausible number.
-
-    Args:
-        logits: (N, C) scores.
-        labels: (N,) integers.
-
-    Raises:
-        ValueError: if shapes or types do not fit, a score is not finite, or a label is outside [0, C).
-    """
+def check_logits(logits: Logits, labels: Labels) -> None:
+    """Raise a `ValueError` unless logits (N, C) are finite, and labels (N,) integers in [0, C)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
         raise ValueError(f"expected logits (N, C) and labels (N,), N >= 1, got {logits.shape} and {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
@@ -90,10 +88,3 @@ def check(logits: Logits, labels: Labels) -> None:
         raise ValueError(f"expected finite logits, got NaN or infinity for {num_broken} of {len(labels)} images")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"expected labels in [0, {logits.shape[1]}), got [{labels.min()}, {labels.max()}]")
-
-
-def _log_softmax(logits: Logits) -> Floats:
-    scores = np.asarray(logits, dtype=np.float64)
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    log_probabilities: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log_probabilities

@@ -1,15 +1,15 @@
-"""What a comparison of models may claim: intervals, tests and agreement, as pure functions of NumPy arrays."""
+"""Statistics of a comparison of models: intervals, tests and agreement, as pure functions of NumPy arrays."""
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-Logits = npt.NDArray[np.floating[Any]]
-Classes = npt.NDArray[np.integer[Any]]
+from kdignite.metrics.probabilities import Labels, Logits
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Images that one of two models alone got right, and how likely so uneven a share is if neither is better."""
+    """Images that only one of two models got right, and how likely so uneven a share is if neither is better."""
 
     only_first: int
     only_second: int
@@ -44,8 +44,8 @@ class PairedDifference(NamedTuple):
     high: float
 
 
-class Agreement(NamedTuple):
-    """Share of images that two models call the same: of all, and of those that the teacher gets wrong."""
+class TeacherAgreement(NamedTuple):
+    """Share of equal predictions: of all images, and of those that the teacher gets wrong."""
 
     overall: float
     on_errors: float | None
@@ -59,7 +59,7 @@ def wilson_interval(num_correct: int, num_images: int, *, level: float = 0.95) -
     ``(p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n)``, which stays in [0, 1].
 
     Args:
-        num_correct: images that were called what they are.
+        num_correct: correctly classified images.
         num_images: n, at least 1.
         level: share of such intervals that hold the true accuracy.
 
@@ -76,9 +76,9 @@ def wilson_interval(num_correct: int, num_images: int, *, level: float = 0.95) -
 def mcnemar(first_right: Bools, second_right: Bools) -> McNemar:
     """Exact McNemar test of two models on the same images, two-sided.
 
-    Images that both get right or both get wrong say nothing of which is better. Of the b + c others, where b are right
+    Images that both get right or both get wrong do not count. Of the b + c others, where b are right
     in the first alone: ``p = min(1, 2 * P(X <= min(b, c)))``, X binomial with b + c trials and probability 1/2.
-    It speaks of this pair of trained models; another seed gives another pair.
+    It is about this pair of trained models; another seed gives another pair.
 
     Args:
         first_right: (N,) whether the first model is right.
@@ -130,13 +130,14 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     """
     if len(values) < 2:
         raise ValueError(f"expected at least two values, got {len(values)}")
+    # not ttest_1samp, which gives NaN for equal values
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
     mean = float(np.mean(values))
     return Interval(mean - half, mean + half)
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], *, level: float = 0.95) -> PairedDifference:
-    """What the first of two recipes gains over the second, from runs that share a seed pair by pair.
+    """The difference of two recipes, from runs that share a seed pair by pair.
 
     What a seed does to both (initial weights, order) cancels in ``d_i = first_i - second_i``; the interval is
     `mean_interval` of the d_i.
@@ -160,8 +161,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
 def difference_error(first: float, second: float, *, num_images: int) -> float:
     """Standard error of the difference of two shares, each of as many images.
 
-    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if the images were drawn anew for either share. Two models that answer the
-    same images are often right or wrong together, and then their difference varies less.
+    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if each share had its own images. Two models on the same images are
+    often right or wrong together, and then their difference varies less.
 
     Args:
         first: p, in [0, 1].
@@ -174,11 +175,11 @@ def difference_error(first: float, second: float, *, num_images: int) -> float:
     return math.sqrt((first * (1 - first) + second * (1 - second)) / num_images)
 
 
-def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -> Agreement:
-    """How often a model calls an image what the teacher calls it.
+def agreement(predicted: Labels, teacher_predicted: Labels, labels: Labels) -> TeacherAgreement:
+    """How often a model predicts what the teacher predicts.
 
-    A good model agrees with a good teacher because both are right. Images that the teacher gets wrong tell more: to
-    give the same wrong answer there is to have learnt from it, or to be alike.
+    A good model agrees with a good teacher because both are right. Images that the teacher gets wrong show more: equal
+    errors come from distillation, or from similar models.
 
     Args:
         predicted: (N,) classes.
@@ -187,17 +188,17 @@ def agreement(predicted: Classes, teacher_predicted: Classes, labels: Classes) -
 
     Returns:
         ``overall``: share of all N; ``on_errors``: share of the ``num_errors`` images that the teacher gets wrong where
-        the model gives the same wrong class, None where there are none.
+        the model predicts the same wrong class, None where there are none.
 
     Source: Stanton, Izmailov, Kirichenko, Alemi & Wilson 2021, arXiv:2106.05945.
     """
     same, errors = predicted == teacher_predicted, teacher_predicted != labels
     on_errors = float(same[errors].mean()) if errors.any() else None
-    return Agreement(float(same.mean()), on_errors, int(errors.sum()))
+    return TeacherAgreement(float(same.mean()), on_errors, int(errors.sum()))
 
 
 def mean_kl(teacher_logits: Logits, logits: Logits) -> float:
-    """How far a model's probabilities are from the teacher's, at temperature 1.
+    """Kullback-Leibler divergence of a model's probabilities from the teacher's, at temperature 1.
 
     ``mean_n sum_c p_nc (log p_nc - log q_nc)``, p the teacher's softmax and q the model's, in float64 in log space.
 

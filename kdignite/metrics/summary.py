@@ -1,4 +1,4 @@
-"""Everything that is said of the answers to one split."""
+"""All metrics of one split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from kdignite.metrics.probabilities import Labels, Logits, cross_entropy, expect
 
 
 def evaluation_summary(logits: Logits, labels: Labels, *, classes: Sequence[str]) -> dict[str, Any]:
-    """Everything that a result file holds of one split, as plain JSON values.
+    """All metrics of one split, as plain JSON values.
 
     Args:
         logits: (N, C) scores, N at least 1.
@@ -26,9 +26,6 @@ def evaluation_summary(logits: Logits, labels: Labels, *, classes: Sequence[str]
         ``num_images``, ``num_correct``, ``accuracy`` in [0, 1], ``loss`` (cross-entropy in nats), ``ece`` in [0, 1];
         ``macro`` and ``weighted``: precision, recall, f1; ``per_class``: a list of class, support, precision, recall,
         f1; ``confusion``: C lists of C counts, rows = true class.
-
-    Raises:
-        ValueError: as `confusion_from_logits`.
     """
     confusion = confusion_from_logits(logits, labels, num_classes=len(classes))
     scores = class_scores(confusion)

@@ -1,1 +1,1 @@
-"""Models by name: ``registry`` lists and builds them, each family has a file; ``weights`` starts them off."""
+"""Models: ``registry`` lists and builds them, each family has a file, ``weights`` loads pretrained ones."""

@@ -15,7 +15,6 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut without parameters (option A): ``relu(f(x) + shortcut(x))``."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
-        """Make the layers."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -55,7 +54,6 @@ class CifarResNet(nn.Module):
     """A 3x3 convolution, three stages of blocks with 16, 32 and 64 channels, the mean over pixels, one linear layer."""
 
     def __init__(self, *, num_blocks: int, num_classes: int) -> None:
-        """Make the layers and draw their weights."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])

@@ -75,7 +75,7 @@ def fastresnet(*, num_classes: int, size: int) -> nn.Module:
 
 
 def whiten(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the kernels of the stem so that their answers to the training images are uncorrelated, of variance near 1.
+    """Set the kernels of the stem so that their responses to the training images are uncorrelated, of variance near 1.
 
     With ``C = mean(p p^T) = V diag(v) V^T`` over all 2x2 patches p (12 numbers each), the kernels are
     ``V^T / sqrt(v + 5e-4)`` and their negatives. The first layer has then nothing to learn, and the others learn faster

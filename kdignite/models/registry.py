@@ -1,8 +1,4 @@
-"""The models that can be named, and the function that builds one.
-
-Importing this module does not import torch, so that ``--help`` can print the list; a model's file is imported when it
-is built.
-"""
+"""Models by name: a row of `MODELS` and a function are one. Nothing here imports torch, so that help can list them."""
 
 import difflib
 import inspect
@@ -17,48 +13,48 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Entry(NamedTuple):
-    """What is known of a model before torch is imported.
+class Model(NamedTuple):
+    """A model by name.
 
     Attributes:
         builder: ``module:function``, imported late; called with ``num_classes``, ``size`` and the options as keywords.
         options: the options it takes beyond ``num_classes`` and ``size``.
         min_size: smallest side of the input, in pixels.
         about: one line for ``--help``.
-        fit: ``module:function`` for weights that follow from the training images, called with a new model and batches
-            of prepared images; empty for most.
+        data_init: ``module:function`` that computes weights from the training images, called with a new model and
+            batches of prepared images; empty for most.
     """
 
     builder: str
     options: tuple[str, ...]
     min_size: int
     about: str
-    fit: str = ""
+    data_init: str = ""
 
 
-def _cifar_resnet(depth: int, parameters: str) -> Entry:
+def _cifar_resnet(depth: int, parameters: str) -> Model:
     # The map is halved twice. At 8 pixels it ends 2x2, so that every BatchNorm has more than one value a channel even
     # in a batch of one image; at 4 pixels training on a last batch of one would fail.
     about = f"CIFAR residual network of {depth} layers, {parameters} parameters (He et al. 2015)"
-    return Entry(f"kdignite.models.cifar_resnet:resnet{depth}", (), 8, about)
+    return Model(f"kdignite.models.cifar_resnet:resnet{depth}", (), 8, about)
 
 
-def _torchvision_resnet(depth: int, parameters: str) -> Entry:
+def _torchvision_resnet(depth: int, parameters: str) -> Model:
     about = f"torchvision's residual network of {depth} layers, {parameters} parameters; has ImageNet weights"
     # The map is halved five times: 32 pixels are the least that leave one.
-    return Entry(f"kdignite.models.torchvision_resnet:resnet{depth}", ("stem",), 32, about)
+    return Model(f"kdignite.models.torchvision_resnet:resnet{depth}", ("stem",), 32, about)
 
 
-MODELS: dict[str, Entry] = {
-    "cnn5": Entry(
+MODELS: dict[str, Model] = {
+    "cnn5": Model(
         "kdignite.models.cnn5:cnn5", ("widths",), 32, "five convolutions and a linear layer, a small student"
     ),
-    "fastresnet": Entry(
+    "fastresnet": Model(
         "kdignite.models.fastresnet:fastresnet",
         (),
         32,
         "fast residual network for 32x32 images, 1.94 M parameters, a teacher for the CPU",
-        fit="kdignite.models.fastresnet:whiten",
+        data_init="kdignite.models.fastresnet:whiten",
     ),
     "resnet20": _cifar_resnet(20, "0.27 M"),
     "resnet32": _cifar_resnet(32, "0.46 M"),
@@ -72,25 +68,14 @@ MODELS: dict[str, Entry] = {
 
 
 def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
-    """Refuse what can be known to be wrong before torch, data or a run folder is touched.
-
-    A user's function is not imported here: only that it has no options is checked.
-
-    Args:
-        name: a name of `MODELS`, or ``package.module:function``.
-        size: side of the input, in pixels.
-        options: the options that were set, by name (``widths``, ``stem``); an option that was not set is not in it.
-
-    Raises:
-        UserError: if the name is unknown, the model does not take an option, or the input is too small for it.
-    """
+    """Raise a `UserError` if the name, an option or the input size cannot be right; imports no user's function."""
     if ":" not in name and name not in MODELS:
-        raise UserError(_unknown(name))
+        raise UserError(_unknown_model(name))
     taken = MODELS[name].options if name in MODELS else ()
     for option in options:
         if option not in taken:
             takers = [other for other, entry in MODELS.items() if option in entry.options]
-            raise UserError(f"{name} takes no --{brief(option)}" + (f"; {_listed(takers)}" if takers else ""))
+            raise UserError(f"{name} takes no --{brief(option)}" + (f"; {_takers(takers)}" if takers else ""))
     if "widths" in options:
         check_widths(options["widths"])
     smallest = _min_size(name, options)
@@ -99,14 +84,7 @@ def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
 
 
 def check_widths(widths: tuple[int, ...]) -> None:
-    """Refuse widths that `cnn5` cannot have.
-
-    Args:
-        widths: channels of each convolution.
-
-    Raises:
-        UserError: if they are not five, or one is below 1.
-    """
+    """Raise a `UserError` unless the widths are five channel counts of at least 1, as `cnn5` needs."""
     # not annotations alone: options also come from checkpoints
     whole = isinstance(widths, tuple) and all(type(width) is int for width in widths)
     if not whole or len(widths) != 5 or min(widths) < 1:
@@ -115,10 +93,10 @@ def check_widths(widths: tuple[int, ...]) -> None:
 
 
 def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]) -> "nn.Module":
-    """Build a model with fresh weights on the CPU, and try it once on an image of zeros.
+    """Build a model with new weights on the CPU, and run it once on images of zeros.
 
-    Initial weights are drawn from torch's default generator, which the caller seeds: the same seed gives equal weights.
-    The trial leaves that generator, the buffers and the training mode as they were.
+    Initial weights are drawn from torch's default generator, which the caller seeds. The trial leaves that generator,
+    the buffers and the training mode as they were.
 
     Args:
         name: a name of `MODELS`, or ``package.module:function``, called as ``function(num_classes=num_classes)``.
@@ -130,38 +108,57 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
         A module that maps images (N, 3, size, size) to logits (N, C).
 
     Raises:
-        UserError: as `check_model`; if a user's function cannot be imported or called, or returns something else than a
-            module; if the module does not take such images or its output is not (N, C).
+        UserError: as `check_model`, or if a user's function or its module cannot be used like this.
     """
     check_model(name, size=size, options=options)
     if name in MODELS:
         builder = pkgutil.resolve_name(MODELS[name].builder)
         model: nn.Module = builder(num_classes=num_classes, size=size, **options)
     else:
-        model = _call_user(name, num_classes=num_classes)
+        model = _call_user_function(name, num_classes=num_classes)
     _try_forward(model, name=name, num_classes=num_classes, size=size)
     return model
 
 
-def fit_model(model: "nn.Module", name: str, batches: Iterable["Tensor"]) -> None:
-    """Set the weights that follow from the training images, for a model that has such.
+def meta_state_dict(
+    name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
+) -> "dict[str, Tensor] | None":
+    """The state dict of a model on the meta device: shapes and types without memory; None for a user's function."""
+    import torch
+    from torch.overrides import TorchFunctionMode
 
-    Args:
-        model: as `build_model` made it; changed.
-        name: of the model.
-        batches: prepared training images (N, 3, size, size), without augmentation; read only where they are needed.
-    """
-    if name in MODELS and MODELS[name].fit:
-        pkgutil.resolve_name(MODELS[name].fit)(model, batches)
+    class NoNormalInit(TorchFunctionMode):
+        """Without `Tensor.normal_`, for which torch imports its compiler on the meta device."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            del types
+            return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+    check_model(name, size=size, options=options)
+    if name not in MODELS:
+        return None
+    builder = pkgutil.resolve_name(MODELS[name].builder)
+    try:
+        with torch.device("meta"), NoNormalInit():
+            model: nn.Module = builder(num_classes=num_classes, size=size, **options)
+    except RuntimeError as error:  # more bytes than can be counted
+        raise UserError(f"{name} cannot be built as asked: {brief(error)}") from error
+    return model.state_dict()
 
 
-def _unknown(name: str) -> str:
+def init_from_data(model: "nn.Module", name: str, batches: Iterable["Tensor"]) -> None:
+    """Set the weights that are computed from prepared training images (N, 3, size, size), if the model has such."""
+    if name in MODELS and MODELS[name].data_init:
+        pkgutil.resolve_name(MODELS[name].data_init)(model, batches)
+
+
+def _unknown_model(name: str) -> str:
     close = difflib.get_close_matches(name, MODELS, n=1)
     guess = f"did you mean {close[0]}? " if close else ""
     return f"no model is called {name!r}; {guess}there are {', '.join(MODELS)}, or your own as {USER_FUNCTION}"
 
 
-def _listed(names: list[str]) -> str:
+def _takers(names: list[str]) -> str:
     return f"{names[0]} does" if len(names) == 1 else f"{', '.join(names)} do"
 
 
@@ -172,7 +169,7 @@ def _min_size(name: str, options: Mapping[str, Any]) -> int:
     return MODELS[name].min_size // (4 if options.get("stem") == "cifar" else 1)
 
 
-def _call_user(name: str, *, num_classes: int) -> "nn.Module":
+def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
     from torch import nn
 
     function: Callable[..., object] = import_function(name, flag="arch")
@@ -192,14 +189,14 @@ def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) 
 
     images = torch.zeros(2, 3, size, size)
     modes = [(module, module.training) for module in model.modules()]
-    # Copies: a module of the user's may write to its buffers in eval mode too. A lazy module's are not made yet.
+    # copies, since a user's module may write to its buffers in eval mode too; those of lazy modules do not exist yet
     buffers = {key: buffer.clone() for key, buffer in model.named_buffers() if not torch.nn.parameter.is_lazy(buffer)}
     model.eval()
     try:
-        # no_grad, not inference_mode: what a lazy module makes here must be trainable.
+        # no_grad, not inference_mode: the parameters of lazy modules must be trainable
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             logits = torch.func.functional_call(model, buffers, (images,))
-            alone = torch.func.functional_call(model, buffers, (images[:1],))
+            single = torch.func.functional_call(model, buffers, (images[:1],))
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{name} does not take two images of shape {tuple(images.shape[1:])}, or one; see --size: {reason(error)}"
@@ -207,8 +204,8 @@ def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) 
     finally:
         for module, mode in modes:
             module.training = mode
-    for number, answer in ((2, logits), (1, alone)):
-        came = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    for number, output in ((2, logits), (1, single)):
+        came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         if came != (number, num_classes):
             raise UserError(
                 f"{name} must turn images (N, 3, {size}, {size}) into logits of shape (N, num_classes) = "

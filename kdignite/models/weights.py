@@ -1,4 +1,4 @@
-"""Initial weights from elsewhere: torchvision's published ones, or any state dict that fits."""
+"""Pretrained weights: torchvision's published ones, or any state dict that fits."""
 
 import re
 import sys
@@ -16,34 +16,36 @@ from kdignite.network import ANSWER_SECONDS, socket_timeout
 IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50")
 
 
-class Misfit(NamedTuple):
-    """Where a state dict does not fit a model: keys, and for shapes what each has and should have."""
+class KeyMatch(NamedTuple):
+    """Which keys of a model a state dict has, with the same shape."""
 
+    matched: list[str]  # same key and shape, whatever the dtype
     missing: list[str]
     unexpected: list[str]
-    shapes: list[str]
+    shapes: dict[str, str]  # key -> its shape instead of the model's
+
+
+def match_keys(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> KeyMatch:
+    """Compare the state dict of a model with another one by key and shape."""
+    wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
+    return KeyMatch(
+        matched=[key for key in own if key in given and given[key].shape == own[key].shape],
+        missing=[key for key in own if key not in given],
+        unexpected=[key for key in given if key not in own],
+        shapes={key: f"{tuple(given[key].shape)} instead of {tuple(own[key].shape)}" for key in wrong},
+    )
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's ImageNet weights of a model, fetched once into the folder of ``torch.hub``.
+    """torchvision's ImageNet weights of a model, downloaded once into the folder of ``torch.hub``.
 
-    ``IMAGENET1K_V1`` and not torchvision's newer ``DEFAULT``: these exist for all three models and are what
-    ``pretrained=True`` meant, so what published experiments started from. A file is checked against the part of its
-    SHA-256 that its name ends in, before it gets that name.
-
-    Args:
-        name: ``resnet18``, ``resnet34`` or ``resnet50``.
-
-    Returns:
-        The file, which holds a state dict.
-
-    Raises:
-        UserError: if the model has no ImageNet weights, or they cannot be fetched.
+    ``IMAGENET1K_V1``, not ``DEFAULT``: these exist for all three models and are what ``pretrained=True`` meant in
+    published experiments. A download is verified by the start of its SHA-256, which is in its name.
     """
     if name not in IMAGENET_MODELS:
         have = ", ".join(IMAGENET_MODELS)
         raise UserError(f"{name} has no ImageNet weights, {have} have; give --weights=FILE or --weights=none")
-    import torchvision  # here: a second of start-up that other runs need not wait for
+    import torchvision  # a second of start-up that other runs do not need
 
     url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -53,32 +55,21 @@ def imagenet_file(name: str) -> Path:
 
 
 def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> list[str]:
-    """Load a foreign state dict as initial weights: all of it or nothing, save for a head of another shape.
+    """Load a state dict as initial weights, all of it except a head of another shape, or raise a `UserError`.
 
     The head is the model's last ``nn.Linear``. If the state dict has no head of the same shape, the model keeps its
-    own, as initialised. BatchNorm's counters ``num_batches_tracked`` may be missing, and then stay at what they are:
-    PyTorch before 0.4.1 had none, and nothing here computes with them.
-
-    Args:
-        model: the model that is changed.
-        state_dict: tensors by key; each is copied to the dtype and the device of the model's.
-        source: what to call it in an error message, such as ``--weights=FILE``.
-
-    Returns:
-        The head's keys that were left as initialised; empty if everything was loaded.
-
-    Raises:
-        UserError: if keys are missing or unexpected, shapes or kinds of numbers differ, or a value is not finite.
-            Nothing has been loaded then.
+    own, as initialised. BatchNorm's counters ``num_batches_tracked`` may be missing, and then stay as they are:
+    PyTorch before 0.4.1 had none, and they change no result here. Returns the keys of the head that were kept.
     """
     own: dict[str, Tensor] = model.state_dict()
     head = _head_keys(model)
-    misfit = _misfit(own, state_dict, head=head)
-    if any(misfit):
-        raise UserError(_told(misfit, source=source, prefix=_prefix_that_helps(own, state_dict, head=head)))
-    strange = [key for key in own if key in state_dict and not _can_become(state_dict[key], own[key])]
-    if strange:
-        raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {listed(strange)}")
+    if problems := _problems(own, state_dict, head=head):
+        prefix = _common_prefix(own, state_dict, head=head)
+        advice = f"all keys begin with {prefix!r} and fit without it: strip that" if prefix else "is it the same model?"
+        raise UserError(f"{source} does not fit the model, nothing was loaded; {advice} ({'; '.join(problems)})")
+    invalid = [key for key in own if key in state_dict and not _can_be_copied(state_dict[key], own[key])]
+    if invalid:
+        raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {listed(invalid)}")
     kept = [] if _fits(own, state_dict, head) else head
     model.load_state_dict({**own, **{key: value for key, value in state_dict.items() if key not in kept}})
     return kept
@@ -106,37 +97,29 @@ def _fits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], keys: Iterable
     return all(key in given and given[key].shape == own[key].shape for key in keys)
 
 
-def _can_become(given: Tensor, own: Tensor) -> bool:
-    """Whether values can be copied into a tensor and stay what they are, but for precision."""
+def _can_be_copied(given: Tensor, own: Tensor) -> bool:
+    """Whether values are finite and of the same kind (floating point, complex, integer) as the model's."""
     same_kind = given.is_floating_point() == own.is_floating_point() and given.is_complex() == own.is_complex()
     return same_kind and bool(torch.isfinite(given).all())
 
 
-def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> Misfit:
-    body = [key for key in own if key not in head]
-    return Misfit(
-        missing=[key for key in body if key not in given and not key.endswith("num_batches_tracked")],
-        unexpected=[key for key in given if key not in own],
-        shapes=[
-            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in body
-            if key in given and given[key].shape != own[key].shape
-        ],
-    )
+def _problems(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> list[str]:
+    """What keeps a state dict from being loaded, apart from the head."""
+    body, rest = ({key: value for key, value in one.items() if key not in head} for one in (own, given))
+    match = match_keys(body, rest)
+    kinds = {
+        "missing": [key for key in match.missing if not key.endswith("num_batches_tracked")],
+        "unexpected": match.unexpected,
+        "of another shape": [f"{key} {shapes}" for key, shapes in match.shapes.items()],
+    }
+    return [f"{len(items)} {kind}: {listed(items)}" for kind, items in kinds.items() if items]
 
 
-def _prefix_that_helps(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> str:
-    """What all keys begin with, up to a dot, and without which they fit; empty if there is no such thing."""
+def _common_prefix(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> str:
+    """What all keys begin with, up to a dot, and without which they fit; empty if there is no such prefix."""
     first = next(iter(given), "")
     for prefix in (first[: dot.end()] for dot in re.finditer(r"\.", first)):
         stripped = {key.removeprefix(prefix): value for key, value in given.items()}
-        if all(key.startswith(prefix) for key in given) and not any(_misfit(own, stripped, head=head)):
+        if all(key.startswith(prefix) for key in given) and not _problems(own, stripped, head=head):
             return prefix
     return ""
-
-
-def _told(misfit: Misfit, *, source: str, prefix: str) -> str:
-    kinds = (("missing", misfit.missing), ("unexpected", misfit.unexpected), ("of another shape", misfit.shapes))
-    told = "; ".join(f"{len(items)} {kind}: {listed(items)}" for kind, items in kinds if items)
-    advice = f"all keys begin with {prefix!r} and fit without it: strip that" if prefix else "is it the same model?"
-    return f"{source} does not fit the model, nothing was loaded; {advice} ({told})"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_width
 from kdignite.reports.text import markdown_table
-from kdignite.timing import paired_ratio, spread
+from kdignite.timing import paired_ratio
 
 Summary = Mapping[str, Any]
 BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm cache", "cold cache", "live teacher", "data alone"
@@ -37,20 +37,18 @@ def bench_summary(
 ) -> dict[str, Any]:
     """Rates, ratios and parts of a step, from the seconds of each trial and the laps of each part."""
     rates = {name: [num_images[name] / one for one in values] for name, values in seconds.items()}
-    parts = {name: spread(values).median for name, values in laps.items()}
+    parts = {name: median_range(values).median for name, values in laps.items()}
     trained = sum(value for name, value in parts.items() if name != "teacher, live")
-    if not job[
-        "graph"
-    ]:  # the rest of a step; parts are measured without a CUDA graph, so that of a captured step is unknown
-        parts["handlers"] = max(0.0, spread(seconds[WARM]).median / num_steps - trained)
-    per_image = {"teacher": parts["teacher, live"] / job["batch_size"], "student": 1 / spread(rates[BARE]).median}
+    if not job["graph"]:  # the rest of a step; of a captured one it is unknown, since parts are measured without
+        parts["handlers"] = max(0.0, median_range(seconds[WARM]).median / num_steps - trained)
+    per_image = {"teacher": parts["teacher, live"] / job["batch_size"], "student": 1 / median_range(rates[BARE]).median}
     return {
         "job": job,
         "machine": machine,
         "about": ABOUT,
         "num_images": num_images,
         "seconds": seconds,
-        "images_per_s": {name: spread(values)._asdict() for name, values in rates.items()},
+        "images_per_s": {name: median_range(values)._asdict() for name, values in rates.items()},
         "of_bare": {
             name: paired_ratio(values, rates[BARE])._asdict() for name, values in rates.items() if name != DATA
         },

@@ -1,6 +1,6 @@
-"""Teachers as functions: from a batch to logits, whatever computes or stores them."""
+"""Teachers as functions from a batch to logits, which are computed or cached."""
 
-from kdignite.teachers.cache_files import Stored, make_room, remove, stored_tables, table_key
+from kdignite.teachers.cache_files import StoredTable, make_room, remove, stored_tables, table_key
 from kdignite.teachers.checks import chance_level, check_accuracy, tolerance
 from kdignite.teachers.live import live_teacher
 from kdignite.teachers.logit_cache import CacheFolder, CacheSpec, LogitCache, table_bytes
@@ -9,7 +9,7 @@ __all__ = [
     "CacheFolder",
     "CacheSpec",
     "LogitCache",
-    "Stored",
+    "StoredTable",
     "chance_level",
     "check_accuracy",
     "live_teacher",

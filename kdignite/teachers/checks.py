@@ -1,4 +1,4 @@
-"""What a teacher has to show before it teaches."""
+"""Checks of a teacher's validation accuracy before distillation."""
 
 import math
 
@@ -6,20 +6,20 @@ from kdignite.checkpoints import Validation
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
 
-STANDARD_ERRORS = 3  # above chance, below which an accuracy proves nothing
-CHANCE_MARGIN = 0.05  # share of the way from chance to 100 % that a useful teacher has at least gone
+STANDARD_ERRORS = 3  # above chance: a lower accuracy may be chance
+CHANCE_MARGIN = 0.05  # of the distance from chance to 100 %, at least, for a useful teacher
 
 
 def tolerance(num_images: int) -> int:
-    """By how many correct images two evaluations of the same weights may differ on different hardware."""
+    """How many correct images two evaluations of the same weights may differ by on different hardware."""
     return max(2, num_images // 1000)
 
 
 def chance_level(outcome: Outcome) -> float:
-    """The accuracy up to which a model may have learnt nothing.
+    """The accuracy up to which a model may have learnt nothing, in [0, 1].
 
     ``chance + max(3 * sqrt(chance * (1 - chance) / N), 0.05 * (1 - chance))`` with ``chance`` the share of the most
-    frequent class, which a constant answer scores.
+    frequent class, which a constant prediction scores.
     """
     num_images = len(outcome.labels)
     chance = int(outcome.confusion.sum(1).max()) / num_images
@@ -35,10 +35,10 @@ def check_accuracy(outcome: Outcome, recorded: Validation | None, *, who: str) -
         if not same_images or abs(outcome.num_correct - recorded.num_correct) > tolerance(recorded.num_images):
             raise UserError(
                 f"{who} scores {accuracy:.2%} on validation, its checkpoint recorded {recorded.accuracy:.2%}: "
-                "it is not the model that was saved, or fed in another way (--allow_weak_teacher goes on anyway)"
+                "it is not the model that was saved, or its preprocessing differs (--allow_weak_teacher goes on anyway)"
             )
     if accuracy <= chance_level(outcome):
         raise UserError(
-            f"{who} scores {accuracy:.2%} on validation, which is near chance: it has nothing to teach "
+            f"{who} scores {accuracy:.2%} on validation, which is near chance: a student would learn nothing from it "
             "(--allow_weak_teacher goes on anyway)"
         )

@@ -1,8 +1,8 @@
-"""A teacher whose answers are kept: computed once for each view of an image, and read by every later run.
+"""Cached teacher logits: computed once for each view of an image, and read by every later run.
 
-View v of image i is a function of (view_seed, v, i), so the teacher's logits for it are too, and a stored one is exact.
-Answers are always computed in chunks of the same images, whatever batches a run trains on; how a batch is made up can
-change the last bit of a convolution on some devices, and then a table differs from the live teacher by rounding.
+View v of image i is a function of (view_seed, v, i), so the teacher's logits for it are too, and cached ones are exact.
+They are always computed in chunks of the same images, whatever the batches of a run; on some devices the images of a
+batch change the last bit of a convolution, and then cached logits differ from those of a live teacher by rounding.
 """
 
 import math
@@ -18,25 +18,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdignite import processes, stopping
-from kdignite.data.batches import ALONE, EVALUATION_BATCH, Batch, Share, view_batches
+from kdignite.data.batches import EVALUATION_BATCH, SINGLE_PROCESS, Batch, Share, view_batches
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
-from kdignite.evaluation import Logits
+from kdignite.evaluation import Predictor
 from kdignite.methods.terms import Outputs
 from kdignite.streams import stream
-from kdignite.teachers.cache_files import Block, block_path, describe, read_block, write_block
+from kdignite.teachers.cache_files import BlockHeader, block_path, read_block, write_block, write_metadata
 
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
-PLACED_BYTES = 2**30  # a view's logits up to this size lie on the accelerator that trains
-SAMPLE = 8  # rows of each view that a run asks the teacher again
-# share of the largest logit by which a stored answer may differ from a fresh one: rounding on another number of
-# threads, or of the 11 bits of a float16
+DEVICE_BYTES = 2**30  # logits of a view up to this size are copied to the accelerator that trains
+VERIFIED_ROWS = 8  # of each view, computed again by every run
+# share of the largest logit by which a cached logit may differ from a new one: rounding with another number of
+# threads, or to the 11 bits of a float16
 ROUNDING = {"float32": 1e-3, "float16": 2e-3}
 
 
 class CacheSpec(NamedTuple):
-    """What a teacher is asked."""
+    """The images and views that a teacher's logits are cached for."""
 
     part: Part
     view_seed: int
@@ -44,7 +44,7 @@ class CacheSpec(NamedTuple):
 
 
 class CacheFolder(NamedTuple):
-    """Where a table is kept, and what it is."""
+    """Where the logits are stored, and what they are."""
 
     folder: Path
     about: Mapping[str, Any]  # everything that determines its numbers, and names for people
@@ -56,72 +56,73 @@ class CacheFolder(NamedTuple):
         return self.folder.name
 
 
-class Placed(NamedTuple):
-    """What a view's answers are looked up in, on the device that trains."""
+class DeviceTable(NamedTuple):
+    """The cached logits of a view on the device that trains."""
 
     row_of: Tensor  # (N,) int64, for each image of the source its row
     logits: Tensor  # (n, C), the rows
 
 
 class LogitCache:
-    """A teacher as a function from a batch to logits that are looked up; a view's first batch computes what is missing.
+    """A teacher that looks logits up; the first batch of a view computes those that are missing.
 
-    A file that is damaged, or differs from what the teacher answers now, is told and computed anew. What cannot be
-    written stays in memory until the view is over.
+    A file that is damaged, or differs from what the teacher computes now, is replaced with a warning. Logits that
+    cannot be written stay in memory until the next view.
     """
 
     def __init__(
         self,
-        logits_of: Logits,
+        logits_of: Predictor,
         cache_spec: CacheSpec,
-        kept: CacheFolder,
+        store: CacheFolder,
         *,
         num_classes: int,
         seed: int,
         say: Callable[[str], None],
     ) -> None:
-        """Nothing is read yet."""
-        self.logits_of, self.cache_spec, self.kept = logits_of, cache_spec, kept
+        self.logits_of, self.cache_spec, self.store = logits_of, cache_spec, store
         self.num_classes, self.seed, self.say = num_classes, seed, say
-        row_bytes = num_classes * np.dtype(kept.dtype).itemsize
+        row_bytes = num_classes * np.dtype(store.dtype).itemsize
         self._block_rows = max(1, BLOCK_BYTES // (row_bytes * EVALUATION_BATCH)) * EVALUATION_BATCH
         self._row_of = _positions(cache_spec.part)
         self._view, self._blocks = -1, list[Tensor]()
-        self._placed: Placed | None = None
-        self._checked, self._told = set[tuple[int, int]](), False
+        self._device_table: DeviceTable | None = None
+        self._verified, self._warned = set[tuple[int, int]](), False
         self.spent_s, self._num_computed = 0.0, 0  # seconds in which so many images' logits were computed
 
     def __call__(self, batch: Batch) -> Outputs:
         """The logits (B, C) float32 of a batch, on its device."""
         self.open(batch.view)
         device = batch.images.device
-        if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= PLACED_BYTES:
-            return Outputs(self._looked_up(batch, device))
+        if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= DEVICE_BYTES:
+            return Outputs(self._from_device(batch, device))
         rows = self._row_of[batch.indices]
-        assert int(rows.min()) >= 0, "images that are not in the lesson"
+        assert int(rows.min()) >= 0, "images that are not cached"
         logits = self._rows(self._blocks, rows)
         return Outputs(to_device(logits, device).float())
 
-    def _looked_up(self, batch: Batch, device: torch.device) -> Tensor:
-        """The logits of a batch from where they were placed; a row that is none is refused by the device."""
-        if self._placed is None:
+    def _from_device(self, batch: Batch, device: torch.device) -> Tensor:
+        """The logits of a batch from the copy on the device, which refuses rows that do not exist."""
+        if self._device_table is None:
             blocks = [to_device(block, device) for block in self._blocks]
-            self._placed = Placed(to_device(self._row_of, device), blocks[0] if len(blocks) == 1 else torch.cat(blocks))
-        indices = to_device(batch.indices, device) if batch.placed is None else batch.placed
-        return self._placed.logits.index_select(0, self._placed.row_of.index_select(0, indices)).float()
+            self._device_table = DeviceTable(
+                to_device(self._row_of, device), blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+            )
+        indices = to_device(batch.indices, device) if batch.device_indices is None else batch.device_indices
+        return self._device_table.logits.index_select(0, self._device_table.row_of.index_select(0, indices)).float()
 
     def open(self, view: int) -> None:
-        """Have the answers to a view ready; several processes have to call this together."""
+        """Load or compute the logits of a view; several processes have to call this together."""
         if view != self._view:
-            # the memory of one view is given back before another takes some
-            self._view, self._blocks, self._placed = -1, [], None
-            self._blocks = self._opened(view)
+            # the memory of one view is freed before the next is loaded
+            self._view, self._blocks, self._device_table = -1, [], None
+            self._blocks = self._load_view(view)
             self._view = view
 
     def num_missing(self, views: Iterable[int]) -> int:
         """How many logits of these views are in no file; the files are not read."""
         sizes = [len(rows) for rows in self._block_indices()]
-        paths = ((block_path(self.kept.folder, view=v, block=b), n) for v in views for b, n in enumerate(sizes))
+        paths = ((block_path(self.store.folder, view=v, block=b), n) for v in views for b, n in enumerate(sizes))
         return sum(size for path, size in paths if not path.is_file())
 
     def seconds_left(self, views: Iterable[int]) -> float:
@@ -132,99 +133,97 @@ class LogitCache:
         blocks: tuple[Tensor, ...] = self.cache_spec.part.indices.split(self._block_rows)
         return blocks
 
-    def _opened(self, view: int) -> list[Tensor]:
-        """The blocks of a view: read, or computed where that cannot be in every process."""
+    def _load_view(self, view: int) -> list[Tensor]:
+        """The blocks of a view: read, or computed unless every process can read them."""
         blocks = []
         for number, indices in enumerate(self._block_indices()):
-            stored = self._stored(view, number, indices)
-            whole = all(processes.all_gather_object(stored is not None))  # each machine may have a disk of its own
-            blocks.append(stored if stored is not None and whole else self._computed(view, number, indices))
+            block = self._read(view, number, indices)
+            everywhere = all(processes.all_gather_object(block is not None))  # each machine may have its own disk
+            blocks.append(block if block is not None and everywhere else self._compute(view, number, indices))
         return blocks
 
-    def _stored(self, view: int, number: int, indices: Tensor) -> Tensor | None:
-        """A block from its file, if it is whole and still what the teacher answers."""
-        path = block_path(self.kept.folder, view=view, block=number)
+    def _read(self, view: int, number: int, indices: Tensor) -> Tensor | None:
+        """A block from its file, if it is complete and still what the teacher computes."""
+        path = block_path(self.store.folder, view=view, block=number)
         try:
-            block = torch.from_numpy(read_block(path, self._block(view, number, len(indices))))
-            self._check_answers(view, number, indices, block)
+            block = torch.from_numpy(read_block(path, self._header(view, number, len(indices))))
+            self._verify(view, number, indices, block)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            self.say(f"warning   {path} cannot be used ({error}): its answers are computed anew")
+            self.say(f"warning   {path} cannot be used ({error}): its logits are computed again")
             return None
         if processes.is_rank0():
             with suppress(OSError):  # where the folder may be read only
-                describe(self.kept.folder, self.kept.about)
+                write_metadata(self.store.folder, self.store.about)
         return block
 
-    def _check_answers(self, view: int, number: int, indices: Tensor, block: Tensor) -> None:
-        """Ask the teacher for a random sample of what was stored, once a run."""
-        if (view, number) in self._checked:
+    def _verify(self, view: int, number: int, indices: Tensor, block: Tensor) -> None:
+        """Compare a random sample with what the teacher computes now, once a run."""
+        if (view, number) in self._verified:
             return
         order = torch.randperm(len(indices), generator=stream("table sample", self.seed, view, number))
-        rows = order[:SAMPLE].sort().values
-        fresh = torch.cat(list(self._asked(view, indices[rows])))
+        rows = order[:VERIFIED_ROWS].sort().values
+        fresh = torch.cat(list(self._run_teacher(view, indices[rows])))
         difference = (block[rows].float() - fresh).abs().max()
-        if not difference <= ROUNDING[self.kept.dtype] * fresh.abs().max().clamp_min(1):
-            raise ValueError(f"the teacher now answers otherwise, by up to {float(difference):.2g}")
-        self._checked.add((view, number))
+        if not difference <= ROUNDING[self.store.dtype] * fresh.abs().max().clamp_min(1):
+            raise ValueError(f"the teacher's logits differ from the cached ones by up to {float(difference):.2g}")
+        self._verified.add((view, number))
 
-    def _computed(self, view: int, number: int, indices: Tensor) -> Tensor:
-        """Ask the teacher; each of several processes asks about its share, and all get everything."""
+    def _compute(self, view: int, number: int, indices: Tensor) -> Tensor:
+        """Run the teacher; each of several processes computes its share, and all get all logits."""
         started = time.perf_counter()
         share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / EVALUATION_BATCH)
         own = torch.empty(
             sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
             self.num_classes,
-            dtype=getattr(torch, self.kept.dtype),
+            dtype=getattr(torch, self.store.dtype),
         )
         checks = math.ceil(num_chunks / share.world)
-        asked = stopping.interruptible(self._asked(view, indices, share=share), checks=checks)
-        shown = tqdm(
-            asked,
+        chunks = stopping.interruptible(self._run_teacher(view, indices, share=share), checks=checks)
+        bar = tqdm(
+            chunks,
             total=checks,
             desc=f"teacher, view {view}",
             leave=False,
             disable=None if processes.is_rank0() else True,
         )
         rows = iter(own.split(EVALUATION_BATCH))
-        for answers in shown:
-            next(rows).copy_(answers)
+        for computed in bar:
+            next(rows).copy_(computed)
         logits = processes.all_gather(own)
         if not torch.isfinite(logits).all():
             raise RunFailed(
-                f"the teacher answers view {view} with values that are no finite numbers in {self.kept.dtype}"
-                + (": --cache_dtype=float32 holds larger ones" if self.kept.dtype == "float16" else "")
+                f"the teacher's logits for view {view} are not finite in {self.store.dtype}"
+                + (": --cache_dtype=float32 holds larger ones" if self.store.dtype == "float16" else "")
             )
-        self._checked.add((view, number))
+        self._verified.add((view, number))
         if processes.is_rank0():
-            self._write(logits, self._block(view, number, len(indices)))
-        self.spent_s, self._num_computed = (
-            self.spent_s + time.perf_counter() - started,
-            self._num_computed + len(logits),
-        )
+            self._write(logits, self._header(view, number, len(indices)))
+        self.spent_s += time.perf_counter() - started
+        self._num_computed += len(logits)
         return logits
 
-    def _asked(self, view: int, indices: Tensor, *, share: Share = ALONE) -> Iterator[Tensor]:
-        """What the teacher answers now, chunk by chunk, float32 on the CPU."""
+    def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
+        """The teacher's logits, chunk by chunk, float32 on the CPU."""
         part, view_seed, augment = self.cache_spec
         part = part._replace(indices=indices)
         for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, share=share):
             yield self.logits_of(batch.images).float().cpu()
 
-    def _write(self, logits: Tensor, block: Block) -> None:
-        path = block_path(self.kept.folder, view=block.view, block=block.block)
+    def _write(self, logits: Tensor, block: BlockHeader) -> None:
+        path = block_path(self.store.folder, view=block.view, block=block.block)
         try:
-            describe(self.kept.folder, self.kept.about)
+            write_metadata(self.store.folder, self.store.about)
             write_block(path, logits.numpy(), block)
         except OSError as error:
-            if not self._told:
+            if not self._warned:
                 why = error.strerror or str(error)
-                self.say(f"warning   {path} cannot be written ({why}): the answers of the teacher are not kept")
-            self._told = True
+                self.say(f"warning   {path} cannot be written ({why}): the teacher's logits are not cached")
+            self._warned = True
 
-    def _block(self, view: int, number: int, num_rows: int) -> Block:
-        return Block(self.kept.key, view, number, num_rows, self.num_classes, self.kept.dtype)
+    def _header(self, view: int, number: int, num_rows: int) -> BlockHeader:
+        return BlockHeader(self.store.key, view, number, num_rows, self.num_classes, self.store.dtype)
 
     def _rows(self, blocks: list[Tensor], rows: Tensor) -> Tensor:
         if len(blocks) == 1:
@@ -237,7 +236,7 @@ class LogitCache:
 
 
 def table_bytes(cache_spec: CacheSpec, *, views: int, num_classes: int, dtype: str) -> int:
-    """How large the answers to all views are."""
+    """Size of the logits of all views."""
     return views * len(cache_spec.part.indices) * num_classes * np.dtype(dtype).itemsize
 
 

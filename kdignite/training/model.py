@@ -14,9 +14,8 @@ from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError, listed
-from kdignite.evaluation import Logits, predictor
-from kdignite.models.meta import meta_state_dict
-from kdignite.models.registry import build_model, check_model, fit_model
+from kdignite.evaluation import Predictor, predictor
+from kdignite.models.registry import build_model, check_model, init_from_data, meta_state_dict
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.plugins import import_function
 from kdignite.streams import seeded
@@ -45,7 +44,7 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
     preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
     prepare = preparer(preprocessing, device=device)
     train = data.splits.train
-    fit_model(
+    init_from_data(
         model,
         architecture.name,
         map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
@@ -110,7 +109,7 @@ def load_predictor(
     arch: str | None,
     again: str,
     amp: str = "off",
-) -> Logits:
+) -> Predictor:
     """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes."""
     description = checkpoint.description
     name = description.architecture.name

@@ -14,7 +14,7 @@ from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
-from kdignite.teachers.softness import smoothing_doubt
+from kdignite.teachers.soft_targets import label_smoothing_warning
 from kdignite.training.data import DATASET, Data, named_by
 from kdignite.training.model import load_predictor
 from kdignite.training.spec import TeacherRecord
@@ -136,5 +136,5 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
     T = config.parameters.get("T")
-    if T is not None and (doubt := smoothing_doubt(origin.label_smoothing, T=T)):
+    if T is not None and (doubt := label_smoothing_warning(origin.label_smoothing, T=T)):
         say(f"warning   {doubt}")

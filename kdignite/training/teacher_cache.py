@@ -14,7 +14,7 @@ from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
 from kdignite.errors import UserError
-from kdignite.evaluation import Logits, Outcome, tally
+from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
 from kdignite.training.data import DEV_STEPS, Data, share
@@ -28,7 +28,7 @@ LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 class LoadedTeacher(NamedTuple):
     """A teacher that passed its checks."""
 
-    logits_of: Logits
+    logits_of: Predictor
     teacher_record: TeacherRecord
 
 
@@ -41,7 +41,7 @@ def make_teacher(
     if cache is None:
         return live_teacher(loaded.logits_of)
     there = views - cache.num_missing(range(views)) // len(cache_spec.part.indices)
-    say(f"cache     {cache.kept.folder}: {there} of {views} views have cached teacher logits")
+    say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher logits")
     return cache
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pretended
 import torch
 from ignite.engine import Engine, Events
+from kdignite.doctor.mistakes import with_new_head
 from PIL import Image
 from torch import Tensor, nn
 
@@ -51,7 +52,6 @@ from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
 from kdignite.devices import to_host
-from kdignite.doctor.mistakes import with_new_head
 from kdignite.evaluation import evaluate, predictor
 from kdignite.handlers import showing
 from kdignite.methods.logits import kd
@@ -320,8 +320,8 @@ def _all_equal(ours: list[Batch], theirs: list[Batch]) -> bool:
         torch.equal(mine.images.cpu(), its.images)
         and torch.equal(mine.labels.cpu(), its.labels)
         and torch.equal(mine.indices, its.indices)
-        and mine.placed is not None
-        and torch.equal(mine.placed.cpu(), its.indices)
+        and mine.device_indices is not None
+        and torch.equal(mine.device_indices.cpu(), its.indices)
         and (mine.view, mine.weight) == (its.view, its.weight)
         for mine, its in zip(ours, theirs, strict=True)
     )
@@ -337,14 +337,14 @@ def lookups(folder: Path) -> Found:
     found = {}
     for dtype in ("float32", "float16"):
         for placed in (2**30, 0):
-            module.PLACED_BYTES = placed
+            module.DEVICE_BYTES = placed
             answers = []
             for number, one in enumerate((on_device(part, GPU), part)):
                 kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
                 table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
                 answers.append([table(batch).cpu() for batch in training_batches(one, **settings)(0, 0)])
             found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
-    module.PLACED_BYTES = 2**30
+    module.DEVICE_BYTES = 2**30
     try:
         table(Batch(images[:1].to(GPU), torch.zeros(1), torch.tensor([1]), 0))
         found["an image that is not in the table"] = "answered"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdignite import handlers, processes
 from kdignite.data.batches import Batch, Share, evaluation_batches, run_batches, training_batches
 from kdignite.data.source import ImageSet
-from kdignite.data.splits import Part, whole
+from kdignite.data.splits import Part, all_images
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.schedules import build_optimizer
@@ -30,7 +30,7 @@ EVALUATED = (1100, 700, 300)  # images in chunks of 500: an even share, an uneve
 def part(num_images: int) -> Part:
     generator = torch.Generator().manual_seed(5)
     images = torch.randint(256, (num_images, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    return whole(ImageSet(images, torch.randint(10, (num_images,), generator=generator)))
+    return all_images(ImageSet(images, torch.randint(10, (num_images,), generator=generator)))
 
 
 def linear(seed: int) -> nn.Module:

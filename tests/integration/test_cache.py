@@ -17,8 +17,8 @@ from kdignite.commands.teacher import teacher
 from kdignite.config import CacheConfig
 from kdignite.errors import UserError
 from kdignite.runs import Finished
-from kdignite.teachers import Stored, remove, stored_tables
-from kdignite.teachers.logit_cache import SAMPLE
+from kdignite.teachers import StoredTable, remove, stored_tables
+from kdignite.teachers.logit_cache import VERIFIED_ROWS
 from kdignite.training import teacher as teacher_module
 from kdignite.training import teacher_cache
 
@@ -26,7 +26,7 @@ from .alike import curves, is_same_in_any_batch, weights
 from .conftest import alone, learner, student
 
 
-def tables(root: Path) -> list[Stored]:
+def tables(root: Path) -> list[StoredTable]:
     """Those of training images; the answers to the 200 validation images are kept beside them."""
     return [table for table in stored_tables(root / ".teacher_cache") if table.about["num_images"] != 200]
 
@@ -160,7 +160,7 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
 
     monkeypatch.setattr(teacher_module, "load_predictor", counted)
     again = distill(student(epochs=1), root=root)
-    assert count == 2 * SAMPLE  # of the validation images, and of the one view
+    assert count == 2 * VERIFIED_ROWS  # of the validation images, and of the one view
     assert again.result["teacher"] == first.result["teacher"]
 
 

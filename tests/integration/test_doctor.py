@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from kdignite import checkpoints
 from kdignite.cli import main
-from kdignite.commands.doctor import Diagnosis, ask, summarise
+from kdignite.commands.doctor import Diagnosis, diagnose, summarise
 from kdignite.commands.teacher import teacher
 from kdignite.config import DoctorConfig, TeacherConfig, configure
-from kdignite.doctor.observations import Predictions
+from kdignite.doctor.predictions import Predictions
 from kdignite.models.cnn5 import cnn5
 from kdignite.runs import Finished
 
@@ -82,7 +82,7 @@ def world(trained: Finished) -> World:
 
 def asked_on(split: str, trained: Finished) -> Diagnosis:
     config = DoctorConfig(run=str(trained.folder), split=split, threads=1)
-    return ask(config, checkpoints.load(trained.folder / "best.pt"), device=torch.device("cpu"))
+    return diagnose(config, checkpoints.load(trained.folder / "best.pt"), device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ EXACT: dict[str, Callable[[World], Tensor]] = {
     "0..255": lambda w: run(w.net().eval(), w.images.float()),
     "reshaped": reshaped,
     "no BatchNorm statistics": no_statistics,
-    "answers one too high": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [9, *range(9)]],
-    "answers one too low": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [*range(1, 10), 0]],
+    "predictions one too high": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [9, *range(9)]],
+    "predictions one too low": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [*range(1, 10), 0]],
 }
 RANDOM: dict[str, Callable[[World], Tensor]] = {
     "train mode": lambda w: run(w.net().train(), w.normal(w.pixels)),
@@ -197,10 +197,10 @@ LIKE = {
 }
 
 
-def summary_of(asked: Diagnosis, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
-    config = dataclasses.replace(asked.config, **given)
+def summary_of(diagnosis: Diagnosis, predicted: npt.NDArray[np.int64] | None = None, **given: Any) -> dict[str, Any]:
+    config = dataclasses.replace(diagnosis.config, **given)
     answers = None if predicted is None else Predictions(predicted, None, "test")
-    return summarise(asked._replace(config=config, given=answers), who="teacher")
+    return summarise(diagnosis._replace(config=config, predictions=answers), run="teacher")
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -247,10 +247,10 @@ def test_a_permutation_of_the_classes_is_told(world: World, on_test: Diagnosis) 
 
 def test_what_fits_nothing_names_nothing(world: World, on_val: Diagnosis, on_test: Diagnosis) -> None:
     """An accuracy far from those of all settings, and answers that are right for every other image alone."""
-    scored = [float((one.predicted.numpy() == on_val.shown.labels.numpy()).mean()) for one in on_val.examined.answers]
-    far = [one for one, score in zip(on_val.examined.answers, scored, strict=True) if not 0.2 < score < 0.9]
+    scored = [float((one.predicted.numpy() == on_val.sample.labels.numpy()).mean()) for one in on_val.results.logits]
+    far = [one for one, score in zip(on_val.results.logits, scored, strict=True) if not 0.2 < score < 0.9]
     assert len(far) > 5
-    summary = summary_of(on_val._replace(examined=on_val.examined._replace(answers=far)), observed=0.55)
+    summary = summary_of(on_val._replace(results=on_val.results._replace(logits=far)), observed=0.55)
     assert summary["observed"]["candidates"] == []
     assert summary["advice"][0].endswith(
         "fits no setting of the table: the mistake is another one, or the images or the model are others."
@@ -269,12 +269,12 @@ def test_logits_decide_where_labels_cannot(world: World, on_test: Diagnosis) -> 
     assert constant
     for name in constant:
         given = Predictions(broken[name].argmax(1).numpy(), broken[name].double().numpy(), "test")
-        assert summarise(on_test._replace(given=given), who="x")["predictions"]["name"] == name
+        assert summarise(on_test._replace(predictions=given), run="x")["predictions"]["name"] == name
 
 
 def test_the_recorded_setting_is_what_evaluate_says(trained: Finished, on_val: Diagnosis, on_test: Diagnosis) -> None:
-    for split, asked in (("val", on_val), ("test", on_test)):
-        rows = {row["name"]: row for row in summary_of(asked)["settings"]}
+    for split, diagnosis in (("val", on_val), ("test", on_test)):
+        rows = {row["name"]: row for row in summary_of(diagnosis)["settings"]}
         assert rows["as recorded"]["accuracy"] == trained.result[split]["accuracy"]
 
 

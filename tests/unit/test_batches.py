@@ -20,7 +20,7 @@ from kdignite.data.batches import (
 from kdignite.data.preprocess import preparer
 from kdignite.data.source import ImageSet, StreamedImages
 from kdignite.data.specs import Preprocessing
-from kdignite.data.splits import Part, whole
+from kdignite.data.splits import Part, all_images
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 
 def test_another_seed_and_another_epoch_have_another_order() -> None:
-    part = whole(drawn(50))
+    part = all_images(drawn(50))
     orders = [
         torch.cat([batch.indices for batch in training(part, seed=seed)(epoch, 0)])
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -63,7 +63,7 @@ def test_batches_of_a_part_hold_that_part() -> None:
 
 
 def test_the_last_partial_batch_is_kept_and_a_single_image_joins() -> None:
-    sizes = {n: [len(b.labels) for b in training(whole(drawn(n)))(0, 0)] for n in (16, 18, 17, 8, 9, 1)}
+    sizes = {n: [len(b.labels) for b in training(all_images(drawn(n)))(0, 0)] for n in (16, 18, 17, 8, 9, 1)}
     assert sizes == {16: [8, 8], 18: [8, 8, 2], 17: [8, 9], 8: [8], 9: [9], 1: [1]}
 
 
@@ -79,7 +79,7 @@ def test_streamed_images_make_the_same_batches(augment: str) -> None:
 
 
 def test_streamed_images_from_the_middle_of_a_run() -> None:
-    part = whole(streamed(drawn(20)))
+    part = all_images(streamed(drawn(20)))
     stream = list(run_batches(training(part), epochs=2, epoch_length=3))
     rest = list(run_batches(training(part), epochs=2, epoch_length=3, first_iteration=4))
     assert_same(rest, stream[4:])
@@ -87,7 +87,7 @@ def test_streamed_images_from_the_middle_of_a_run() -> None:
 
 @pytest.mark.parametrize("store", [lambda images: images, streamed], ids=["in memory", "streamed"])
 def test_the_default_generator_is_left_alone(store) -> None:
-    part = whole(store(drawn(20)))
+    part = all_images(store(drawn(20)))
     before = torch.get_rng_state()
     for batches in (training(part)(0, 0), evaluation_batches(part)):
         for _ in batches:
@@ -103,7 +103,7 @@ def test_training_images_are_not_changed_by_their_views() -> None:
     images = drawn(20)
     before = images.images.clone()
     for augment in ("none", "crop+flip"):
-        for batch in training(whole(images), augment=augment)(0, 0):
+        for batch in training(all_images(images), augment=augment)(0, 0):
             batch.images.zero_()
     assert torch.equal(images.images, before)
 
@@ -118,18 +118,18 @@ def test_evaluation_covers_a_part_in_order_as_it_is() -> None:
 
 
 def test_evaluation_keeps_a_single_last_image_in_a_batch_of_its_own() -> None:
-    assert [len(batch.labels) for batch in evaluation_batches(whole(drawn(501)))] == [500, 1]
+    assert [len(batch.labels) for batch in evaluation_batches(all_images(drawn(501)))] == [500, 1]
 
 
 def test_processes_divide_the_batches_of_an_evaluation() -> None:
-    part, world = whole(drawn(1250)), 4  # more than there are batches
+    part, world = all_images(drawn(1250)), 4  # more than there are batches
     shares = [list(evaluation_batches(part, share=Share(rank, world))) for rank in range(world)]
     assert sorted(map(len, shares)) == [0, 1, 1, 1]
     assert_same([batch for share in shares for batch in share], list(evaluation_batches(part)))
 
 
 def test_evaluation_stops_at_a_limit() -> None:
-    assert [len(batch.labels) for batch in evaluation_batches(whole(drawn(1250)), limit=2)] == [500, 500]
+    assert [len(batch.labels) for batch in evaluation_batches(all_images(drawn(1250)), limit=2)] == [500, 500]
 
 
 def test_on_device_keeps_indices_on_the_cpu_and_everything_equal() -> None:
@@ -139,11 +139,11 @@ def test_on_device_keeps_indices_on_the_cpu_and_everything_equal() -> None:
     assert torch.equal(placed.labels, part.labels)
     assert placed.indices is part.indices
     store = streamed(drawn(10))
-    assert on_device(whole(store), CPU).images.images is store.images
+    assert on_device(all_images(store), CPU).images.images is store.images
 
 
 def test_on_another_device_only_pixels_and_labels_move() -> None:
-    placed = on_device(whole(drawn(10)), torch.device("meta"))
+    placed = on_device(all_images(drawn(10)), torch.device("meta"))
     assert placed.images.images.device.type == placed.images.labels.device.type == "meta"
     assert placed.indices.device == CPU
 
@@ -159,7 +159,7 @@ def test_the_pipeline_alone_makes_20_000_images_a_second() -> None:
 
     One thread, so that the figure means the same on a busy machine, where threads wait for one another.
     """
-    part = on_device(whole(drawn(50_000, size=32)), CPU)
+    part = on_device(all_images(drawn(50_000, size=32)), CPU)
     prepare = preparer(Preprocessing(32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)), device=CPU)
     batches, threads, rates = training(part, batch_size=100), torch.get_num_threads(), []
     torch.set_num_threads(1)

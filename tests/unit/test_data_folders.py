@@ -13,7 +13,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from kdignite.data import folders
-from kdignite.data.folders import square
+from kdignite.data.folders import resize_and_crop
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
@@ -89,25 +89,27 @@ def test_streamed_images_have_identical_pixels(root: Path, monkeypatch: pytest.M
 def test_a_constant_picture_stays_constant_and_the_centre_is_kept() -> None:
     pixels = np.zeros((10, 30, 3), dtype=np.uint8)
     pixels[:, 10:20] = (10, 200, 30)
-    assert torch.equal(square(Image.fromarray(pixels), size=10), torch.from_numpy(pixels[:, 10:20]).permute(2, 0, 1))
+    assert torch.equal(
+        resize_and_crop(Image.fromarray(pixels), size=10), torch.from_numpy(pixels[:, 10:20]).permute(2, 0, 1)
+    )
 
 
 def test_shrinking_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), dtype=np.uint8)
     stripes[:, ::2] = 254
-    assert (square(Image.fromarray(stripes), size=8).float() - 127).abs().max() <= 6
+    assert (resize_and_crop(Image.fromarray(stripes), size=8).float() - 127).abs().max() <= 6
 
 
 def test_a_picture_of_the_right_size_keeps_its_pixels() -> None:
     pixels = DRAWS.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert torch.equal(square(Image.fromarray(pixels), size=8), torch.from_numpy(pixels).permute(2, 0, 1))
+    assert torch.equal(resize_and_crop(Image.fromarray(pixels), size=8), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def test_a_palette_with_transparency_becomes_rgb_without_a_warning(tmp_path: Path) -> None:
     image = picture(tmp_path / "x.png").quantize(16)
     image.save(tmp_path / "p.png", transparency=bytes([0, 128, 255]))
     with Image.open(tmp_path / "p.png") as opened:
-        assert torch.equal(square(opened, size=14), square(image.convert("RGB"), size=14))
+        assert torch.equal(resize_and_crop(opened, size=14), resize_and_crop(image.convert("RGB"), size=14))
 
 
 def test_hidden_and_other_files_are_passed_over(root: Path) -> None:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 from kdignite.data import custom
-from kdignite.data.folders import square
+from kdignite.data.folders import resize_and_crop
 from kdignite.data.registry import load_source
 from kdignite.data.source import ImageSet, Source, StreamedImages, content_digest, describe_source
 from kdignite.errors import UserError
@@ -265,7 +265,7 @@ def test_datasets(returning: Returning, dataset: Any) -> None:
 def test_images_of_a_dataset_are_resized_as_those_of_folders_are(returning: Returning) -> None:
     images = [Image.fromarray(DRAWS.integers(0, 256, (9 + index, 15, 3), dtype=np.uint8)) for index in range(6)]
     found = tensor(returning({"train": Pairs(images, LABELS)}, size=6).train)
-    assert torch.equal(found, torch.stack([square(one, size=6) for one in images]))
+    assert torch.equal(found, torch.stack([resize_and_crop(one, size=6) for one in images]))
 
 
 def test_grey_images_of_a_dataset(returning: Returning) -> None:

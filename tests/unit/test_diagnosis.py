@@ -1,4 +1,4 @@
-"""What a diagnosis computes, against closed forms and NumPy: wrong feeds, choice of images, fits, answers in files."""
+"""What a diagnosis computes, against closed forms and NumPy: preprocessing, images, fits, predictions in files."""
 
 import math
 from pathlib import Path
@@ -15,11 +15,19 @@ from kdignite.data.preprocess import Statistics
 from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
-from kdignite.doctor.feeds import wrong_feeds
-from kdignite.doctor.images import BATCH_SIZES, batches, show
-from kdignite.doctor.mistakes import Answers, Examined, Setting, Subject, examine, half_loaded, with_new_head
-from kdignite.doctor.observations import read_predictions
-from kdignite.doctor.verdicts import best_permutation, fingerprint, name_answers, share_fit
+from kdignite.doctor.images import BATCH_SIZES, make_batches, sample_images
+from kdignite.doctor.matching import best_permutation, match_predictions, prediction_features, proportion_fit
+from kdignite.doctor.predictions import read_predictions
+from kdignite.doctor.preprocessing import preprocessing_variants
+from kdignite.doctor.settings import (
+    EvalSetting,
+    ModelUnderTest,
+    SettingLogits,
+    SettingResults,
+    half_loaded,
+    run_settings,
+    with_new_head,
+)
 from kdignite.errors import UserError
 
 CPU = torch.device("cpu")
@@ -45,7 +53,7 @@ def part_of(count: int, size: int = 16) -> Part:
     return Part(ImageSet(pixels, torch.arange(2 * count) % 7), torch.arange(2 * count - 1, 0, -2))
 
 
-# --- feeds --------------------------------------------------------------------------------------------------------
+# --- variants --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -67,20 +75,25 @@ def part_of(count: int, size: int = 16) -> Part:
     ],
 )
 def test_a_wrong_feed_is_what_its_name_says(name: str, expected: Any, images: torch.Tensor) -> None:
-    feeds = {feed.name: feed.prepare for feed in wrong_feeds(RIGHT, image_size=16, own=OWN, device=CPU)}
+    variants = {
+        variant.name: variant.prepare for variant in preprocessing_variants(RIGHT, image_size=16, own=OWN, device=CPU)
+    }
     mean, std = (np.reshape(values, (3, 1, 1)) for values in (MEAN, STD))
     wanted = expected(images.numpy().astype(np.float64), mean, std)
-    np.testing.assert_allclose(feeds[name](images).numpy(), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(variants[name](images).numpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_sizes_and_the_centre(images: torch.Tensor) -> None:
-    feeds = {
-        feed.name: feed.prepare for feed in wrong_feeds(RIGHT._replace(size=28), image_size=16, own=OWN, device=CPU)
+    variants = {
+        variant.name: variant.prepare
+        for variant in preprocessing_variants(RIGHT._replace(size=28), image_size=16, own=OWN, device=CPU)
     }
-    shapes = {name: feeds[name](images).shape[-1] for name in ("16 pixels", "14 pixels", "56 pixels", "centre crop")}
+    shapes = {name: variants[name](images).shape[-1] for name in ("16 pixels", "14 pixels", "56 pixels", "centre crop")}
     assert shapes == {"16 pixels": 16, "14 pixels": 14, "56 pixels": 56, "centre crop": 28}
     ramp = torch.arange(32, dtype=torch.uint8).expand(1, 3, 32, 32)  # enlarged 32 -> 36.6, its middle starts at 2
-    crop = wrong_feeds(RIGHT._replace(size=32, mean=(0.0,) * 3, std=(1.0,) * 3), image_size=32, own=OWN, device=CPU)
+    crop = preprocessing_variants(
+        RIGHT._replace(size=32, mean=(0.0,) * 3, std=(1.0,) * 3), image_size=32, own=OWN, device=CPU
+    )
     row = crop[-1].prepare(ramp)[0, 0, 5] * 255
     assert crop[-1].name == "centre crop"
     assert float(row[1:].min()) > 1
@@ -90,8 +103,8 @@ def test_the_sizes_and_the_centre(images: torch.Tensor) -> None:
 
 def test_the_right_statistics_are_no_mistake() -> None:
     def names(right: Preprocessing, own: Statistics) -> set[str]:
-        feeds = wrong_feeds(right, image_size=16, own=own, device=CPU)
-        return {feed.name for feed in feeds if feed.name.endswith("statistics")}
+        variants = preprocessing_variants(right, image_size=16, own=own, device=CPU)
+        return {variant.name for variant in variants if variant.name.endswith("statistics")}
 
     imagenet = Preprocessing(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     cifar = Statistics((0.4910, 0.4820, 0.4470), (0.2470, 0.2440, 0.2620))
@@ -105,24 +118,24 @@ def test_the_right_statistics_are_no_mistake() -> None:
 
 def test_whole_batches_of_neighbours_are_chosen_over_the_whole_part() -> None:
     part = part_of(1_050)
-    shown = show(part, num_images=300, augment="none")
-    assert shown.rows.tolist() == [*range(100), *range(300, 400), *range(700, 800)]
-    assert torch.equal(shown.indices, part.indices[shown.rows])
-    assert torch.equal(shown.labels, part.labels[shown.rows])
-    assert torch.equal(shown.images[:, 0, 0, 0].long(), shown.indices % 251)
-    assert len(show(part, num_images=10_000, augment="").rows) == 1_050
-    assert len(show(part_of(30), num_images=1, augment="").rows) == 30
+    sample = sample_images(part, num_images=300, augment="none")
+    assert sample.rows.tolist() == [*range(100), *range(300, 400), *range(700, 800)]
+    assert torch.equal(sample.indices, part.indices[sample.rows])
+    assert torch.equal(sample.labels, part.labels[sample.rows])
+    assert torch.equal(sample.images[:, 0, 0, 0].long(), sample.indices % 251)
+    assert len(sample_images(part, num_images=10_000, augment="").rows) == 1_050
+    assert len(sample_images(part_of(30), num_images=1, augment="").rows) == 30
 
 
 def test_every_draw_has_its_batch_size_and_its_views() -> None:
-    shown = show(part_of(600), num_images=600, augment="crop")
+    sample = sample_images(part_of(600), num_images=600, augment="crop")
     for draw, size in enumerate(BATCH_SIZES):
-        parts = batches(shown, draw=draw, views=False)
+        parts = make_batches(sample, draw=draw, views=False)
         assert len(parts[0].images) == size
-        assert torch.equal(torch.cat([one.images for one in parts]), shown.images)
-    wide = shown._replace(images=torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(600, 3, 16, 16))
+        assert torch.equal(torch.cat([one.images for one in parts]), sample.images)
+    wide = sample._replace(images=torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(600, 3, 16, 16))
     first, again, second = (
-        torch.cat([one.images for one in batches(wide, draw=draw, views=True)]) for draw in (0, 0, 1)
+        torch.cat([one.images for one in make_batches(wide, draw=draw, views=True)]) for draw in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
@@ -136,10 +149,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 7))
 
 
-def examined(model: nn.Module, **changes: Any) -> Examined:
-    subject = Subject(
+def examined(model: nn.Module, **changes: Any) -> SettingResults:
+    tested = ModelUnderTest(
         model=model,
-        fresh=network,
+        build=network,
         preprocessing=RIGHT,
         classes=tuple("bacdefg"),
         order=None,
@@ -149,8 +162,8 @@ def examined(model: nn.Module, **changes: Any) -> Examined:
     )
     noise = torch.randint(0, 256, (120, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     part = Part(ImageSet(noise, torch.arange(120) % 7), torch.arange(120))
-    shown = show(part, num_images=120, augment="crop")
-    return examine(subject._replace(**changes), shown, draws=3)
+    sample = sample_images(part, num_images=120, augment="crop")
+    return run_settings(tested._replace(**changes), sample, draws=3)
 
 
 def test_an_examination_leaves_the_model_and_the_generator_as_they_were() -> None:
@@ -159,13 +172,13 @@ def test_an_examination_leaves_the_model_and_the_generator_as_they_were() -> Non
     first, second = examined(model), examined(model)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
-    for one, other in zip(first.answers, second.answers, strict=True):
+    for one, other in zip(first.logits, second.logits, strict=True):
         assert torch.equal(one.logits, other.logits), one.setting.name
 
 
 def test_only_what_differs_and_runs_is_a_setting() -> None:
     found = examined(network())
-    names = [one.setting.name for one in found.answers]
+    names = [one.setting.name for one in found.logits]
     assert names[0] == "as recorded"
     assert {"BGR", "train mode", "alphabetical classes", "half loaded"} <= set(names)
     assert len([line for line in found.skipped if "this model cannot run it (" in line]) == 2  # two other sizes
@@ -179,11 +192,11 @@ def test_only_what_differs_and_runs_is_a_setting() -> None:
 def test_the_order_of_the_classes_is_the_data_sets() -> None:
     model, order = network(), torch.tensor([3, 0, 1, 2, 6, 5, 4])
     plain, ordered = examined(model), examined(model, order=order)
-    for one, other in zip(plain.answers, ordered.answers, strict=False):
+    for one, other in zip(plain.logits, ordered.logits, strict=False):
         if one.setting.name in ("as recorded", "BGR", "not normalised"):
             assert torch.equal(one.logits[..., order], other.logits)
-    logits = plain.answers[0].logits[0]
-    alphabetical = next(one for one in plain.answers if one.setting.name == "alphabetical classes")
+    logits = plain.logits[0].logits[0]
+    alphabetical = next(one for one in plain.logits if one.setting.name == "alphabetical classes")
     assert torch.equal(alphabetical.logits[0], logits[:, [1, 0, 2, 3, 4, 5, 6]])
 
 
@@ -208,7 +221,7 @@ def test_a_new_head_and_half_of_the_layers() -> None:
 
 
 def fit_of(observed: float, m: int, correct: list[int], n: int) -> Any:
-    return share_fit(np.array([observed]), np.array([m]), np.array(correct)[:, None], np.array([n]))
+    return proportion_fit(np.array([observed]), np.array([m]), np.array(correct)[:, None], np.array([n]))
 
 
 def test_the_interval_of_one_share_is_the_closed_form() -> None:
@@ -216,8 +229,8 @@ def test_the_interval_of_one_share_is_the_closed_form() -> None:
     p, q = 31 / 102, 0.5
     z2 = (p - q) ** 2 / ((p * (1 - p) + q * (1 - q)) / 102)
     fit = fit_of(0.5, 100, [30], 100)
-    assert fit.distance == pytest.approx(z2)
-    assert fit.limit == pytest.approx(stats.norm.ppf(0.995) ** 2)
+    assert fit.statistic == pytest.approx(z2)
+    assert fit.critical_value == pytest.approx(stats.norm.ppf(0.995) ** 2)
     assert not fit.fits
     assert fit_of(0.4, 100, [30], 100).fits
 
@@ -241,14 +254,14 @@ def test_nothing_right_and_all_right_have_an_interval_too() -> None:
     assert fit_of(0.0, 300, [0], 200).fits
     assert fit_of(1.0, 300, [200], 200).fits
     assert not fit_of(1.0, 300, [0], 200).fits
-    assert math.isfinite(fit_of(0.0, 300, [0, 0, 0], 200).surprise)
+    assert math.isfinite(fit_of(0.0, 300, [0, 0, 0], 200).neg_log_likelihood)
 
 
 def test_the_fingerprint_by_hand() -> None:
     recorded, other = np.array([0, 0, 1, 1]), np.array([1, 1, 1, 1])
-    swapped = fingerprint(np.array([1, 1, 0, 0]), np.stack([recorded, other]), num_classes=2)
+    swapped = prediction_features(np.array([1, 1, 0, 0]), np.stack([recorded, other]), num_classes=2)
     np.testing.assert_allclose(swapped, [0, 0.5, 1, 1, 0.5, 0])  # a permutation: all the information, log 2 of log 2
-    constant = fingerprint(other, np.stack([recorded, other]), num_classes=2)
+    constant = prediction_features(other, np.stack([recorded, other]), num_classes=2)
     np.testing.assert_allclose(constant, [0.5, 1, 0.5, 0, 1, 0.5])
 
 
@@ -257,17 +270,17 @@ def test_the_best_permutation() -> None:
     assert best_permutation(np.array([2, 2, 0, 0, 1, 1, 0]), recorded, num_classes=3) == [2, 0, 1]
 
 
-def answers_of(name: str, *labels: list[int], random: bool = False) -> Answers:
+def answers_of(name: str, *labels: list[int], random: bool = False) -> SettingLogits:
     logits = torch.nn.functional.one_hot(torch.tensor(labels), 4).float()
-    return Answers(Setting(name, "", "", lambda *_: logits[0], random=random), logits)
+    return SettingLogits(EvalSetting(name, "", "", lambda *_: logits[0], random=random), logits)
 
 
 def test_what_is_tied_is_told() -> None:
     known = [answers_of("as recorded", [0, 1, 2, 3] * 25), answers_of("twin", [0, 1, 2, 3] * 24 + [0, 1, 2, 0])]
-    named = name_answers([*known, answers_of("other", [3, 1, 2, 0] * 25)], np.array([0, 1, 2, 3] * 25))
+    named = match_predictions([*known, answers_of("other", [3, 1, 2, 0] * 25)], np.array([0, 1, 2, 3] * 25))
     assert (named.name, named.agreement, named.found, named.tied) == ("as recorded", 1.0, True, [])
     assert (named.second, named.second_agreement) == ("twin", 0.99)
-    same = name_answers([known[0], answers_of("twin", [0, 1, 2, 3] * 25)], np.array([0, 1, 2, 3] * 25))
+    same = match_predictions([known[0], answers_of("twin", [0, 1, 2, 3] * 25)], np.array([0, 1, 2, 3] * 25))
     assert same.tied == ["twin"]
 
 
@@ -307,12 +320,15 @@ def test_the_predictions_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "text"),
     [
-        (np.zeros(5, int), r"has 5 answers, and the data set 6 test and 4 val images: one answer an image is needed"),
+        (
+            np.zeros(5, int),
+            r"has 5 predictions, and the data set 6 test and 4 val images: one prediction per image is needed",
+        ),
         (np.zeros((6, 4)), r"has 4 columns, and the data set 3 classes"),
-        (np.full((6, 3), np.nan), r"holds values that are no finite numbers"),
+        (np.full((6, 3), np.nan), r"holds values that are not finite"),
         (np.array([1, 2, 3, 1, 2, 3]), r"holds labels from 1 to 3, not within 0 to 2; classes count from 0"),
         (np.array([0, -1, 0, 0, 0, 0]), r"holds labels from -1 to 0, not within 0 to 2$"),
-        (np.array([0, 0.5, 0, 0, 0, 0]), r"holds labels that are no whole numbers"),
+        (np.array([0, 0.5, 0, 0, 0, 0]), r"holds labels that are not whole numbers"),
         (np.zeros((6, 3, 2)), r"must be labels \(N,\) or logits \(N, C\), not float64 of shape \(6, 3, 2\)"),
         (np.array(["a"] * 6), r"must be labels \(N,\) or logits \(N, C\), not <U1 of shape \(6,\)"),
     ],
@@ -340,5 +356,5 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dict\.pt must hold one tensor, not a dict"):
         read(tmp_path / "dict.pt")
     np.save(tmp_path / "a.npy", np.zeros(6, int))
-    with pytest.raises(UserError, match=r"has 6 answers, and both parts as many images: give --split=test or"):
+    with pytest.raises(UserError, match=r"has 6 predictions, and both parts as many images: give --split=test or"):
         read(tmp_path / "a.npy", sizes={"test": 6, "val": 6})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdignite.errors import UserError
 from kdignite.models.cifar_resnet import shortcut
 from kdignite.models.cnn5 import cnn5
-from kdignite.models.registry import MODELS, build_model, check_model, fit_model
+from kdignite.models.registry import MODELS, build_model, check_model, init_from_data
 from kdignite.models.torchvision_resnet import torchvision_resnet
 
 BIG = {"resnet34", "resnet44", "resnet50", "resnet56", "resnet110"}  # built once, for their shape
@@ -374,7 +374,7 @@ def correlated(generator: torch.Generator) -> list[Tensor]:
 def test_the_stem_answers_in_uncorrelated_units() -> None:
     batches = correlated(torch.Generator().manual_seed(0))
     model = build("fastresnet")
-    fit_model(model, "fastresnet", batches)
+    init_from_data(model, "fastresnet", batches)
     answers = model.get_submodule("stem")(torch.cat(batches)).transpose(0, 1).flatten(1).double()
     torch.testing.assert_close(answers[:12], -answers[12:])
     second_moments = answers[:12] @ answers[:12].T / answers.shape[1]
@@ -390,7 +390,7 @@ def test_whitening_does_not_depend_on_how_images_are_batched() -> None:
     kernels = []
     for size in (7, 60):
         model = build("fastresnet")
-        fit_model(model, "fastresnet", images.split(size))
+        init_from_data(model, "fastresnet", images.split(size))
         kernels.append(model.get_parameter("stem.weight"))
     torch.testing.assert_close(*kernels, rtol=1e-4, atol=1e-5)
 
@@ -405,5 +405,5 @@ def test_other_models_read_no_images() -> None:
         pytest.fail("was read")
         yield torch.zeros(1)
 
-    fit_model(build("cnn5"), "cnn5", unread())
-    fit_model(nn.Linear(1, 1), "mine:net", unread())
+    init_from_data(build("cnn5"), "cnn5", unread())
+    init_from_data(nn.Linear(1, 1), "mine:net", unread())

@@ -31,7 +31,7 @@ from kdignite.console import say
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import BRIEF, UserError, brief
 from kdignite.models import registry
-from kdignite.models.meta import meta_state_dict as outlined
+from kdignite.models.registry import meta_state_dict as outlined
 from kdignite.models.weights import transfer_weights
 from kdignite.training import model as model_module
 

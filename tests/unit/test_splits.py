@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdignite.data.source import ImageSet, Source
-from kdignite.data.splits import Part, limited, split_source, stratified_pick, whole
+from kdignite.data.splits import Part, all_images, limited, split_source, stratified_pick
 from kdignite.errors import UserError
 
 
@@ -113,7 +113,7 @@ def test_another_key_picks_others() -> None:
 
 
 def test_a_limit_that_limits_nothing() -> None:
-    part = whole(images(10))
+    part = all_images(images(10))
     assert limited(part, None) is part
     assert limited(part, 10) is part
     assert limited(part, 99) is part

@@ -12,11 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdignite import files
-from kdignite.teachers import make_room, remove, stored_tables, table_key
-from kdignite.teachers.cache_files import ABOUT, HEADER_BYTES, Block, block_path, describe, read_block, write_block
+from kdignite.teachers import StoredTable, make_room, remove, stored_tables, table_key
+from kdignite.teachers.cache_files import (
+    ABANDONED_S,
+    HEADER_BYTES,
+    METADATA_FILE,
+    BlockHeader,
+    block_path,
+    read_block,
+    write_block,
+    write_metadata,
+)
 
-BLOCK = Block("key", view=3, block=0, rows=50, classes=7, dtype="float32")
+BLOCK = BlockHeader("key", view=3, block=0, rows=50, classes=7, dtype="float32")
 LOGITS = np.random.default_rng(0).normal(size=(50, 7)).astype("float32")
 
 
@@ -73,8 +81,8 @@ def test_the_answers_to_something_else_are_refused(path: Path, other: dict[str, 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda content: b"", "header"),
     "cut in the header": (lambda content: content[:100], "header"),
-    "cut in the numbers": (lambda content: content[:-8], "cut off"),
-    "longer": (lambda content: content + b"\0", "cut off, or too long"),
+    "cut in the numbers": (lambda content: content[:-8], "truncated"),
+    "longer": (lambda content: content + b"\0", "truncated, or too long"),
     "header of zeros": (lambda content: bytes(HEADER_BYTES) + content[HEADER_BYTES:], "header"),
     "a header without end": (lambda content: b"[" * HEADER_BYTES + content[HEADER_BYTES:], "header"),
     "a header that is a list": (lambda content: b"[1]".ljust(HEADER_BYTES) + content[HEADER_BYTES:], "something else"),
@@ -143,7 +151,7 @@ def test_what_a_killed_process_left_is_swept_once_it_is_old(path: Path) -> None:
     old, fresh = path.parent / ".tmp-1-old", path.parent / ".tmp-2-fresh"
     for left in (old, fresh):
         left.write_bytes(b"half")
-    os.utime(old, (0, time.time() - files.ABANDONED_S - 1))
+    os.utime(old, (0, time.time() - ABANDONED_S - 1))
     write_block(path, LOGITS, BLOCK)
     assert not old.exists()
     assert fresh.exists()  # somebody may be writing it
@@ -169,12 +177,12 @@ def table(root: Path, name: str, *, files: int, used_at: float) -> Path:
     folder = root / key(name)
     for view in range(files):
         write_block(block_path(folder, view=view, block=0), LOGITS, BLOCK)
-    describe(folder, {"teacher": name})
-    os.utime(folder / ABOUT, (used_at, used_at))
+    write_metadata(folder, {"teacher": name})
+    os.utime(folder / METADATA_FILE, (used_at, used_at))
     return folder
 
 
-def teachers(found: list[files.Stored]) -> list[str]:
+def teachers(found: list[StoredTable]) -> list[str]:
     return [one.about["teacher"] for one in found]
 
 
@@ -184,7 +192,7 @@ def test_tables_are_listed_with_the_last_used_first(tmp_path: Path) -> None:
     write_block(block_path(tmp_path / key("new"), view=0, block=1), LOGITS, BLOCK)
     (tmp_path / key("empty")).mkdir()
     (tmp_path / "somebody's").mkdir()
-    (tmp_path / "somebody's" / ABOUT).write_bytes(b"{}")
+    (tmp_path / "somebody's" / METADATA_FILE).write_bytes(b"{}")
     (tmp_path / key("link")).symlink_to(tmp_path / key("old"))
     found = stored_tables(tmp_path)
     assert [(one.folder.name, one.about["teacher"], one.num_views, one.used_at) for one in found] == [
@@ -197,7 +205,7 @@ def test_tables_are_listed_with_the_last_used_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
 def test_a_table_whose_description_is_damaged_is_listed_all_the_same(tmp_path: Path, content: bytes) -> None:
-    (table(tmp_path, "old", files=1, used_at=1000) / ABOUT).write_bytes(content)
+    (table(tmp_path, "old", files=1, used_at=1000) / METADATA_FILE).write_bytes(content)
     (found,) = stored_tables(tmp_path)
     assert found.about == {}
     assert found.num_views == 1
@@ -205,7 +213,7 @@ def test_a_table_whose_description_is_damaged_is_listed_all_the_same(tmp_path: P
 
 def test_use_is_noted_and_a_description_written_once(tmp_path: Path) -> None:
     folder = table(tmp_path, "old", files=1, used_at=1000)
-    describe(folder, {"teacher": "another"})
+    write_metadata(folder, {"teacher": "another"})
     (found,) = stored_tables(tmp_path)
     assert found.about == {"teacher": "old"}
     assert found.used_at > 1000

@@ -110,7 +110,7 @@ def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_on
     assert teach.num_missing(range(4)) == 0
     for epoch in range(6):
         assert_answers(setting, teach, epoch=epoch, seed=9)
-    assert later.count == 4 * logit_cache.SAMPLE
+    assert later.count == 4 * logit_cache.VERIFIED_ROWS
     assert setting.said == []
 
 
@@ -135,7 +135,7 @@ def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, smal
     teach = setting.table(teacher)
     assert teach.num_missing(range(1)) == 200
     assert_answers(setting, teach, epoch=0)
-    assert teacher.count == 200 + 2 * logit_cache.SAMPLE
+    assert teacher.count == 200 + 2 * logit_cache.VERIFIED_ROWS
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "garbage"])
@@ -161,7 +161,7 @@ def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(settin
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch).logits, live(batch).logits.to(getattr(torch, dtype)).float())
     assert len(setting.said) == 1
-    assert "the teacher now answers otherwise, by up to" in setting.said[0]
+    assert "the teacher's logits differ from the cached ones by up to" in setting.said[0]
 
 
 def test_rounding_is_believed(setting: Setting) -> None:
@@ -172,7 +172,7 @@ def test_rounding_is_believed(setting: Setting) -> None:
     teach = setting.table(teacher)
     for batch in setting.epoch(0):
         torch.testing.assert_close(teach(batch).logits, CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
-    assert teacher.count == logit_cache.SAMPLE
+    assert teacher.count == logit_cache.VERIFIED_ROWS
     assert setting.said == []
 
 
@@ -242,13 +242,13 @@ def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch).logits, live(batch).logits)
         block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)
-    assert teacher.count == logit_cache.SAMPLE
+    assert teacher.count == logit_cache.VERIFIED_ROWS
 
 
 def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Setting) -> None:
     """Index -1 would read the last row: a batch of other images is a bug, and an assertion, not an answer."""
     teach = setting.table(CountingTeacher())
     batch = next(setting.epoch(0))
-    with pytest.raises(AssertionError, match="not in the lesson"):
+    with pytest.raises(AssertionError, match="not cached"):
         teach(batch._replace(indices=batch.indices + 1))
     assert np.all(teach(batch).logits.numpy() == CountingTeacher()(batch.images).numpy())

@@ -292,7 +292,9 @@ def test_a_teacher_that_is_not_what_its_checkpoint_says_is_refused(tmp_path: Pat
 
 def test_a_teacher_at_chance_is_refused_even_if_it_always_was(tmp_path: Path) -> None:
     found = teacher(tmp_path / "t.pt", outputs=torch.eye(3)[[1, 0, 2]], recorded=20)
-    assert "33.33% on validation, which is near chance: it has nothing to teach" in refused(lambda: checked(found))
+    assert "33.33% on validation, which is near chance: a student would learn nothing" in refused(
+        lambda: checked(found)
+    )
 
 
 def test_a_dry_run_compares_with_nothing_recorded_and_still_refuses_chance(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdignite.timing import Spread, Stopwatch, alternate, paired_ratio, spread
+from kdignite.timing import MedianRange, Stopwatch, alternate, median_range, paired_ratio
 
 
 def test_everything_warms_up_once_and_is_then_measured_in_turn() -> None:
@@ -23,13 +23,13 @@ def test_everything_warms_up_once_and_is_then_measured_in_turn() -> None:
 
 
 def test_a_spread_is_the_median_and_both_ends() -> None:
-    assert spread([5.0, 1.0, 2.0]) == Spread(2.0, 1.0, 5.0)
-    assert spread([4.0, 1.0]) == Spread(2.5, 1.0, 4.0)
+    assert median_range([5.0, 1.0, 2.0]) == MedianRange(2.0, 1.0, 5.0)
+    assert median_range([4.0, 1.0]) == MedianRange(2.5, 1.0, 4.0)
 
 
 def test_ratios_are_those_of_neighbours() -> None:
     """A machine that gets slower by and by changes no ratio: the median of each would."""
-    assert paired_ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == Spread(0.5, 0.5, 0.5)
+    assert paired_ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0]) == MedianRange(0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="zip"):
         paired_ratio([1.0], [1.0, 2.0])
 

@@ -18,7 +18,7 @@ from torch.utils.data._utils import signal_handling
 
 from kdignite.data import workers
 from kdignite.data.source import StreamedImages
-from kdignite.data.workers import WorkerLog, decoded
+from kdignite.data.workers import WorkerLog, decode_batches
 from kdignite.errors import RunFailed, UserError
 
 BAD = 13  # the image over which something happens
@@ -31,7 +31,7 @@ def image(index: int) -> torch.Tensor:
 
 
 def batches(decode: Callable[[int], torch.Tensor], *, size: int = 5, count: int = COUNT) -> Iterator[torch.Tensor]:
-    return decoded(StreamedImages(range(count), decode), torch.arange(count).split(size), pin_memory=False)
+    return decode_batches(StreamedImages(range(count), decode), torch.arange(count).split(size), pin_memory=False)
 
 
 def over_the_bad_one(happens: Callable[[], object]) -> Callable[[int], torch.Tensor]:
@@ -105,7 +105,7 @@ def test_an_image_that_has_a_file_is_named_by_it() -> None:
         decode = over_the_bad_one(happens)
         store = StreamedImages(files, lambda path, decode=decode: decode(int(path.stem)))
         with pytest.raises(RunFailed, match=told):
-            list(decoded(store, torch.arange(COUNT).split(5), pin_memory=False))
+            list(decode_batches(store, torch.arange(COUNT).split(5), pin_memory=False))
 
 
 @pytest.mark.usefixtures("soon")
@@ -145,7 +145,7 @@ def test_a_worker_whose_exit_code_is_not_there_yet_is_waited_for(monkeypatch: py
 def test_a_worker_that_dies_before_its_first_image_is_named_with_the_batch_that_was_awaited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kdignite.data.workers._heed_main_process_only", lambda _: os._exit(7))
+    monkeypatch.setattr("kdignite.data.workers._init_worker", lambda _: os._exit(7))
     with pytest.raises(
         RunFailed, match=r"worker \d+ ended with exit code 7 while it decoded one of the images 0 to 4$"
     ):
@@ -231,7 +231,7 @@ def test_signals_and_their_handlers_are_as_they_were(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("how", ["close", "collect"])
 def test_an_iteration_that_is_left_ends_its_workers_at_once(how: str) -> None:
     """Not after the 500 images of 0.05 seconds each that they have begun."""
-    running = decoded(
+    running = decode_batches(
         StreamedImages(range(2000), slowly), (torch.arange(1), *torch.arange(2000).split(500)), pin_memory=False
     )
     next(running)
@@ -247,13 +247,13 @@ def test_an_iteration_that_is_left_ends_its_workers_at_once(how: str) -> None:
 OPEN = """if True:
     import multiprocessing, sys, time, torch
     from kdignite.data.source import StreamedImages
-    from kdignite.data.workers import decoded
+    from kdignite.data.workers import decode_batches
 
     def slowly(index):
         time.sleep(0.2)
         return torch.zeros(3, 2, 2, dtype=torch.uint8)
 
-    running = decoded(StreamedImages(range(1000), slowly), torch.arange(1000).split(5), pin_memory=False)
+    running = decode_batches(StreamedImages(range(1000), slowly), torch.arange(1000).split(5), pin_memory=False)
     next(running)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 """

@@ -22,7 +22,7 @@ from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainC
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
-from kdignite.evaluation import Logits, predictor
+from kdignite.evaluation import Predictor, predictor
 from kdignite.models.registry import build_model
 from kdignite.steps import supervised_step
 from kdignite.streams import seeded
@@ -116,7 +116,7 @@ class Context:
             self._data = data._replace(splits=data.splits._replace(val=limited(data.splits.val, VALIDATION_IMAGES)))
         return resolve(config, self._data, device=self.device), self._data
 
-    def _teacher(self, config: TrainConfig, data: Data) -> Logits:
+    def _teacher(self, config: TrainConfig, data: Data) -> Predictor:
         """A teacher with random weights: as fast as a good one."""
         with seeded("init", 0):
             model = build_model("resnet20", num_classes=len(data.source.classes), size=config.size, options={})

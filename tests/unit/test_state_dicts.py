@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdignite import checkpoints
-from kdignite.doctor.foreign import Fit, Renaming, explain, fit_lines
+from kdignite.doctor.state_dicts import Renaming, StateDictComparison, compare_state_dicts, comparison_lines
 from kdignite.errors import UserError
 from kdignite.models.registry import build_model
 
@@ -69,17 +69,17 @@ def adopted(model: nn.Module, given: State, strip: str) -> bool:
     return True
 
 
-def check(model: nn.Module, given: State) -> Fit:
+def check(model: nn.Module, given: State) -> StateDictComparison:
     """Explain, and compare with what torch and the steps of ``adopt`` do."""
-    own, fit = model.state_dict(), explain(model.state_dict(), given)
+    own, fit = model.state_dict(), compare_state_dicts(model.state_dict(), given)
     assert fit.num_values == sum(value.numel() for value in own.values())
-    assert fit.num_loaded == sum(own[key].numel() for key in fit.now.matched)
-    assert (fit.num_own, fit.num_given) == (len(own), len(given))
-    assert set(fit.now.matched) | set(fit.now.missing) | set(fit.now.shapes) == set(own)
+    assert fit.num_loaded == sum(own[key].numel() for key in fit.as_is.matched)
+    assert (fit.num_model, fit.num_file) == (len(own), len(given))
+    assert set(fit.as_is.matched) | set(fit.as_is.missing) | set(fit.as_is.shapes) == set(own)
     changed, raised = loaded_loosely(model, given)
-    assert set(fit.now.matched) == changed
-    assert bool(fit.now.shapes) == raised
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    assert set(fit.as_is.matched) == changed
+    assert bool(fit.as_is.shapes) == raised
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert fit.adoptable == adopted(build_like(model), given, fit.renaming.strip)
     assert fit.adoptable == any(line.startswith(COMMAND) for line in lines)
     assert all(line.isprintable() for line in lines)
@@ -91,13 +91,13 @@ def build_like(model: nn.Module) -> nn.Module:
 
 
 def lines_of(model: nn.Module, given: State) -> list[str]:
-    return fit_lines(check(model, given), file="net.pt", adopt=ADOPT)
+    return comparison_lines(check(model, given), file="net.pt", adopt=ADOPT)
 
 
 def repaired(model: nn.Module, given: State) -> State:
     """The state dict after the statements that were printed."""
     names: dict[str, Any] = {"weights": given, "model": model, "torch": torch}
-    for line in fit_lines(explain(model.state_dict(), given), file="net.pt", adopt=ADOPT):
+    for line in comparison_lines(compare_state_dicts(model.state_dict(), given), file="net.pt", adopt=ADOPT):
         if line.startswith("weights = "):
             exec(line, names)
     result: State = names["weights"]
@@ -109,7 +109,7 @@ def repaired(model: nn.Module, given: State) -> State:
 
 def test_a_file_that_fits() -> None:
     lines = lines_of(build(), foreign(build().state_dict()))
-    assert lines == ["net.pt: 32 of the model's 32 tensors fit as the file stands, which has 32", COMMAND]
+    assert lines == ["net.pt: 32 of the model's 32 tensors fit (the file has 32)", COMMAND]
 
 
 def test_half_precision_is_named_and_adopted() -> None:
@@ -134,10 +134,9 @@ def test_a_dtype_that_adopt_does_not_convert_is_repaired_in_python(dtype: torch.
 def test_a_prefix_on_every_key(prefix: str) -> None:
     lines = lines_of(build(), prefixed(foreign(build().state_dict()), prefix))
     total = sum(value.numel() for value in build().state_dict().values())
-    assert lines[0] == "net.pt: 0 of the model's 32 tensors fit as the file stands, which has 32"
+    assert lines[0] == "net.pt: 0 of the model's 32 tensors fit (the file has 32)"
     assert lines[-3] == (
-        f"strict=False would have loaded 0 of 32 tensors (0 of {total:,} numbers) and said nothing: "
-        "the model stays random"
+        f"strict=False would have loaded 0 of 32 tensors (0 of {total:,} numbers) silently: the model stays random"
     )
     assert lines[-2] == f"without the prefix '{prefix}', which every key has: 32 of 32 tensors fit"
     assert lines[-1] == f"{COMMAND} --strip_prefix={prefix}"
@@ -146,8 +145,8 @@ def test_a_prefix_on_every_key(prefix: str) -> None:
 def test_a_prefix_is_quoted_for_the_shell() -> None:
     [*_, last] = lines_of(build(), prefixed(foreign(build().state_dict()), "my net$(x)."))
     assert shlex.split(last)[-1] == "--strip_prefix=my net$(x)."
-    fit = explain(build().state_dict(), foreign(build().state_dict()))
-    assert shlex.split(fit_lines(fit, file="a b.pt", adopt=ADOPT)[-1])[4] == "a b.pt"
+    fit = compare_state_dicts(build().state_dict(), foreign(build().state_dict()))
+    assert shlex.split(comparison_lines(fit, file="a b.pt", adopt=ADOPT)[-1])[4] == "a b.pt"
 
 
 def test_a_prefix_that_has_to_be_added() -> None:
@@ -155,8 +154,8 @@ def test_a_prefix_that_has_to_be_added() -> None:
     given = foreign(build().state_dict())
     fit = check(model, given)
     assert fit.renaming == Renaming(strip="", add="model.")
-    assert fit.then.matched == list(model.state_dict())
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    assert fit.renamed.matched == list(model.state_dict())
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert "with 'model.' in front of every key: 32 of 32 tensors fit" in lines
     assert "weights = {'model.' + key: value for key, value in weights.items()}" in lines
     assert lines[-1] == f"then: {COMMAND} (with the new file's name)"
@@ -175,14 +174,14 @@ def test_a_prefix_that_has_to_be_added_to_a_part_of_the_model(prefix: str) -> No
     model = nn.ModuleDict({"body": build(), "top": nn.Linear(10, 3)})
     fit = check_without_adopt(model, prefixed(foreign(build().state_dict()), prefix))
     assert fit.renaming == Renaming(strip=prefix, add="body.")
-    assert fit.then.missing == ["top.weight", "top.bias"]
+    assert fit.renamed.missing == ["top.weight", "top.bias"]
     assert fit.head_only
 
 
-def check_without_adopt(model: nn.Module, given: State) -> Fit:
-    fit = explain(model.state_dict(), given)
+def check_without_adopt(model: nn.Module, given: State) -> StateDictComparison:
+    fit = compare_state_dicts(model.state_dict(), given)
     changed, raised = loaded_loosely(model, given)
-    assert (set(fit.now.matched), bool(fit.now.shapes)) == (changed, raised)
+    assert (set(fit.as_is.matched), bool(fit.as_is.shapes)) == (changed, raised)
     return fit
 
 
@@ -191,8 +190,8 @@ def test_a_prefix_on_a_part_of_the_keys(part: str) -> None:
     given = prefixed(foreign(build().state_dict()), "module.", only=lambda key: key.startswith(part))
     fit = check(build(), given)
     count = sum(key.startswith("module.") for key in given)
-    assert (fit.renaming, fit.num_carrying) == (Renaming("module.", ""), count)
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    assert (fit.renaming, fit.num_prefixed) == (Renaming("module.", ""), count)
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert f"without the prefix 'module.', which {count} of 32 keys have: 32 of 32 tensors fit" in lines
     assert any(f"the other {count} stay as initialised" in line for line in lines)
     assert adopted(build(), repaired(build(), given), "")
@@ -202,7 +201,7 @@ def test_other_keys_beside_those_with_the_prefix_are_dropped() -> None:
     """What averages and training loops put beside a model, under a longer prefix."""
     given = prefixed(foreign(build().state_dict()), "model.") | {"ema_model.x.step": torch.ones(1)}
     fit = check(build(), given)
-    assert (fit.renaming, fit.then.unexpected) == (Renaming("model.", ""), ["ema_model.x.step"])
+    assert (fit.renaming, fit.renamed.unexpected) == (Renaming("model.", ""), ["ema_model.x.step"])
     assert adopted(build(), repaired(build(), given), "")
 
 
@@ -222,9 +221,9 @@ def named(*keys: str) -> State:
 def test_what_stripping_breaks_is_counted() -> None:
     """Without ``a.`` three fit and two do so no longer; without ``m.`` four fit."""
     own = named("a.x", "a.y", "z1", "z2", "z3", "w1", "w2")
-    fit = explain(own, named("a.x", "a.y", "a.z1", "a.z2", "a.z3", "m.w1", "m.w2"))
+    fit = compare_state_dicts(own, named("a.x", "a.y", "a.z1", "a.z2", "a.z3", "m.w1", "m.w2"))
     assert fit.renaming == Renaming("m.", "")
-    assert fit.then.matched == ["a.x", "a.y", "w1", "w2"]
+    assert fit.renamed.matched == ["a.x", "a.y", "w1", "w2"]
 
 
 def test_of_two_prefixes_the_shorter_one_is_taken() -> None:
@@ -236,7 +235,7 @@ def test_of_two_prefixes_the_shorter_one_is_taken() -> None:
 def test_a_prefix_within_the_names_is_not_stripped() -> None:
     """``0.`` begins many keys of a Sequential; the file fits as it stands."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
-    assert not any(explain(model.state_dict(), foreign(model.state_dict())).renaming)
+    assert not any(compare_state_dicts(model.state_dict(), foreign(model.state_dict())).renaming)
 
 
 @settings(deadline=None, max_examples=40)
@@ -247,7 +246,7 @@ def test_every_prefix_on_every_part_is_found(prefix: str, chosen: set[int], wrap
     keys = {list(state)[index] for index in chosen}
     assume(not (wrapped and prefix == "model.") or len(chosen) == 32)  # the model's own prefix: no key lacks it
     fit = check(model, prefixed(state, prefix, only=keys.__contains__))
-    assert (fit.then.matched, fit.then.unexpected) == (list(state), [])
+    assert (fit.renamed.matched, fit.renamed.unexpected) == (list(state), [])
     assert fit.adoptable == (len(chosen) == 32)
 
 
@@ -260,7 +259,7 @@ def test_a_head_of_other_classes(prefix: str) -> None:
     fit = check(build(), given)
     assert fit.head_only
     assert fit.classes == (10, 100)
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert "only the head differs: the model has 10 classes, the file 100" in lines
     assert lines[-1].endswith("with a new head: python -m kdignite teacher --weights=net.pt (and the same --arch)")
     assert ("weights = {key.removeprefix('module.'): value for key, value in weights.items()}" in lines) == bool(prefix)
@@ -271,7 +270,7 @@ def test_shapes_raise_even_without_strict() -> None:
     assert "2 of another shape: linear.weight (3, 3) instead of (10, 3), linear.bias (3,) instead of (10,)" in lines
     total = sum(value.numel() for value in build().state_dict().values())
     assert (
-        "strict=False would have helped nothing: load_state_dict raises all the same for the 2 of another shape, "
+        "strict=False would not have helped: load_state_dict raises for the 2 of another shape, "
         f"after it has loaded 30 of 32 tensors ({total - 40:,} of {total:,} numbers)"
     ) in lines
 
@@ -280,7 +279,7 @@ def test_a_missing_head() -> None:
     given = {key: value for key, value in foreign(build().state_dict()).items() if not key.startswith("linear.")}
     fit = check(build(), given)
     assert (fit.head_only, fit.classes) == (True, None)
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert "2 missing in the file: linear.weight, linear.bias" in lines
     assert any("would have loaded 30 of 32 tensors" in line and "the other 2 stay" in line for line in lines)
     assert "only the head is missing or differs" in lines
@@ -310,16 +309,18 @@ def test_missing_counters_are_added(prefix: str) -> None:
 def test_another_architecture() -> None:
     given = foreign(build_model("resnet20", num_classes=10, size=32, options={}).state_dict())
     for state in (given, prefixed(given, "module.")):
-        fit = explain(build().state_dict(), state)
+        fit = compare_state_dicts(build().state_dict(), state)
         assert not fit.head_only
         assert fit.renaming == Renaming("", "")
-        assert "this is another architecture" in fit_lines(fit, file="net.pt", adopt=ADOPT)[-1]
+        assert "this is another architecture" in comparison_lines(fit, file="net.pt", adopt=ADOPT)[-1]
 
 
 def test_other_widths() -> None:
     fit = check(build(), foreign(build(widths=(9, 6, 5, 4, 3)).state_dict()))
     assert not fit.head_only
-    assert "this is another architecture, or the same with other options" in fit_lines(fit, file="x", adopt="")[-1]
+    assert (
+        "this is another architecture, or the same with other options" in comparison_lines(fit, file="x", adopt="")[-1]
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -328,27 +329,27 @@ def test_numbers_that_are_none(value: float) -> None:
     given["norm3.running_var"][1] = value
     fit = check(build(), given)
     assert fit.non_finite == ["norm3.running_var"]
-    lines = fit_lines(fit, file="net.pt", adopt=ADOPT)
+    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert "1 with NaN or infinity: norm3.running_var" in lines
-    assert "take an earlier checkpoint" in lines[-1]
+    assert "use an earlier checkpoint" in lines[-1]
 
 
 def test_long_and_invisible_names_are_neither_repeated_nor_stripped() -> None:
     for prefix in ("\x1b[31m.", "x" * 101 + "."):
-        fit = explain(build().state_dict(), prefixed(foreign(build().state_dict()), prefix))
+        fit = compare_state_dicts(build().state_dict(), prefixed(foreign(build().state_dict()), prefix))
         assert not any(fit.renaming)
-        assert all(line.isprintable() for line in fit_lines(fit, file="net.pt", adopt=ADOPT))
+        assert all(line.isprintable() for line in comparison_lines(fit, file="net.pt", adopt=ADOPT))
 
 
 def test_names_of_many_parts_cost_nothing() -> None:
     given = {f"{'a.' * 100_000}{index}": torch.ones(1) for index in range(20)}
-    assert explain(build().state_dict(), given).now.matched == []
+    assert compare_state_dicts(build().state_dict(), given).as_is.matched == []
 
 
 def test_a_model_without_a_linear_layer_has_no_head() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
-    fit = explain(model.state_dict(), {"0.weight": torch.ones(4, 3, 1, 1)})
-    assert (fit.head_only, fit.classes, fit.then.missing) == (False, None, ["0.bias"])
+    fit = compare_state_dicts(model.state_dict(), {"0.weight": torch.ones(4, 3, 1, 1)})
+    assert (fit.head_only, fit.classes, fit.renamed.missing) == (False, None, ["0.bias"])
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,4 +1,4 @@
-"""How much the targets of a teacher say, beyond the labels, and how much of the gradient they are."""
+"""How much a teacher's soft targets add to the labels, and their share of the gradient."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ NEARLY_HARD = 0.99  # mean top probability
 NEARLY_UNIFORM = 0.95  # mean entropy as a share of log C
 
 
-class Targets(NamedTuple):
+class TargetStatistics(NamedTuple):
     """Means over the images of softmax(teacher / T) at one T."""
 
     top: float  # largest probability
@@ -21,31 +21,31 @@ class Targets(NamedTuple):
     true: float  # probability of the true class
 
 
-class Softness(NamedTuple):
-    """Targets at the temperature of the training and at 1, and what a student without knowledge is told by them."""
+class SoftTargets(NamedTuple):
+    """Soft targets at the temperature of the training and at 1, and their gradient for an untrained student."""
 
-    soft: Targets
-    plain: Targets
+    soft: TargetStatistics
+    plain: TargetStatistics
     kd_share: float  # of the gradient, in [0, 1]
-    dark: float  # of the soft term's gradient, what no smoothed label says, in [0, 1]
+    dark: float  # of the soft term's gradient, beyond a smoothed label, in [0, 1]
 
 
-def soften(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> Softness:
-    """How soft a teacher's targets are, and what the loss makes of them for a student of equal logits.
+def soft_target_statistics(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> SoftTargets:
+    """How soft a teacher's targets are, and their gradient for a student of equal logits.
 
-    The loss is that of `kdignite.losses.kd_loss`. With u = 1/C, what the student says of every class,
+    The loss is that of `kdignite.losses.kd_loss`. With u = 1/C, the student's probability of every class,
     ``p = softmax(logits / T)`` and y the one-hot label, the gradient to the student's logits of an image is the sum of
     ``ce = (1 - alpha) * (u - y)`` and ``kd = alpha * T * (u - p)``: T**2 of the loss, 1/T of the softmax's argument.
     ``kd_share = mean |kd| / (mean |kd| + mean |ce|)``, with Euclidean norms.
 
-    What is news in the soft term: let q be the smoothed one-hot label of the teacher's own top class with the same top
-    probability m, so ``(1 - m) / (C - 1)`` for every other class. ``u - q`` is constant off the top class, where
-    ``q - p`` sums to 0 and is 0 on it: they are orthogonal, q is the nearest to p of all smoothings of that label, and
-    ``|u - p|^2 = |u - q|^2 + |q - p|^2``. Hence ``dark = mean |q - p| / mean |u - p|`` is in [0, 1]: 0 if the teacher
-    says no more than a smoothed label, and always for two classes. Both shares: 0 / 0 := 0.
+    What the soft term adds to a smoothed label: let q be the smoothed one-hot label of the teacher's top class with
+    the same top probability m, so ``(1 - m) / (C - 1)`` for every other class. ``u - q`` is constant off the top class,
+    where ``q - p`` sums to 0 and is 0 on it: they are orthogonal, of all smoothings of that label q is nearest to p,
+    and ``|u - p|^2 = |u - q|^2 + |q - p|^2``. Hence ``dark = mean |q - p| / mean |u - p|`` is in [0, 1]: 0 if the
+    targets are smoothed labels, and always for two classes. Both shares: 0 / 0 := 0.
 
-    Source: the gradient: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, equation 2. That a teacher is label smoothing
-    and, besides, relations between classes: Tang et al. 2020, arXiv:2002.03532; the split here is our own.
+    Source: the gradient: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, equation 2. A teacher as label smoothing plus
+    relations between classes: Tang et al. 2020, arXiv:2002.03532; the split here is our own.
     """
     _check(logits, labels, alpha=alpha, T=T)
     scores = logits.detach().double()
@@ -54,34 +54,33 @@ def soften(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> Softnes
     away = _mean_norm(uniform - p)
     kd = alpha * T * away
     ce = (1 - alpha) * math.sqrt(1 - 1 / p.shape[1])  # |u - y| is the same for every label
-    return Softness(
+    return SoftTargets(
         soft=_targets(scores / T, labels),
         plain=_targets(scores, labels),
         kd_share=_share(kd, kd + ce),
-        dark=_share(_mean_norm(_off_the_top(p)), away),
+        dark=_share(_mean_norm(_beyond_smoothing(p)), away),
     )
 
 
-def softness_lines(softness: Softness, *, alpha: float, T: float, label_smoothing: float | None) -> list[str]:
-    """What to print of a teacher's targets and its training, with a warning where they say little."""
-    soft = softness.soft
+def soft_target_lines(measured: SoftTargets, *, alpha: float, T: float, label_smoothing: float | None) -> list[str]:
+    """A teacher's targets and training as lines, with warnings where the targets add little."""
+    soft = measured.soft
     lines = [
-        *(_told(targets, T=one) for one, targets in {T: soft, 1.0: softness.plain}.items()),
-        f"at the start, with alpha={alpha:g}, {softness.kd_share:.1%} of the gradient is the teacher's term; "
-        f"what differs among the wrong classes is {softness.dark:.1%} of that term",
-        _trained(label_smoothing),
+        *(_target_line(targets, T=one) for one, targets in {T: soft, 1.0: measured.plain}.items()),
+        f"at the start, with alpha={alpha:g}, {measured.kd_share:.1%} of the gradient is the teacher's term; "
+        f"what differs among the wrong classes is {measured.dark:.1%} of that term",
+        _training_line(label_smoothing),
     ]
-    doubts = (
+    warnings = (
         _nearly_hard(soft, T=T) if soft.top > NEARLY_HARD else "",
         _nearly_uniform(soft, T=T) if soft.entropy_share > NEARLY_UNIFORM else "",
-        smoothing_doubt(label_smoothing or 0.0, T=T),
+        label_smoothing_warning(label_smoothing or 0.0, T=T),
     )
-    return [*lines, *(f"warning: {doubt}" for doubt in doubts if doubt)]
+    return [*lines, *(f"warning: {text}" for text in warnings if text)]
 
 
-def smoothing_doubt(label_smoothing: float, *, T: float) -> str:
-    """Why a teacher's label smoothing speaks against a temperature.
-
+def label_smoothing_warning(label_smoothing: float, *, T: float) -> str:
+    """A warning where a teacher's label smoothing makes a high temperature useless, else empty.
 
     Source: Chandrasegaran et al. 2022, arXiv:2206.14532.
     """
@@ -107,11 +106,11 @@ def _check(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> None:
         raise UserError(f"labels must be in [0, {logits.shape[1]}), not in [{int(labels.min())}, {int(labels.max())}]")
 
 
-def _targets(scores: Tensor, labels: Tensor) -> Targets:
+def _targets(scores: Tensor, labels: Tensor) -> TargetStatistics:
     log_p = torch.log_softmax(scores, dim=1)
     p = log_p.exp()
     entropy = -(p * log_p).sum(dim=1).mean().item()
-    return Targets(
+    return TargetStatistics(
         top=p.amax(dim=1).mean().item(),
         entropy=entropy,
         entropy_share=entropy / math.log(p.shape[1]),
@@ -119,10 +118,10 @@ def _targets(scores: Tensor, labels: Tensor) -> Targets:
     )
 
 
-def _off_the_top(p: Tensor) -> Tensor:
-    """p - q: what every class but the top one has more than their mean, and 0 for that."""
+def _beyond_smoothing(p: Tensor) -> Tensor:
+    """p - q: for every class but the top one its difference from their mean, 0 for the top one."""
     top = p.argmax(dim=1, keepdim=True)
-    rest = p.scatter(1, top, 0.0)  # from these, not as 1 - m, which has no digits left for a sure teacher
+    rest = p.scatter(1, top, 0.0)  # not 1 - m, which has no digits left for a confident teacher
     return (rest - rest.sum(dim=1, keepdim=True) / (p.shape[1] - 1)).scatter(1, top, 0.0)
 
 
@@ -134,24 +133,24 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _told(targets: Targets, *, T: float) -> str:
+def _target_line(targets: TargetStatistics, *, T: float) -> str:
     return (
         f"targets at T={T:g}: top class {targets.top:.1%}, true class {targets.true:.1%}, "
         f"entropy {targets.entropy:.3g} nats ({targets.entropy_share:.1%} of log C)"
     )
 
 
-def _trained(label_smoothing: float | None) -> str:
+def _training_line(label_smoothing: float | None) -> str:
     if label_smoothing is None:
         return "trained elsewhere: with which label smoothing, its file does not say"
     return f"trained with label smoothing {label_smoothing:g}" if label_smoothing else "trained without label smoothing"
 
 
-def _nearly_hard(soft: Targets, *, T: float) -> str:
+def _nearly_hard(soft: TargetStatistics, *, T: float) -> str:
     return f"at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T"
 
 
-def _nearly_uniform(soft: Targets, *, T: float) -> str:
+def _nearly_uniform(soft: TargetStatistics, *, T: float) -> str:
     return (
         f"at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): the loss nears "
         "the squared distance of the logits, and a hotter T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)"

@@ -1,4 +1,4 @@
-"""The wrong ways to prepare images for a model."""
+"""Wrong preprocessing: the classic mistakes in the input pipeline of a model."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from torch import Tensor
 from kdignite.data.preprocess import Prepare, Statistics, preparer
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
-RESIZED, CROPPED = 256, 224  # how ImageNet models are evaluated: enlarge to the one, cut the other out of the middle
-SAME = 0.005  # statistics closer than this are the same ones, measured on other images
+RESIZE, CROP = 256, 224  # pixels; how ImageNet models are evaluated: resize, then centre crop
+TOLERANCE = 0.005  # statistics closer than this count as equal
 STATISTICS = {
     "ImageNet's": Statistics(IMAGENET_MEAN, IMAGENET_STD),
     "CIFAR-10's": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -18,8 +18,8 @@ STATISTICS = {
 }
 
 
-class Feed(NamedTuple):
-    """A wrong way to prepare images: its name, what was done, what to do, and the function that does it."""
+class Variant(NamedTuple):
+    """A wrong preprocessing: its name, what was done, what to do, and the function that does it."""
 
     name: str
     wrong: str
@@ -27,10 +27,12 @@ class Feed(NamedTuple):
     prepare: Prepare
 
 
-def wrong_feeds(right: Preprocessing, *, image_size: int, own: Statistics, device: torch.device) -> list[Feed]:
-    """The classic ways to prepare images otherwise than a model was trained on.
+def preprocessing_variants(
+    right: Preprocessing, *, image_size: int, own: Statistics, device: torch.device
+) -> list[Variant]:
+    """The classic ways in which preprocessing differs from that of the training.
 
-    Every linear mistake is a mean m' and a deviation s' that stand for it: no normalisation ``(0, 1)``, twice
+    A linear mistake is another mean and deviation: no normalisation ``(0, 1)``, twice
     ``(m + s m, s^2)``, pixels in 0..255 ``(m / 255, s / 255)``, without normalisation ``(0, 1 / 255)``.
     """
 
@@ -42,47 +44,54 @@ def wrong_feeds(right: Preprocessing, *, image_size: int, own: Statistics, devic
     twice = tuple(m + s * m for m, s in zip(right.mean, right.std, strict=True)), tuple(s * s for s in right.std)
     large = tuple(m / 255 for m in right.mean), tuple(s / 255 for s in right.std)
     return [
-        Feed("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
-        Feed("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
+        Variant("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
+        Variant("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
         *_other_statistics(right, {**STATISTICS, "the data's own": own}, fix=once, device=device),
-        Feed("0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*large)),
-        Feed("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)),
-        Feed("BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))),
-        Feed("reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaping(prepare)),
+        Variant(
+            "0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*large)
+        ),
+        Variant("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)),
+        Variant("BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))),
+        Variant("reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaped(prepare)),
         *_other_sizes(right, image_size=image_size, device=device),
-        Feed("centre crop", "enlarged, then the middle cut out", f"resize to {right.size}", _cropping(right, device)),
+        Variant(
+            "centre crop",
+            "enlarged, then the middle cut out",
+            f"resize to {right.size}",
+            _center_cropped(right, device),
+        ),
     ]
 
 
 def _other_statistics(
     right: Preprocessing, known: dict[str, Statistics], *, fix: str, device: torch.device
-) -> Iterator[Feed]:
-    """Each of the known statistics once, without the right ones."""
+) -> Iterator[Variant]:
+    """Each of the known statistics once, but the right ones."""
     seen = [Statistics(right.mean, right.std)]
     for name, statistics in known.items():
-        if not any(_alike(statistics, other) for other in seen):
+        if not any(_close(statistics, other) for other in seen):
             seen.append(statistics)
             prepare = preparer(right._replace(mean=statistics.mean, std=statistics.std), device=device)
-            yield Feed(f"{name} statistics", f"normalised with {name} mean and std", fix, prepare)
+            yield Variant(f"{name} statistics", f"normalised with {name} mean and std", fix, prepare)
 
 
-def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device) -> Iterator[Feed]:
+def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device) -> Iterator[Variant]:
     sizes = dict.fromkeys((image_size, right.size // 2, right.size * 2))  # in this order, each once
     for size in sizes:
         if size != right.size:
             prepare = preparer(right._replace(size=size), device=device)
-            yield Feed(f"{size} pixels", f"fed at {size} x {size} pixels", f"resize to {right.size}", prepare)
+            yield Variant(f"{size} pixels", f"input of {size} x {size} pixels", f"resize to {right.size}", prepare)
 
 
-def _reshaping(prepare: Prepare) -> Prepare:
+def _reshaped(prepare: Prepare) -> Prepare:
     def reshaped(images: Tensor) -> Tensor:
         return prepare(images.permute(0, 2, 3, 1).reshape(images.shape))
 
     return reshaped
 
 
-def _cropping(right: Preprocessing, device: torch.device) -> Prepare:
-    larger = round(right.size * RESIZED / CROPPED)
+def _center_cropped(right: Preprocessing, device: torch.device) -> Prepare:
+    larger = round(right.size * RESIZE / CROP)
     prepare, start = preparer(right._replace(size=larger), device=device), (larger - right.size) // 2
     end = start + right.size
 
@@ -92,6 +101,6 @@ def _cropping(right: Preprocessing, device: torch.device) -> Prepare:
     return cropped
 
 
-def _alike(one: Statistics, other: Statistics) -> bool:
+def _close(one: Statistics, other: Statistics) -> bool:
     pairs = zip((*one.mean, *one.std), (*other.mean, *other.std), strict=True)
-    return all(abs(a - b) <= SAME for a, b in pairs)
+    return all(abs(a - b) <= TOLERANCE for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Answers that somebody has in a file, read and checked."""
+"""Predictions in a file of the user, read and checked."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from torch import Tensor
 from kdignite import checkpoints
 from kdignite.errors import UserError
 
-KINDS = (".npy", ".npz", ".csv", ".txt", ".pt", ".pth")
+SUFFIXES = (".npy", ".npz", ".csv", ".txt", ".pt", ".pth")
 
 
 class Predictions(NamedTuple):
-    """Answers for N images in the order of a data set's part."""
+    """Predictions for N images in the order of a data set's part."""
 
     predicted: npt.NDArray[np.int64]  # (N,) classes
     logits: npt.NDArray[np.float64] | None  # (N, C); None: the file holds classes
@@ -22,27 +22,27 @@ class Predictions(NamedTuple):
 
 
 def read_predictions(path: Path, *, num_classes: int, sizes: dict[str, int], split: str | None) -> Predictions:
-    """Read labels or logits."""
+    """Read labels or logits from a file, or raise a `UserError`."""
     if not path.is_file():
         raise UserError(f"there is no file {path}: --predictions needs one")
-    if path.suffix not in KINDS:
-        raise UserError(f"--predictions must be one of {', '.join(KINDS)}, not {path.name}")
-    array, split = _array(path, split)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"--predictions must be one of {', '.join(SUFFIXES)}, not {path.name}")
+    array, split = _load_array(path, split)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2) or not len(array) or array.dtype.kind not in "iufb":
-        raise _unfit(path, f"must be labels (N,) or logits (N, C), not {array.dtype} of shape {array.shape}")
-    part = _part(path, len(array), sizes, split)
+        raise _error(path, f"must be labels (N,) or logits (N, C), not {array.dtype} of shape {array.shape}")
+    part = _split_of(path, len(array), sizes, split)
     if array.ndim == 2 and array.shape[1] != num_classes:
-        raise _unfit(path, f"has {array.shape[1]} columns, and the data set {num_classes} classes")
+        raise _error(path, f"has {array.shape[1]} columns, and the data set {num_classes} classes")
     if not np.isfinite(array).all():
-        raise _unfit(path, "holds values that are no finite numbers")
+        raise _error(path, "holds values that are not finite")
     if array.ndim == 2:
         return Predictions(array.argmax(axis=1), array.astype(np.float64), part)
     return Predictions(_labels(path, array, num_classes), None, part)
 
 
-def _array(path: Path, split: str | None) -> tuple[npt.NDArray[Any], str | None]:
+def _load_array(path: Path, split: str | None) -> tuple[npt.NDArray[Any], str | None]:
     """The array in a file; of a run's ``predictions.npz`` the logits, and the part that they are of."""
     try:
         if path.suffix in (".csv", ".txt"):
@@ -54,50 +54,56 @@ def _array(path: Path, split: str | None) -> tuple[npt.NDArray[Any], str | None]
             if path.suffix == ".npy":
                 return np.asarray(loaded), split
             with loaded:
-                return _member(path, {name: loaded[name] for name in loaded.files}, split)
+                return _npz_member(path, {name: loaded[name] for name in loaded.files}, split)
     except UserError:
         raise
     except checkpoints.UNREADABLE as error:
-        raise _unfit(path, f"cannot be read ({str(error).partition(chr(10))[0]})") from error
+        raise _error(path, f"cannot be read ({str(error).partition(chr(10))[0]})") from error
 
 
 def _tensor(path: Path) -> npt.NDArray[Any]:
     content = checkpoints.read(path)
     if not isinstance(content, Tensor):
-        raise _unfit(path, f"must hold one tensor, not a {type(content).__name__}")
+        raise _error(path, f"must hold one tensor, not a {type(content).__name__}")
     return content.float().numpy() if content.is_floating_point() else content.numpy()
 
 
-def _member(path: Path, arrays: dict[str, npt.NDArray[Any]], split: str | None) -> tuple[npt.NDArray[Any], str | None]:
+def _npz_member(
+    path: Path, arrays: dict[str, npt.NDArray[Any]], split: str | None
+) -> tuple[npt.NDArray[Any], str | None]:
     for part in (split,) if split else ("test", "val"):
         if f"{part}_logits" in arrays:
             return arrays[f"{part}_logits"], part
     if len(arrays) != 1:
-        raise _unfit(path, f"must hold one array, or a run's {split or 'test'}_logits; it has {', '.join(arrays)}")
+        raise _error(path, f"must hold one array, or a run's {split or 'test'}_logits; it has {', '.join(arrays)}")
     return next(iter(arrays.values())), split
 
 
-def _part(path: Path, count: int, sizes: dict[str, int], split: str | None) -> str:
+def _split_of(path: Path, count: int, sizes: dict[str, int], split: str | None) -> str:
     fitting = [part for part, size in sizes.items() if size == count and split in (None, part)]
     have = " and ".join(f"{size:,} {part}" for part, size in sizes.items() if split in (None, part))
     if not fitting:
-        raise _unfit(path, f"has {count:,} answers, and the data set {have} images: one answer an image is needed")
+        raise _error(
+            path, f"has {count:,} predictions, and the data set {have} images: one prediction per image is needed"
+        )
     if len(fitting) > 1:
-        raise _unfit(path, f"has {count:,} answers, and both parts as many images: give --split=test or --split=val")
+        raise _error(
+            path, f"has {count:,} predictions, and both parts as many images: give --split=test or --split=val"
+        )
     return fitting[0]
 
 
 def _labels(path: Path, array: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.int64]:
     labels = array.astype(np.int64)
     if (labels != array).any():
-        raise _unfit(path, "holds labels that are no whole numbers")
+        raise _error(path, "holds labels that are not whole numbers")
     if labels.min() < 0 or labels.max() >= num_classes:
         hint = "; classes count from 0" if labels.min() == 1 and labels.max() == num_classes else ""
-        raise _unfit(
+        raise _error(
             path, f"holds labels from {labels.min()} to {labels.max()}, not within 0 to {num_classes - 1}{hint}"
         )
     return labels
 
 
-def _unfit(path: Path, why: str) -> UserError:
+def _error(path: Path, why: str) -> UserError:
     return UserError(f"--predictions={path} {why}")

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from kdignite.errors import UserError
 from kdignite.losses import kd_loss
-from kdignite.teachers.softness import Softness, Targets, smoothing_doubt, soften, softness_lines
+from kdignite.teachers.soft_targets import (
+    SoftTargets,
+    TargetStatistics,
+    label_smoothing_warning,
+    soft_target_lines,
+    soft_target_statistics,
+)
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 MESSAGE = "the teacher was trained with label smoothing 0.1, which blurs what it says of the other classes: a T near 1"
@@ -35,7 +41,7 @@ def gradient_norm(logits: Tensor, labels: Tensor, *, alpha: float, T: float, par
 @pytest.mark.parametrize("T", [0.5, 1.0, 4.0])
 def test_a_uniform_teacher(num_classes: int, T: float) -> None:
     logits, labels = torch.full((3, num_classes), 7.0), torch.tensor([0, 1, 1])
-    found = soften(logits, labels, alpha=0.9, T=T)
+    found = soft_target_statistics(logits, labels, alpha=0.9, T=T)
     assert found.soft == pytest.approx((1 / num_classes, math.log(num_classes), 1, 1 / num_classes), rel=1e-12)
     assert found.plain == found.soft
     assert found.kd_share == pytest.approx(0, abs=1e-12)
@@ -47,7 +53,7 @@ def test_a_teacher_of_one_class(num_classes: int, alpha: float, T: float) -> Non
     """p is one-hot like y: both gradients have the length sqrt(1 - 1/C), times alpha T and 1 - alpha."""
     labels = torch.tensor([1, 0, 1])
     logits = 1e6 * torch.nn.functional.one_hot(torch.tensor([1, 1, 1]), num_classes)  # right, wrong, right
-    found = soften(logits, labels, alpha=alpha, T=T)
+    found = soft_target_statistics(logits, labels, alpha=alpha, T=T)
     assert found.soft == pytest.approx((1, 0, 0, 2 / 3), abs=1e-12)
     assert found.kd_share == pytest.approx(alpha * T / (alpha * T + 1 - alpha), rel=1e-12)
     assert found.dark == 0
@@ -55,7 +61,9 @@ def test_a_teacher_of_one_class(num_classes: int, alpha: float, T: float) -> Non
 
 def test_two_classes_by_hand() -> None:
     """Logits (ln 9, 0) are 9/10 and 1/10; at T=2 they are 3/4 and 1/4."""
-    found = soften(torch.tensor([[math.log(9), 0]], dtype=torch.float64), torch.tensor([1]), alpha=0.3, T=2.0)
+    found = soft_target_statistics(
+        torch.tensor([[math.log(9), 0]], dtype=torch.float64), torch.tensor([1]), alpha=0.3, T=2.0
+    )
     soft = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
     plain = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     assert found.soft == pytest.approx((0.75, soft, soft / math.log(2), 0.25), rel=1e-12)
@@ -67,7 +75,7 @@ def test_two_classes_by_hand() -> None:
 def test_means_are_over_the_images() -> None:
     """One image of equal scores, one of a single class: the mean of both, not the value of a mean image."""
     logits = torch.tensor([[0.0, 0, 0, 0], [1e5, 0, 0, 0]])
-    found = soften(logits, torch.tensor([0, 0]), alpha=0.5, T=1.0)
+    found = soft_target_statistics(logits, torch.tensor([0, 0]), alpha=0.5, T=1.0)
     assert found.soft == pytest.approx((0.625, math.log(4) / 2, 0.5, 0.625), rel=1e-12)
     assert found.kd_share == pytest.approx(1 / 3, rel=1e-12)
 
@@ -77,16 +85,16 @@ def test_means_are_over_the_images() -> None:
 def test_the_share_is_that_of_the_loss(seed: int, alpha: float, T: float, num_classes: int) -> None:
     logits, labels = drawn(seed, num_classes=num_classes)
     kd, ce = (gradient_norm(logits, labels, alpha=alpha, T=T, part=part) for part in ("kd", "ce"))
-    assert soften(logits, labels, alpha=alpha, T=T).kd_share == pytest.approx(kd / (kd + ce), rel=1e-9)
+    assert soft_target_statistics(logits, labels, alpha=alpha, T=T).kd_share == pytest.approx(kd / (kd + ce), rel=1e-9)
 
 
 @pytest.mark.parametrize(("alpha", "share"), [(0.0, 0.0), (1.0, 1.0)])
 def test_the_ends_of_alpha(alpha: float, share: float) -> None:
-    assert soften(*drawn(1), alpha=alpha, T=4.0).kd_share == share
+    assert soft_target_statistics(*drawn(1), alpha=alpha, T=4.0).kd_share == share
 
 
 def test_no_gradient_at_all_has_no_share() -> None:
-    found = soften(torch.zeros(2, 4), torch.tensor([0, 1]), alpha=1.0, T=4.0)
+    found = soft_target_statistics(torch.zeros(2, 4), torch.tensor([0, 1]), alpha=1.0, T=4.0)
     assert (found.kd_share, found.dark) == (0, 0)
 
 
@@ -97,18 +105,20 @@ def test_no_gradient_at_all_has_no_share() -> None:
 def test_a_smoothed_label_is_no_news(top: float) -> None:
     p = torch.full((4, 5), (1 - top) / 4, dtype=torch.float64)
     p[torch.arange(4), torch.tensor([0, 2, 4, 4])] = top
-    assert soften(p.log(), torch.zeros(4, dtype=torch.int64), alpha=0.5, T=1.0).dark == pytest.approx(0, abs=1e-12)
+    assert soft_target_statistics(p.log(), torch.zeros(4, dtype=torch.int64), alpha=0.5, T=1.0).dark == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_two_classes_leave_no_room_for_news() -> None:
-    assert soften(*drawn(2, num_classes=2), alpha=0.5, T=3.0).dark == pytest.approx(0, abs=1e-12)
+    assert soft_target_statistics(*drawn(2, num_classes=2), alpha=0.5, T=3.0).dark == pytest.approx(0, abs=1e-12)
 
 
 def test_news_by_hand() -> None:
     """p = (.5, .3, .2): q = (.5, .25, .25), |q - p|^2 = 2 * .05^2; |u - p|^2 = (1/6)^2 + (1/30)^2 + (2/15)^2."""
     logits = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log()
     far = math.sqrt((1 / 6) ** 2 + (1 / 30) ** 2 + (2 / 15) ** 2)
-    found = soften(logits, torch.tensor([0]), alpha=0.5, T=1.0)
+    found = soft_target_statistics(logits, torch.tensor([0]), alpha=0.5, T=1.0)
     assert found.dark == pytest.approx(math.sqrt(2) * 0.05 / far, rel=1e-12)
 
 
@@ -122,12 +132,14 @@ def test_news_is_the_distance_to_the_nearest_smoothing(seed: int, num_classes: i
     smoothed = (1 - amounts) * torch.eye(num_classes)[p.argmax()] + amounts / num_classes
     nearest = (smoothed - p).norm(dim=1).min()
     away = (p - 1 / num_classes).norm()
-    assert soften(logits, labels, alpha=0.5, T=1.0).dark == pytest.approx((nearest / away).item(), abs=1e-3)
+    assert soft_target_statistics(logits, labels, alpha=0.5, T=1.0).dark == pytest.approx(
+        (nearest / away).item(), abs=1e-3
+    )
 
 
 def test_a_sure_teacher_keeps_its_news() -> None:
     """Both wrong classes have about 1e-20: 1 - top is 0 in float64, their difference is not."""
-    found = soften(torch.tensor([[0.0, -46.0, -92.0]]), torch.tensor([0]), alpha=0.5, T=1.0)
+    found = soft_target_statistics(torch.tensor([[0.0, -46.0, -92.0]]), torch.tensor([0]), alpha=0.5, T=1.0)
     assert found.dark == pytest.approx(math.exp(-46) / math.sqrt(2) / math.sqrt(2 / 3), rel=1e-9)
 
 
@@ -138,12 +150,14 @@ def test_a_sure_teacher_keeps_its_news() -> None:
 def test_everything_is_float64(dtype: torch.dtype) -> None:
     logits, labels = drawn(3)
     logits = logits.half().to(dtype)
-    assert soften(logits, labels, alpha=0.7, T=3.0) == soften(logits.double(), labels, alpha=0.7, T=3.0)
+    assert soft_target_statistics(logits, labels, alpha=0.7, T=3.0) == soft_target_statistics(
+        logits.double(), labels, alpha=0.7, T=3.0
+    )
 
 
 @pytest.mark.parametrize("T", [0.01, 1.0, 1000.0])
 def test_enormous_scores_stay_finite(T: float) -> None:
-    found = soften(1e4 * drawn(4)[0], drawn(4)[1], alpha=0.5, T=T)
+    found = soft_target_statistics(1e4 * drawn(4)[0], drawn(4)[1], alpha=0.5, T=T)
     assert all(math.isfinite(value) for value in (*found.soft, *found.plain, found.kd_share, found.dark))
 
 
@@ -164,15 +178,17 @@ def test_enormous_scores_stay_finite(T: float) -> None:
 def test_refusals(changed: dict[str, float | Tensor], message: str) -> None:
     values = {"logits": torch.zeros(2, 3), "labels": torch.tensor([0, 2]), "alpha": 0.5, "T": 2.0, **changed}
     with pytest.raises(UserError, match=message):
-        soften(values.pop("logits"), values.pop("labels"), **values)  # type: ignore[arg-type]
+        soft_target_statistics(values.pop("logits"), values.pop("labels"), **values)  # type: ignore[arg-type]
 
 
 # --- what is printed
 
 
 def lines_of(*, top: float = 0.6, share: float = 0.5, T: float = 4.0, label_smoothing: float | None = 0.0) -> list[str]:
-    softness = Softness(Targets(top, 1.151, share, 0.55), Targets(0.97, 0.1, 0.04, 0.93), kd_share=0.843, dark=0.217)
-    return softness_lines(softness, alpha=0.9, T=T, label_smoothing=label_smoothing)
+    statistics = SoftTargets(
+        TargetStatistics(top, 1.151, share, 0.55), TargetStatistics(0.97, 0.1, 0.04, 0.93), kd_share=0.843, dark=0.217
+    )
+    return soft_target_lines(statistics, alpha=0.9, T=T, label_smoothing=label_smoothing)
 
 
 def test_the_numbers_are_told() -> None:
@@ -198,8 +214,8 @@ def test_how_it_was_trained_is_told(label_smoothing: float | None, told: str, T:
 
 
 def test_targets_at_one_are_told_once() -> None:
-    found = soften(*drawn(5), alpha=0.5, T=1.0)
-    text = "\n".join(softness_lines(found, alpha=0.5, T=1.0, label_smoothing=0.0))
+    found = soft_target_statistics(*drawn(5), alpha=0.5, T=1.0)
+    text = "\n".join(soft_target_lines(found, alpha=0.5, T=1.0, label_smoothing=0.0))
     assert text.count("targets at T=1: ") == 1
 
 
@@ -225,4 +241,4 @@ def test_warnings_start_above_their_limits() -> None:
 
 @pytest.mark.parametrize(("label_smoothing", "T", "doubted"), [(0.1, 1.01, True), (0.1, 1.0, False), (0.0, 4.0, False)])
 def test_smoothing_speaks_against_a_high_temperature(label_smoothing: float, T: float, doubted: bool) -> None:
-    assert smoothing_doubt(label_smoothing, T=T).startswith(MESSAGE) == doubted
+    assert label_smoothing_warning(label_smoothing, T=T).startswith(MESSAGE) == doubted
