@@ -16,7 +16,7 @@ from kdignite.models.registry import check_model
 from kdignite.teachers import check_accuracy
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import architecture_of, load_model, load_predictor
 
 
@@ -35,7 +35,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
-    device = choose_device(config.device, threads=config.threads)
+    device = set_up_device(config.device, threads=config.threads)
     weights = checkpoints.state_dict_in(checkpoints.read(path), path)
     weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
     data = open_data(

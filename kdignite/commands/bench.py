@@ -31,8 +31,8 @@ from kdignite.steps import Parts, Step, Update
 from kdignite.streams import seeded
 from kdignite.timing import Stopwatch, Trial, alternate
 from kdignite.training.capturing import CHECKS
-from kdignite.training.data import Data, open_data, training_part
-from kdignite.training.device import check_amp, choose_device
+from kdignite.training.data import Data, open_training_data
+from kdignite.training.device import check_amp, set_up_device
 from kdignite.training.spec import RunSpec, TeacherRecord, can_capture, resolve
 from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
 from kdignite.training.trainer import build_trainer, open_writer, train
@@ -52,12 +52,11 @@ class Job(NamedTuple):
 
     @property
     def num_images(self) -> int:
-        return len(training_part(self.config, self.data).indices)
+        return len(self.data.train.indices)
 
     def shortened(self) -> "Job":
         """The same with at most `LIVE_IMAGES`."""
-        limit = min(self.num_images, LIVE_IMAGES)
-        return self._replace(config=dataclasses.replace(self.config, limit_train=limit))
+        return self._replace(data=self.data._replace(limit_train=min(self.num_images, LIVE_IMAGES)))
 
 
 @oom_as_failure("try a smaller --num_images")
@@ -65,7 +64,7 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process."""
     for arch in (config.arch, config.teacher_arch):
         check_model(arch, size=DistillConfig.size, options={})
-    job = _job(config, choose_device(config.device, threads=config.threads))
+    job = _job(config, set_up_device(config.device, threads=config.threads))
     short = job.shortened()
     say(
         f"bench     {config.teacher_arch} teaches {config.arch}: {job.num_images:,} images, {short.num_images:,} with "
@@ -102,7 +101,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
     given = {name: getattr(config, name) for name in names}
     settings = DistillConfig(**given, epochs=1, limit_train=config.num_images or MOST_IMAGES)
     check_amp(settings, device=device)
-    data = open_data(config.dataset, data_root=config.data_root, val_size=None, image_size=settings.size, device=device)
+    data = open_training_data(settings, device=device)
     splits = data.splits
     data = data._replace(splits=splits._replace(val=limited(splits.val, VALIDATION_IMAGES)))
     settings = resolve(settings, data, device=device)
@@ -173,13 +172,13 @@ def _bare(job: Job) -> Trial:
     run = _assembled(job, Path(), cache="off")
     num_classes = len(job.data.source.classes)
     ready = [
-        (run.student.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
+        (run.model.prepare(batch.images), batch.labels, torch.randn(len(batch.labels), num_classes).to(job.device))
         for batch in run.batches(0, 0)
     ]
 
     def trial() -> float:
         run = _assembled(job, Path(), cache="off")
-        model, update = run.student.model.train(), _plain_update(run, job.config)
+        model, update = run.model.network.train(), _plain_update(run, job.config)
         if run.capture is not None:
             update = run.capture.around(model, run.optimizer, update)
             for inputs in ready[:CHECKS]:  # captures the CUDA graph, as a run does once
@@ -194,7 +193,7 @@ def _bare(job: Job) -> Trial:
 
 
 def _plain_update(run: RunSpec, config: DistillConfig) -> Update:
-    model, optimizer = run.student.model, run.optimizer
+    model, optimizer = run.model.network, run.optimizer
 
     def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
         del weight
@@ -215,7 +214,7 @@ def _data(run: RunSpec) -> float:
     """Every batch of an epoch, prepared as for a step."""
     watch = Stopwatch(run.device)
     for batch in run.batches(0, 0):
-        run.student.prepare(batch.images)
+        run.model.prepare(batch.images)
     watch.lap("data")
     return watch.total()
 
@@ -224,13 +223,13 @@ def _laps(job: Job, place: Path) -> dict[str, list[float]]:
     """Seconds of each part of a step, for every step."""
     with contextlib.redirect_stdout(io.StringIO()):
         config = dataclasses.replace(job.config, cache=str(place / "warm"))
-        teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device).teach
+        teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device)
     run = _assembled(job, place, cache="off")
     teach(next(run.batches(0, 0)))  # fills the cache
-    model, optimizer, watch = run.student.model, run.optimizer, Stopwatch(job.device)
+    model, optimizer, watch = run.model.network, run.optimizer, Stopwatch(job.device)
     model.train()
     for batch in run.batches(0, 0):
-        images = run.student.prepare(batch.images)
+        images = run.model.prepare(batch.images)
         watch.lap("data")
         job.loaded.logits_of(batch.images)
         watch.lap("teacher, live")

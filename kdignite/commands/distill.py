@@ -14,12 +14,12 @@ from kdignite.methods.registry import bind_method, find_method
 from kdignite.methods.terms import Loss, check_terms
 from kdignite.steps import distill_step
 from kdignite.training.data import Data, open_training_data
-from kdignite.training.device import check_amp, choose_amp, choose_device
+from kdignite.training.device import check_amp, choose_amp, set_up_device
 from kdignite.training.extensions import Attach
-from kdignite.training.model import check_architecture
+from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
-from kdignite.training.spec import Rehearsal, RunSpec, build_spec, resolve
-from kdignite.training.teacher import check_teacher, choose_teacher, inherit
+from kdignite.training.spec import RunSpec, build_spec, resolve
+from kdignite.training.teacher import choose_teacher, inherit, load_checked_teacher
 from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
 from kdignite.training.trainer import execute
 
@@ -41,8 +41,8 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
         UserError: before anything is written, if something asked for cannot be had or the teacher is refused.
         RunFailed: if the loss stops being a number.
     """
-    check_architecture(config)
-    device = choose_device(config.device, threads=config.threads)
+    check_and_fetch_model(config)
+    device = set_up_device(config.device, threads=config.threads)
     check_amp(config, device=device)
     checkpoint = processes.on_rank0(lambda: choose_teacher(config, root=root))
     config = inherit(config, checkpoint.description.origin)
@@ -50,7 +50,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     config = resolve(config, data, device=device)
     check_terms(_bound(config), config.method, num_classes=len(data.source.classes), reserved={*COLUMNS, "correct"})
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
-    loaded = check_teacher(checkpoint, config, data, root=root, device=device)
+    loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
     values = "".join(f", {name}={setting_text(value)}" for name, value in config.parameters.items())
     say(f"method    {config.method}: {find_method(config.method).equation}{values}")
     return execute(assemble(config, data, loaded, root=root, device=device), root=root, own=handlers)
@@ -58,7 +58,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
 
 def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: Path, device: torch.device) -> RunSpec:
     """A distillation that is ready to start."""
-    teacher_source = make_teacher(loaded, config, data, root=root, device=device)
+    teacher = make_teacher(loaded, config, data, root=root, device=device)
     make_step = partial(
         distill_step,
         method=_bound(config),
@@ -69,9 +69,9 @@ def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: 
         config,
         data,
         device=device,
-        make_step=partial(make_step, teacher=teacher_source.teach),
+        make_step=partial(make_step, teacher=teacher),
+        teacher=teacher,
         teacher_record=loaded.teacher_record,
-        rehearsal=Rehearsal(partial(make_step, teacher=teacher_source.rehearse), teacher_source.seconds),
     )
 
 

@@ -26,7 +26,7 @@ from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
 from kdignite.teachers.softness import soften, softness_lines
 from kdignite.training.data import DATASET, Data, data_folder
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import FIT_IMAGES, load_model, load_predictor
 
 TEACHERS = ("teacher", "adopt")  # commands whose models teach
@@ -50,7 +50,7 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     if not config.run:
         return _foreign_alone(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)
-    checkpoint, device = checkpoints.load(path), choose_device(config.device, threads=config.threads)
+    checkpoint, device = checkpoints.load(path), set_up_device(config.device, threads=config.threads)
     foreign = _foreign(config, checkpoint) if config.weights else []
     asked = ask(config, checkpoint, device=device)
     summary = summarise(asked, who=runs.checkpoint_name(path)) | {"weights": foreign}

@@ -17,7 +17,7 @@ from kdignite.evaluation import evaluate as run_evaluation
 from kdignite.reports.tables import evaluation_table
 from kdignite.training import results
 from kdignite.training.data import Data, named_by, open_data, share
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import load_predictor
 
 
@@ -60,7 +60,7 @@ def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
     """Evaluate a checkpoint on the images of a split; nothing is written."""
     checkpoint = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(config.run, root=root)))
     origin = checkpoint.description.origin
-    device = choose_device(config.device, threads=config.threads)
+    device = set_up_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)
     again = command_line("evaluate", config.run, arch="")
     logits_of = load_predictor(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)

@@ -36,8 +36,8 @@ from kdignite.errors import RunFailed, UserError, brief
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 from kdignite.training.data import DATASET, named_by
-from kdignite.training.device import choose_amp, choose_device
-from kdignite.training.model import check_architecture
+from kdignite.training.device import choose_amp, set_up_device
+from kdignite.training.model import check_and_fetch_model
 
 
 @processes.process_group()
@@ -84,7 +84,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
 def _resolved(config: Study) -> Study:
     """The study with one type of products for all its runs, on whatever processor it may go on."""
     first = stages(config).teacher
-    device = choose_device(first.device, threads=first.threads)
+    device = set_up_device(first.device, threads=first.threads)
     amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
     return dataclasses.replace(config, **amp)
 
@@ -92,14 +92,14 @@ def _resolved(config: Study) -> Study:
 def _check(plan: Stages, *, root: Path) -> DataConfig:
     """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
     named = plan.students[0].teacher
-    check_architecture(plan.baselines[0])
+    check_and_fetch_model(plan.baselines[0])
     if named is not None:
         origin = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin)
         dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
         image_size = origin.image_size
     else:
         with prefixed_errors():
-            check_architecture(plan.teacher)
+            check_and_fetch_model(plan.teacher)
         dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
     return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, TrainConfig, differences, setting_text
+from kdignite.config import NEWEST, TrainConfig, differences
 from kdignite.console import say
 from kdignite.errors import UserError, brief
+from kdignite.training.identity import differences_text
 
 
 class Progress(NamedTuple):
@@ -120,5 +121,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _differences(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     found = differences(manifest.get("settings", {}), settings)
-    told = (f"--{name} was {setting_text(before)}, is {setting_text(now)}" for name, before, now in sorted(found))
-    return f"{'; '.join(told)}; choose another --name"
+    return f"{differences_text(sorted(found))}; choose another --name"

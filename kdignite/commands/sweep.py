@@ -18,8 +18,8 @@ from kdignite.console import say
 from kdignite.errors import UserError, brief
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_text
-from kdignite.training.device import choose_amp, choose_device
-from kdignite.training.model import check_architecture
+from kdignite.training.device import choose_amp, set_up_device
+from kdignite.training.model import check_and_fetch_model
 from kdignite.training.teacher import choose_teacher, fitting_teachers, inherit
 
 REPORT = "sweep.json"
@@ -52,11 +52,11 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
         RunFailed: if a training fails in another way, or all of them did.
     """
     first = cells(config)[0]
-    device = choose_device(first.device, threads=first.threads)
+    device = set_up_device(first.device, threads=first.threads)
     amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
     config = dataclasses.replace(config, **amp)  # the same in all its runs, on whatever processor it may go on
     plan = cells(config)
-    check_architecture(first)
+    check_and_fetch_model(first)
     study, teacher = processes.on_rank0(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     report = partial(_report, study, config.method_name, list(config.axes))

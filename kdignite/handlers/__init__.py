@@ -18,10 +18,12 @@ from kdignite.handlers.saving import (
 from kdignite.handlers.showing import (
     BAR_EVERY,
     NOT_PLOTTED,
+    Remaining,
     attach_epoch_table,
     attach_metrics_csv,
     attach_progress_bar,
     attach_tensorboard,
+    attach_time_estimate,
     duration,
     write_csv,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "History",
     "LazyStateDict",
     "LossNotFinite",
+    "Remaining",
     "Row",
     "attach_best_checkpoint",
     "attach_clock",
@@ -67,6 +70,7 @@ __all__ = [
     "attach_step_seed",
     "attach_stop",
     "attach_tensorboard",
+    "attach_time_estimate",
     "attach_validation",
     "close_epoch",
     "duration",

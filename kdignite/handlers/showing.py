@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -17,6 +18,8 @@ from kdignite.handlers.saving import reason
 from kdignite.handlers.state import COLUMNS, History, Row, parts_of, tag_of
 
 BAR_EVERY = 10  # iterations
+WARM_UP = 3  # iterations that choose kernels and allocate memory
+TIMED_S = 3.0  # seconds of steps from which the time of a run is estimated
 NOT_PLOTTED = ("epoch", "seconds")
 
 
@@ -84,6 +87,47 @@ def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[
         sys.stdout.flush()
 
     return say
+
+
+class Remaining(NamedTuple):
+    """What a run still has to do."""
+
+    steps: float  # evaluations included
+    spent_s: float = 0.0  # seconds that cached teacher logits have taken so far, of which steps are free
+    cache_s: float = 0.0  # seconds that those which are missing will take
+
+
+class Look(NamedTuple):
+    """The time after a step."""
+
+    iteration: int
+    at: float  # seconds
+    remaining: Remaining
+
+
+def attach_time_estimate(
+    trainer: Engine, remaining: Callable[[int], Remaining], *, every: int, say: Callable[[str], None]
+) -> None:
+    """Print once how long the rest of the run takes, from its first steps; with a terminal the bar shows it."""
+    first, looks = trainer.state.iteration + WARM_UP, list[Look]()
+
+    def look(engine: Engine) -> None:
+        iteration, now = engine.state.iteration, time.perf_counter()
+        if len(looks) == 2 or iteration < first or (looks and now < looks[0].at + TIMED_S):
+            return
+        looks.append(Look(iteration, now, remaining(iteration)))
+        if len(looks) == 2:
+            left, steps = duration(_seconds_left(*looks)), f"{looks[0].iteration + 1:,} to {iteration:,}"
+            say(f"time      about {left} left on this machine, estimated from steps {steps}")
+
+    if not sys.stderr.isatty():
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=every), look)
+
+
+def _seconds_left(before: Look, now: Look) -> float:
+    in_steps = now.at - before.at - (now.remaining.spent_s - before.remaining.spent_s)
+    a_step = in_steps / (before.remaining.steps - now.remaining.steps)
+    return a_step * now.remaining.steps + now.remaining.cache_s
 
 
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:

@@ -120,10 +120,12 @@ def attach_history(
     def record(engine: Engine) -> None:
         state, seconds, totals = engine.state, clock.epoch(), sums.totals()
         means = per_image(totals)
+        loss, correct = means.pop("loss"), means.pop("correct")
         row: Row = {
             "epoch": state.epoch,
-            "loss": means.pop("loss"),
-            "accuracy_train": means.pop("correct"),
+            "loss": loss,
+            **means,
+            "accuracy_train": correct,
             "loss_val": state.metrics["loss_val"],
             "accuracy_val": state.metrics["accuracy_val"],
             "accuracy_teacher": accuracy_teacher,
@@ -133,7 +135,7 @@ def attach_history(
         }
         recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
         row |= {f"{RECALL}{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
-        history.rows.append({**row, **means})
+        history.rows.append(row)
         sums.reset()
         clock.reset()
 

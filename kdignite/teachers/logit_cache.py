@@ -6,7 +6,8 @@ change the last bit of a convolution on some devices, and then a table differs f
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,7 @@ class LogitCache:
         self._view, self._blocks = -1, list[Tensor]()
         self._placed: Placed | None = None
         self._checked, self._told = set[tuple[int, int]](), False
+        self.spent_s, self._num_computed = 0.0, 0  # seconds in which so many images' logits were computed
 
     def __call__(self, batch: Batch) -> Outputs:
         """The logits (B, C) float32 of a batch, on its device."""
@@ -116,11 +118,15 @@ class LogitCache:
             self._blocks = self._opened(view)
             self._view = view
 
-    def num_missing(self, views: int) -> int:
-        """How many images the teacher will have to answer, as far as can be told without reading the files."""
+    def num_missing(self, views: Iterable[int]) -> int:
+        """How many logits of these views are in no file; the files are not read."""
         sizes = [len(rows) for rows in self._block_indices()]
-        paths = ((block_path(self.kept.folder, view=v, block=b), n) for v in range(views) for b, n in enumerate(sizes))
+        paths = ((block_path(self.kept.folder, view=v, block=b), n) for v in views for b, n in enumerate(sizes))
         return sum(size for path, size in paths if not path.is_file())
+
+    def seconds_left(self, views: Iterable[int]) -> float:
+        """How long the missing logits of these views will take, at the speed so far; 0 where none was computed yet."""
+        return self.num_missing(views) * self.spent_s / self._num_computed if self._num_computed else 0.0
 
     def _block_indices(self) -> tuple[Tensor, ...]:
         blocks: tuple[Tensor, ...] = self.cache_spec.part.indices.split(self._block_rows)
@@ -165,6 +171,7 @@ class LogitCache:
 
     def _computed(self, view: int, number: int, indices: Tensor) -> Tensor:
         """Ask the teacher; each of several processes asks about its share, and all get everything."""
+        started = time.perf_counter()
         share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / EVALUATION_BATCH)
         own = torch.empty(
             sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
@@ -192,6 +199,10 @@ class LogitCache:
         self._checked.add((view, number))
         if processes.is_rank0():
             self._write(logits, self._block(view, number, len(indices)))
+        self.spent_s, self._num_computed = (
+            self.spent_s + time.perf_counter() - started,
+            self._num_computed + len(logits),
+        )
         return logits
 
     def _asked(self, view: int, indices: Tensor, *, share: Share = ALONE) -> Iterator[Tensor]:

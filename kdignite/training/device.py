@@ -13,7 +13,7 @@ from kdignite.errors import UserError
 from kdignite.memory import keep_freed
 
 
-def choose_device(name: str, *, threads: int | None) -> torch.device:
+def set_up_device(name: str, *, threads: int | None) -> torch.device:
     """The device that computes, with the process set up for it: numbers that repeat, memory that is kept."""
     if threads is not None:
         torch.set_num_threads(threads)

@@ -70,7 +70,7 @@ def _result(
         "split": run.data.splits.hash,
         "val_size": config.val_size,
         "arch": config.arch,
-        "cost": results.cost_of(run.student.model, size=config.size, file=trainer_state.best.path),
+        "cost": results.cost_of(run.model.network, size=config.size, file=trainer_state.best.path),
         "epochs": len(history.rows),
         "best_epoch": best_epoch,
         "graph": run.capture.outcome if run.capture else None,

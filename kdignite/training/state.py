@@ -55,7 +55,7 @@ class HostCopy:
         """Both state dicts; on a CPU the tensors themselves, which go on changing."""
         now = (self.trainer.state.iteration, len(self.history.rows))
         if now != self._when:
-            held = {"model": self.run.student.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+            held = {"model": self.run.model.network.state_dict(), "optimizer": self.run.optimizer.state_dict()}
             self._held, self._when = to_host(held), now
         return self._held
 
@@ -180,7 +180,7 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
         _check_optimizer(trainer_state.run.optimizer, state["optimizer"]["state"])
         if not _is_finite([state["sums"], state["optimizer"]["state"]]):
             raise ValueError("values that are not finite")
-        checkpoints.load_weights(trainer_state.run.student.model, state["model"], source=str(path))
+        checkpoints.load_weights(trainer_state.run.model.network, state["model"], source=str(path))
         # the groups hold settings, which the config decides
         groups = trainer_state.run.optimizer.state_dict()["param_groups"]
         trainer_state.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})

@@ -70,7 +70,7 @@ def test_the_report_is_in_a_folder_of_its_own_and_names_no_place(report: Finishe
 def test_the_loop_of_distill_keeps_up_with_a_bare_one(tmp_path: Path) -> None:
     """Loosely: what is measured on a quiet machine stands in the documentation; here others may be at work."""
     config = BenchConfig(dataset="digits", batch_size=100, num_images=1297, repeats=2, threads=1)
-    job = measured._job(config, measured.choose_device("cpu", threads=1))
+    job = measured._job(config, measured.set_up_device("cpu", threads=1))
     trials = {name: trial for name, trial in measured._trials(job, tmp_path).items() if name in (BARE, WARM)}
     seconds = measured.alternate(trials, repeats=3)
     assert paired_ratio(seconds[BARE], seconds[WARM]).highest > 0.9

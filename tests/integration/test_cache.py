@@ -51,7 +51,7 @@ def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys:
     capsys.readouterr()
     for other in ({"alpha": 0.2, "T": 1.0}, {"seed": 5, "widths": (4,) * 5}, {"batch_size": 100, "lr": 0.01}):
         distill(student(**other, epochs=1), root=root)
-        assert "1 of 1 views of the images have the teacher's answers" in capsys.readouterr().out
+        assert "1 of 1 views have cached teacher logits" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")} == written
 
 
@@ -112,7 +112,7 @@ def test_what_would_be_too_large_is_not_kept_unasked(
 ) -> None:
     monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
     distill(student(), root=root)
-    assert "cache     none: the teacher's answers would take 0.0 GiB" in capsys.readouterr().out
+    assert "cache     none: the teacher's logits would take 0.0 GiB" in capsys.readouterr().out
     assert tables(root) == []
 
 
@@ -158,7 +158,7 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
 
         return ask
 
-    monkeypatch.setattr(teacher_module, "revive", counted)
+    monkeypatch.setattr(teacher_module, "load_predictor", counted)
     again = distill(student(epochs=1), root=root)
     assert count == 2 * SAMPLE  # of the validation images, and of the one view
     assert again.result["teacher"] == first.result["teacher"]

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ def make(
         "fingerprint": "f" * 64,
         "split": "5" * 64,
         "arch": settings.get("arch", "cnn5"),
-        "loss": "kd_loss" if command == "distill" else "cross_entropy",
+        "method": settings.get("method"),
         "cost": COST,
         "epochs": settings.get("epochs", 10),
         "best_epoch": 3,
@@ -501,12 +503,33 @@ def test_a_seed_without_a_partner(root: Path) -> None:
     )
 
 
-def test_students_of_different_loss_functions(root: Path) -> None:
-    again(root, "student-1", "distill", config={"seed": 1}, loss="mine:loss")
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with a method of one's own."""
+
+    def method(student: Any, teacher: Any, labels: Any, *, gap: float) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "mine", ModuleType("mine"))
+    monkeypatch.setattr(sys.modules["mine"], "method", method, raising=False)
+
+
+@pytest.mark.usefixtures("mine")
+def test_students_of_different_methods(root: Path) -> None:
+    again(root, "student-1", "distill", config={"seed": 1, "method": "mine:method", "gap": 0.5})
     assert refused(root, *ALL) == (
-        "the students differ in more than the seed: loss: kd_loss (runs/student-0) against mine:loss (runs/student-1): "
-        "compare one of them at a time"
+        "the students differ in more than the seed: --method: kd (runs/student-0) against mine:method (runs/student-1);"
+        " --alpha: 0.9 (runs/student-0) against unset (runs/student-1); --T: 4 (runs/student-0) against unset "
+        "(runs/student-1); --gap: not recorded (runs/student-0) against 0.5 (runs/student-1): compare one of them at a "
+        "time"
     )
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_student_of_a_method_of_ones_own_has_parameters_that_its_baseline_has_not(root: Path) -> None:
+    own = {"method": "mine:method", "gap": 0.5, "alpha": None, "T": None}
+    for seed in (0, 1):
+        again(root, f"student-{seed}", "distill", config={"seed": seed, **own})
+    assert compared(root, *ALL)["settings"] == {**own, "cache_dtype": "float32", "teacher_amp": "off"}
 
 
 def test_students_may_name_their_teacher_differently(root: Path) -> None:

@@ -71,7 +71,7 @@ def make(
     about = {"arch": "cnn5", "epochs": 10, "best_epoch": 9, "partial": False}
     summary |= {
         "dataset": "cifar10",
-        "settings": {"loss": "kd_loss", "alpha": 0.9, "T": 4.0, "cache_dtype": "float32", "teacher_amp": "off"},
+        "settings": {"method": "kd", "alpha": 0.9, "T": 4.0, "cache_dtype": "float32", "teacher_amp": "off"},
         "seeds": list(range(seeds)),
         "runs": [
             {**about, "role": role, "run": f"{role}-{seed}", "seed": seed, "num_correct": right,
