@@ -9,7 +9,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether a device has its own memory and queue."""
     return device.type != "cpu"
 
 

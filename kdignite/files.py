@@ -39,18 +39,18 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block
-            raise UserError(f"{path} is no file: mend or remove it")
+            raise UserError(f"{path} is no file: repair or remove it")
         if path.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{path} is larger than any that a run writes: mend or remove it")
+            raise UserError(f"{path} is larger than any that a run writes: repair or remove it")
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+        raise UserError(f"{path} is damaged ({brief(error)}): repair or remove it") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged (it holds no JSON object): mend or remove it")
+        raise UserError(f"{path} is damaged (it holds no JSON object): repair or remove it")
     return values
 
 

@@ -15,7 +15,6 @@ INVISIBLE = ("Cc", "Cs")  # categories of control characters and of halves of ch
 
 
 def mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A dict with words as keys."""
     value = _value(values, key)
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{key} must be a dict, not {brief(value)}")
@@ -23,7 +22,6 @@ def mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def sequence(values: Mapping[str, Any], key: str) -> list[Any]:
-    """A list or tuple, as a list."""
     value = _value(values, key)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{key} must be a list, not {brief(value)}")
@@ -31,7 +29,6 @@ def sequence(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) -> str:
-    """A text."""
     value = _value(values, key)
     if not isinstance(value, str) or len(value) > longest:
         raise ValueError(f"{key} must be text of up to {longest:,} characters, not {brief(value)}")
@@ -39,7 +36,6 @@ def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) ->
 
 
 def name(values: Mapping[str, Any], key: str) -> str:
-    """A text that `is_name`."""
     value = text(values, key, longest=LONGEST_NAME)
     if not is_name(value):
         raise ValueError(f"{key} must be a name without control characters, not {brief(value)!r}")
@@ -69,7 +65,6 @@ def number(values: Mapping[str, Any], key: str, *, above: float = -math.inf, bel
 
 
 def flag(values: Mapping[str, Any], key: str) -> bool:
-    """True or false."""
     value = _value(values, key)
     if type(value) is not bool:
         raise ValueError(f"{key} must be true or false, not {brief(value)}")

@@ -13,10 +13,7 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """Raised at a safe point after a signal; like KeyboardInterrupt no Exception, so that no error handler catches it.
-
-    Its ``number`` is that of the signal.
-    """
+    """Raised at a safe point after a signal; like KeyboardInterrupt no Exception, which error handlers would catch."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

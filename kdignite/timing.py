@@ -27,7 +27,6 @@ class Stopwatch:
         self._last = self._mark()
 
     def start(self) -> None:
-        """Begin a lap."""
         self._last = self._mark()
 
     def lap(self, name: str) -> None:
@@ -45,7 +44,6 @@ class Stopwatch:
         return found
 
     def total(self) -> float:
-        """Seconds of all laps."""
         return sum(map(sum, self.seconds.values()))
 
     def _mark(self) -> Any:
@@ -77,7 +75,6 @@ def alternate(
 
 
 def median_range(values: list[float]) -> MedianRange:
-    """Median, minimum and maximum."""
     return MedianRange(statistics.median(values), min(values), max(values))
 
 

@@ -89,11 +89,11 @@ def _exit_code(argv: Sequence[str]) -> int:
     except PermissionError as error:
         if error.filename is None:
             raise
-        message, code = f"error: {error}: allow that, or name another place", USAGE_ERROR
+        message, code = f"error: {error}: change permissions, or name another place", USAGE_ERROR
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        message, code = f"failed: {error}: make room, then type the same again", FAILED
+        message, code = f"failed: {error}: free some disk space, then type the same command again", FAILED
     except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
         interrupted = isinstance(stop, KeyboardInterrupt) or getattr(stop, "number", None) == signal.SIGINT
         return _report("interrupted", INTERRUPTED) if interrupted else _report("terminated", TERMINATED)
@@ -163,15 +163,12 @@ def _outputs() -> list[TextIO]:
 
 def _drop_closed_outputs() -> bool:
     """Whether an output has lost its reader; it then goes to the null device, since Python flushes it at exit."""
-    closed = [stream for stream in _outputs() if _is_closed(stream)]
-    for stream in closed:
+    poll = select.poll()
+    for stream in _outputs():
+        poll.register(stream.fileno(), 0)  # errors and hang-ups are reported whatever the events
+    closed = poll.poll(0)
+    for descriptor, _ in closed:
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
+        os.dup2(nothing, descriptor)
         os.close(nothing)
     return bool(closed)
-
-
-def _is_closed(stream: TextIO) -> bool:
-    poll = select.poll()
-    poll.register(stream.fileno(), 0)  # errors and hang-ups are reported whatever the events
-    return bool(poll.poll(0))

@@ -7,7 +7,7 @@ from kdignite.config import COMMANDS, PRESETS, bare_type
 
 
 class Usage(NamedTuple):
-    """What a config class does not say of its command: the field that is a plain word, required flags, an example."""
+    """What a config class does not say of its command: the positional field, required flags, an example."""
 
     positional: str = ""
     required: tuple[str, ...] = ()
@@ -36,12 +36,11 @@ USAGES: dict[str, Usage] = {
 
 
 def usage_of(command: str) -> Usage:
-    """What is typed after a command besides flags."""
     return USAGES.get(command, Usage())
 
 
 def flags_of(command: str) -> dict[str, Field[Any]]:
-    """The flags of a command: the fields of its config that have a help text, without the one that is a plain word."""
+    """The flags of a command: the fields of its config that have a help text, without the positional one."""
     return {
         one.name: one
         for one in fields(COMMANDS[command])
@@ -56,17 +55,16 @@ def is_variadic(command: str) -> bool:
 
 
 def placeholder(command: str) -> str:
-    """How the plain word of a command is written in help."""
+    """How help writes the positional of a command: RUN or RUN..."""
     name = usage_of(command).positional.upper()
     return f"{name.removesuffix('S')}..." if is_variadic(command) else name
 
 
 def choices_of(one: Field[Any]) -> tuple[str, ...]:
-    """The words a flag takes."""
     return tuple(PRESETS) if one.name == "preset" else tuple(one.metadata["choices"])
 
 
 def item_type(annotation: Any) -> type | None:
-    """What a list holds."""
+    """The type of the items of a list; None for other types."""
     items = get_args(bare_type(annotation))
     return items[0] if items else None

@@ -80,7 +80,7 @@ def _advice(one: Field[Any], text: str) -> str:
 
 
 def _repaired(text: str, wanted: Any) -> str:
-    """What was probably meant, or nothing."""
+    """The value that was probably meant, or an empty text."""
     try:
         if item_type(wanted) is not None:
             guess = re.sub(r"[\s,;]+", ",", text.strip(" ()[]{},;"))

@@ -52,7 +52,6 @@ class Job(NamedTuple):
 
     @property
     def num_images(self) -> int:
-        """Number of training images."""
         return len(self.data.train.indices)
 
     def shortened(self) -> "Job":
@@ -73,7 +72,11 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     )
     say(f"device    {job.device}, {torch.get_num_threads()} threads, --amp={job.config.amp}")
     with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
-        seconds = alternate(_trials(job, Path(place)), repeats=config.repeats, report=_report)
+        seconds = alternate(
+            _trials(job, Path(place)),
+            repeats=config.repeats,
+            report=lambda name, s: say(f"          {name:<13} {s:8.2f} s"),
+        )
         laps = _laps(short, Path(place))
     summary = bench_summary(
         _described(job, config),
@@ -119,10 +122,6 @@ def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torc
         model = build_model(arch, num_classes=num_classes, size=config.size, options={})
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return predictor(model, prepare=preparer(Preprocessing(config.size, (0.5,) * 3, (0.5,) * 3), device=device))
-
-
-def _report(name: str, seconds: float) -> None:
-    say(f"          {name:<13} {seconds:8.2f} s")
 
 
 def _trials(job: Job, place: Path) -> dict[str, Trial]:

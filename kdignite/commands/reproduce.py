@@ -11,7 +11,7 @@ from kdignite.commands.baseline import baseline
 from kdignite.commands.compare import compare
 from kdignite.commands.data import data
 from kdignite.commands.distill import distill
-from kdignite.commands.evaluate import answer
+from kdignite.commands.evaluate import evaluate_checkpoint
 from kdignite.commands.study import Place, Progress, held, once, open_study, save, train_once
 from kdignite.commands.teacher import teacher
 from kdignite.config import (
@@ -166,7 +166,7 @@ def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.F
 
 def _evaluated(config: EvaluateConfig, finished: runs.Finished) -> dict[str, int]:
     recorded = _recorded(finished)
-    outcome = answer(config, root=runs.ROOT).outcome
+    outcome = evaluate_checkpoint(config, root=runs.ROOT).outcome
     counted = {"num_correct": outcome.num_correct, "num_images": len(outcome.labels)}
     told = f"{outcome.num_correct:,} of {len(outcome.labels):,} test images from {finished.folder}/{runs.BEST} alone"
     if counted["num_images"] == recorded["num_images"]:  # a dry run counts a few images only

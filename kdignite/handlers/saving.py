@@ -128,5 +128,5 @@ def close_epoch(trainer: Engine) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Why a file cannot be written."""
+    """Why a file cannot be written, without its path."""
     return error.strerror or str(error)

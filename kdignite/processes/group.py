@@ -27,17 +27,14 @@ class Group:
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
     return Group.place.rank
 
 
 def world_size() -> int:
-    """The number of processes."""
     return Group.place.world_size
 
 
 def local_rank() -> int:
-    """The number of this process among those on its machine, from 0."""
     return Group.place.local_rank
 
 
@@ -105,8 +102,9 @@ def _open() -> None:
 def _shared_prefix(store: Any, number: int, size: int) -> str:
     """A prefix for keys of the store that only the processes of this attempt have.
 
-    After a restart the store still holds the addresses of the earlier processes, and torch now and then calls those.
-    The first process publishes a new prefix, each other answers with a token of its own, and the first confirms.
+    After a restart the store still holds the addresses of the earlier processes, and torch now and then calls those;
+    ``TORCHELASTIC_RESTART_COUNT`` differs between machines. The first process publishes a new prefix, each other
+    answers with a token of its own, and the first confirms.
     """
     token = secrets.token_hex(8)
     while number == 0:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_width
 from kdignite.reports.text import markdown_table
-from kdignite.timing import paired_ratio
+from kdignite.timing import median_range, paired_ratio
 
 Summary = Mapping[str, Any]
 BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm cache", "cold cache", "live teacher", "data alone"

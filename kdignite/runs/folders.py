@@ -39,7 +39,6 @@ def cache_folder(root: Path) -> Path:
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:
-    """Make a new folder for a run."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         return _make_numbered(root, default) if name is None else _make(root / name)

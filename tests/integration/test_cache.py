@@ -190,7 +190,7 @@ def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[
     assert first in told
     assert "| teacher | digits |   1297 |     1 | 0.1 MiB |" in told
     assert "2 tables in" in told
-    with pytest.raises(UserError, match=r"--prune=nothing stands for 0 tables"):
+    with pytest.raises(UserError, match=r"--prune=nothing matches 0 tables"):
         cache(CacheConfig(prune=(first, "nothing")), root=root)
     assert len(tables(root)) == 2
     (left,) = cache(CacheConfig(prune=(first,)), root=root)
