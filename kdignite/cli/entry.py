@@ -24,7 +24,7 @@ from kdignite.cli.flags import is_variadic, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import ParsedArgs, parse_args
 from kdignite.cli.values import SEPARATOR, coerce
-from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig, configure
+from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig, config_class, configure
 from kdignite.errors import RunFailed, UserError, printable
 
 # command -> the function that runs it with its config; imported when all arguments are known to be valid
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_config(args: ParsedArgs) -> Config:
     """The config of a valid command line: Fire maps the command and its flags to the function that makes it."""
     words = [args.command, *(f"--{name}={value}" for name, value in args.values.items())]
-    makers = {command: _config_maker(kind) for command, kind in COMMANDS.items()}
+    kind = config_class(args.command, args.values.get("method", ""))
+    makers = {args.command: _config_maker(kind)}
     config: Config = fire.Fire(makers, command=words, name="kdignite", serialize=lambda _: None)
     return config
 

@@ -3,7 +3,7 @@
 from dataclasses import Field, fields
 from typing import Any, NamedTuple, get_args
 
-from kdignite.config import COMMANDS, PRESETS, bare_type
+from kdignite.config import COMMANDS, PRESETS, bare_type, config_class
 
 
 class Usage(NamedTuple):
@@ -39,11 +39,11 @@ def usage_of(command: str) -> Usage:
     return USAGES.get(command, Usage())
 
 
-def flags_of(command: str) -> dict[str, Field[Any]]:
+def flags_of(command: str, method: str = "") -> dict[str, Field[Any]]:
     """The flags of a command: the fields of its config that have a help text, without the positional one."""
     return {
         one.name: one
-        for one in fields(COMMANDS[command])
+        for one in fields(config_class(command, method))
         if "help" in one.metadata and one.name != usage_of(command).positional
     }
 

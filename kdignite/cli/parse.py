@@ -68,7 +68,7 @@ def _flag_before_command(args: list[str]) -> ParsedArgs:
 
 
 def _values(command: str, tokens: Sequence[str]) -> dict[str, str]:
-    flags = flags_of(command)
+    flags = flags_of(command, _method_in(tokens))
     values: dict[str, str] = {}
     rest = deque(tokens)
     last = ""
@@ -83,6 +83,14 @@ def _values(command: str, tokens: Sequence[str]) -> dict[str, str]:
             name = _positional(command, flags, token, last=last, values=values)
             values[name] = f"{values[name]}{SEPARATOR}{token}" if name in values else token
     return values
+
+
+def _method_in(tokens: Sequence[str]) -> str:
+    """The method that is named, whose function says which flags there are besides."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    return next(
+        (token.partition("=")[2] or value for token, value in pairs if token.partition("=")[0] == "--method"), ""
+    )
 
 
 def _flag(command: str, flags: Flags, token: str, rest: deque[str]) -> tuple[str, str]:

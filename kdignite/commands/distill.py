@@ -51,8 +51,9 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     check_terms(_bound(config), config.method, num_classes=len(data.source.classes), reserved={*COLUMNS, "correct"})
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
     loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
+    method = find_method(config.method)
     values = "".join(f", {name}={setting_text(value)}" for name, value in config.parameters.items())
-    say(f"method    {config.method}: {find_method(config.method).equation}{values}")
+    say(f"method    {config.method}: {method.equation or method.idea}{values}")
     return execute(assemble(config, data, loaded, root=root, device=device), root=root, own=handlers)
 
 

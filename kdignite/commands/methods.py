@@ -27,7 +27,7 @@ def describe_method(name: str) -> str:
 
 def _lines(name: str, one: Method) -> list[str]:
     values = {"method": name, "idea": one.idea, "loss": one.equation, "needs": f"{one.needs} of the teacher"}
-    return [f"{key:<8} {value}" for key, value in {**values, "source": one.source}.items()]
+    return [f"{key:<8} {value}" for key, value in {**values, "source": one.source}.items() if value]
 
 
 def _domain(one: Parameter) -> str:

@@ -17,8 +17,8 @@ from kdignite.config.commands import (
 )
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
-from kdignite.config.listing import COMMANDS
-from kdignite.config.methods import is_own, parameter_names, with_method
+from kdignite.config.listing import COMMANDS, config_class
+from kdignite.config.methods import is_own, parameter_names
 from kdignite.config.presets import PRESETS
 from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
 from kdignite.config.study import (
@@ -76,6 +76,7 @@ __all__ = [
     "cells",
     "command_line",
     "common",
+    "config_class",
     "configure",
     "differences",
     "flag",
@@ -90,7 +91,6 @@ __all__ = [
     "to_json",
     "type_name",
     "typed_flags",
-    "with_method",
     "with_role",
     "with_use",
 ]

@@ -29,6 +29,8 @@ def with_method(kind: type[C], method: str) -> type[C]:
     """A config class with a flag for each parameter of a method of one's own that the class lacks."""
     known = {one.name for one in fields(kind)}
     rows = {name: one for name, one in find_method(method).parameters.items() if name not in known}
+    if not rows:
+        return kind
     annotation = tuple[float, ...] if kind.command == "sweep" else float
     extra = [(name, annotation | None, _flag(one)) for name, one in rows.items()]
     made: type[C] = make_dataclass(

@@ -186,4 +186,4 @@ def _own_method(name: str) -> Method:
     wrong = [key for key, one in parameters.items() if not isinstance(one.default, int | float | type)]
     if wrong:
         raise UserError(f"--method={name}: the default of {wrong[0]} must be a number, or there must be none")
-    return Method(name, idea, name, parameters, source="your own")
+    return Method(name, idea, "", parameters, source=name)
