@@ -98,14 +98,7 @@ def mcnemar(first_right: Bools, second_right: Bools) -> McNemar:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of runs that differ in their seed.
-
-    Args:
-        values: one of each run, at least one.
-
-    Returns:
-        The mean, and ``sqrt(sum (x - mean)^2 / (n - 1))``.
-    """
+    """Mean of runs that differ in their seed, and ``sqrt(sum (x - mean)^2 / (n - 1))``; None for one run."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), std)
 

@@ -98,12 +98,6 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
     Initial weights are drawn from torch's default generator, which the caller seeds. The trial leaves that generator,
     the buffers and the training mode as they were.
 
-    Args:
-        name: a name of `MODELS`, or ``package.module:function``, called as ``function(num_classes=num_classes)``.
-        num_classes: number of outputs C, at least 1.
-        size: side of the input, in pixels.
-        options: the options that were set, by name.
-
     Returns:
         A module that maps images (N, 3, size, size) to logits (N, C).
 

@@ -320,7 +320,10 @@ def test_the_predictions_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "text"),
     [
-        (np.zeros(5, int), r"has 5 predictions, and the data set 6 test and 4 val images: one prediction per image is needed"),
+        (
+            np.zeros(5, int),
+            r"has 5 predictions, and the data set 6 test and 4 val images: one prediction per image is needed",
+        ),
         (np.zeros((6, 4)), r"has 4 columns, and the data set 3 classes"),
         (np.full((6, 3), np.nan), r"holds values that are not finite"),
         (np.array([1, 2, 3, 1, 2, 3]), r"holds labels from 1 to 3, not within 0 to 2; classes count from 0"),
