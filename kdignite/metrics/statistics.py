@@ -152,18 +152,10 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
 
 
 def difference_error(first: float, second: float, *, num_images: int) -> float:
-    """Standard error of the difference of two shares, each of as many images.
+    """Standard error of the difference of two shares p and q in [0, 1], each of n images: a share.
 
-    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if each share had its own images. Two models on the same images are
-    often right or wrong together, and then their difference varies less.
-
-    Args:
-        first: p, in [0, 1].
-        second: q, in [0, 1].
-        num_images: n, at least 1.
-
-    Returns:
-        The standard error, a share.
+    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if each share had its own images. Two models on the same images are often
+    right or wrong together, and then their difference varies less.
     """
     return math.sqrt((first * (1 - first) + second * (1 - second)) / num_images)
 

@@ -136,7 +136,7 @@ def meta_state_dict(
         with torch.device("meta"), NoNormalInit():
             model: nn.Module = builder(num_classes=num_classes, size=size, **options)
     except RuntimeError as error:  # more bytes than can be counted
-        raise UserError(f"{name} cannot be built as asked: {brief(error)}") from error
+        raise UserError(f"{name} cannot be built with these options: {brief(error)}") from error
     return model.state_dict()
 
 

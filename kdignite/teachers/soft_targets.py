@@ -75,8 +75,8 @@ def soft_target_lines(measured: SoftTargets, *, alpha: float, T: float, label_sm
         lines.append(f"warning: at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T")
     if soft.entropy_share > NEARLY_UNIFORM:
         lines.append(
-            f"warning: at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): the "
-            "loss is close to the squared distance of the logits, and a higher T changes little "
+            f"warning: at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): "
+            "the loss is close to the squared distance of the logits, and a higher T changes little "
             "(Hinton et al. 2015, arXiv:1503.02531, 2.1)"
         )
     if warning := label_smoothing_warning(label_smoothing or 0.0, T=T):

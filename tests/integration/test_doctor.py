@@ -343,7 +343,7 @@ class TestCommand:
         [
             ([], "doctor needs a run folder or a checkpoint, python -m kdignite doctor runs/NAME --observed=10, or "),
             (["--weights=x.pt"], "--weights=FILE --arch=NAME"),
-            (["--observed=10", "--weights=x.pt", "--arch=cnn5"], "--observed needs the model it was seen with"),
+            (["--observed=10", "--weights=x.pt", "--arch=cnn5"], "--observed needs the model that it belongs to"),
             (["teacher", "--observed=101"], "--observed must be at most 100, not 101"),
             (["teacher", "--per_class=.1,.2"], "--per_class needs 10 accuracies, one for each of 0, 1, 2, ..., not 2"),
             (["teacher", "--predictions=none.npy"], "there is no file none.npy: --predictions needs one"),
