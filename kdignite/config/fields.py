@@ -14,7 +14,7 @@ Value = Any
 # place: where things lie; machine: it may change the last bits; display: it changes no number
 Role = Literal["identity", "content", "place", "machine", "display"]
 # of the help, in this order
-GROUPS = ("data", "model", "training", "teacher", "distillation", "what you saw", "comparison", "running")
+GROUPS = ("data", "model", "training", "teacher", "distillation", "your results", "comparison", "running")
 
 
 def flag(

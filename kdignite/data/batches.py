@@ -59,7 +59,6 @@ def on_device(part: Part, device: torch.device) -> Part:
 
 
 def num_batches(num_images: int, batch_size: int, *, world: int = 1) -> int:
-    """Batches in an epoch."""
     return len(chunks(torch.arange(num_images), batch_size, world=world))
 
 

@@ -134,23 +134,26 @@ def _read_dataset(dataset: Indexable, where: str, *, size: int, keep: bool, prog
     for index in bar:
         image, label = _pair(dataset[index], f"{where}[{index}]")
         decoded = _image(image, f"{where}[{index}]", size=size)
-        labels[index] = _label(label, f"{where}[{index}]")
+        number = _array(label)
+        if number.ndim != 0 or number.dtype.kind not in "iu":
+            raise UserError(f"{where}[{index}]: a label must be a whole number, not {_type_of(label)}")
+        labels[index] = int(number)
         digest.update(decoded.numpy().data)
         if kept is not None:
             kept[index] = decoded
     digest.update(labels.numpy().data)
-    images = StreamedImages(dataset, partial(_image_of, where=where, size=size)) if kept is None else kept
+    images = StreamedImages(dataset, partial(_decode, where=where, size=size)) if kept is None else kept
     return LoadedSet(ImageSet(images, labels), digest.hexdigest())
-
-
-def _image_of(item: Any, *, where: str, size: int) -> Tensor:
-    return _image(_pair(item, where)[0], where, size=size)
 
 
 def _pair(item: Any, where: str) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"{where} must be (image, label), not {_type_of(item)}")
     return item[0], item[1]
+
+
+def _decode(item: Any, *, where: str, size: int) -> Tensor:
+    return _image(_pair(item, where)[0], where, size=size)
 
 
 def _image(given: Any, where: str, *, size: int) -> Tensor:
@@ -169,13 +172,6 @@ def _image(given: Any, where: str, *, size: int) -> Tensor:
         return resize_and_crop(given, size=size)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _label(given: Any, where: str) -> int:
-    label = _array(given)
-    if label.ndim != 0 or label.dtype.kind not in "iu":
-        raise UserError(f"{where}: a label must be a whole number, not {_type_of(given)}")
-    return int(label)
 
 
 def _array(given: Any) -> np.ndarray[Any, np.dtype[Any]]:

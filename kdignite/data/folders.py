@@ -115,17 +115,10 @@ def read_image(path: Path, *, size: int) -> Tensor:
 
 
 def resize_and_crop(image: Image.Image, *, size: int) -> Tensor:
-    """Resize the shorter side of an image to ``size`` (bilinear, antialiased), then crop the central square.
+    """Resize the shorter side of a PIL image to ``size`` (bilinear, antialiased), then crop the central square.
 
-    This is ``Resize(size)`` and ``CenterCrop(size)`` of torchvision on a PIL image, as most pretrained models were
-    evaluated. An image of this size already keeps its pixels.
-
-    Args:
-        image: a PIL image of any mode with 8 bits a channel.
-        size: side in pixels.
-
-    Returns:
-        uint8 (3, size, size).
+    This is ``Resize(size)`` and ``CenterCrop(size)`` of torchvision, as most pretrained models were evaluated. An image
+    of this size keeps its pixels. Returns uint8 (3, size, size).
 
     Raises:
         UserError: if the image has more than 8 bits a channel: Pillow would clip bright pixels, not scale them.

@@ -46,14 +46,10 @@ def load_source(name: str, *, data_root: Path, image_size: int, progress: bool =
     """Load a data set by its name, and download it first where it is missing and can be downloaded.
 
     Args:
-        name: ``cifar10``, ``cifar100``, ``digits``, ``folder:PATH`` or ``package.module:function``.
+        name: one of `DATASETS`.
         data_root: folder of CIFAR, also for its download.
-        image_size: side in pixels at which images of varying size are kept (``folder:`` and Datasets of the user's own;
-            CIFAR and the digits are always 32 x 32).
+        image_size: side in pixels of images of varying size; CIFAR and the digits are always 32 x 32.
         progress: show a bar where it takes long (never without a terminal).
-
-    Returns:
-        The data set.
 
     Raises:
         UserError: if the name is unknown, or the data are missing, damaged or not of the expected form.

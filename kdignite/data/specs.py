@@ -25,7 +25,7 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing that ``Preprocessing._asdict()`` wrote."""
     how = schema.text(values, "interpolation")
     if how != INTERPOLATION:
-        raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint asks for {brief(how)!r}")
+        raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint needs {brief(how)!r}")
     low, high = SIZES
     mean, std = (schema.sequence(values, key) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
@@ -38,7 +38,7 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
 
 
 def check_class_names(classes: Sequence[object]) -> None:
-    """Refuse names of classes that could not be told apart, or would garble a table."""
+    """Refuse class names that are equal, or would garble a table."""
     wrong = [name for name in classes if not schema.is_name(name)]
     if wrong:
         raise UserError(

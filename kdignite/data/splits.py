@@ -72,18 +72,10 @@ def limited(part: Part, limit: int | None) -> Part:
 
 
 def stratified_pick(labels: Tensor, count: int, *, key: tuple[Key, ...]) -> Tensor:
-    """Choose ``count`` positions so that every class keeps its share.
+    """Choose ``count`` in [0, N] positions of labels (N,) so that every class keeps its share.
 
     Class c gets ``floor(n_c * count / N)`` or one more; the spare ones go to the largest fractions, then to the lower
-    class. Which of a class: the first of a permutation drawn from ``(*key, c)``.
-
-    Args:
-        labels: (N,) int64.
-        count: in [0, N].
-        key: of the random stream.
-
-    Returns:
-        (count,) int64 positions, ascending.
+    class. Which of a class: the first of a permutation drawn from ``(*key, c)``. Returns (count,) int64, ascending.
     """
     sizes = torch.bincount(labels)
     quota = sizes * count // len(labels)

@@ -42,24 +42,17 @@ def preprocessing_variants(
     prepare, zeros = scaled(right.mean, right.std), (0.0,) * 3
     once = "Normalize(mean, std) as recorded"
     twice = tuple(m + s * m for m, s in zip(right.mean, right.std, strict=True)), tuple(s * s for s in right.std)
-    large = tuple(m / 255 for m in right.mean), tuple(s / 255 for s in right.std)
+    wide = tuple(m / 255 for m in right.mean), tuple(s / 255 for s in right.std)
     return [
         Variant("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
         Variant("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
         *_other_statistics(right, {**STATISTICS, "the data's own": own}, fix=once, device=device),
-        Variant(
-            "0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*large)
-        ),
+        Variant("0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*wide)),
         Variant("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)),
         Variant("BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))),
         Variant("reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaped(prepare)),
         *_other_sizes(right, image_size=image_size, device=device),
-        Variant(
-            "centre crop",
-            "enlarged, then the middle cut out",
-            f"resize to {right.size}",
-            _center_cropped(right, device),
-        ),
+        Variant("centre crop", "enlarged, then the middle cut out", f"resize to {right.size}", _cropped(right, device)),
     ]
 
 
@@ -90,7 +83,7 @@ def _reshaped(prepare: Prepare) -> Prepare:
     return reshaped
 
 
-def _center_cropped(right: Preprocessing, device: torch.device) -> Prepare:
+def _cropped(right: Preprocessing, device: torch.device) -> Prepare:
     larger = round(right.size * RESIZE / CROP)
     prepare, start = preparer(right._replace(size=larger), device=device), (larger - right.size) // 2
     end = start + right.size

@@ -1,4 +1,4 @@
-"""A diagnosis as a table, a picture, and what to do about it."""
+"""A diagnosis as a table, a figure, and advice."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,19 +40,15 @@ def doctor_text(summary: Summary) -> str:
 
 
 def advice(summary: Summary) -> list[str]:
-    """What the diagnosis says, in sentences."""
-    lines = [
-        *(_of_observed(summary) if summary["observed"] else []),
-        *(_of_classes(summary) if summary["per_class"] else []),
-        *(_of_predictions(summary) if summary["predictions"] else []),
-    ]
-    return lines or [
-        "Which of these is yours? --observed=ACC lists those that score what you got, --predictions=FILE names the one."
-    ]
+    """The findings and what to do, in sentences."""
+    lines = [_observed_line(summary)] if summary["observed"] else []
+    lines += [_per_class_line(summary)] if summary["per_class"] else []
+    lines += _prediction_lines(summary) if summary["predictions"] else []
+    return lines or ["--observed=ACC lists the settings that score what you got, --predictions=FILE identifies yours."]
 
 
 def doctor_figure(summary: Summary) -> Figure:
-    """A bar for each setting, the recorded one and those that fit in colours of their own; a line for what was seen."""
+    """A bar for each setting, coloured by whether it fits; a line at the observed accuracy."""
     with mpl.style.context(STYLE):
         rows = summary["settings"]
         names = [one["name"] for one in rows]
@@ -101,7 +97,7 @@ def _bars(axes: Axes, rows: Sequence[Summary], *, colours: list[str]) -> None:
 
 
 def _legend(axes: Axes, summary: Summary) -> None:
-    """What the colours say, in the corner where the bars are short."""
+    """The colours, in the corner where the bars are short."""
     shown = {GREEN: "as recorded", ORANGE: "fits what was seen", VERMILION: "named by the predictions"}
     used = {_colour(one["name"], summary) for one in summary["settings"]}
     patches = [Patch(color=colour, label=label) for colour, label in shown.items() if colour in used]
@@ -109,14 +105,14 @@ def _legend(axes: Axes, summary: Summary) -> None:
 
 
 def _headline(summary: Summary) -> str:
-    for name in _named(summary):
-        verb = "look like" if _row(name, summary)["random"] else "are"  # as the words below the table say it
+    for name in _matched(summary):
+        verb = "look like" if _row(name, summary)["random"] else "are"
         return f"{summary['run']}: the predictions {verb} those of '{name}'"
     return f"{summary['run']}: what each mistake costs"
 
 
 def _colour(name: str, summary: Summary) -> str:
-    if name in _named(summary):
+    if name in _matched(summary):
         return VERMILION
     if name in _fitting(summary):
         return ORANGE
@@ -124,16 +120,16 @@ def _colour(name: str, summary: Summary) -> str:
 
 
 def _mark(name: str, summary: Summary) -> str:
-    return "NAMED" if name in _named(summary) else "yes" if name in _fitting(summary) else ""
+    return "NAMED" if name in _matched(summary) else "yes" if name in _fitting(summary) else ""
 
 
-def _named(summary: Summary) -> set[str]:
+def _matched(summary: Summary) -> set[str]:
     seen = summary["predictions"]
     return {seen["name"]} if seen and seen["found"] else set()
 
 
 def _fitting(summary: Summary) -> set[str]:
-    """The settings that nothing that was seen speaks against."""
+    """The settings that fit everything that was given."""
     lists = [summary[key]["candidates"] for key in ("observed", "per_class") if summary[key]]
     seen = summary["predictions"]
     if seen:
@@ -147,59 +143,54 @@ def _accuracy(one: Summary) -> str:
     return f"{per_cent(one['low'])} to {per_cent(one['high'])}"
 
 
-def _of_observed(summary: Summary) -> list[str]:
+def _observed_line(summary: Summary) -> str:
     seen, candidates = summary["observed"], summary["observed"]["candidates"]
     what = f"{100 * seen['accuracy']:.4g} % of {seen['num_images']:,} images"
     others = [name for name in candidates if name != summary["recorded"]]
     if not candidates:
-        return [
-            f"{what} fits no setting of the table: the mistake is another one, or the images or the model are others."
-        ]
+        return f"{what} fits no setting of the table: another mistake, other images or another model."
     if len(others) < len(candidates):
-        also = f" It would fit as well: {_listed(others)}." if others else ""
-        return [f"{what} is what the model scores as recorded: nothing need be wrong with the evaluation.{also}"]
-    more = "" if summary["predictions"] or len(others) == 1 else " Your answers tell which: --predictions=FILE."
-    return [f"{what} fits {len(others)} of {len(summary['settings'])} settings: {_listed(others)}.{more}"]
+        also = f" Other settings that fit: {'; '.join(others)}." if others else ""
+        return f"{what} is the accuracy as recorded: there may be no mistake in the evaluation.{also}"
+    more = "" if summary["predictions"] or len(others) == 1 else " --predictions=FILE shows which."
+    return f"{what} fits {len(others)} of {len(summary['settings'])} settings: {'; '.join(others)}.{more}"
 
 
-def _of_classes(summary: Summary) -> list[str]:
+def _per_class_line(summary: Summary) -> str:
     seen = summary["per_class"]
     if not seen["candidates"]:
-        return ["The accuracies by class fit no setting of the table."]
+        return "The accuracies by class fit no setting of the table."
     best, *others = seen["candidates"]
-    also = f" Not ruled out: {_listed(others)}." if others else " Every other setting is ruled out."
-    return [f"The accuracies by class fit best: {best}. What to do: {_row(best, summary)['fix']}.{also}"]
+    also = f" Not ruled out: {'; '.join(others)}." if others else " Every other setting is ruled out."
+    return f"The accuracies by class fit best: {best}. What to do: {_row(best, summary)['fix']}.{also}"
 
 
-def _of_predictions(summary: Summary) -> list[str]:
+def _prediction_lines(summary: Summary) -> list[str]:
     seen, name = summary["predictions"], summary["predictions"]["name"]
     agreed = f"{per_cent(seen['agreement'])} % of {summary['num_images']:,} agree"
     if seen["second"]:
         agreed += f"; next: {seen['second']}, {per_cent(seen['second_agreement'])} %"
     if not seen["found"]:
         return [f"The predictions are those of no setting in the table. The nearest is: {name} ({agreed})."]
-    tied = [f"They do not tell it from: {_listed(seen['tied'])}."] if seen["tied"] else []
-    if seen["permutation"]:
-        tied.append(f"The best assignment of classes: {seen['permutation']}.")
+    row = _row(name, summary)
     if name == summary["recorded"]:
-        return [
-            f"The predictions are those of the recorded setting ({agreed}): the model is loaded and fed right. If they "
-            "score less, what they were compared with is wrong: the labels, or the order of the images.",
-            *tied,
-        ]
-    if _row(name, summary)["random"]:
-        kind = "never twice the same, so told by how they agree with the other settings and spread over the classes"
-        return [f"The predictions look like: {name} ({kind}). What to do: {_row(name, summary)['fix']}.", *tied]
-    return [f"The predictions are those of: {name} ({agreed}). What to do: {_row(name, summary)['fix']}.", *tied]
+        first = (
+            f"The predictions are those of the recorded setting ({agreed}): weights and preprocessing are right. If "
+            "they score less, the labels or the order of the images are wrong."
+        )
+    elif row["random"]:
+        kind = "random, so identified by its agreement with the other settings and its share of each class"
+        first = f"The predictions look like: {name} ({kind}). What to do: {row['fix']}."
+    else:
+        first = f"The predictions are those of: {name} ({agreed}). What to do: {row['fix']}."
+    tied = f"Equally possible: {'; '.join(seen['tied'])}." if seen["tied"] else ""
+    permutation = f"The best assignment of classes: {seen['permutation']}." if seen["permutation"] else ""
+    return [line for line in (first, tied, permutation) if line]
 
 
 def _row(name: str, summary: Summary) -> Summary:
     found: Summary = next(one for one in summary["settings"] if one["name"] == name)
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -153,13 +153,13 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetti
         return recorded[torch.randperm(num_images, generator=stream("doctor", "images", draw))]
 
     return [
-        EvalSetting("predictions one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)),
-        EvalSetting("predictions one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)),
+        EvalSetting("answers one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)),
+        EvalSetting("answers one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)),
         EvalSetting(
             "alphabetical classes", "classes sorted by name", f"the order {first}", lambda *_: recorded[:, names]
         ),
         EvalSetting(PERMUTED, "classes in another order", "map outputs by class name", permuted, random=True),
-        EvalSetting(SHUFFLED, "predictions and labels of different images", "shuffle=False", shuffled, random=True),
+        EvalSetting(SHUFFLED, "labels of other images", "shuffle=False", shuffled, random=True),
     ]
 
 

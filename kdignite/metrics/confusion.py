@@ -38,7 +38,7 @@ class Confused(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Class indices in descending order of a score: the head and the tail of the list."""
+    """Class indices in descending order of a score."""
 
     best: list[int]
     worst: list[int]

@@ -98,14 +98,7 @@ def mcnemar(first_right: Bools, second_right: Bools) -> McNemar:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of runs that differ in their seed.
-
-    Args:
-        values: one of each run, at least one.
-
-    Returns:
-        The mean, and ``sqrt(sum (x - mean)^2 / (n - 1))``.
-    """
+    """Mean of runs that differ in their seed, and ``sqrt(sum (x - mean)^2 / (n - 1))``; None for one run."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), std)
 
@@ -159,18 +152,10 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
 
 
 def difference_error(first: float, second: float, *, num_images: int) -> float:
-    """Standard error of the difference of two shares, each of as many images.
+    """Standard error of the difference of two shares p and q in [0, 1], each of n images: a share.
 
-    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if each share had its own images. Two models on the same images are
-    often right or wrong together, and then their difference varies less.
-
-    Args:
-        first: p, in [0, 1].
-        second: q, in [0, 1].
-        num_images: n, at least 1.
-
-    Returns:
-        The standard error, a share.
+    ``sqrt((p (1 - p) + q (1 - q)) / n)``: as if each share had its own images. Two models on the same images are often
+    right or wrong together, and then their difference varies less.
     """
     return math.sqrt((first * (1 - first) + second * (1 - second)) / num_images)
 

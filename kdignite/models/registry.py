@@ -98,12 +98,6 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
     Initial weights are drawn from torch's default generator, which the caller seeds. The trial leaves that generator,
     the buffers and the training mode as they were.
 
-    Args:
-        name: a name of `MODELS`, or ``package.module:function``, called as ``function(num_classes=num_classes)``.
-        num_classes: number of outputs C, at least 1.
-        size: side of the input, in pixels.
-        options: the options that were set, by name.
-
     Returns:
         A module that maps images (N, 3, size, size) to logits (N, C).
 
@@ -142,7 +136,7 @@ def meta_state_dict(
         with torch.device("meta"), NoNormalInit():
             model: nn.Module = builder(num_classes=num_classes, size=size, **options)
     except RuntimeError as error:  # more bytes than can be counted
-        raise UserError(f"{name} cannot be built as asked: {brief(error)}") from error
+        raise UserError(f"{name} cannot be built with these options: {brief(error)}") from error
     return model.state_dict()
 
 

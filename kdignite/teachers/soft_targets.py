@@ -71,12 +71,17 @@ def soft_target_lines(measured: SoftTargets, *, alpha: float, T: float, label_sm
         f"what differs among the wrong classes is {measured.dark:.1%} of that term",
         _training_line(label_smoothing),
     ]
-    warnings = (
-        _nearly_hard(soft, T=T) if soft.top > NEARLY_HARD else "",
-        _nearly_uniform(soft, T=T) if soft.entropy_share > NEARLY_UNIFORM else "",
-        label_smoothing_warning(label_smoothing or 0.0, T=T),
-    )
-    return [*lines, *(f"warning: {text}" for text in warnings if text)]
+    if soft.top > NEARLY_HARD:
+        lines.append(f"warning: at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T")
+    if soft.entropy_share > NEARLY_UNIFORM:
+        lines.append(
+            f"warning: at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): "
+            "the loss is close to the squared distance of the logits, and a higher T changes little "
+            "(Hinton et al. 2015, arXiv:1503.02531, 2.1)"
+        )
+    if warning := label_smoothing_warning(label_smoothing or 0.0, T=T):
+        lines.append(f"warning: {warning}")
+    return lines
 
 
 def label_smoothing_warning(label_smoothing: float, *, T: float) -> str:
@@ -87,8 +92,8 @@ def label_smoothing_warning(label_smoothing: float, *, T: float) -> str:
     if label_smoothing == 0 or T <= 1:
         return ""
     return (
-        f"the teacher was trained with label smoothing {label_smoothing:g}, which blurs what it says of the other "
-        "classes: a T near 1 suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
+        f"the teacher was trained with label smoothing {label_smoothing:g}, which blurs its logits of the other "
+        "classes: a T near 1 is better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
     )
 
 
@@ -144,14 +149,3 @@ def _training_line(label_smoothing: float | None) -> str:
     if label_smoothing is None:
         return "trained elsewhere: with which label smoothing, its file does not say"
     return f"trained with label smoothing {label_smoothing:g}" if label_smoothing else "trained without label smoothing"
-
-
-def _nearly_hard(soft: TargetStatistics, *, T: float) -> str:
-    return f"at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T"
-
-
-def _nearly_uniform(soft: TargetStatistics, *, T: float) -> str:
-    return (
-        f"at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): the loss nears "
-        "the squared distance of the logits, and a hotter T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)"
-    )

@@ -171,8 +171,8 @@ EXACT: dict[str, Callable[[World], Tensor]] = {
     "0..255": lambda w: run(w.net().eval(), w.images.float()),
     "reshaped": reshaped,
     "no BatchNorm statistics": no_statistics,
-    "predictions one too high": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [9, *range(9)]],
-    "predictions one too low": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [*range(1, 10), 0]],
+    "answers one too high": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [9, *range(9)]],
+    "answers one too low": lambda w: run(w.net().eval(), w.normal(w.pixels))[:, [*range(1, 10), 0]],
 }
 RANDOM: dict[str, Callable[[World], Tensor]] = {
     "train mode": lambda w: run(w.net().train(), w.normal(w.pixels)),
@@ -253,7 +253,7 @@ def test_what_fits_nothing_names_nothing(world: World, on_val: Diagnosis, on_tes
     summary = summary_of(on_val._replace(results=on_val.results._replace(logits=far)), observed=0.55)
     assert summary["observed"]["candidates"] == []
     assert summary["advice"][0].endswith(
-        "fits no setting of the table: the mistake is another one, or the images or the model are others."
+        "fits no setting of the table: another mistake, other images or another model."
     )
     half = world.labels.clone()
     half[::2] = (half[::2] + 3) % 10
@@ -343,7 +343,7 @@ class TestCommand:
         [
             ([], "doctor needs a run folder or a checkpoint, python -m kdignite doctor runs/NAME --observed=10, or "),
             (["--weights=x.pt"], "--weights=FILE --arch=NAME"),
-            (["--observed=10", "--weights=x.pt", "--arch=cnn5"], "--observed needs the model it was seen with"),
+            (["--observed=10", "--weights=x.pt", "--arch=cnn5"], "--observed needs the model that it belongs to"),
             (["teacher", "--observed=101"], "--observed must be at most 100, not 101"),
             (["teacher", "--per_class=.1,.2"], "--per_class needs 10 accuracies, one for each of 0, 1, 2, ..., not 2"),
             (["teacher", "--predictions=none.npy"], "there is no file none.npy: --predictions needs one"),

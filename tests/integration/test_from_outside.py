@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kdignite as kd
 
-from .alike import table, weights
+from .alike import assert_alike
 
 MODULE = '''
 """Nothing here knows the inside of kdignite."""
@@ -131,8 +131,7 @@ def test_a_stopped_run_is_resumed_by_the_line_that_it_prints(place: Path) -> Non
     said = typed(place, *resume)
     assert "resume    after iteration 17 of 36" in said
     whole, stopped = (place / "runs" / name for name in ("whole", "stopped"))
-    assert weights(stopped) == weights(whole)
-    assert table(stopped) == table(whole)
+    assert_alike(whole, stopped)
 
 
 def test_a_sweep_goes_over_a_parameter_of_ones_own(place: Path) -> None:

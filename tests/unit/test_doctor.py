@@ -84,30 +84,27 @@ def test_the_table_marks_what_fits_everything_that_was_seen() -> None:
         (
             {},
             [
-                "Which of these is yours? --observed=ACC lists those that score what you got, --predictions=FILE names "
-                "the one."
+                "--observed=ACC lists the settings that score what you got, --predictions=FILE identifies yours."
             ],
         ),
         (
             observed("new head", "BGR"),
             [
-                "10 % of 10,000 images fits 2 of 3 settings: new head; BGR. Your answers tell which: "
-                "--predictions=FILE."
+                "10 % of 10,000 images fits 2 of 3 settings: new head; BGR. --predictions=FILE shows which."
             ],
         ),
         (observed("BGR"), ["10 % of 10,000 images fits 1 of 3 settings: BGR."]),
         (
             observed("as recorded", "BGR"),
             [
-                "10 % of 10,000 images is what the model scores as recorded: nothing need be wrong with the "
-                "evaluation. It would fit as well: BGR."
+                "10 % of 10,000 images is the accuracy as recorded: there may be no mistake in the evaluation. "
+                "Other settings that fit: BGR."
             ],
         ),
         (
             observed(),
             [
-                "10 % of 10,000 images fits no setting of the table: the mistake is another one, or the images or the "
-                "model are others."
+                "10 % of 10,000 images fits no setting of the table: another mistake, other images or another model."
             ],
         ),
         (
@@ -120,18 +117,17 @@ def test_the_table_marks_what_fits_everything_that_was_seen() -> None:
         (
             named("new head", tied=["BGR"], permutation="0 as 1, 1 as 0"),
             [
-                "The predictions look like: new head (never twice the same, so told by how they agree with the other "
-                "settings and spread over the classes). What to do: mend new head.",
-                "They do not tell it from: BGR.",
+                "The predictions look like: new head (random, so identified by its agreement with the other "
+                "settings and its share of each class). What to do: mend new head.",
+                "Equally possible: BGR.",
                 "The best assignment of classes: 0 as 1, 1 as 0.",
             ],
         ),
         (
             named("as recorded", second=""),
             [
-                "The predictions are those of the recorded setting (99.8 % of 1,200 agree): the model is loaded and "
-                "fed right. If they score less, what they were compared with is wrong: the labels, or the order of the "
-                "images."
+                "The predictions are those of the recorded setting (99.8 % of 1,200 agree): weights and "
+                "preprocessing are right. If they score less, the labels or the order of the images are wrong."
             ],
         ),
         (

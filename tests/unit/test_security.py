@@ -438,7 +438,7 @@ CLAIMS: list[tuple[str, Any, str]] = [
     ("preprocessing__std", (0.1, 0.0, 0.1), "std must be a finite number above 0, not 0.0"),
     ("preprocessing__std", (0.1, -1, 0.1), "std must be a finite number above 0, not -1"),
     ("preprocessing__std", (0.1, float("inf"), 0.1), "std must be a finite number above 0, not inf"),
-    ("preprocessing__interpolation", "nearest", "the checkpoint asks for 'nearest'"),
+    ("preprocessing__interpolation", "nearest", "the checkpoint needs 'nearest'"),
     ("preprocessing__interpolation", ["nearest"], "interpolation must be text"),
     ("origin__extra", 1, "extra is one entry too many"),
     ("origin__dataset", None, "dataset must be text"),
@@ -479,7 +479,7 @@ def test_what_a_description_lacks_is_named(tmp_path: Path, key: str) -> None:
     ("changes", "told"),
     [
         ({"architecture__options": {"widths": [10**6] * 5}}, "(8, 3, 3, 3) float32 for (1000000, 3, 3, 3) float32"),
-        ({"architecture__options": {"widths": [2**31] * 5}}, "cnn5 cannot be built as asked"),
+        ({"architecture__options": {"widths": [2**31] * 5}}, "cnn5 cannot be built with these options"),
         ({"classes": [f"c{index}" for index in range(50_000)]}, "linear.weight (2, 3) float32 for (50000, 3)"),
         ({"preprocessing__size": 1024}, "linear.weight (2, 3) float32 for (2, 3072) float32"),
         ({"architecture__name": "resnet50", "architecture__options": {}}, "do not fit the model: missing bn1.bias"),

@@ -19,7 +19,7 @@ from kdignite.teachers.soft_targets import (
 )
 
 EXAMPLES = settings(deadline=None, max_examples=60)
-MESSAGE = "the teacher was trained with label smoothing 0.1, which blurs what it says of the other classes: a T near 1"
+MESSAGE = "the teacher was trained with label smoothing 0.1, which blurs its logits of the other classes: a T near 1"
 
 
 def drawn(seed: int, *, num_images: int = 6, num_classes: int = 5, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -225,10 +225,10 @@ def test_targets_at_one_are_told_once() -> None:
         ({"top": 0.995}, "at T=4 the targets are little more than labels (top class 99.50%): raise T"),
         (
             {"share": 0.96},
-            "at T=4 the targets are nearly uniform (96.0% of the largest entropy): the loss nears the squared distance "
-            "of the logits, and a hotter T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)",
+            "at T=4 the targets are nearly uniform (96.0% of the largest entropy): the loss is close to the squared "
+            "distance of the logits, and a higher T changes little (Hinton et al. 2015, arXiv:1503.02531, 2.1)",
         ),
-        ({"label_smoothing": 0.1}, f"{MESSAGE} suits it better (Chandrasegaran et al. 2022, arXiv:2206.14532)"),
+        ({"label_smoothing": 0.1}, f"{MESSAGE} is better (Chandrasegaran et al. 2022, arXiv:2206.14532)"),
     ],
 )
 def test_targets_that_say_little_are_warned_of(values: dict[str, float], warning: str) -> None:
