@@ -90,7 +90,7 @@ def _exit_code(argv: Sequence[str]) -> int:
     except PermissionError as error:
         if error.filename is None:
             raise
-        message, code = f"error: {error}: change permissions, or name another place", USAGE_ERROR
+        message, code = f"error: {error}: allow access, or name another place", USAGE_ERROR
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

@@ -97,9 +97,18 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
 
 
 def _job(config: BenchConfig, device: torch.device) -> Job:
-    names = ("dataset", "data_root", "arch", "batch_size", "amp", "graph", "device", "threads")
-    given = {name: getattr(config, name) for name in names}
-    settings = DistillConfig(**given, epochs=1, limit_train=config.num_images or MOST_IMAGES)
+    settings = DistillConfig(
+        dataset=config.dataset,
+        data_root=config.data_root,
+        arch=config.arch,
+        batch_size=config.batch_size,
+        limit_train=config.num_images or MOST_IMAGES,
+        epochs=1,
+        amp=config.amp,
+        graph=config.graph,
+        device=config.device,
+        threads=config.threads,
+    )
     check_amp(settings, device=device)
     data = open_training_data(settings, device=device)
     splits = data.splits
@@ -111,9 +120,15 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
 
 
 def _described(job: Job, config: BenchConfig) -> dict[str, Any]:
-    same = {name: getattr(job.config, name) for name in ("dataset", "batch_size", "amp")}
-    graph = can_capture(job.config, job.device)
-    return {"teacher": config.teacher_arch, "student": config.arch, **same, "graph": graph, "repeats": config.repeats}
+    return {
+        "teacher": config.teacher_arch,
+        "student": config.arch,
+        "dataset": config.dataset,
+        "batch_size": config.batch_size,
+        "amp": job.config.amp,
+        "graph": can_capture(job.config, job.device),
+        "repeats": config.repeats,
+    }
 
 
 def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Predictor:

@@ -581,8 +581,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (
             PermissionError(13, "Permission denied", "/root/net.pt"),
             2,
-            "kdignite: error: [Errno 13] Permission denied: '/root/net.pt': change permissions, or name "
-            "another place\n",
+            "kdignite: error: [Errno 13] Permission denied: '/root/net.pt': allow access, or name another place\n",
         ),
         (RunFailed("\x1b[31mred \u200b"), 1, "kdignite: failed: \\x1b[31mred \\u200b\n"),
         (KeyboardInterrupt(), 130, "kdignite: interrupted\n"),
