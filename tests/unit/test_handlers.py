@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints, handlers, stopping
+from kdignite import checkpoints, files, handlers, stopping
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.handlers import saving, showing, state
@@ -539,7 +539,7 @@ LOGS = {
         lambda trainer, history, folder, writer, said: handlers.attach_metrics_csv(
             trainer, history, path=folder / "metrics.csv", say=said.append
         ),
-        (checkpoints, "replace"),
+        (files, "write_atomically"),
         "{folder}/metrics.csv",
     ),
     "TensorBoard": Log(
