@@ -55,7 +55,7 @@ class Way(NamedTuple):
     fetch: Callable[[], None]
 
 
-def load_cifar(name: str, *, data_root: Path, progress: bool = True) -> Source:
+def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> Source:
     """Load CIFAR from a folder, fetching it first if it is not there or damaged.
 
     CIFAR-10 is read from ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, CIFAR-100 (fine labels) from

@@ -24,7 +24,7 @@ class Read(NamedTuple):
     digest: str
 
 
-def load_custom(name: str, *, image_size: int, progress: bool = True) -> Source:
+def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> Source:
     """Load what a function of the user's own returns.
 
     The function takes no arguments and returns ``{"train": set}``, with ``"val"``, ``"test"`` and ``"classes"`` (names)

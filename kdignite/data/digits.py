@@ -10,10 +10,13 @@ SIZE = 32  # pixels, the side of CIFAR's images, so that the same models fit
 BRIGHTEST = 16  # the scale of the data set's grey values
 
 
-def load_digits() -> Source:
+def load_digits(name: str, **_: object) -> Source:
     """The 1,797 digits, as 32 x 32 images of three equal channels.
 
     ``pixel = round(bilinear(grey * 255 / 16))``, enlarged from 8 x 8 (nothing to antialias when enlarging).
+
+    Args:
+        name: ``digits``.
 
     Returns:
         All images as the training set, in scikit-learn's order: test and validation images are split off it.
@@ -26,7 +29,7 @@ def load_digits() -> Source:
     images, labels = enlarged.repeat(1, 3, 1, 1), torch.from_numpy(digits.target).to(torch.int64)
     classes = tuple(str(digit) for digit in digits.target_names)
     return Source(
-        name="digits",
+        name=name,
         classes=classes,
         train=ImageSet(images, labels),
         val=None,

@@ -35,7 +35,7 @@ class Listing(NamedTuple):
     labels: tuple[int, ...]
 
 
-def load_folder(name: str, *, image_size: int, progress: bool = True) -> Source:
+def load_folder(name: str, *, image_size: int, progress: bool, **_: object) -> Source:
     """Load images from folders, one for each class.
 
     Classes are the folders in ``train``, sorted by name; files are sorted by their path within the class. Hidden files
