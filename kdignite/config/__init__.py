@@ -11,18 +11,28 @@ from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS
 from kdignite.config.presets import PRESETS
-from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
+from kdignite.config.settings import (
+    MISSING,
+    PROGRAM,
+    Difference,
+    command_line,
+    difference_text,
+    differences,
+    differences_text,
+    setting_text,
+    typed_flags,
+)
 from kdignite.config.study import (
+    CommandFlag,
     ReproduceConfig,
-    StageFlag,
     Stages,
     Study,
     prefixed_errors,
-    stage_of,
+    resolved_settings,
     stages,
-    study_settings,
+    target_flag,
 )
-from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
+from kdignite.config.sweep import AXES, Sweep, SweepConfig, shared_settings, sweep_configs
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,
@@ -48,6 +58,7 @@ __all__ = [
     "BaselineConfig",
     "BenchConfig",
     "CacheConfig",
+    "CommandFlag",
     "CompareConfig",
     "Config",
     "DataConfig",
@@ -56,7 +67,6 @@ __all__ = [
     "DoctorConfig",
     "EvaluateConfig",
     "ReproduceConfig",
-    "StageFlag",
     "Stages",
     "Study",
     "Sweep",
@@ -64,18 +74,20 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "bare_type",
-    "cells",
     "command_line",
-    "common",
     "configure",
+    "difference_text",
     "differences",
+    "differences_text",
     "flag",
     "from_json",
     "prefixed_errors",
+    "resolved_settings",
     "setting_text",
-    "stage_of",
+    "shared_settings",
     "stages",
-    "study_settings",
+    "sweep_configs",
+    "target_flag",
     "to_json",
     "type_name",
     "typed_flags",

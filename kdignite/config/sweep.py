@@ -10,7 +10,7 @@ from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
 
 AXES = ("alpha", "T")
-_OWN = ("preset", "name", "seed", "resume", *AXES)  # what means something else here
+_OWN = ("preset", "name", "seed", "resume", *AXES)  # flags with another meaning here
 _SHARED = tuple(one.name for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN)
 
 
@@ -42,10 +42,10 @@ class Sweep(Config):
                 raise UserError(f"--{name} takes numbers of up to 6 digits, not {long[0]!r}")
             if len(set(values)) < len(values):
                 raise UserError(f"--{name}={','.join(f'{value:g}' for value in values)} names a value twice")
-        cells(self)
+        sweep_configs(self)
 
 
-def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
+def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     """The config of every run of a sweep."""
     given = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
     return tuple(
@@ -56,9 +56,10 @@ def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
     )
 
 
-def common(sweep: Sweep) -> dict[str, Value]:
+def shared_settings(sweep: Sweep) -> dict[str, Value]:
     """The settings that all runs of a sweep share."""
-    return {name: value for name, value in to_json(cells(sweep)[0]).items() if name not in _OWN or name == "preset"}
+    first = to_json(sweep_configs(sweep)[0])
+    return {name: value for name, value in first.items() if name not in _OWN or name == "preset"}
 
 
 _FIELDS = {one.name: one for one in fields(DistillConfig)}

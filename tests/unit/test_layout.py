@@ -46,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stopping",
     },
     "runs": {"checkpoints", "schema", "config", "errors", "files", "processes", PACKAGE},
-    "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
-    "reports": {"metrics", "comparison", "errors"},
+    "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},
+    "reports": {"metrics", "comparison", "config", "errors", "files"},
     "doctor": {
         *(
             "checkpoints",
