@@ -6,7 +6,7 @@ from typing import Any
 
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
-from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, StageFlag, setting_text, stage_of, type_name
+from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, CommandFlag, setting_text, target_flag, type_name
 from kdignite.data.registry import DATASETS
 from kdignite.methods.registry import METHODS
 from kdignite.models.registry import MODELS
@@ -122,11 +122,11 @@ def _default_by_method(command: str, one: Field[Any]) -> str:
     return f"default {', '.join([*dict.fromkeys(told), *others])}"
 
 
-def _origin(command: str, one: Field[Any]) -> StageFlag:
+def _origin(command: str, one: Field[Any]) -> CommandFlag:
     """The command and the flag that a flag's default belongs to: a study leaves most of them to its stages."""
     if one.default is None and command == "reproduce":
-        return stage_of(one.name)
-    return StageFlag("distill" if one.default is None and command == "sweep" else command, one.name)
+        return target_flag(one.name)
+    return CommandFlag("distill" if one.default is None and command == "sweep" else command, one.name)
 
 
 def _row(name: str, text: str) -> str:

@@ -1,6 +1,6 @@
-"""A finished run, read from the files of its folder and checked, so that it can be compared with others."""
+"""Finished runs, found by name and read from the files of their folders, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdignite import checkpoints, files, runs, schema
-from kdignite.comparison.numbers import COSTS, THREADS
+from kdignite.comparison.costs import COSTS, THREADS
 from kdignite.errors import UserError, brief
 
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
@@ -19,7 +19,7 @@ TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trai
 
 
 class RunFiles(NamedTuple):
-    """What the folder of a finished run says; the arrays are of its N test images and C classes."""
+    """What the files of a finished run hold; the arrays are of its N test images and C classes."""
 
     folder: Path
     label: str  # how reports call the run: free of absolute paths
@@ -38,12 +38,21 @@ class RunFiles(NamedTuple):
         return int(self.result["seed"])
 
     def computed_with(self, part: str) -> list[Any]:
-        """What a part of the machine was, None where it is not recorded, and what else each time the run went on."""
+        """A part of the machine, None where it is not recorded, and its other values where the run was resumed."""
         values = [_flat(self.environment).get(part)]
         for entry in self.environment.get("resumed", []):
             value = _flat(entry["changed"]).get(part)
             values += [value] if value not in (None, *values) else []
         return values
+
+
+def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
+    """The runs that some words name, each a path or a name in ``root``; a run named twice is refused."""
+    folders = [_find(word, root=root) for word in words]
+    for i, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:i]]:
+            raise UserError(f"{folder} is named twice: name every run once")
+    return [read_run(folder, label=_label(folder, root=root)) for folder in folders]
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
@@ -68,6 +77,28 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
         labels=labels,
         indices=indices,
     )
+
+
+def _find(word: str, *, root: Path) -> Path:
+    candidates = (Path(word), root / word)
+    finished = [folder for folder in candidates if (folder / runs.RESULT).is_file()]
+    folders = finished or [folder for folder in candidates if folder.is_dir()]
+    if not folders:
+        if any(path.exists() for path in candidates):
+            raise UserError(f"{word} is a file: compare takes run folders, as runs/NAME or NAME")
+        have = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{runs.RESULT}"))) or "none"
+        raise UserError(f"there is no run {word!r}; finished runs in {root}/: {have}")
+    inside = sorted(path.parent.name for path in folders[0].glob(f"*/{runs.RESULT}"))
+    if inside and not finished:
+        raise UserError(f"{folders[0]} is a folder of runs: name those to compare, as {folders[0]}/{inside[0]}")
+    return folders[0]
+
+
+def _label(folder: Path, *, root: Path) -> str:
+    """A name for reports: no path of this machine."""
+    if folder.absolute().is_relative_to(root.absolute()):
+        return folder.absolute().relative_to(root.absolute()).as_posix()
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -125,7 +156,6 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """What is compared of it: plain values, and the versions of packages."""
     found = files.read_json(path)
     values = _flat(found)
     strange = [key for key in (*MACHINE, "weights") if not schema.is_setting(values.get(key))]

@@ -20,18 +20,28 @@ from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, w
 from kdignite.config.listing import COMMANDS, config_class
 from kdignite.config.methods import is_own, parameter_names
 from kdignite.config.presets import PRESETS
-from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
+from kdignite.config.settings import (
+    MISSING,
+    PROGRAM,
+    Difference,
+    command_line,
+    difference_text,
+    differences,
+    differences_text,
+    setting_text,
+    typed_flags,
+)
 from kdignite.config.study import (
+    CommandFlag,
     ReproduceConfig,
-    StageFlag,
     Stages,
     Study,
     prefixed_errors,
-    stage_of,
+    resolved_settings,
     stages,
-    study_settings,
+    target_flag,
 )
-from kdignite.config.sweep import Sweep, SweepConfig, cells, common
+from kdignite.config.sweep import Sweep, SweepConfig, shared_settings, sweep_configs
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,
@@ -56,6 +66,7 @@ __all__ = [
     "BaselineConfig",
     "BenchConfig",
     "CacheConfig",
+    "CommandFlag",
     "CompareConfig",
     "Config",
     "DataConfig",
@@ -65,7 +76,6 @@ __all__ = [
     "EvaluateConfig",
     "MethodsConfig",
     "ReproduceConfig",
-    "StageFlag",
     "Stages",
     "Study",
     "Sweep",
@@ -73,21 +83,23 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "bare_type",
-    "cells",
     "command_line",
-    "common",
     "config_class",
     "configure",
+    "difference_text",
     "differences",
+    "differences_text",
     "flag",
     "from_json",
     "is_own",
     "parameter_names",
     "prefixed_errors",
+    "resolved_settings",
     "setting_text",
-    "stage_of",
+    "shared_settings",
     "stages",
-    "study_settings",
+    "sweep_configs",
+    "target_flag",
     "to_json",
     "type_name",
     "typed_flags",

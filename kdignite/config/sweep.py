@@ -46,7 +46,7 @@ class Sweep(Config):
         several = [f"--{name}" for name, values in self.axes.items() if len(values) > 1]
         if len(several) > MAP:
             raise UserError(f"a sweep is a map of two parameters: give one value to one of {', '.join(several)}")
-        cells(self)
+        sweep_configs(self)
 
     @property
     def method_name(self) -> str:
@@ -67,7 +67,7 @@ def _check_axis(name: str, values: tuple[float, ...]) -> None:
         raise UserError(f"--{name}={','.join(f'{value:g}' for value in values)} names a value twice")
 
 
-def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
+def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     """The config of every run of a sweep: all of a seed before the next, so that a whole map is there early."""
     shared = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
     points = [dict(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
@@ -78,10 +78,10 @@ def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
     )
 
 
-def common(sweep: Sweep) -> dict[str, Value]:
+def shared_settings(sweep: Sweep) -> dict[str, Value]:
     """The settings that all runs of a sweep share, whether they were given or come from the preset."""
     apart = {"name", "seed", "resume", *sweep.axes}
-    return {name: value for name, value in to_json(cells(sweep)[0]).items() if name not in apart}
+    return {name: value for name, value in to_json(sweep_configs(sweep)[0]).items() if name not in apart}
 
 
 _FIELDS = {one.name: one for one in fields(DistillConfig)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import kdignite
 from kdignite import checkpoints, files, runs
-from kdignite.config import Difference, DistillConfig, differences, setting_text, to_json, with_role, with_use
+from kdignite.config import DistillConfig, differences, differences_text, to_json, with_role, with_use
 from kdignite.errors import UserError
 from kdignite.training.spec import RunSpec
 
@@ -54,11 +54,6 @@ def sources_of(run: RunSpec) -> dict[str, Any]:
         "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
         "teacher": run.teacher_record._asdict() if run.teacher_record else None,
     }
-
-
-def differences_text(found: list[Difference]) -> str:
-    """Differences in one line."""
-    return "; ".join(f"{one.name}: {setting_text(one.before)} -> {setting_text(one.now)}" for one in found)
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kdignite.config import (
     TrainConfig,
     command_line,
     differences,
+    differences_text,
     from_json,
     to_json,
 )
@@ -28,7 +29,6 @@ from kdignite.training.identity import (
     MACHINE,
     NOT_IDENTITY,
     USERS_CODE,
-    differences_text,
     identity_of,
     recorded_identity,
     sources_of,

@@ -118,7 +118,7 @@ def test_other_settings_are_another_study(study: Finished, tmp_path: Path) -> No
     root = study.folder.parent
     with pytest.raises(UserError) as caught:
         reproduce(tiny(seeds=2, alpha=0.5, name="reproduce-standard"), root=root)
-    told = f"{study.folder} is a study with other settings: alpha: 0.9 -> 0.5; choose another --name"
+    told = f"{study.folder} is a study with other settings: --alpha: 0.9 -> 0.5; choose another --name"
     assert str(caught.value) == told
 
 

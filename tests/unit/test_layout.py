@@ -47,8 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("methods", "stopping"),
     },
     "runs": {"checkpoints", "schema", "config", "errors", "files", "methods.registry", "processes", PACKAGE},
-    "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
-    "reports": {"metrics", "methods.registry", "comparison", "errors", "timing"},
+    "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},
+    "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "doctor": {
         *(
             "checkpoints",
