@@ -24,25 +24,3 @@ from kdignite.processes.group import (
 )
 from kdignite.processes.launch import Launch, launch
 from kdignite.processes.tensors import all_gather, all_reduce_sum, broadcast_buffers, parallel
-
-__all__ = [
-    "Launch",
-    "ThrottledMax",
-    "all_gather",
-    "all_gather_object",
-    "all_reduce_max",
-    "all_reduce_sum",
-    "broadcast_buffers",
-    "free_group_threads",
-    "is_rank0",
-    "is_reporter",
-    "launch",
-    "local_rank",
-    "local_rank0_first",
-    "on_all_ranks",
-    "on_rank0",
-    "parallel",
-    "process_group",
-    "rank",
-    "world_size",
-]

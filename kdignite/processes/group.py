@@ -89,7 +89,7 @@ def _open() -> None:
     from torch.distributed.rendezvous import rendezvous
 
     store, number, size = next(rendezvous("env://"))
-    Group.store = dist.PrefixStore(_shared_prefix(store, number, size), store)  # type: ignore[attr-defined]
+    Group.store = dist.PrefixStore(_shared_prefix(store, number, size), store)
     dist.init_process_group("gloo", store=Group.store, rank=number, world_size=size, timeout=TIMEOUT)
     Group.place, Group.is_reporter = launch(), None
     # in a job of SLURM Ignite takes the number of the task for the local rank, which all that torchrun starts share

@@ -16,23 +16,3 @@ from kdignite.runs.folders import (
     default_name,
 )
 from kdignite.runs.lock import locked
-
-__all__ = [
-    "BEST",
-    "CONFIG",
-    "ENVIRONMENT",
-    "LAST",
-    "MANIFEST",
-    "PREVIOUS",
-    "RESULT",
-    "ROOT",
-    "Finished",
-    "cache_folder",
-    "checkpoint_name",
-    "create",
-    "default_name",
-    "environment",
-    "find_checkpoint",
-    "finished_teachers",
-    "locked",
-]

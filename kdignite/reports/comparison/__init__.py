@@ -4,5 +4,3 @@ from kdignite.reports.comparison.figure import comparison_figure
 from kdignite.reports.comparison.sentences import verdict_text
 from kdignite.reports.comparison.serialize import class_csv, comparison_json, summary_csv
 from kdignite.reports.comparison.tables import comparison_text
-
-__all__ = ["class_csv", "comparison_figure", "comparison_json", "comparison_text", "summary_csv", "verdict_text"]
