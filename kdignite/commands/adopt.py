@@ -36,7 +36,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
     device = choose_device(config.device, threads=config.threads)
-    weights = checkpoints.state_dict_in(checkpoints.read(path), path)
+    weights = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
     weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
     data = open_data(
         config.dataset,
@@ -55,13 +55,13 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
     payload = checkpoints.to_payload(_description(config, data, validation), weights)
-    checkpoints.write(folder / "best.pt", payload)
-    files.write_json(folder / "config.json", to_json(config))
-    files.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
+    checkpoints.write(folder / runs.BEST, payload)
+    files.write_json(folder / runs.CONFIG, to_json(config))
+    files.write_json(folder / runs.ENVIRONMENT, runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
-    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / "best.pt")
+    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / runs.BEST)
     result = _result(config, data, folder) | {"cost": cost} | summaries
-    files.write_json(folder / "result.json", result)
+    files.write_json(folder / runs.RESULT, result)
     say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
     return runs.Finished(folder, result)
 

@@ -236,5 +236,5 @@ def _foreign_alone(config: DoctorConfig, *, root: Path) -> runs.Finished:
 
 def _explained(config: DoctorConfig, model: torch.nn.Module, *, adopt: str) -> list[str]:
     path = Path(str(config.weights))
-    given = checkpoints.state_dict_in(checkpoints.read(path), path)
+    given = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
     return fit_lines(explain(model.state_dict(), given), file=str(path), adopt=adopt)

@@ -15,7 +15,7 @@ from kdignite.handlers.state import Snapshot
 
 
 class BestFile:
-    """``best.pt``: a payload that cannot be written now (a full disk, say) is kept in memory and tried again."""
+    """The best checkpoint: one that cannot be written now (a full disk, say) is kept in memory and tried again."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
         """Nothing is owed yet."""
@@ -47,7 +47,7 @@ class BestFile:
 def attach_best_checkpoint(
     trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]], score: float | None = None
 ) -> None:
-    """Write ``best.pt`` whenever the validation accuracy is better than ever before.
+    """Write the best checkpoint whenever the validation accuracy is better than ever before.
 
     Ignite keeps a first score that is not a number for ever; epochs without a finite score are left out here.
     """
@@ -58,7 +58,7 @@ def attach_best_checkpoint(
     handler = Checkpoint(
         {"best": Snapshot(payload)},
         file.put,
-        filename_pattern="best.pt",
+        filename_pattern=file.path.name,
         score_function=accuracy,
     )
     if score is not None:

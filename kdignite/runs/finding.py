@@ -39,7 +39,7 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
         inside = ", ".join(sorted(folder.parent.name for folder in early[0].glob(f"*/{BEST}"))) or "none yet"
         raise UserError(f"{early[0]} is a folder of runs: name one of them, {early[0]}/NAME with a NAME of {inside}")
     if early:
-        raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
+        raise UserError(f"{early[0]} has no {BEST}: its run did not get to the end of its first epoch")
     have = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{BEST}"))) or "none"
     raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
 
