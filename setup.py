@@ -24,6 +24,7 @@ setup(
         "torch>=2.10",
         "torchvision>=0.25",
         "pytorch-ignite>=0.5.5",
+        "safetensors>=0.7",
         "tensorboard>=2.21",
         "fire>=0.7",
         "scikit-learn>=1.5",

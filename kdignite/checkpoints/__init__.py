@@ -4,7 +4,6 @@ A checkpoint says everything needed to use it: the architecture and its argument
 it was selected on, and the accuracy it had there. Weights are loaded completely or not at all.
 """
 
-from kdignite.checkpoints.archives import check_arrays
 from kdignite.checkpoints.description import (
     FORMAT,
     Architecture,
@@ -15,5 +14,13 @@ from kdignite.checkpoints.description import (
     from_payload,
     to_payload,
 )
-from kdignite.checkpoints.files import UNREADABLE, load, read, write
-from kdignite.checkpoints.weights import check_fit, load_weights, prefixes, state_dict_in, strip_prefix
+from kdignite.checkpoints.files import UNREADABLE, load, read, read_foreign, write
+from kdignite.checkpoints.weights import (
+    check_fit,
+    check_storable,
+    is_plain,
+    load_weights,
+    prefixes,
+    state_dict_in,
+    strip_prefix,
+)

@@ -12,7 +12,7 @@ from kdignite.checkpoints.weights import is_state_dict
 from kdignite.data.specs import Preprocessing, check_class_names, preprocessing_from
 from kdignite.errors import UserError, brief
 
-FORMAT = 1  # raised when files of an older version can no longer be read as they are
+FORMAT = 2  # raised when files of an older version can no longer be read as they are
 LARGEST_IMAGE = 8192  # side in pixels
 LARGEST_OPTION = 2**31  # of the numbers in an architecture's options
 MOST_OPTIONS = 64
@@ -71,13 +71,13 @@ class Checkpoint(NamedTuple):
 
 
 def to_payload(description: Description, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint file holds: plain values and tensors, readable without running code."""
+    """What a checkpoint file holds: plain values that JSON knows, and tensors."""
     return {
         "format": FORMAT,
         "kdignite": kdignite.__version__,
-        "architecture": description.architecture._asdict(),
+        "architecture": {"name": description.architecture.name, "options": _listed(description.architecture.options)},
         "classes": list(description.classes),
-        "preprocessing": _plain(description.preprocessing),
+        "preprocessing": _listed(description.preprocessing._asdict()),
         "origin": description.origin._asdict(),
         "validation": description.validation._asdict(),
         "weights": dict(weights),
@@ -102,15 +102,20 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
         raise UserError(f"{path} is damaged: its description cannot be read ({brief(error)})") from error
 
 
-def _check_format(payload: Any, path: Path) -> None:
+def no_checkpoint(path: Path) -> UserError:
+    """What to do with somebody else's file."""
+    return UserError(
+        f"{path} is no kdignite checkpoint (it has no description of its model), or is damaged: "
+        f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of a state dict"
+    )
+
+
+def _check_format(payload: Mapping[str, Any], path: Path) -> None:
     """Refuse what is something else than a checkpoint, or one of another time."""
-    if isinstance(payload, Mapping) and "about" in payload:
-        raise UserError(f"{path} is the state of an unfinished run: use {path.with_name('best.pt')}")
-    if not isinstance(payload, Mapping) or "format" not in payload:
-        raise UserError(
-            f"{path} is no kdignite checkpoint (it has no description of its model): "
-            f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of it"
-        )
+    if "about" in payload:
+        raise UserError(f"{path} is the state of an unfinished run: use {path.with_name('best.safetensors')}")
+    if "format" not in payload:
+        raise no_checkpoint(path)
     if type(payload["format"]) is not int or payload["format"] != FORMAT:
         raise UserError(
             f"{path} has checkpoint format {brief(payload['format'])}, written by kdignite "
@@ -181,5 +186,5 @@ def _tensors(values: Any) -> dict[str, Tensor]:
     return dict(values)
 
 
-def _plain(preprocessing: Preprocessing) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in preprocessing._asdict().items()}
+def _listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

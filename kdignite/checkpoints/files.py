@@ -1,109 +1,156 @@
-"""Files: written so that a crash leaves a usable one, read so that nothing is used unchecked."""
+"""Files: kdignite's own in safetensors, written so that a crash leaves a usable one; and those of others.
 
-import io
-import os
+The header of an own file holds everything that is no tensor, as JSON under the key ``kdignite``. That JSON begins with
+the SHA-256 of the whole file, computed with 64 zeros in its place.
+"""
+
+import hashlib
+import json
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 
-from kdignite.checkpoints.archives import check_archive, is_archive
-from kdignite.checkpoints.description import Checkpoint, from_payload
-from kdignite.checkpoints.vetting import LIMIT_BYTES, Node, vet
+from kdignite.checkpoints.description import Checkpoint, from_payload, no_checkpoint
+from kdignite.checkpoints.tree import flatten, unflatten
 from kdignite.errors import UserError, brief
-from kdignite.files import write_atomically
+from kdignite.files import LARGEST_JSON, write_atomically
 
-# What torch, numpy and zipfile raise on bytes that are no file of theirs, or not any more.
+# What torch, safetensors, numpy and zipfile raise on bytes that are no file of theirs, or not any more.
 UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError),
-    *(LookupError, TypeError, AssertionError, struct.error),
+    *(SafetensorError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, MemoryError),
+    *(LookupError, TypeError, AssertionError, AttributeError, ArithmeticError, struct.error),
 )
-OLD_MAGIC, OLD_PROTOCOL, OLD_COUNT_BYTES = 0x1950A86A20F9469CFC6C, 1001, 8  # of files of torch before 1.6
+LENGTH_BYTES = 8  # before the header: its length
+START = b'{"__metadata__":{"kdignite":"{\\"sha256\\":\\"'  # of the header of an own file
+ZEROS = b"0" * 64
+DIGEST = slice(LENGTH_BYTES + len(START), LENGTH_BYTES + len(START) + len(ZEROS))  # bytes of the file
+ARCHIVE, PICKLE = b"PK\x03\x04", b"\x80"  # what files of torch.save start with
 
 
 def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
-    """Write a file so that at every moment either the old or the new one is complete on the disk.
+    """Write nested values and tensors so that at every moment either the old or the new file is complete on the disk.
 
     Temporary file in the same folder, sync, rename, sync of the folder; the old file is gone only with the rename.
     """
-    write_atomically(path, lambda file: _save(dict(payload), file), previous=previous)
+    tensors: dict[str, Tensor] = {}
+    values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    content = memoryview(safetensors.torch.save(tensors, metadata={"kdignite": text}))
+    digest = hashlib.sha256(content).hexdigest().encode()
+
+    def save(file: IO[bytes]) -> None:
+        for part in (content[: DIGEST.start], digest, content[DIGEST.stop :]):
+            file.write(part)
+
+    write_atomically(path, save, previous=previous)
 
 
-def read(path: Path, *, may_be_old: bool = True) -> Any:
-    """Read a file that ``torch.save`` wrote, after following what it asks for, without running anything it names."""
-    if not path.is_file():  # what follows links; a pipe or a device is none, and might never end
-        raise UserError(f"there is no file {path}")
-    try:
-        with path.open("rb") as file:  # once: what was checked is what is loaded, even if the name changes hands
-            _check(file, may_be_old=may_be_old)
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        why = brief(_first_line(error))
-        raise UserError(f"{path} is damaged, or was not written by torch.save ({why})") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no file of torch.save, or holds more than tensors and plain values "
-            f"({brief(_first_line(error))}), so it was not loaded: "
-            "save the state dict alone, torch.save(model.state_dict(), FILE)"
-        ) from error
+def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote; nothing of it is used before the checksum was compared."""
+    with _opened(path) as file, _refusing(path, "was not written by kdignite"):
+        content = file.read()
+        if not _is_own(content):
+            raise ValueError("another kind of file")
+        if content[DIGEST] != _digest(content):
+            raise ValueError("its checksum differs")
+        tensors = safetensors.torch.load(content)
+        header_end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+        if header_end > LARGEST_JSON:
+            raise ValueError(f"a description of {header_end:,} bytes")
+        values = json.loads(json.loads(content[LENGTH_BYTES:header_end])["__metadata__"]["kdignite"])
+        del values["sha256"]
+        return dict(unflatten(values, tensors))
 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint of kdignite."""
-    return from_payload(read(path, may_be_old=False), path)
+    with _opened(path) as file:
+        if not _is_own(file.read(DIGEST.stop)):
+            raise no_checkpoint(path)
+    return from_payload(read(path), path)
 
 
-def _check(file: IO[bytes], *, may_be_old: bool) -> None:
-    """Refuse a file that is damaged, or asks for more than it holds."""
-    if is_archive(file):
-        _check_new(file)
-        return
-    _check_old(file)
-    if not may_be_old:
-        raise ValueError("a file of torch before 1.6, which has no checksums")
+def read_foreign(path: Path) -> Any:
+    """Read somebody else's file of ``torch.save`` or safetensors, without running anything it names; or an own one."""
+    with _opened(path) as file, _refusing(path, "was not written by torch.save or safetensors"):
+        start = file.read(DIGEST.stop)
+        file.seek(0)
+        if _is_own(start):
+            return read(path)
+        if start.startswith((ARCHIVE, PICKLE)):
+            return _unpickled(path, file)
+        return dict(sorted(safetensors.torch.load(file.read()).items()))  # else in another order each time
 
 
-def _check_new(file: IO[bytes]) -> None:
-    """Every entry by its checksum, the pickle, and the storages that it claims by the sizes of their entries."""
-    sizes = check_archive(file)
-    top = next(iter(sizes), "").partition("/")[0]
-    if any(not name.startswith(f"{top}/") for name in sizes) or sizes.get(f"{top}/data.pkl", 0) > LIMIT_BYTES:
-        raise zipfile.BadZipFile("an archive of something else")
-    with zipfile.ZipFile(file) as archive:
-        found = vet(io.BytesIO(archive.read(f"{top}/data.pkl")))
-    for storage in found.storages.values():
-        if sizes.get(f"{top}/data/{storage.key}") != storage.num_bytes:
-            raise ValueError(f"a tensor claims {storage.num_bytes:,} bytes that are not there")
-
-
-def _check_old(file: IO[bytes]) -> None:
-    """Five pickles and then the numbers, without checksums: that the sizes agree is all that can be known."""
-    pickled = io.BytesIO(file.read(LIMIT_BYTES))
-    magic, protocol, _, found, keys = (vet(pickled) for _ in range(5))
-    if magic.value != OLD_MAGIC or protocol.value != OLD_PROTOCOL:
-        raise pickle.UnpicklingError("another kind of pickle")
-    named = keys.value.items if isinstance(keys.value, Node) and keys.value.kind == "list" else []
-    if {*named} != {*found.storages} or len(named) != len(found.storages):
-        raise ValueError("tensors without numbers")
-    end = pickled.tell() + sum(OLD_COUNT_BYTES + storage.num_bytes for storage in found.storages.values())
-    if end != file.seek(0, os.SEEK_END):
-        raise ValueError(f"its tensors end at byte {end:,}, the file does not")
-
-
-def _save(payload: dict[str, Any], file: IO[bytes]) -> None:
+def _unpickled(path: Path, file: IO[bytes]) -> Any:
     try:
-        torch.save(payload, file)
-    except RuntimeError as error:  # what torch's archive writer makes of a full disk
-        cause = error.__context__
-        told = (cause.errno, cause.strerror) if isinstance(cause, OSError) else (_first_line(error),)
-        raise OSError(*told) from error
+        _check_archive(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols that torch refuses anyway
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        why = brief(_first_line(error.__context__ or error))  # torch's own text advises to lift the limits
+        raise UserError(
+            f"{path} is no file of torch.save, or holds more than tensors and plain values ({why}), "
+            "so it was not loaded: save the state dict alone, torch.save(model.state_dict(), FILE)"
+        ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _check_archive(file: IO[bytes]) -> None:
+    """What torch does not check: that entries have their checksums, and are not compressed."""
+    if file.read(len(ARCHIVE)) == ARCHIVE:
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.seek(0, 2):
+                raise zipfile.BadZipFile("it claims more bytes than it has")
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
+    file.seek(0)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is opened once: what was checked is what is read, even if the name changes hands."""
+    if not path.is_file():  # what follows links; a pipe or a device is none, and might never end
+        raise UserError(f"there is no file {path}")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _refusing(path: Path, otherwise: str) -> Iterator[None]:
+    """Within the block an unreadable file is the user's mistake, told in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{path} is damaged, or {otherwise} ({brief(_first_line(error))})") from error
+
+
+def _is_own(content: bytes) -> bool:
+    return content[LENGTH_BYTES : DIGEST.start] == START
+
+
+def _digest(content: bytes) -> bytes:
+    sha = hashlib.sha256(content[: DIGEST.start] + ZEROS)
+    sha.update(memoryview(content)[DIGEST.stop :])
+    return sha.hexdigest().encode()
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from kdignite import schema
 from kdignite.errors import UserError, listed
+
+DTYPES = (  # that files hold
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -35,15 +40,26 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, sourc
         raise UserError(f"the weights of {source} are not finite numbers: {listed(broken)}")
 
 
+def check_storable(weights: Mapping[str, Any], *, source: str) -> None:
+    """Refuse a state dict that no checkpoint can hold, before it is trained."""
+    odd = [str(key) for key, value in weights.items() if not (schema.is_name(key) and _is_storable(value))]
+    if odd:
+        raise UserError(
+            f"{source} cannot be saved in a checkpoint, which holds dense tensors of real numbers (or complex64) under "
+            f"names of up to {schema.LONGEST_NAME} characters: change {listed(odd)}"
+        )
+
+
 def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in somebody else's file: the content itself, or the one dict of tensors among its entries."""
-    if is_state_dict(content):
-        return dict(content)
-    found = {k: v for k, v in content.items() if is_state_dict(v)} if isinstance(content, Mapping) else {}
+    held = _plain(content)
+    if is_state_dict(held):
+        return held
+    found = {key: inner for key, value in held.items() if is_state_dict(inner := _plain(value))}
     if len(found) != 1:
         have = f"one of {listed([str(key) for key in found])}" if found else "none"
         raise UserError(f"{path} must hold one state dict (names to tensors); found {have}: save that one alone")
-    return dict(next(iter(found.values())))
+    return next(iter(found.values()))
 
 
 def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
@@ -60,10 +76,24 @@ def prefixes(key: str) -> Iterator[str]:
 
 
 def is_state_dict(value: Any) -> bool:
-    """Whether a value is a dict of names to tensors, and not an empty one."""
-    if not isinstance(value, Mapping) or not value:
+    """Whether a value is a dict of names to tensors that hold their numbers, and not an empty one."""
+    if not isinstance(value, dict) or not value:
         return False
-    return all(map(schema.is_name, value)) and all(isinstance(one, Tensor) for one in value.values())
+    return all(map(schema.is_name, value)) and all(map(is_plain, value.values()))
+
+
+def is_plain(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor that a file holds whole: one that is expanded may claim any amount of memory."""
+    return _is_storable(value) and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _plain(value: Any) -> dict[Any, Any]:
+    """A dict without attributes, which a pickle may have put in the place of its methods."""
+    return dict(dict.items(value)) if isinstance(value, dict) else {}
+
+
+def _is_storable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in DTYPES and not value.is_meta
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

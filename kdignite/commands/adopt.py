@@ -36,7 +36,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
     device = set_up_device(config.device, threads=config.threads)
-    weights = checkpoints.state_dict_in(checkpoints.read(path), path)
+    weights = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
     weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
     data = open_data(
         config.dataset,
@@ -53,13 +53,13 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         check_accuracy(outcomes["val"], None, who=str(path))
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = adopted.description._replace(validation=validation)
-    checkpoints.write(folder / "best.pt", checkpoints.to_payload(description, weights))
-    files.write_json(folder / "config.json", to_json(config))
-    files.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
+    checkpoints.write(folder / runs.BEST, checkpoints.to_payload(description, weights))
+    files.write_json(folder / runs.CONFIG, to_json(config))
+    files.write_json(folder / runs.ENVIRONMENT, runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
-    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / "best.pt")
+    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / runs.BEST)
     result = _result(description, folder) | {"cost": cost} | summaries
-    files.write_json(folder / "result.json", result)
+    files.write_json(folder / runs.RESULT, result)
     say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
     return runs.Finished(folder, result)
 

@@ -228,5 +228,5 @@ def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
 
 def _compare(config: DoctorConfig, model: torch.nn.Module, *, adopt: str) -> list[str]:
     path = Path(str(config.weights))
-    given = checkpoints.state_dict_in(checkpoints.read(path), path)
+    given = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
     return comparison_lines(compare_state_dicts(model.state_dict(), given), file=str(path), adopt=adopt)

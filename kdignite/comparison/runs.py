@@ -1,8 +1,11 @@
 """Finished runs, found by name and read from the files of their folders, checked."""
 
+import math
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,14 @@ ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseli
 ARRAYS = ("test_logits", "test_labels", "test_indices")
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
 MACHINE = ("device", "processes", "threads", "cpu", "processor", "cuda", "torch", "kdignite", "commit")
+COMPRESSED_SHARE, COMPRESSED_BYTES = 16, 256 * 2**20  # what arrays may come to: so many times the file, or bytes
+# of an array of plain numbers: its own length, bytes a number, and the shape
+HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)"
+    rb"\{'descr': '[<|][biuf]([1248])', 'fortran_order': (?:True|False), 'shape': \(([0-9, ]*)\), \} *\n",
+    re.DOTALL,
+)
+HEADER_START, LONGEST_HEADER = 10, 1024  # bytes
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
 
@@ -189,8 +200,7 @@ def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]
     try:
         # opened here: numpy leaves a file open that is no archive
         with path.open("rb") as file:
-            checkpoints.check_arrays(file)
-            file.seek(0)
+            _check_arrays(file)
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in ARRAYS}
     except checkpoints.UNREADABLE as error:
@@ -207,6 +217,23 @@ def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]
     if labels.min() < 0 or labels.max() >= num_classes:
         raise _damaged(path, f"its labels are not all below {num_classes}")
     return arrays
+
+
+def _check_arrays(file: IO[bytes]) -> None:
+    """Refuse arrays whose headers claim another size than they have, for which numpy would take memory first."""
+    num_bytes = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > max(COMPRESSED_SHARE * num_bytes, COMPRESSED_BYTES):
+            raise ValueError(f"it claims too much for a file of {num_bytes:,} bytes")
+        for name in (f"{name}.npy" for name in ARRAYS):
+            with archive.open(name) as entry:
+                header = HEADER.match(entry.read(LONGEST_HEADER))
+            if header is None or header.end() != HEADER_START + int.from_bytes(header[1], "little"):
+                raise ValueError(f"{name} is no array of plain numbers")
+            shape = [int(length) for length in header[3].replace(b",", b" ").split()]
+            if header.end() + int(header[2]) * math.prod(shape) != archive.getinfo(name).file_size:
+                raise ValueError(f"{name} claims other numbers than it holds")
+    file.seek(0)
 
 
 def _damaged(path: Path, why: str) -> UserError:

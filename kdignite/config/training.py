@@ -67,7 +67,7 @@ class TrainConfig(Config):
     )
     weights: str = flag(
         "none",
-        "initial weights: none, imagenet (resnet18/34/50), or a file with a state dict",
+        "initial weights: none, imagenet (resnet18/34/50), or a state dict in a file of safetensors or torch.save",
         group="model",
         role="content",
     )
@@ -113,7 +113,7 @@ class TrainConfig(Config):
     threads: int | None = shared.threads()
     sync_bn: bool = flag(False, "BatchNorm measures the images of all processes of torchrun; needs GPUs")
     fast_dev_run: bool = flag(False, "two steps of everything, to try the wiring; the run is marked as partial")
-    keep_last: bool = flag(False, "keep last.pt, the complete state, after the run has finished", role="display")
+    keep_last: bool = flag(False, "keep the complete state, last.safetensors, after the run", role="display")
     save_every_s: float = flag(
         60.0,
         "seconds between two saves of the complete state within an epoch; each epoch's end is one too",

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from kdignite import checkpoints
 from kdignite.errors import UserError
@@ -62,8 +61,8 @@ def _load_array(path: Path, split: str | None) -> tuple[npt.NDArray[Any], str | 
 
 
 def _tensor(path: Path) -> npt.NDArray[Any]:
-    content = checkpoints.read(path)
-    if not isinstance(content, Tensor):
+    content = checkpoints.read_foreign(path)
+    if not checkpoints.is_plain(content):
         raise _error(path, f"must hold one tensor, not a {type(content).__name__}")
     return content.float().numpy() if content.is_floating_point() else content.numpy()
 

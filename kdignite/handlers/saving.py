@@ -15,7 +15,7 @@ from kdignite.handlers.state import LazyStateDict
 
 
 class BestFile:
-    """``best.pt``; a payload that cannot be written (the disk is full, say) is kept in memory and tried again."""
+    """The best checkpoint; one that cannot be written (the disk is full, say) is kept in memory and tried again."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say
@@ -48,7 +48,7 @@ class BestFile:
 def attach_best_checkpoint(
     trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]], score: float | None = None
 ) -> None:
-    """Write ``best.pt`` whenever the validation accuracy is better than ever before.
+    """Write the best checkpoint whenever the validation accuracy is better than ever before.
 
     Ignite's Checkpoint would keep a first score of NaN for ever: epochs without a finite score are left out.
     """
@@ -57,7 +57,7 @@ def attach_best_checkpoint(
         return float(engine.state.metrics["accuracy_val"])
 
     best = {"best": LazyStateDict(payload)}
-    handler = Checkpoint(best, file.put, filename_pattern="best.pt", score_function=accuracy)
+    handler = Checkpoint(best, file.put, filename_pattern=file.path.name, score_function=accuracy)
     if score is not None:
         handler.load_state_dict({"_saved": [(score, file.path.name)]})
 

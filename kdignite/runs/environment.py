@@ -13,7 +13,7 @@ import kdignite
 from kdignite import processes
 
 PACKAGES = (
-    *("torch", "torchvision", "pytorch-ignite", "tensorboard"),
+    *("torch", "torchvision", "pytorch-ignite", "safetensors", "tensorboard"),
     *("numpy", "scipy", "scikit-learn", "matplotlib", "fire"),
 )
 CPUINFO = Path("/proc/cpuinfo")  # of Linux

@@ -39,7 +39,7 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
     if (folder / MANIFEST).is_file():
         names = _run_names(folder) or "none yet"
         raise UserError(f"{folder} is a folder of runs: name one of them, {folder}/NAME with a NAME of {names}")
-    raise UserError(f"{folder} has no best.pt: its run did not get to the end of its first epoch")
+    raise UserError(f"{folder} has no {BEST}: its run did not get to the end of its first epoch")
 
 
 def checkpoint_name(checkpoint: Path) -> str:

@@ -10,7 +10,7 @@ from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, short_name
 
 ROOT = Path("runs")
-BEST, LAST, PREVIOUS = "best.pt", "last.pt", "previous.pt"
+BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
 MANIFEST = "manifest.json"  # of a study, a folder of runs
 CACHE = ".teacher_cache"  # in the folder of all runs

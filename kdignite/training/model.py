@@ -40,6 +40,7 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
         model = build_model(
             architecture.name, num_classes=len(data.source.classes), size=config.size, options=architecture.options
         )
+    checkpoints.check_storable(model.state_dict(), source=f"--arch={architecture.name}")
     statistics = _statistics(config, data)
     preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
     prepare = preparer(preprocessing, device=device)
@@ -77,7 +78,7 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
     if config.weights == "none":
         return
     path = imagenet_file(config.arch) if config.weights == "imagenet" else Path(config.weights)
-    found = checkpoints.state_dict_in(checkpoints.read(path), path)
+    found = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
     new = transfer_weights(model, found, source=config.weights)
     head = f"; a new head: {', '.join(new)}" if new else ""
     say(f"weights   {config.weights}{head}")

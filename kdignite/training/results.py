@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from kdignite import runs
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
@@ -94,7 +95,7 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
     if result["partial"]:
         lines.append("partial     this run saw only part of its images: no result to quote")
     lines.append(f"cost        {_cost_line(result['cost'])}")
-    lines += [f"files       {folder}/ (best.pt, result.json, figures)", "curves      tensorboard --logdir runs"]
+    lines += [f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, figures)", "curves      tensorboard --logdir runs"]
     return "\n".join(lines)
 
 

@@ -39,7 +39,7 @@ from kdignite.training.teacher import fitting_teachers
 
 C = TypeVar("C", bound=TrainConfig)
 EVENTS = "events.out.tfevents.*"
-ROOM = 3  # complete states that must fit on the disk: last.pt, previous.pt, and the one being written
+ROOM = 3  # complete states that must fit on the disk: the last, the previous, and the one being written
 STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
 
 

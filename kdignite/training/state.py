@@ -61,10 +61,10 @@ class HostCopy:
 
 
 class Saver:
-    """Writes ``last.pt`` and keeps the one before it as ``previous.pt``.
+    """Writes `runs.LAST` and keeps the one before it as `runs.PREVIOUS`.
 
-    Nothing is written while a number is not finite, since the run is about to fail then, nor while ``best.pt`` waits to
-    be written, which the state would take for done. A disk that is full is told, and the next save tries again.
+    Nothing is written while a number is not finite, since the run is about to fail then, nor while `runs.BEST` waits
+    to be written, which the state would take for done. A disk that is full is told, and the next save tries again.
 
     What was copied from an accelerator is written while the training goes on; the next save waits for it.
     """

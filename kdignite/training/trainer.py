@@ -162,7 +162,7 @@ def _validation(run: RunSpec) -> Callable[[], Outcome]:
 
 
 def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, Any]:
-    """What ``best.pt`` holds at this moment."""
+    """What `runs.BEST` holds at this moment."""
     scored = trainer.state.metrics
     description = Description(
         architecture=run.model.architecture,
@@ -175,7 +175,7 @@ def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, An
 
 
 def _recorded_score(best: Path) -> float | None:
-    """The validation accuracy of the ``best.pt`` of a resumed run; None: the next epoch's is better."""
+    """The validation accuracy of the best checkpoint of a resumed run; None: the next epoch's is better."""
     if not best.exists():
         return None
     try:

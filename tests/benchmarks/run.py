@@ -31,7 +31,9 @@ def parse() -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     add_recipe(parser)
-    parser.add_argument("--teacher", type=Path, required=True, help="kdignite checkpoint, such as runs/teacher/best.pt")
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="kdignite checkpoint, such as runs/teacher/best.safetensors"
+    )
     parser.add_argument(
         "--torchdistill_python", type=Path, help="interpreter that has torchdistill; unset: without that rival"
     )

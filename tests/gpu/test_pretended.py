@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import kdignite
-from kdignite import runs
+from kdignite import checkpoints, runs
 
 HERE = Path(__file__).parent
 SECONDS = 280
@@ -74,13 +73,13 @@ def test_a_table_read_and_a_table_made_give_the_same_student(found: Found) -> No
     assert found["results"]["live"]["test"]["loss"] == pytest.approx(found["results"]["cold"]["test"]["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
 def test_files_of_a_run_are_read_where_there_is_no_such_device(folder: Path, all_found: Any, name: str) -> None:
-    """This process has none: a tensor with a device tag could not be loaded."""
-    read = torch.load(folder / "resumed" / "runs" / "whole" / name, weights_only=True)
-    tensors = read["weights" if name == "best.pt" else "model"].values()
+    """This process has none."""
+    read = checkpoints.read(folder / "resumed" / "runs" / "whole" / name)
+    tensors = read["weights" if name == "best.safetensors" else "model"].values()
     assert {value.device.type for value in tensors} == {"cpu"}
-    assert name == "best.pt" or "momentum_buffer" in read["optimizer"]["state"][0]
+    assert name == "best.safetensors" or "momentum_buffer" in read["optimizer"]["state"][0]
 
 
 @of("pictures")

@@ -22,7 +22,7 @@ def test_kdignite_and_the_plain_script_do_the_same_job(tmp_path: Path) -> None:
     taught = teacher(config, root=tmp_path)
     job = ["--dataset=digits", "--limit_train=600", "--epochs=4", "--batch_size=50", "--threads=1"]
     bench = ["--ours=live=", "--workers", "0", "--repetitions=1", "--output=bench"]
-    command = [sys.executable, str(RUN), f"--teacher={taught.folder / 'best.pt'}", *job, *bench]
+    command = [sys.executable, str(RUN), f"--teacher={taught.folder / 'best.safetensors'}", *job, *bench]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=850, check=False

@@ -103,7 +103,7 @@ def test_whoever_reads_the_first_lines_alone_gets_no_traceback(
     assert done.stdout.startswith(words[0])
     assert len(done.stdout.splitlines()) == lines
     assert done.stderr == ""
-    assert [path.parent.name for path in tmp_path.glob("runs/*/last.pt")] == folders, done.stdout
+    assert [path.parent.name for path in tmp_path.glob("runs/*/last.safetensors")] == folders, done.stdout
     assert list(tmp_path.glob("runs/*/.lock")) == []
 
 

@@ -211,7 +211,7 @@ def test_alpha_0_differs_from_the_baseline_by_exactly_nothing(trained: Path) -> 
 @pytest.fixture
 def gone(trained: Path) -> Iterator[None]:
     """Everything but the run folders is out of reach: no data, no weights but the teacher's file."""
-    hidden = [(path, path.with_suffix(".hidden")) for name in ALL[1:] for path in [trained / name / "best.pt"]]
+    hidden = [(path, path.with_suffix(".hidden")) for name in ALL[1:] for path in [trained / name / "best.safetensors"]]
     for path, other in hidden:
         path.rename(other)
     yield
@@ -246,7 +246,7 @@ def test_runs_that_were_not_trained_alike_are_refused(trained: Path) -> None:
 
 
 def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_path: Path) -> None:
-    weights = checkpoints.load(trained / "student-0" / "best.pt").weights
+    weights = checkpoints.load(trained / "student-0" / "best.safetensors").weights
     torch.save(weights, tmp_path / "a.pt")
     shutil.copy(tmp_path / "a.pt", tmp_path / "moved.pt")
     torch.save({key: value.abs() for key, value in weights.items()}, tmp_path / "other.pt")

@@ -155,7 +155,7 @@ def started_training(place: Path, *words: str) -> list[subprocess.Popen[str]]:
     """Two processes in the middle of a long baseline ``run`` that has saved its state."""
     group = started([*KDIGNITE, "baseline", *DIGITS, "--epochs=60", "--name=run", "--threads=1", *words], place)
     deadline = time.monotonic() + 120
-    while not (place / "runs" / "run" / "last.pt").exists():
+    while not (place / "runs" / "run" / "last.safetensors").exists():
         assert time.monotonic() < deadline
         assert all(one.poll() is None for one in group)
         time.sleep(0.02)
@@ -165,7 +165,7 @@ def started_training(place: Path, *words: str) -> list[subprocess.Popen[str]]:
 def test_a_signal_to_one_process_stops_all_and_one_goes_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     group = started_training(place, "--save_every_s=3600", "--schedule=constant", "--lr=0.01")
     folder = place / "runs" / "run"
-    saved, asked = (folder / "last.pt").stat().st_mtime_ns, time.monotonic()
+    saved, asked = (folder / "last.safetensors").stat().st_mtime_ns, time.monotonic()
     group[1].send_signal(signal.SIGTERM)
     first, second = ended(group)
     assert time.monotonic() - asked < 10
@@ -173,8 +173,8 @@ def test_a_signal_to_one_process_stops_all_and_one_goes_on(place: Path, capsys: 
     assert first.errors == "kdignite: terminated\n"
     assert second.errors == second.out == ""
     assert first.out.splitlines()[-1] == "stopped   resume with: python -m kdignite baseline --resume=runs/run"
-    assert (folder / "last.pt").stat().st_mtime_ns > saved
-    iteration = checkpoints.read(folder / "last.pt")["trainer"]["iteration"]
+    assert (folder / "last.safetensors").stat().st_mtime_ns > saved
+    iteration = checkpoints.read(folder / "last.safetensors")["trainer"]["iteration"]
     epochs = iteration // 26 + 1
     # the same run in one process
     given = {"resume": str(folder), "epochs": epochs, "given": ("resume", "epochs")}
@@ -203,7 +203,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_bit_equal(place: Path, v
     subprocess.run([*TORCHRUN, *words], cwd=whole, env=environment(), check=True, capture_output=True)
     command = [*TORCHRUN, "--max-restarts=1", *words, "--resume"]
     launcher = subprocess.Popen(command, cwd=broken, env=environment(), stdout=subprocess.PIPE, text=True)
-    state = broken / "runs" / "run" / "last.pt"
+    state = broken / "runs" / "run" / "last.safetensors"
     while not state.exists():
         assert launcher.poll() is None
         time.sleep(0.02)

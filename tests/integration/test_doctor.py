@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.fixture(scope="module")
 def world(trained: Finished) -> World:
-    content = torch.load(trained.folder / "best.pt", weights_only=True)
+    content = checkpoints.read(trained.folder / "best.safetensors")
     grey = torch.tensor(load_digits().images)[:, None] * 255 / 16
     enlarged = F.interpolate(grey, size=(32, 32), mode="bilinear").round().to(torch.uint8).repeat(1, 3, 1, 1)
     with np.load(trained.folder / "predictions.npz") as stored:
@@ -82,7 +82,7 @@ def world(trained: Finished) -> World:
 
 def asked_on(split: str, trained: Finished) -> Diagnosis:
     config = DoctorConfig(run=str(trained.folder), split=split, threads=1)
-    return diagnose(config, checkpoints.load(trained.folder / "best.pt"), device=torch.device("cpu"))
+    return diagnose(config, checkpoints.load(trained.folder / "best.safetensors"), device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

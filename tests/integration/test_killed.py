@@ -56,7 +56,7 @@ def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> in
     seconds = json.loads((whole / "result.json").read_text())["wall_seconds"]
     latest = min(0.8, 0.6 * seconds / kills)  # so that the run does not end before the last kill, however fast it is
     chance, hits, saved = random.Random(seed), 0, 0
-    state = cwd / "runs" / "run" / "last.pt"
+    state = cwd / "runs" / "run" / "last.safetensors"
     for attempt in range(kills):
         process = started(DISTILL if attempt == 0 else RESUME, cwd)
         wait_for(process, state, after=saved)
@@ -64,7 +64,7 @@ def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> in
         hits += process.poll() is None
         process.kill()
         process.communicate()
-        # between two renames there is no last.pt for a moment, only previous.pt
+        # between two renames there is no last.safetensors for a moment, only previous.safetensors
         saved = state.stat().st_mtime_ns if state.exists() else saved
     done = subprocess.run(RESUME, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -118,7 +118,7 @@ import sys
 from pathlib import Path
 import os, torch
 from kdignite import checkpoints
-folder, last = Path(sys.argv[1]), Path(sys.argv[1]) / "last.pt"
+folder, last = Path(sys.argv[1]), Path(sys.argv[1]) / "last.safetensors"
 number = 0
 print("ready", flush=True)
 for _ in sys.stdin:  # a child for each line, so that torch is imported once
@@ -128,7 +128,7 @@ for _ in sys.stdin:  # a child for each line, so that torch is imported once
         while True:
             number += 1
             payload = {"number": number, "values": torch.full((1_000_000,), float(number))}
-            checkpoints.write(last, payload, previous=folder / "previous.pt")
+            checkpoints.write(last, payload, previous=folder / "previous.safetensors")
     print(child, flush=True)
     os.waitpid(child, 0)
     print("gone", flush=True)
@@ -160,7 +160,9 @@ def test_killed_while_saving_a_whole_file_is_left(tmp_path: Path) -> None:
             time.sleep(chance.uniform(0.15, 0.35))
             os.kill(child, signal.SIGKILL)
             assert process.stdout.readline() == "gone\n"
-            present = [tmp_path / name for name in ("last.pt", "previous.pt") if (tmp_path / name).exists()]
+            present = [
+                tmp_path / name for name in ("last.safetensors", "previous.safetensors") if (tmp_path / name).exists()
+            ]
             for path in present:  # not one of them is damaged: what is half written has another name
                 content = checkpoints.read(path)
                 assert content["values"].eq(content["number"]).all()
@@ -180,18 +182,22 @@ def test_a_signal_saves_and_says_how_to_go_on(taught: Finished, tmp_path: Path, 
     command.remove("--save_every_s=0")
     process = started(command, tmp_path)
     folder = tmp_path / "runs" / "run"
-    saved = wait_for(process, folder / "last.pt", after=0)
+    saved = wait_for(process, folder / "last.safetensors", after=0)
     process.send_signal(number)
     out, errors = ended(process, within=5)
     assert process.returncode == code
     assert "Traceback" not in errors
     assert errors.strip().splitlines()[-1] == f"kdignite: {'interrupted' if number == signal.SIGINT else 'terminated'}"
     assert out.splitlines()[-1] == "stopped   resume with: python -m kdignite distill --resume=runs/run"
-    assert (folder / "last.pt").stat().st_mtime_ns > saved
-    assert {path.name for path in folder.iterdir() if path.suffix == ".pt"} == {"best.pt", "last.pt", "previous.pt"}
+    assert (folder / "last.safetensors").stat().st_mtime_ns > saved
+    assert {path.name for path in folder.iterdir() if path.suffix == ".safetensors"} == {
+        "best.safetensors",
+        "last.safetensors",
+        "previous.safetensors",
+    }
     assert not (folder / ".lock").exists()
     assert not (folder / "result.json").exists()
-    state = checkpoints.read(folder / "last.pt")
+    state = checkpoints.read(folder / "last.safetensors")
     assert len(state["history"]["rows"]) == state["trainer"]["iteration"] // state["trainer"]["epoch_length"]
 
 

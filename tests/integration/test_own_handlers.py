@@ -38,7 +38,7 @@ class Notes:
     def epoch(self, engine: Engine, run: kd.RunView) -> None:
         torch.rand(3)  # no run depends on who draws beside it
         run.model.eval()
-        saved = (run.folder / "last.pt").exists()
+        saved = (run.folder / "last.safetensors").exists()
         self.epochs.append((engine.state.epoch, len(run.rows), saved))
 
 

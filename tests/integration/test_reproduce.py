@@ -53,8 +53,8 @@ def test_everything_is_in_one_folder(study: Finished) -> None:
     assert found == {*runs, "compare-distill-a0.9-T4"}
     for name in runs:
         files = {path.name for path in (study.folder / name).iterdir()}
-        assert files >= {"best.pt", "result.json", "predictions.npz", "confusion_matrix.png", "metrics.csv"}
-        assert not any(path.name == "last.pt" for path in (study.folder / name).iterdir())
+        assert files >= {"best.safetensors", "result.json", "predictions.npz", "confusion_matrix.png", "metrics.csv"}
+        assert not any(path.name == "last.safetensors" for path in (study.folder / name).iterdir())
 
 
 def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finished) -> None:
@@ -142,14 +142,14 @@ def test_a_saved_model_that_is_not_what_its_run_recorded_stops_the_study(
 
     def tampered(*args: object, **given: object) -> Finished:
         done = trained(*args, **given)  # type: ignore[arg-type]
-        path = done.folder / "best.pt"
+        path = done.folder / "best.safetensors"
         payload = checkpoints.read(path)
         payload["weights"]["linear.weight"] = torch.zeros_like(payload["weights"]["linear.weight"])
         checkpoints.write(path, payload)
         return done
 
     monkeypatch.setattr(module, "teacher", tampered)
-    with pytest.raises(RunFailed, match=r"test images from .*best\.pt alone, but its run recorded"):
+    with pytest.raises(RunFailed, match=r"test images from .*best\.safetensors alone, but its run recorded"):
         reproduce(tiny(), root=tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_a_checkpoint_beside_another_run_is_compared_without_its_result(
 ) -> None:
     older = tmp_path / "teacher" / "older.pt"
     older.parent.mkdir()
-    older.write_bytes((study.folder / "teacher" / "best.pt").read_bytes())
+    older.write_bytes((study.folder / "teacher" / "best.safetensors").read_bytes())
     older.with_name("result.json").write_text("{}")
     given = {key: value for key, value in TINY.items() if not key.startswith("teacher_")}
     done = reproduce(configure(ReproduceConfig, **given, teacher=str(older)), root=tmp_path / "runs")
@@ -241,6 +241,6 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
     }
     for name in ("teacher", "distill-a0.9-T4", "baseline"):
         weights, unbroken = (
-            checkpoints.load(folder / name / "best.pt").weights for folder in (done.folder, study.folder)
+            checkpoints.load(folder / name / "best.safetensors").weights for folder in (done.folder, study.folder)
         )
         assert all(torch.equal(weights[key], unbroken[key]) for key in weights)

@@ -87,8 +87,8 @@ def test_stopped_after_any_iteration_it_ends_the_same(
         command(started, root=root)
     # a teacher answers to a whole view in the first step of an epoch, which is stopped then and has to be done again
     done = iteration - (command is distill and iteration % EPOCH == 1)
-    assert (root / "run" / "last.pt").exists() == (done > 0)
-    assert not done or checkpoints.read(root / "run" / "last.pt")["trainer"]["iteration"] == done
+    assert (root / "run" / "last.safetensors").exists() == (done > 0)
+    assert not done or checkpoints.read(root / "run" / "last.safetensors")["trainer"]["iteration"] == done
     again = command(configure(type(started), resume="run"), root=root)
     assert again.folder == root / "run"
     assert_alike(again.folder, whole.folder)
@@ -112,7 +112,7 @@ def test_the_scale_of_the_loss_goes_on_where_it_was(root: Path, monkeypatch: pyt
     asked_to_stop(monkeypatch, 5)
     with pytest.raises(stopping.Stopped):
         distill(student(**config, name="run"), root=root)
-    scaler = checkpoints.read(root / "run" / "last.pt")["scaler"]
+    scaler = checkpoints.read(root / "run" / "last.safetensors")["scaler"]
     assert scaler["scale"] > 0
     again = distill(configure(DistillConfig, resume="run"), root=root)
     assert_alike(again.folder, whole.folder)
@@ -195,38 +195,38 @@ def test_a_damaged_state_is_told_and_the_one_before_it_is_used(
     reference: Path, root: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = unfinished(root, monkeypatch)
-    damage(folder / "last.pt", kind)
-    (folder / ".tmp-4711-last.pt").write_bytes(b"half written")
+    damage(folder / "last.safetensors", kind)
+    (folder / ".tmp-4711-last.safetensors").write_bytes(b"half written")
     again = resumed(root)
     out = capsys.readouterr().out
-    warnings = [line for line in out.splitlines() if line.startswith("warning   ") and "last.pt" in line]
+    warnings = [line for line in out.splitlines() if line.startswith("warning   ") and "last.safetensors" in line]
     assert len(warnings) == 1
-    assert warnings[0].endswith("previous.pt is used instead")
+    assert warnings[0].endswith("previous.safetensors is used instead")
     assert f"resume    after iteration {EPOCH + 6} of {3 * EPOCH}" in out
     assert_alike(again.folder, reference)
 
 
 def test_where_every_state_is_damaged_the_run_is_left_as_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(root, monkeypatch)
-    damage(folder / "last.pt", "truncated")
-    damage(folder / "previous.pt", "bit-flipped")
+    damage(folder / "last.safetensors", "truncated")
+    damage(folder / "previous.safetensors", "bit-flipped")
     before = contents(folder)
     with pytest.raises(UserError) as caught:
         resumed(root)
-    told = rf"{folder} cannot be resumed, none of its states can be used: {folder}/last\.pt is damaged.*; "
-    assert re.fullmatch(rf"{told}{folder}/previous\.pt is damaged.*", str(caught.value))
+    told = rf"{folder} cannot be resumed, none of its states can be used: {folder}/last\.safetensors is damaged.*; "
+    assert re.fullmatch(rf"{told}{folder}/previous\.safetensors is damaged.*", str(caught.value))
     assert contents(folder) == before
 
 
 def test_a_removed_state_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = unfinished(root, monkeypatch, iteration=2 * EPOCH + 3)
-    for name in ("last.pt", "previous.pt"):
+    for name in ("last.safetensors", "previous.safetensors"):
         (folder / name).unlink()
-    with pytest.raises(UserError, match=r"run cannot be resumed: it has no last\.pt; start a new run"):
+    with pytest.raises(UserError, match=r"run cannot be resumed: it has no last\.safetensors; start a new run"):
         resumed(root)
 
 
-@pytest.mark.parametrize("written", [("best.pt",), ("best.pt", "metrics.csv")])
+@pytest.mark.parametrize("written", [("best.safetensors",), ("best.safetensors", "metrics.csv")])
 def test_killed_between_the_first_epoch_and_its_save_it_starts_at_its_beginning(
     written: tuple[str, ...], reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +253,7 @@ def test_resuming_goes_on_with_the_teacher_that_the_run_had(root: Path, monkeypa
     again = distill(student(epochs=1, resume=NEWEST), root=root)
     assert again.folder == root / "run"
     other = distill(student(epochs=1, alpha=0.25, resume=NEWEST), root=root)
-    assert other.result["teacher"]["sha256"] == files.sha256(newer.folder / "best.pt")
+    assert other.result["teacher"]["sha256"] == files.sha256(newer.folder / "best.safetensors")
 
 
 def test_the_line_that_resumes_names_code_of_the_users_own(
@@ -273,7 +273,7 @@ def test_stopped_before_its_first_save_it_starts_at_its_beginning(
     reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = unfinished(root, monkeypatch, iteration=5, save_every_s=3600)
-    assert not (folder / "last.pt").exists()
+    assert not (folder / "last.safetensors").exists()
     assert_alike(resumed(root).folder, reference)
 
 
@@ -283,9 +283,9 @@ def test_without_its_best_file_a_run_goes_on_with_the_best_of_what_comes(
 ) -> None:
     folder = unfinished(root, monkeypatch)
     if kind == "gone":
-        (folder / "best.pt").unlink()
+        (folder / "best.safetensors").unlink()
     else:
-        damage(folder / "best.pt", kind)
+        damage(folder / "best.safetensors", kind)
     again = resumed(root)
     assert ("the best of the epochs to come takes its place" in capsys.readouterr().out) == (kind == "truncated")
     assert again.result["best_epoch"] >= 2
@@ -301,7 +301,7 @@ def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if number == EPOCH + 3:
                 for path in (root / "run").iterdir():
-                    if path.suffix == ".pt" or "tfevents" in path.name or path.suffix == ".csv":
+                    if path.suffix == ".safetensors" or "tfevents" in path.name or path.suffix == ".csv":
                         path.unlink()
             yield batch
 
@@ -309,7 +309,7 @@ def test_files_removed_by_hand_while_it_trains_do_not_end_a_run(
     done = baseline(alone(**settings("baseline")), root=root)
     assert done.result["best_epoch"] >= 2
     assert len(table(done.folder)) == 3
-    assert "best.pt is gone: the best of the epochs to come" in capsys.readouterr().out
+    assert "best.safetensors is gone: the best of the epochs to come" in capsys.readouterr().out
 
 
 def test_a_folder_removed_while_it_trains_is_told_without_a_traceback(
@@ -325,7 +325,7 @@ def test_a_folder_removed_while_it_trains_is_told_without_a_traceback(
             yield batch
 
     monkeypatch.setattr(trainer_module, "run_batches", removing)
-    with pytest.raises(RunFailed, match=r"best\.pt cannot be written \(No such file or directory\)"):
+    with pytest.raises(RunFailed, match=r"best\.safetensors cannot be written \(No such file or directory\)"):
         baseline(alone(**settings("baseline")), root=root)
     told = capfd.readouterr()
     assert "TensorBoard's file cannot be written (No such file or directory): the training goes on without" in told.out
@@ -382,7 +382,7 @@ def test_another_number_of_threads_is_told(
 
 def test_a_finished_run_stays_as_it_is(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(reference)
-    for resume in (str(reference), str(reference / "best.pt"), "run"):
+    for resume in (str(reference), str(reference / "best.safetensors"), "run"):
         again = resumed(reference.parent, resume=resume)
         assert again.folder.resolve() == reference.resolve()
         assert f"resume    {again.folder} has already finished (3 epochs): nothing is done" in capsys.readouterr().out
@@ -431,7 +431,7 @@ def test_the_teacher_is_the_one_it_began_with(taught: Finished, root: Path, monk
         distill(student(name="run", save_every_s=0), root=root)
     newer = teacher(learner(epochs=1), root=root)
     again = distill(configure(type(student()), resume="run"), root=root)
-    assert again.result["teacher"]["sha256"] == files.sha256(taught.folder / "best.pt")
+    assert again.result["teacher"]["sha256"] == files.sha256(taught.folder / "best.safetensors")
     (again.folder / "result.json").unlink()
     other = configure(type(student()), resume="run", teacher=str(newer.folder), allow_weak_teacher=True)
     with pytest.raises(UserError, match=r"teacher: [0-9a-f]{64} -> [0-9a-f]{64}"):
@@ -453,8 +453,8 @@ def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, mon
     rows = table(root / "run")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[1]["loss"] in ("nan", "inf")
-    assert checkpoints.load(root / "run" / "best.pt").description.validation.epoch == 1
-    state = checkpoints.read(root / "run" / "last.pt")
+    assert checkpoints.load(root / "run" / "best.safetensors").description.validation.epoch == 1
+    state = checkpoints.read(root / "run" / "last.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
 
 
@@ -488,7 +488,7 @@ def test_a_state_or_a_log_that_cannot_be_written_costs_no_training(
     write = files.write_atomically
 
     def full(path: Path, *args: Any, **given: Any) -> None:
-        full_until_epoch_3 = path.name in ("metrics.csv", "last.pt", "best.pt") and len(written) < 6
+        full_until_epoch_3 = path.name in ("metrics.csv", "last.safetensors", "best.safetensors") and len(written) < 6
         if full_until_epoch_3:
             written.append(path.name)
             raise OSError(28, "No space left on device")
@@ -499,9 +499,9 @@ def test_a_state_or_a_log_that_cannot_be_written_costs_no_training(
         monkeypatch.setattr(module, "write_atomically", full)
     done = baseline(alone(**settings("baseline")), root=root)
     out = capsys.readouterr().out
-    assert set(written) >= {"metrics.csv", "best.pt"}
+    assert set(written) >= {"metrics.csv", "best.safetensors"}
     assert "metrics.csv cannot be written (No space left on device): the training goes on without" in out
-    assert "best.pt cannot be written (No space left on device): it is tried again after each epoch" in out
+    assert "best.safetensors cannot be written (No space left on device): it is tried again after each epoch" in out
     assert_alike(done.folder, reference)
 
 
@@ -509,12 +509,12 @@ def test_a_best_file_that_can_never_be_written_is_a_failure(root: Path, monkeypa
     write = checkpoints.files.write
 
     def full(path: Path, payload: Any, **given: Any) -> None:
-        if path.name == "best.pt":
+        if path.name == "best.safetensors":
             raise OSError(28, "No space left on device")
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    with pytest.raises(RunFailed, match=r"best\.pt cannot be written \(No space left on device\): mend that"):
+    with pytest.raises(RunFailed, match=r"best\.safetensors cannot be written \(No space left on device\): mend that"):
         baseline(alone(**settings("baseline")), root=root)
     assert not (root / "run" / "result.json").exists()
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("few_pixels")
 
 def altered(taught: Finished, folder: Path, **changes: Any) -> Path:
     """A copy of the teacher's checkpoint with some entries replaced."""
-    payload = checkpoints.read(taught.folder / "best.pt")
+    payload = checkpoints.read(taught.folder / "best.safetensors")
     path = folder / "altered.pt"
     checkpoints.write(path, {**payload, **changes})
     return path
@@ -37,7 +37,7 @@ def accuracy(path: Path | str, root: Path, **given: Any) -> float:
 
 
 def payload_of(taught: Finished) -> dict[str, Any]:
-    content: dict[str, Any] = checkpoints.read(taught.folder / "best.pt")
+    content: dict[str, Any] = checkpoints.read(taught.folder / "best.safetensors")
     return content
 
 
@@ -90,7 +90,7 @@ def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path
         TeacherConfig, dataset="digits", arch="resnet20", epochs=2, batch_size=50, limit_train=400, threads=1
     )
     run = teacher(config, root=root)
-    payload = checkpoints.read(run.folder / "best.pt")
+    payload = checkpoints.read(run.folder / "best.safetensors")
     payload["preprocessing"]["size"] = 12
     path = root / "small.pt"
     checkpoints.write(path, payload)
@@ -99,7 +99,7 @@ def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path
 
 
 def test_a_model_left_in_train_mode_is_evaluated_in_eval_mode(taught: Finished, root: Path) -> None:
-    checkpoint = checkpoints.load(taught.folder / "best.pt")
+    checkpoint = checkpoints.load(taught.folder / "best.safetensors")
     model = model_module.build_model(
         "cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options
     )
@@ -152,7 +152,7 @@ class TestAdopt:
     FED: dict[str, Any] = {"arch": "cnn5", "widths": (16,) * 5, "dataset": "digits", "threads": 1}  # noqa: RUF012
 
     def settings(self, taught: Finished) -> dict[str, Any]:
-        preprocessing = checkpoints.load(taught.folder / "best.pt").description.preprocessing
+        preprocessing = checkpoints.load(taught.folder / "best.safetensors").description.preprocessing
         return {**self.FED, "size": 32, "mean": preprocessing.mean, "std": preprocessing.std}
 
     def foreign(self, taught: Finished, root: Path, *, prefix: str = "") -> str:
@@ -169,7 +169,7 @@ class TestAdopt:
         assert run.result["test"]["confusion"] == taught.result["test"]["confusion"]
         for name in ("num_parameters", "multiply_adds", "peak_memory_bytes"):
             assert run.result["cost"][name] == taught.result["cost"][name]
-        assert run.result["cost"]["file_bytes"] == (run.folder / "best.pt").stat().st_size
+        assert run.result["cost"]["file_bytes"] == (run.folder / "best.safetensors").stat().st_size
         distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
         assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
 
@@ -180,7 +180,7 @@ class TestAdopt:
         torch.save(weights, root / "half.pt")
         run = adopt(AdoptConfig(file=str(root / "half.pt"), **self.settings(taught)), root=root)
         assert "tensors in half precision are kept as float32" in capsys.readouterr().out
-        assert checkpoints.load(run.folder / "best.pt").weights["conv1.weight"].dtype == torch.float32
+        assert checkpoints.load(run.folder / "best.safetensors").weights["conv1.weight"].dtype == torch.float32
 
     def test_a_common_prefix_is_named(self, taught: Finished, root: Path) -> None:
         file = self.foreign(taught, root, prefix="module.")
@@ -231,13 +231,13 @@ def test_a_file_never_names_code_to_run(root: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError, match=r"python -m kdignite evaluate teacher-2 --arch=mine:tiny"):
         accuracy("teacher-2", root)
     assert accuracy("teacher-2", root, arch="mine:tiny") == run.result["val"]["accuracy"]
-    with pytest.raises(UserError, match=r"distill --teacher=.*best\.pt --teacher_arch=mine:tiny"):
+    with pytest.raises(UserError, match=r"distill --teacher=.*best\.safetensors --teacher_arch=mine:tiny"):
         distill(student(teacher="teacher-2"), root=root)
     taught_by = distill(student(teacher="teacher-2", teacher_arch="mine:tiny", epochs=1), root=root)
     assert taught_by.result["teacher"]["name"] == "teacher-2"
 
 
 def test_the_state_of_a_run_is_no_model_and_best_is_named(root: Path) -> None:
-    checkpoints.write(root / "last.pt", {"model": {}, "about": {"format": 1}})
-    with pytest.raises(UserError, match=r"is the state of an unfinished run: use .*best\.pt"):
-        accuracy(root / "last.pt", root)
+    checkpoints.write(root / "last.safetensors", {"model": {}, "about": {"format": 1}})
+    with pytest.raises(UserError, match=r"is the state of an unfinished run: use .*best\.safetensors"):
+        accuracy(root / "last.safetensors", root)

@@ -24,7 +24,7 @@ from kdignite.training import model as model_module
 from .conftest import alone, learner, student
 
 FILES = {
-    "best.pt",
+    "best.safetensors",
     "classification_report.png",
     "config.json",
     "confusion_matrix.png",
@@ -37,7 +37,7 @@ TAGS = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val", "
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(folder / "best.pt").weights
+    return checkpoints.load(folder / "best.safetensors").weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -73,7 +73,7 @@ def test_the_result_is_what_the_predictions_say(taught: Finished) -> None:
 
 
 def test_the_result_holds_the_cost_of_the_saved_model(taught: Finished) -> None:
-    best, cost = taught.folder / "best.pt", taught.result["cost"]
+    best, cost = taught.folder / "best.safetensors", taught.result["cost"]
     weights = checkpoints.load(best).weights
     stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
     assert cost["num_parameters"] == 9 * (3 * 16 + 4 * 16 * 16) + 2 * 5 * 16 + 16 * 10 + 10
@@ -87,7 +87,7 @@ def test_validation_accuracy_is_one_number_everywhere(
     taught: Finished, root: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """While training, in ``evaluate --split=val``, and of the same model as a teacher."""
-    recorded = checkpoints.load(taught.folder / "best.pt").description.validation
+    recorded = checkpoints.load(taught.folder / "best.safetensors").description.validation
     with (taught.folder / "metrics.csv").open() as file:
         while_training = max(float(row["accuracy_val"]) for row in csv.DictReader(file))
     evaluated = evaluate(EvaluateConfig(run="teacher", split="val", threads=1), root=root).result
@@ -119,9 +119,9 @@ def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: p
     monkeypatch.setattr(
         model_module, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
     )
-    before = hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest()
+    before = hashlib.sha256((taught.folder / "best.safetensors").read_bytes()).hexdigest()
     distill(student(), root=root)
-    assert hashlib.sha256((taught.folder / "best.pt").read_bytes()).hexdigest() == before
+    assert hashlib.sha256((taught.folder / "best.safetensors").read_bytes()).hexdigest() == before
     (teacher_model,) = [m for m in models if m.state_dict()["conv1.weight"].shape[0] == 16]
     assert same(teacher_model.state_dict(), weights(taught.folder))
     assert not teacher_model.training
@@ -168,7 +168,7 @@ def test_partial_runs_are_marked_and_never_teach_unasked(tmp_path: Path) -> None
     run = teacher(learner(fast_dev_run=True), root=tmp_path)
     assert run.folder.name == "teacher-dev"
     assert run.result["partial"]
-    assert checkpoints.load(run.folder / "best.pt").description.origin.partial
+    assert checkpoints.load(run.folder / "best.safetensors").description.origin.partial
     limited = teacher(learner(limit_train=100, epochs=1), root=tmp_path)
     assert limited.result["partial"]
     with pytest.raises(UserError, match=r"has no finished teacher for digits: make one, python -m kdignite teacher"):
@@ -212,19 +212,19 @@ def test_a_loss_that_is_no_number_stops_the_run(root: Path) -> None:
     with pytest.raises(RunFailed, match=r"the loss is not a finite number any more \(epoch 1, .*lr=1e\+30"):
         baseline(alone(lr=1e30, name="diverged"), root=root)
     assert not (root / "diverged" / "result.json").exists()
-    assert not (root / "diverged" / "best.pt").exists()
+    assert not (root / "diverged" / "best.safetensors").exists()
 
 
 def test_last_is_kept_only_on_request(root: Path) -> None:
     run = baseline(alone(keep_last=True, epochs=1), root=root)
-    state = checkpoints.read(run.folder / "last.pt")
+    state = checkpoints.read(run.folder / "last.safetensors")
     assert set(state) >= {"model", "optimizer", "trainer", "sums", "clock", "history", "about"}
     assert state["trainer"]["iteration"] == 26  # 1,297 images in batches of 50
 
 
 def test_teacher_and_student_of_different_input_sizes(root: Path) -> None:
     run = distill(student(size=48, epochs=1, normalize="imagenet"), root=root)
-    preprocessing = checkpoints.load(run.folder / "best.pt").description.preprocessing
+    preprocessing = checkpoints.load(run.folder / "best.safetensors").description.preprocessing
     assert (preprocessing.size, preprocessing.mean) == (48, (0.485, 0.456, 0.406))
 
 

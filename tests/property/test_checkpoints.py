@@ -90,7 +90,7 @@ def same(one: Any, other: Any) -> bool:
 @given(description=DESCRIPTIONS, weights=st.dictionaries(NAMES, tensors(), min_size=1, max_size=5))
 def test_reading_undoes_writing(description: Description, weights: dict[str, Tensor]) -> None:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "best.pt"
+        path = Path(folder) / "best.safetensors"
         checkpoints.write(path, checkpoints.to_payload(description, weights))
         found = checkpoints.load(path)
     assert same(found.description, description)
@@ -109,7 +109,7 @@ def test_a_loaded_model_answers_as_the_saved_one(sizes: tuple[int, int, int], se
     for value in model.state_dict().values():
         value.copy_(torch.rand(value.shape, generator=generator) + 0.5 if value.is_floating_point() else value + 3)
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "best.pt"
+        path = Path(folder) / "best.safetensors"
         checkpoints.write(path, {"weights": model.state_dict()})
         found = checkpoints.read(path)["weights"]
     again = network(*sizes).eval()
@@ -128,7 +128,7 @@ def stored() -> bytes:
         Validation(150, 200, 3),
     )
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "best.pt"
+        path = Path(folder) / "best.safetensors"
         weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7), "c": torch.linspace(0, 1, 11)}
         checkpoints.write(path, checkpoints.to_payload(description, weights))
         return path.read_bytes()
@@ -137,7 +137,7 @@ def stored() -> bytes:
 def load(content: bytes) -> checkpoints.Checkpoint | None:
     """The checkpoint in these bytes; None if it is refused. Any other error comes out."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "best.pt"
+        path = Path(folder) / "best.safetensors"
         path.write_bytes(content)
         try:
             return checkpoints.load(path)
@@ -146,18 +146,16 @@ def load(content: bytes) -> checkpoints.Checkpoint | None:
 
 
 WHOLE = stored()
-FOUND = load(WHOLE)
 BITS = 8 * len(WHOLE)
-DIRECTORY = 8 * WHOLE.find(b"PK\x01\x02")  # the end of the file, where damage is least often harmless
+HEADER = 8 * (8 + int.from_bytes(WHOLE[:8], "little"))
 
 
 @settings(deadline=None, max_examples=300)
-@given(bit=st.integers(0, BITS - 1) | st.integers(DIRECTORY, BITS - 1))
-def test_one_flipped_bit_is_refused_or_harmless(bit: int) -> None:
+@given(bit=st.integers(0, BITS - 1) | st.integers(HEADER, BITS - 1))
+def test_one_flipped_bit_is_refused(bit: int) -> None:
     content = bytearray(WHOLE)
     content[bit // 8] ^= 1 << (bit % 8)
-    found = load(bytes(content))
-    assert found is None or same(found[:2], FOUND[:2])
+    assert load(bytes(content)) is None
 
 
 @settings(deadline=None, max_examples=100)
@@ -167,7 +165,7 @@ def test_a_file_cut_anywhere_is_refused(length: int) -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(content=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: b"\x80\x02" + rest))
+@given(content=st.binary(max_size=80) | st.binary(max_size=80).map(lambda rest: WHOLE[:60] + rest))
 def test_any_other_bytes_are_refused(content: bytes) -> None:
     assert load(content) is None
 

@@ -5,6 +5,7 @@ must be noticed or harmless; a file that was altered and saved again may say som
 """
 
 import copy
+import hashlib
 import io
 import json
 import os
@@ -18,12 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kdignite import checkpoints, files
@@ -152,10 +155,6 @@ def pickle_bytes(content: bytes, rng: random.Random) -> bytes:
     return one_entry(content, rng, name="data.pkl")
 
 
-def number_bytes(content: bytes, rng: random.Random) -> bytes:
-    return one_entry(content, rng, name=f"data/{rng.randrange(20)}")
-
-
 def opcodes(content: bytes, rng: random.Random) -> bytes:
     """Single bytes of the pickle replaced by opcodes or by the numbers 0, 1 and 255."""
     likely = b"(.0Nabcdehijlopqrstu}]RQJKMXGU\x80\x81\x85\x86\x87\x88\x89\x8a" + b"\x00\x01\xff"
@@ -169,11 +168,51 @@ def opcodes(content: bytes, rng: random.Random) -> bytes:
     return packed([(key, change(v) if key.endswith("data.pkl") else v) for key, v in unpacked(content)])
 
 
+# --- what is done to files of safetensors, with a checksum that is right again
+
+
+def summed(content: bytes) -> bytes:
+    """A file of kdignite with the checksum of what it holds, if it still has a place for one."""
+    at = content.find(b"sha256") + len('sha256\\":\\"')
+    if at > 100 or len(content) < at + 64:
+        return content
+    zeroed = content[:at] + b"0" * 64 + content[at + 64 :]
+    return zeroed[:at] + hashlib.sha256(zeroed).hexdigest().encode() + zeroed[at + 64 :]
+
+
+def header_bytes(content: bytes, rng: random.Random) -> bytes:
+    """The header damaged, its length repaired."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = rng.choice(DAMAGES)(content[8:end], rng)
+    return summed(len(header).to_bytes(8, "little") + header + content[end:])
+
+
+def header_values(content: bytes, rng: random.Random) -> bytes:
+    """What the header says of the tensors altered, and of the values of kdignite."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    inner = header.get("__metadata__", {}).get("kdignite")
+    if inner is not None and rng.random() < 0.5:
+        values = json.loads(inner)
+        sha256 = values.pop("sha256")
+        changed = altered(values, rng, kind="json")
+        header["__metadata__"]["kdignite"] = json.dumps({"sha256": sha256, **changed}, separators=(",", ":"))
+    else:
+        header = altered(header, rng, kind="json")
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return summed(len(text).to_bytes(8, "little") + text + content[end:])
+
+
+def data_bytes(content: bytes, rng: random.Random) -> bytes:
+    end = 8 + int.from_bytes(content[:8], "little")
+    return summed(content[:end] + rng.choice(DAMAGES)(content[end:], rng))
+
+
 # --- what is done to values
 
 
-def hostile(rng: random.Random, *, tensors: bool) -> Any:
-    """A value that nobody expects."""
+def hostile(rng: random.Random, *, kind: str) -> Any:
+    """A value that nobody expects, of those that JSON, a file of kdignite or one of torch can hold."""
     nested: Any = []
     for _ in range(rng.choice((3, 20, 60))):
         nested = [nested]
@@ -182,19 +221,16 @@ def hostile(rng: random.Random, *, tensors: bool) -> Any:
         *("", "x", "x" * 10_000, "\x1b[2J", "a\nb", "../../etc", "os:system", "\u202e", "caf\u00e9", "none", "cnn5"),
         *([], {}, [[]], {"a": 1}, [1, "a", None], [1.5] * 3, [0] * 100, nested, {"class": {}}),
     ]
-    if not tensors:
-        return rng.choice([*plain, "\ud800"])
+    if kind == "json":
+        return rng.choice([*plain, "\ud800", {"$tensor": "conv1.weight"}, {"$tuple": 1}, {"$items": [[1, 2]]}])
     odd = [
         *(float("nan"), float("inf"), (), (1,), {1: 2}, (0.1, 0.2, 0.3), (0.0, 0.0, 0.0)),
         *(torch.zeros(0), torch.tensor(float("nan")), torch.ones(3, 3).double(), torch.zeros(2, 3).half()),
-        *(torch.ones(1).expand(10**9), torch.rand(4, 4).T, torch.eye(2, dtype=torch.complex64), torch.zeros(3).bool()),
-        *(
-            torch.full((8, 3, 3, 3), float("inf")),
-            torch.zeros(8, 3, 3, 3, requires_grad=True),
-            torch.eye(3).to_sparse(),
-        ),
+        *(torch.rand(4, 4).T, torch.eye(2, dtype=torch.complex64), torch.zeros(3).bool()),
+        *(torch.full((8, 3, 3, 3), float("inf")), torch.zeros(8, 3, 3, 3, requires_grad=True)),
     ]
-    return rng.choice([*plain, *odd])
+    foreign = [torch.ones(1).expand(10**9), torch.eye(3).to_sparse(), torch.zeros(2, dtype=torch.uint16)]
+    return rng.choice([*plain, *odd, *(foreign if kind == "torch" else [])])
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -206,7 +242,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(one, (*path, key))
 
 
-def altered(value: Any, rng: random.Random, *, tensors: bool) -> Any:
+def altered(value: Any, rng: random.Random, *, kind: str) -> Any:
     """A copy with one or two values replaced, removed, or put elsewhere."""
     value = copy.deepcopy(value)
     for _ in range(rng.choice((1, 1, 1, 2))):
@@ -214,17 +250,17 @@ def altered(value: Any, rng: random.Random, *, tensors: bool) -> Any:
         inside = value
         for key in way:
             inside = inside[key]
-        kind = rng.randrange(8)
-        if kind == 0:
+        change = rng.randrange(8)
+        if change == 0:
             del inside[last]
-        elif kind == 1 and isinstance(inside, dict):
-            inside[rng.choice(("extra", "\x1b", "a.b.c", ""))] = hostile(rng, tensors=tensors)
-        elif kind == 2 and isinstance(inside, dict):
+        elif change == 1 and isinstance(inside, dict):
+            inside[rng.choice(("extra", "\x1b", "a.b.c", ""))] = hostile(rng, kind=kind)
+        elif change == 2 and isinstance(inside, dict):
             inside[rng.choice(("x", "module." + str(last)))] = inside.pop(last)
-        elif kind == 3 and isinstance(inside[last], int | float):
+        elif change == 3 and isinstance(inside[last], int | float):
             inside[last] = inside[last] * rng.choice((-1, 0, 2, 10**6, 0.5))
         else:
-            inside[last] = hostile(rng, tensors=tensors)
+            inside[last] = hostile(rng, kind=kind)
         if not value:
             break
     return value
@@ -233,12 +269,20 @@ def altered(value: Any, rng: random.Random, *, tensors: bool) -> Any:
 def saved_values(content: bytes, rng: random.Random) -> bytes:
     values = torch.load(io.BytesIO(content), weights_only=True)
     file = io.BytesIO()
-    torch.save(altered(values, rng, tensors=True), file)
+    torch.save(altered(values, rng, kind="torch"), file)
     return file.getvalue()
 
 
+def own_values(content: bytes, rng: random.Random) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(content)
+        checkpoints.write(path, altered(checkpoints.read(path), rng, kind="own"))
+        return path.read_bytes()
+
+
 def json_values(content: bytes, rng: random.Random) -> bytes:
-    return json.dumps(altered(json.loads(content), rng, tensors=False)).encode()
+    return json.dumps(altered(json.loads(content), rng, kind="json")).encode()
 
 
 def array_values(content: bytes, rng: random.Random) -> bytes:
@@ -293,7 +337,7 @@ def state() -> dict[str, Any]:
     optimizer.step()
     rows = [{"epoch": epoch, "loss": 1 / epoch, "accuracy": None} for epoch in (1, 2)]
     return {
-        "about": {"format": 1, "kdignite": "0", "run": {"seed": 0, "widths": [8, 8]}},
+        "about": {"format": 2, "kdignite": "0", "run": {"seed": 0, "widths": [8, 8]}},
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "trainer": {"iteration": 14, "epoch_length": 7},
@@ -339,8 +383,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_run(folder / command, command)
     stages = {"teacher": {"folder": "teacher", "seconds": 1.5, "finished_at": "2026-01-01"}}
     files.write_json(folder / "manifest.json", {"settings": {"seed": 0, "widths": [8]}, "stages": stages})
-    (folder / "best.pt").write_bytes(saved(payload()))
-    (folder / "last.pt").write_bytes(saved(state()))
+    checkpoints.write(folder / "best.safetensors", payload())
+    checkpoints.write(folder / "last.safetensors", state())
+    save_file(payload_weights(), folder / "foreign.safetensors")
     (folder / "foreign.pt").write_bytes(saved({"epoch": 3, "state_dict": payload()["weights"]}))
     (folder / "old.pt").write_bytes(saved(payload()["weights"], new=False))
     return folder
@@ -350,7 +395,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model_of(folder: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-    found = checkpoints.load(folder / "best.pt")
+    found = checkpoints.load(folder / "best.safetensors")
     weights = dict(sorted(load_model(found).state_dict().items()))
     again = checkpoints.from_payload(checkpoints.to_payload(found.description, found.weights), found.path)
     assert same(again.description, found.description)
@@ -360,14 +405,18 @@ def model_of(folder: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
 
 
 def state_of(folder: Path) -> Any:
-    return checkpoints.read(folder / "last.pt")
+    return checkpoints.read(folder / "last.safetensors")
 
 
-def weights_of(folder: Path, *, file: str) -> dict[str, Tensor]:
+def weights_of(folder: Path, file: str) -> dict[str, Tensor]:
     path = folder / file
-    weights = checkpoints.strip_prefix(checkpoints.state_dict_in(checkpoints.read(path), path), "", path)
+    weights = checkpoints.strip_prefix(checkpoints.state_dict_in(checkpoints.read_foreign(path), path), "", path)
     checkpoints.check_fit(payload_weights(), weights, source=str(path))
     return weights
+
+
+def weights_in(file: str) -> Callable[[Path], dict[str, Tensor]]:
+    return lambda folder: weights_of(folder, file)
 
 
 @cache
@@ -394,10 +443,11 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
         (folder / name).read_bytes(), name, read, mutations, damages
     )
     for name, read, mutations, damages in (
-        ("best.pt", model_of, (repacked, pickle_bytes, number_bytes, opcodes, saved_values, saved_values), DAMAGES),
-        ("last.pt", state_of, (repacked, pickle_bytes, opcodes, saved_values), DAMAGES),
-        ("foreign.pt", lambda folder: weights_of(folder, file="foreign.pt"), (pickle_bytes, saved_values), DAMAGES),
-        ("old.pt", lambda folder: weights_of(folder, file="old.pt"), (*DAMAGES, saved_values), ()),
+        ("best.safetensors", model_of, (header_bytes, header_values, data_bytes, own_values, own_values), DAMAGES),
+        ("last.safetensors", state_of, (header_bytes, header_values, own_values), DAMAGES),
+        ("foreign.safetensors", weights_in("foreign.safetensors"), (*DAMAGES, header_bytes, header_values), ()),
+        ("foreign.pt", weights_in("foreign.pt"), (*DAMAGES, repacked, pickle_bytes, opcodes, saved_values), ()),
+        ("old.pt", weights_in("old.pt"), (*DAMAGES, saved_values), ()),
         ("distill/config.json", comparison_of, (*DAMAGES, json_values, json_values), ()),
         ("distill/result.json", comparison_of, (*DAMAGES, *[json_values] * 6), ()),
         ("baseline/environment.json", comparison_of, (*DAMAGES, *[json_values] * 4), ()),

@@ -13,7 +13,7 @@ import torch
 
 from kdignite import checkpoints, files
 
-LAST, PREVIOUS = "last.pt", "previous.pt"
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 Payload = dict[str, Any]
 
 
@@ -108,13 +108,18 @@ class Full:
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 10_000, 199_999])
-def test_what_torch_makes_of_a_full_disk_is_an_error_of_the_disk(tmp_path: Path, room: int) -> None:
-    """Its writer turns the error of the file into a RuntimeError of its own."""
+def test_a_disk_that_is_full_after_some_bytes_leaves_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    atomically = files.write_atomically
+
+    def full(path: Path, save: Callable[[Any], Any], **given: Any) -> None:
+        atomically(path, lambda file: save(Full(file, room)), **given)
 
     def write() -> None:
-        files.write_atomically(
-            tmp_path / LAST, lambda file: files._save(numbered(3), Full(file, room)), previous=tmp_path / PREVIOUS
-        )
+        with monkeypatch.context() as limited:
+            limited.setattr(checkpoints.files, "write_atomically", full)
+            save(tmp_path, numbered(3))
 
     error = leaves_both(tmp_path, write)
     assert (error.errno, error.strerror) == (errno.ENOSPC, "No space left on device")
@@ -145,20 +150,6 @@ def test_a_disk_that_really_gives_no_more_room_is_told_so(tmp_path: Path, room: 
     with os.fdopen(hears) as told:
         assert told.read() == f"[Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}"
     os.waitpid(child, 0)
-
-
-def test_a_refusal_of_torchs_writer_without_a_reason_keeps_its_first_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0\nframe #0: c10")
-
-    def write() -> None:
-        with monkeypatch.context() as broken:
-            broken.setattr(torch, "save", refuse)
-            save(tmp_path, numbered(3))
-
-    assert str(leaves_both(tmp_path, write)) == "PytorchStreamWriter failed writing file data/0"
 
 
 def test_a_rename_that_fails_loses_neither_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,23 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import kdignite
@@ -87,7 +91,7 @@ def misfit(weights: Weights) -> str:
     model = Net()
     before = digest(model)
     with pytest.raises(UserError) as caught:
-        checkpoints.load_weights(model, weights, source="runs/t/best.pt")
+        checkpoints.load_weights(model, weights, source="runs/t/best.safetensors")
     assert digest(model) == before
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -98,10 +102,10 @@ def misfit(weights: Weights) -> str:
 
 def test_description_weights_and_outputs_come_back_as_they_were(tmp_path: Path) -> None:
     model = trained().eval()
-    found = checkpoints.load(saved(tmp_path / "best.pt", model))
+    found = checkpoints.load(saved(tmp_path / "best.safetensors", model))
     assert found.description == describe()
     assert isinstance(found.description.architecture.options["widths"], tuple)
-    assert found.path == tmp_path / "best.pt"
+    assert found.path == tmp_path / "best.safetensors"
     again = Net().eval()
     checkpoints.load_weights(again, found.weights, source="x")
     assert digest(again) == digest(model)
@@ -114,14 +118,69 @@ def test_accuracy_is_the_share_of_correct_images() -> None:
 
 
 def test_the_file_names_its_format_and_the_version_that_wrote_it(tmp_path: Path) -> None:
-    content = torch.load(saved(tmp_path / "best.pt"), weights_only=True)
+    content = checkpoints.read(saved(tmp_path / "best.safetensors"))
     assert content["format"] == checkpoints.FORMAT
     assert content["kdignite"] == kdignite.__version__
 
 
+def test_any_program_that_reads_safetensors_finds_weights_and_description(tmp_path: Path) -> None:
+    model = trained()
+    path = saved(tmp_path / "best.safetensors", model)
+    with safe_open(path, framework="pt") as file:
+        assert {key: file.get_tensor(key).tolist() for key in file.keys()} == {  # noqa: SIM118 - it is no dict
+            key: value.tolist() for key, value in model.state_dict().items()
+        }
+        description = json.loads(file.metadata()["kdignite"])
+    assert description["classes"] == ["cat", "dog"]
+    assert description["architecture"] == {"name": "cnn5", "options": {"widths": [8, 6, 5, 4, 3]}}
+    assert description["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
+    content = path.read_bytes()
+    digest = description["sha256"].encode()
+    assert content.count(digest) == 1
+    assert hashlib.sha256(content.replace(digest, b"0" * 64)).hexdigest().encode() == digest
+
+
+def test_the_same_values_are_the_same_file(tmp_path: Path) -> None:
+    model = trained()
+    one, other = (saved(tmp_path / name, model).read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+NESTED: dict[str, Any] = {
+    "floats": [0.1, 1e308, 5e-324, -0.0, 1 / 3, float("inf"), -float("inf")],
+    "numbers": {0: "a", -3: {1: ()}, 2**31 - 1: None},
+    "counts": (2**53, -(10**30), True, False),
+    "words": {"$tensor": "a", "$": [], "": "caf\u00e9", "\ud800": "\n"},
+    "sha": {"sha256": "0" * 64},
+}
+
+
+def test_nested_values_come_back_as_they_were(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path / "last.safetensors", NESTED)
+    found = checkpoints.read(tmp_path / "last.safetensors")
+    assert found == NESTED
+    assert repr(found) == repr(NESTED)  # types, signs of zeros and the order too
+    checkpoints.write(tmp_path / "last.safetensors", {"nan": [float("nan")]})
+    assert repr(checkpoints.read(tmp_path / "last.safetensors")) == "{'nan': [nan]}"
+
+
+def test_tensors_whose_names_would_be_the_same_are_kept_apart(tmp_path: Path) -> None:
+    values = {
+        "a.b": torch.zeros(1),
+        "a": {"b": torch.ones(1), "c": [torch.ones(2)]},
+        "weights": {"a.b": torch.ones(3), "__metadata__": torch.ones(4)},
+        "__metadata__": torch.ones(5),
+    }
+    checkpoints.write(tmp_path / "x.safetensors", values)
+    found = checkpoints.read(tmp_path / "x.safetensors")
+    assert found["a.b"].tolist() == [0]
+    assert [len(found["a"]["b"]), len(found["a"]["c"][0]), len(found["__metadata__"])] == [1, 2, 5]
+    assert {key: len(value) for key, value in found["weights"].items()} == {"a.b": 3, "__metadata__": 4}
+
+
 def test_weights_come_back_on_the_cpu_and_do_not_share_memory_with_the_model(tmp_path: Path) -> None:
     model = trained()
-    found = checkpoints.load(saved(tmp_path / "best.pt", model))
+    found = checkpoints.load(saved(tmp_path / "best.safetensors", model))
     before = digest(model)
     for value in found.weights.values():
         assert value.device.type == "cpu"
@@ -130,10 +189,10 @@ def test_weights_come_back_on_the_cpu_and_do_not_share_memory_with_the_model(tmp
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
-    path = saved(tmp_path / "best.pt", validation=Validation(1, 2, 1))
+    path = saved(tmp_path / "best.safetensors", validation=Validation(1, 2, 1))
     saved(path, validation=Validation(2, 2, 2))
     assert checkpoints.load(path).description.validation == Validation(2, 2, 2)
-    assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
 
 
 # --- strict loading
@@ -142,7 +201,7 @@ def test_a_file_is_replaced(tmp_path: Path) -> None:
 def test_a_prefix_on_every_key_is_refused_and_named() -> None:
     prefixed = {f"model.{key}": value for key, value in trained().state_dict().items()}
     message = misfit(prefixed)
-    assert message.startswith("the weights of runs/t/best.pt do not fit the model: missing ")
+    assert message.startswith("the weights of runs/t/best.safetensors do not fit the model: missing ")
     assert f"missing {', '.join(KEYS[:6])} and {len(KEYS) - 6} more; " in message
     assert f"unexpected {', '.join(f'model.{key}' for key in KEYS[:6])} and {len(KEYS) - 6} more" in message
     assert message.endswith("; they match without their prefix: --strip_prefix=model.")
@@ -161,13 +220,13 @@ def test_no_prefix_is_named_where_stripping_it_would_not_be_enough() -> None:
 def test_a_missing_head_is_refused() -> None:
     body = {key: value for key, value in trained().state_dict().items() if not key.startswith("head.")}
     assert misfit(body) == (
-        "the weights of runs/t/best.pt do not fit the model: missing head.bias, head.weight; unexpected none"
+        "the weights of runs/t/best.safetensors do not fit the model: missing head.bias, head.weight; unexpected none"
     )
 
 
 def test_an_unexpected_key_is_refused() -> None:
     message = misfit({**trained().state_dict(), "extra": torch.zeros(1)})
-    assert message == "the weights of runs/t/best.pt do not fit the model: missing none; unexpected extra"
+    assert message == "the weights of runs/t/best.safetensors do not fit the model: missing none; unexpected extra"
 
 
 def test_empty_weights_are_refused() -> None:
@@ -186,7 +245,7 @@ def test_empty_weights_are_refused() -> None:
 )
 def test_another_shape_or_type_is_refused(key: str, value: Tensor, told: str) -> None:
     message = misfit({**trained().state_dict(), key: value})
-    assert message == f"the weights of runs/t/best.pt do not fit the model: {told}"
+    assert message == f"the weights of runs/t/best.safetensors do not fit the model: {told}"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -194,7 +253,7 @@ def test_another_shape_or_type_is_refused(key: str, value: Tensor, told: str) ->
 def test_weights_that_are_no_finite_numbers_are_refused(key: str, value: float) -> None:
     weights = trained().state_dict()
     weights[key].view(-1)[-1] = value  # the last key and the last element: others would have been loaded by then
-    assert misfit(weights) == f"the weights of runs/t/best.pt are not finite numbers: {key}"
+    assert misfit(weights) == f"the weights of runs/t/best.safetensors are not finite numbers: {key}"
 
 
 # --- damaged and foreign files
@@ -207,59 +266,36 @@ def test_a_missing_file_and_a_folder_are_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
-    whole = saved(tmp_path / "best.pt").read_bytes()
+    whole = saved(tmp_path / "best.safetensors").read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: int(share * len(whole))])
     told = refused(tmp_path / "cut.pt")
-    assert "cut.pt is damaged, or was not written by torch.save (" in told or "is no file of torch.save" in told
+    assert "cut.pt is damaged, or was not written by kdignite (" in told or "cut.pt is no kdignite checkpoint" in told
+    assert "cut.pt is damaged, or was not written by kdignite (" in refused(tmp_path / "cut.pt", read=checkpoints.read)
 
 
 def test_a_file_that_lacks_its_last_byte_is_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "best.pt")
+    path = saved(tmp_path / "best.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     refused(path)
 
 
 def test_an_altered_weight_is_noticed_by_its_checksum(tmp_path: Path) -> None:
-    path = saved(tmp_path / "best.pt")
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo("archive/data/0")
+    path = saved(tmp_path / "best.safetensors")
     content = bytearray(path.read_bytes())
-    names = int.from_bytes(content[entry.header_offset + 26 : entry.header_offset + 28], "little")
-    extra = int.from_bytes(content[entry.header_offset + 28 : entry.header_offset + 30], "little")
-    content[entry.header_offset + 30 + names + extra] ^= 1  # the lowest bit of the first weight
-    path.write_bytes(bytes(content))
-    assert refused(path) == (f"{path} is damaged, or was not written by torch.save (checksum of {entry.filename})")
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert refused(path) == f"{path} is damaged, or was not written by kdignite (its checksum differs)"
 
 
-def central_entries(content: bytes) -> list[int]:
-    """Where the entries of the directory at the end of an archive start."""
-    starts, start = [], content.find(b"PK\x01\x02")
-    while start >= 0:
-        starts.append(start)
-        start = content.find(b"PK\x01\x02", start + 4)
-    return starts
-
-
-@pytest.mark.parametrize(
-    ("offset", "bit"),
-    [
-        (38, 0x10),  # external attributes: a folder, for which torch would return uninitialised memory
-        (10, 0x08),  # method: compressed
-        (8, 0x01),  # flags: encrypted
-        (16, 0x01),  # checksum
-        (24, 0x01),  # size
-        (42, 0x01),  # place
-    ],
-)
-def test_a_damaged_directory_of_the_archive_is_refused(tmp_path: Path, offset: int, bit: int) -> None:
-    whole = saved(tmp_path / "best.pt").read_bytes()
-    starts = central_entries(whole)
-    assert len(starts) > len(KEYS)
-    for start in starts:
+def test_an_altered_header_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    path = saved(tmp_path / "best.safetensors")
+    whole = path.read_bytes()
+    for index in range(8 + int.from_bytes(whole[:8], "little")):
         content = bytearray(whole)
-        content[start + offset] ^= bit
-        (tmp_path / "bad.pt").write_bytes(bytes(content))
-        assert "bad.pt is damaged, or was not written by torch.save (" in refused(tmp_path / "bad.pt")
+        content[index] ^= 1 << (index % 8)
+        path.write_bytes(content)
+        told = refused(path)
+        assert " is damaged, or was not written by kdignite (" in told or " is no kdignite checkpoint" in told
 
 
 FOREIGN = {
@@ -277,8 +313,8 @@ FOREIGN = {
 def test_something_else_than_a_file_of_torch_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(FOREIGN[name])
-    told = refused(path, read=checkpoints.read)
-    assert "was not written by torch.save (" in told or "is no file of torch.save" in told
+    told = refused(path, read=checkpoints.read_foreign)
+    assert f"{path} is damaged, or was not written by torch.save or safetensors (" in told
 
 
 def test_a_damaged_file_of_the_old_format_ends_in_one_line(tmp_path: Path) -> None:
@@ -291,7 +327,7 @@ def test_a_damaged_file_of_the_old_format_ends_in_one_line(tmp_path: Path) -> No
         content[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(bytes(content))
         try:
-            checkpoints.read(path)
+            checkpoints.read_foreign(path)
         except UserError as error:
             told.append(str(error))
     assert len(told) > 100
@@ -301,7 +337,7 @@ def test_a_damaged_file_of_the_old_format_ends_in_one_line(tmp_path: Path) -> No
 def test_a_state_dict_of_the_old_format_is_read(tmp_path: Path) -> None:
     weights = trained().state_dict()
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    found = checkpoints.read(tmp_path / "old.pth")
+    found = checkpoints.read_foreign(tmp_path / "old.pth")
     assert all(torch.equal(found[key], weights[key]) for key in KEYS)
 
 
@@ -326,14 +362,18 @@ def plant(path: Path, *, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "why"), [("archive", "posix.system"), ("old", "posix.system"), ("pickle", "pickle protocol 4")]
+    ("how", "why"), [("archive", "posix.system"), ("old", "posix.system"), ("pickle", "Unsupported operand 149")]
 )
 def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, how: str, why: str) -> None:
     path = plant(tmp_path / "bomb.pt", how=how)
-    assert refused(path) == (
-        f"{path} is no file of torch.save, or holds more than tensors and plain values ({why}), so it was not loaded: "
-        "save the state dict alone, torch.save(model.state_dict(), FILE)"
+    told = refused(path, read=checkpoints.read_foreign)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))} is no file of torch\.save, or holds more than tensors and plain values "
+        rf"\(.*{re.escape(why)}.*\), so it was not loaded: "
+        r"save the state dict alone, torch\.save\(model\.state_dict\(\), FILE\)",
+        told,
     )
+    assert refused(path).startswith(f"{path} is no kdignite checkpoint")
     assert not Path(f"{path}.ran").exists()
     torch.load(path, weights_only=False) if how != "pickle" else pickle.loads(path.read_bytes())
     assert Path(f"{path}.ran").exists()  # it was a real one
@@ -343,7 +383,7 @@ def test_code_does_not_run_either_where_the_environment_forces_torch_to(tmp_path
     path = plant(tmp_path / "bomb.pt", how="archive")
     program = (
         "import sys, pathlib; from kdignite import checkpoints\n"
-        "try: checkpoints.load(pathlib.Path(sys.argv[1]))\n"
+        "try: checkpoints.read_foreign(pathlib.Path(sys.argv[1]))\n"
         "except ValueError as error: print(error)"
     )
     source = Path(kdignite.__file__).parents[1]
@@ -357,27 +397,38 @@ def test_code_does_not_run_either_where_the_environment_forces_torch_to(tmp_path
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(trained(), tmp_path / "model.pt")
-    assert "save the state dict alone" in refused(tmp_path / "model.pt")
+    assert "save the state dict alone" in refused(tmp_path / "model.pt", read=checkpoints.read_foreign)
 
 
-@pytest.mark.parametrize("content", [{"head.weight": torch.zeros(2, 3)}, [torch.zeros(1)], torch.zeros(1), {"a": 1}])
-def test_a_file_without_description_is_sent_to_adopt(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "foreign.pth"
-    torch.save(content, path)
-    assert refused(path) == (
-        f"{path} is no kdignite checkpoint (it has no description of its model): "
-        f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of it"
+@pytest.mark.parametrize("how", ["torch", "safetensors", "own"])
+def test_a_file_without_description_is_sent_to_adopt(tmp_path: Path, how: str) -> None:
+    path, content = tmp_path / "foreign.pth", {"head.weight": torch.zeros(2, 3)}
+    {"torch": torch.save, "safetensors": save_file, "own": lambda *given: checkpoints.write(*given[::-1])}[how](
+        content, path
     )
+    assert refused(path) == (
+        f"{path} is no kdignite checkpoint (it has no description of its model), or is damaged: "
+        f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of a state dict"
+    )
+    assert list(checkpoints.state_dict_in(checkpoints.read_foreign(path), path)) == ["head.weight"]
+
+
+def test_weights_are_taken_out_of_a_checkpoint_that_is_given_as_somebody_elses(tmp_path: Path) -> None:
+    model = trained()
+    path = saved(tmp_path / "best.safetensors", model)
+    found = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
+    assert list(found) == list(model.state_dict())
+    assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
 
 
 def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     payload = checkpoints.to_payload(describe(), trained().state_dict())
     change(payload)
-    torch.save(payload, path)
+    checkpoints.write(path, payload)
     return path
 
 
-@pytest.mark.parametrize("number", [0, 2, 99, "1", None])
+@pytest.mark.parametrize("number", [0, 1, 99, "2", None])
 def test_another_format_is_refused_with_the_version_that_wrote_it(tmp_path: Path, number: object) -> None:
     path = altered(tmp_path / "new.pt", lambda payload: payload.update(format=number, kdignite="9.1"))
     assert refused(path) == (
@@ -427,25 +478,34 @@ class Interrupted(Exception):
     """What happens in the middle of a save."""
 
 
-class Breaks:
-    """Cannot be pickled; what comes before it is on the disk by then."""
+class Breaks(dict[str, Any]):
+    """Cannot be read."""
 
-    def __reduce__(self) -> NoReturn:
+    def items(self) -> NoReturn:
         raise Interrupted
 
 
+@pytest.mark.parametrize("value", [object(), b"bytes", {1, 2}, {(1, 2): 3}, np.float32(1)], ids=repr)
+def test_what_a_file_cannot_hold_is_an_error_before_it_is_touched(tmp_path: Path, value: object) -> None:
+    path = saved(tmp_path / "best.safetensors")
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        checkpoints.write(path, {"w": torch.zeros(10), "bad": value})
+    assert path.read_bytes() == before
+
+
 def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = saved(tmp_path / "best.pt")
+    path = saved(tmp_path / "best.safetensors")
     before = path.read_bytes()
     with pytest.raises(Interrupted):
         checkpoints.write(path, {"w": torch.zeros(1000), "bad": Breaks()})
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
 
 
 def test_a_failed_first_save_leaves_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        checkpoints.write(tmp_path / "best.pt", {"bad": Breaks()})
+        checkpoints.write(tmp_path / "best.safetensors", {"bad": Breaks()})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -453,7 +513,7 @@ def test_a_failed_first_save_leaves_an_empty_folder(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    path = saved(tmp_path / "best.pt")
+    path = saved(tmp_path / "best.safetensors")
     before = path.read_bytes()
 
     def full(*_: object) -> NoReturn:
@@ -463,13 +523,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
     with pytest.raises(OSError, match="No space left"):
         checkpoints.write(path, {"w": torch.zeros(10)})
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
 
 
 def test_the_new_file_is_synced_before_it_replaces_the_old_one_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path / "best.pt")
+    path = saved(tmp_path / "best.safetensors")
     old, calls = path.read_bytes(), []
     fsync, replace = os.fsync, os.replace
 
@@ -517,7 +577,7 @@ def save_without_end(path: Path, payloads: list[dict[str, Any]]) -> NoReturn:
 
 @pytest.mark.parametrize("pause", [0.013, 0.041, 0.097])
 def test_a_killed_process_leaves_a_file_that_can_be_read(tmp_path: Path, pause: float) -> None:
-    path = tmp_path / "last.pt"
+    path = tmp_path / "last.safetensors"
     payloads = [{"number": number, "w": torch.full((50_000,), float(number))} for number in range(5)]
     child = os.fork()  # no new interpreter: importing torch would take longer than the test
     if child == 0:

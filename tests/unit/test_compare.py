@@ -30,7 +30,7 @@ FILES = ["classes.csv", "compare.json", "compare.md", "compare.png", "summary.cs
 
 
 def taught_by(folder: Path) -> dict[str, Any]:
-    sha256 = hashlib.sha256((folder / "best.pt").read_bytes()).hexdigest()
+    sha256 = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
     return {"name": folder.name, "sha256": sha256, "accuracy": 0.9}
 
 
@@ -49,7 +49,7 @@ def make(
     folder.mkdir(parents=True)
     rng = np.random.default_rng(draw)
     logits = (rng.normal(size=(len(labels), len(classes))) + 2 * np.eye(len(classes))[labels]).astype(np.float32)
-    (folder / "best.pt").write_bytes(f"weights of {folder.name}".encode())
+    (folder / "best.safetensors").write_bytes(f"weights of {folder.name}".encode())
     settings = {} if command == "adopt" else to_json(configure(KINDS[command], dataset="digits", **(config or {})))
     told = {
         "command": command,
@@ -204,7 +204,8 @@ def test_a_folder_of_the_same_name_does_not_hide_a_run(root: Path, monkeypatch: 
     [
         (("nobody",), "there is no run 'nobody'; finished runs in runs/: "
          "baseline-0, baseline-1, student-0, student-1, teacher"),
-        (("teacher/best.pt",), "teacher/best.pt is a file: compare takes run folders, as runs/NAME or NAME"),
+        (("teacher/best.safetensors",), "teacher/best.safetensors is a file: "
+         "compare takes run folders, as runs/NAME or NAME"),
         (("open",), "runs/open is not a finished run: it has no result.json; let the run end, or leave it out"),
         (("study",), "runs/study is a folder of runs: name those to compare, as runs/study/one"),
         (("teacher", "teacher"), "runs/teacher is named twice: name every run once"),
@@ -353,8 +354,8 @@ def test_predictions_of_another_run_are_noticed(root: Path) -> None:
          "runs/teacher): name its run too, or make one with python -m kdignite distill"),
         ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the teacher of "
          "runs/student-0, 'teacher'"),
-        (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its best.pt (sha256 "
-         "OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
+        (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its "
+         "best.safetensors (sha256 OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
     ],
 )  # fmt: skip
 def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) -> None:
@@ -365,8 +366,8 @@ def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) ->
 
 
 def test_a_teacher_without_its_checkpoint(root: Path) -> None:
-    (root / "teacher" / "best.pt").unlink()
-    assert refused(root, *ONE) == "runs/teacher has no best.pt, which identifies a teacher: leave it out"
+    (root / "teacher" / "best.safetensors").unlink()
+    assert refused(root, *ONE) == "runs/teacher has no best.safetensors, which identifies a teacher: leave it out"
 
 
 def test_students_of_two_teachers(root: Path) -> None:

@@ -129,19 +129,19 @@ def attach_best(
     score: float | None = None,
     say: Callable[[str], object] = print,
 ) -> handlers.BestFile:
-    """``best.pt``, which holds the number of its epoch where nothing else is asked for."""
-    file = handlers.BestFile(folder / "best.pt", say=say)
+    """``best.safetensors``, which holds the number of its epoch where nothing else is asked for."""
+    file = handlers.BestFile(folder / "best.safetensors", say=say)
     make = payload or (lambda: {"epoch": trainer.state.epoch})
     handlers.attach_best_checkpoint(trainer, file, payload=make, score=score)
     return file
 
 
 def attach_last(trainer: Engine, folder: Path, *, every_s: float = 3600.0, **parts: Any) -> None:
-    """``last.pt`` with the states of all parts."""
+    """``last.safetensors`` with the states of all parts."""
 
     def save() -> None:
         states = {name: part.state_dict() for name, part in {"trainer": trainer, **parts}.items()}
-        checkpoints.write(folder / "last.pt", states)
+        checkpoints.write(folder / "last.safetensors", states)
 
     handlers.attach_saving(trainer, save, every_s=every_s)
 
@@ -229,8 +229,8 @@ def test_open_sums_go_on_from_a_file(tmp_path: Path) -> None:
         whole.add(term, num_images=num_images)
         (first if index < 3 else second).add(term, num_images=num_images)
         if index == 2:
-            checkpoints.write(tmp_path / "last.pt", {"sums": first.state_dict()})
-            second.load_state_dict(checkpoints.read(tmp_path / "last.pt")["sums"])
+            checkpoints.write(tmp_path / "last.safetensors", {"sums": first.state_dict()})
+            second.load_state_dict(checkpoints.read(tmp_path / "last.safetensors")["sums"])
     assert second.means() == whole.means()
     assert first.means() != whole.means()
 
@@ -313,8 +313,8 @@ def test_files_of_earlier_epochs_stay_when_the_guard_stops_a_run(tmp_path: Path)
     with pytest.raises(RunFailed):
         run(trainer, 3)
     assert validated == [1]
-    assert checkpoints.read(tmp_path / "best.pt")["epoch"] == 1
-    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 3
+    assert checkpoints.read(tmp_path / "best.safetensors")["epoch"] == 1
+    assert checkpoints.read(tmp_path / "last.safetensors")["trainer"]["iteration"] == 3
 
 
 # --- validation and history
@@ -445,12 +445,12 @@ def test_a_clock_goes_on_from_a_file_and_not_from_the_time_in_between(
     watch.passes(4)
     if paused:
         first.pause()
-    checkpoints.write(tmp_path / "last.pt", {"clock": first.state_dict()})
-    assert checkpoints.read(tmp_path / "last.pt")["clock"] == {"epoch": 4, "run": 7}
+    checkpoints.write(tmp_path / "last.safetensors", {"clock": first.state_dict()})
+    assert checkpoints.read(tmp_path / "last.safetensors")["clock"] == {"epoch": 4, "run": 7}
     watch.now = 10.0  # another process, perhaps after a restart of the machine
     second = handlers.Clock()
     watch.passes(100)  # until the state is loaded
-    second.load_state_dict(checkpoints.read(tmp_path / "last.pt")["clock"])
+    second.load_state_dict(checkpoints.read(tmp_path / "last.safetensors")["clock"])
     assert (second.epoch(), second.run()) == (4, 7)
     watch.passes(2)
     assert (second.epoch(), second.run()) == (4, 9)  # its steps have not begun yet
@@ -466,9 +466,9 @@ def test_a_clock_goes_on_from_a_file_and_not_from_the_time_in_between(
 def test_a_history_goes_on_from_a_file_and_shares_nothing_with_it(trainer: Engine, tmp_path: Path) -> None:
     history = attach_rows(trainer, [outcome(2), outcome(8, finite=False)])
     run(trainer, 2)
-    checkpoints.write(tmp_path / "last.pt", {"history": history.state_dict()})
+    checkpoints.write(tmp_path / "last.safetensors", {"history": history.state_dict()})
     again = handlers.History()
-    again.load_state_dict(checkpoints.read(tmp_path / "last.pt")["history"])
+    again.load_state_dict(checkpoints.read(tmp_path / "last.safetensors")["history"])
     assert repr(again.rows) == repr(history.rows)  # NaN is in it, which equals nothing
     taken = history.state_dict()
     taken["rows"][0]["loss"] = -1.0
@@ -691,16 +691,16 @@ def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Pa
     assert curves_in(tmp_path) == {"x": [(1, 1.0)]}
 
 
-# --- best.pt and last.pt
+# --- best.safetensors and last.safetensors
 
 
 def best_of(folder: Path, accuracies: list[float]) -> int | None:
-    """The epoch whose weights are in ``best.pt``."""
+    """The epoch whose weights are in ``best.safetensors``."""
     trainer = silent(step)
     attach_scores(trainer, accuracies)
     attach_best(trainer, folder)
     run(trainer, len(accuracies))
-    path = folder / "best.pt"
+    path = folder / "best.safetensors"
     return checkpoints.read(path)["epoch"] if path.exists() else None
 
 
@@ -724,7 +724,7 @@ def test_the_first_best_epoch_with_a_finite_accuracy_is_kept(
     tmp_path: Path, accuracies: list[float], best: int | None
 ) -> None:
     assert best_of(tmp_path, accuracies) == best
-    assert [file.name for file in tmp_path.iterdir()] == (["best.pt"] if best else [])
+    assert [file.name for file in tmp_path.iterdir()] == (["best.safetensors"] if best else [])
 
 
 @pytest.mark.parametrize(("accuracy", "by"), [(0.7, "first"), (0.8, "first"), (0.81, "second")])
@@ -736,28 +736,30 @@ def test_a_run_that_goes_on_knows_the_score_of_the_file_that_is_there(tmp_path: 
     attach_scores(second, [0.0, 0.0, accuracy])
     attach_best(second, tmp_path, payload=lambda: {"by": "second"}, score=0.8)
     run(second, 3, done=2)
-    assert checkpoints.read(tmp_path / "best.pt") == {"by": by}
+    assert checkpoints.read(tmp_path / "best.safetensors") == {"by": by}
 
 
 @pytest.mark.parametrize("score", [None, 0.8])
 def test_where_the_file_is_gone_the_best_epoch_to_come_takes_its_place(tmp_path: Path, score: float | None) -> None:
     trainer, said = silent(step), []
     attach_scores(trainer, [0.9, 0.3, 0.5, 0.4])
-    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda _: (tmp_path / "best.pt").unlink(missing_ok=True))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED(once=2), lambda _: (tmp_path / "best.safetensors").unlink(missing_ok=True)
+    )
     attach_best(trainer, tmp_path, score=score, say=said.append)
     run(trainer, 4)
-    assert checkpoints.read(tmp_path / "best.pt") == {"epoch": 3}
-    gone = f"warning   {tmp_path / 'best.pt'} is gone: the best of the epochs to come takes its place"
+    assert checkpoints.read(tmp_path / "best.safetensors") == {"epoch": 3}
+    gone = f"warning   {tmp_path / 'best.safetensors'} is gone: the best of the epochs to come takes its place"
     assert said == [gone] * (1 if score is None else 2)
 
 
-@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
 def test_the_old_file_is_there_until_the_new_one_takes_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     trainer, seen = silent(step), []
     attach_scores(trainer, [0.1, 0.2, 0.3])
-    if name == "best.pt":
+    if name == "best.safetensors":
         attach_best(trainer, tmp_path)
     else:
         attach_last(trainer, tmp_path, history=handlers.History())
@@ -789,8 +791,8 @@ def test_a_best_file_that_cannot_be_made_is_a_bug_which_comes_out_at_once(
     monkeypatch.setattr(checkpoints, "write", fail)
     with pytest.raises(TypeError, match="no such thing"):
         run(trainer, 2, done=1)
-    assert calls == [tmp_path / "best.pt"]
-    assert checkpoints.read(tmp_path / "best.pt") == {"epoch": 1}
+    assert calls == [tmp_path / "best.safetensors"]
+    assert checkpoints.read(tmp_path / "best.safetensors") == {"epoch": 1}
 
 
 class Owing(NamedTuple):
@@ -813,7 +815,7 @@ def owing(folder: Path, monkeypatch: pytest.MonkeyPatch, accuracies: list[float]
         write(path, payload)
 
     def look(_: Engine) -> None:
-        path = folder / "best.pt"
+        path = folder / "best.safetensors"
         found = checkpoints.read(path) if path.exists() else None
         held.append(found["epoch"] if found else None)
         assert found is None or found["weights"]["w"].tolist() == [found["epoch"]] * 2
@@ -850,23 +852,23 @@ def test_a_best_file_that_finds_no_room_is_kept_and_tried_again(
     done = owing(tmp_path, monkeypatch, accuracies, full=full)
     assert done.held == held
     line = (
-        f"warning   {tmp_path / 'best.pt'} cannot be written (No space left on device): "
+        f"warning   {tmp_path / 'best.safetensors'} cannot be written (No space left on device): "
         "it is tried again after each epoch"
     )
     assert done.said == [[line] if epoch == min(full) else [] for epoch in range(1, len(accuracies) + 1)]  # once
     assert (done.file.pending is None) == (len(accuracies) not in full)
-    assert [path.name for path in tmp_path.iterdir()] == (["best.pt"] if done.held[-1] else [])
+    assert [path.name for path in tmp_path.iterdir()] == (["best.safetensors"] if done.held[-1] else [])
 
 
 def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    file = handlers.BestFile(tmp_path / "best.pt", say=said.append)
+    file = handlers.BestFile(tmp_path / "best.safetensors", say=said.append)
     denied = PermissionError(13, "Permission denied")
     for error, lines in ((FULL, 1), (FULL, 1), (denied, 2), (None, 2), (denied, 3)):
         with monkeypatch.context() as broken:
             if error:
                 broken.setattr(checkpoints, "write", failing(error))
-            file.put({"epoch": 1}, "best.pt")
+            file.put({"epoch": 1}, "best.safetensors")
         assert len(said) == lines
         assert file.write_error == (error.strerror if error else "")
 
@@ -876,7 +878,7 @@ def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkey
     monkeypatch.undo()
     done.file.flush()
     done.file.flush()
-    assert checkpoints.read(tmp_path / "best.pt")["epoch"] == 2
+    assert checkpoints.read(tmp_path / "best.safetensors")["epoch"] == 2
     assert done.file.pending is None
 
 
@@ -940,7 +942,7 @@ def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> Non
     about = handlers.LazyStateDict(lambda: {"epoch": trainer.state.epoch})
     attach_last(trainer, tmp_path, model=model, history=history, early_stopping=patience, about=about)
     run(trainer, 3)
-    found = checkpoints.read(tmp_path / "last.pt")
+    found = checkpoints.read(tmp_path / "last.safetensors")
     assert set(found) == {"model", "trainer", "history", "early_stopping", "about"}
     assert torch.equal(found["model"]["weight"], model.weight)
     assert found["trainer"]["iteration"] == 9
@@ -1095,7 +1097,7 @@ def test_the_count_goes_on_where_a_run_goes_on(tmp_path: Path) -> None:
     run(first, 3)
     attach_scores(second, [0.0] * 3 + [0.85] * 7)
     again = handlers.attach_early_stopping(second, patience=4)
-    again.load_state_dict(checkpoints.read(tmp_path / "last.pt")["early_stopping"])
+    again.load_state_dict(checkpoints.read(tmp_path / "last.safetensors")["early_stopping"])
     assert again.counter == 2
     assert run(second, 10, done=3).epoch == 5
 
@@ -1106,7 +1108,7 @@ def test_what_is_attached_later_still_sees_the_epoch_in_which_a_run_stops(tmp_pa
     handlers.attach_early_stopping(trainer, patience=1)
     attach_last(trainer, tmp_path)
     run(trainer, 9)
-    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 6
+    assert checkpoints.read(tmp_path / "last.safetensors")["trainer"]["iteration"] == 6
 
 
 # --- what is shown
@@ -1360,7 +1362,7 @@ def test_an_error_in_a_step_comes_out_and_ends_the_run(
         with pytest.raises(error):
             run(trainer, 4)
     assert log[-1] == "step at lr 5.0"
-    assert checkpoints.read(tmp_path / "last.pt")["trainer"]["iteration"] == 3
+    assert checkpoints.read(tmp_path / "last.safetensors")["trainer"]["iteration"] == 3
 
 
 def test_an_error_in_the_validation_comes_out_and_nothing_is_saved(trainer: Engine, tmp_path: Path) -> None:

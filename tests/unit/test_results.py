@@ -167,7 +167,7 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
 
 
 def test_the_cost_of_a_model_and_of_its_file(tmp_path: Path) -> None:
-    file = tmp_path / "best.pt"
+    file = tmp_path / "best.safetensors"
     file.write_bytes(b"x" * 1234)
     model = torch.nn.Conv2d(3, 5, 3)
     found = results.cost_of(model, size=8, file=file)
@@ -192,7 +192,7 @@ def test_the_last_words_of_a_run(made: dict[str, Any]) -> None:
         "cost        92,458 parameters, 4,087.2 M multiply-adds, a file of 0.75 MiB, 1.93 ms an image "
         "(batch 1, one thread)"
     )
-    assert files == "files       runs/baseline/ (best.pt, result.json, figures)"
+    assert files == "files       runs/baseline/ (best.safetensors, result.json, figures)"
     assert "teacher" not in text
     assert "partial" not in text
 

@@ -279,12 +279,14 @@ def test_a_config_that_was_built_whole_gives_every_setting(asked: Diagnosis, tmp
     assert (asked.configs[0].lr, asked.configs[0].seed) == (BaselineConfig().lr, 4)
 
 
-@pytest.mark.parametrize("spelt", ["run", "{root}/run", "{root}/run/", "{root}/run/last.pt", "run/last.pt", "./run"])
+@pytest.mark.parametrize(
+    "spelt", ["run", "{root}/run", "{root}/run/", "{root}/run/last.safetensors", "run/last.safetensors", "./run"]
+)
 def test_a_run_is_named_by_its_name_its_folder_or_a_file_in_it(
     asked: Diagnosis, tmp_path: Path, spelt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = recorded(tmp_path / "runs" / "run", BaselineConfig())
-    (folder / "last.pt").write_text("")
+    (folder / "last.safetensors").write_text("")
     (tmp_path / "run").mkdir()  # of the same name, but no run
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "runs"
@@ -328,10 +330,10 @@ def test_a_folder_of_what_is_no_training_has_nothing_to_resume(asked: Diagnosis,
     assert told == f"{folder} is no run of a training: there is nothing to resume"
 
 
-@pytest.mark.parametrize("spelt", ["link", "{root}/link", "{root}/link/last.pt"])
+@pytest.mark.parametrize("spelt", ["link", "{root}/link", "{root}/link/last.safetensors"])
 def test_a_link_to_a_run_is_not_followed(asked: Diagnosis, tmp_path: Path, spelt: str) -> None:
     elsewhere = recorded(tmp_path / "elsewhere" / "run", BaselineConfig())
-    (elsewhere / "last.pt").write_text("")
+    (elsewhere / "last.safetensors").write_text("")
     root = tmp_path / "runs"
     root.mkdir()
     (root / "link").symlink_to(elsewhere)
@@ -398,8 +400,8 @@ def test_settings_that_are_none_are_refused_by_their_file(
 
 def teacher_in(folder: Path, *, at: str, content: str) -> str:
     recorded(folder, TeacherConfig(), result={"command": "teacher", "partial": False, "finished_at": at})
-    (folder / "best.pt").write_text(content)
-    return files.sha256(folder / "best.pt")
+    (folder / "best.safetensors").write_text(content)
+    return files.sha256(folder / "best.safetensors")
 
 
 def test_the_newest_teacher_of_then_is_found_by_its_content(asked: Diagnosis, tmp_path: Path) -> None:
@@ -410,7 +412,12 @@ def test_the_newest_teacher_of_then_is_found_by_its_content(asked: Diagnosis, tm
     recorded(tmp_path / "named", DistillConfig(teacher="runs/mine"), teacher={"sha256": sha})
     for given in ({"resume": "run"}, {"resume": "run", "teacher": "new"}, {"resume": "lost"}, {"resume": "named"}):
         asked.command(configure(DistillConfig, **given), root=tmp_path)
-    assert [config.teacher for config in asked.configs] == [str(tmp_path / "old/best.pt"), "new", None, "runs/mine"]
+    assert [config.teacher for config in asked.configs] == [
+        str(tmp_path / "old/best.safetensors"),
+        "new",
+        None,
+        "runs/mine",
+    ]
 
 
 # --- --resume alone: the newest run of the same settings
@@ -516,11 +523,22 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
     run = ready()
     folder, victim = begun(run, tmp_path), tmp_path / "victim"
     victim.write_text("precious")
-    for name in ("events.out.tfevents.1.host.2.0", ".tmp-4711-last.pt", ".tmp-4711-best.pt", "last.pt", "mine.txt"):
+    for name in (
+        "events.out.tfevents.1.host.2.0",
+        ".tmp-4711-last.safetensors",
+        ".tmp-4711-best.safetensors",
+        "last.safetensors",
+        "mine.txt",
+    ):
         (folder / name).write_text("x")
     (folder / "events.out.tfevents.link").symlink_to(victim)
     resume.record_resume(told_now(run, resume=str(folder), save_every_s=5.0), folder, iteration=4)
-    assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json", "last.pt", "mine.txt"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "last.safetensors",
+        "mine.txt",
+    }
     assert victim.read_text() == "precious"
     values = files.read_json(folder / "config.json")
     assert (values["command"], values["save_every_s"], values["resume"]) == ("baseline", 5.0, None)
@@ -677,7 +695,7 @@ SETUPS: dict[str, dict[str, Any]] = {
 
 
 class Stopped(NamedTuple):
-    """A run that was stopped in its second epoch, with its state in ``last.pt``."""
+    """A run that was stopped in its second epoch, with its state in ``last.safetensors``."""
 
     run: RunSpec
     folder: Path
@@ -685,7 +703,7 @@ class Stopped(NamedTuple):
 
     @property
     def last(self) -> Path:
-        return self.folder / "last.pt"
+        return self.folder / "last.safetensors"
 
     def restored(self) -> TrainerState:
         """What another process makes of it."""
@@ -722,7 +740,7 @@ def test_a_state_comes_back_as_it_was(stopped: Stopped, tmp_path: Path) -> None:
     again = stopped.restored()
     assert again.trainer.state.iteration == EPOCH + 2
     state.Saver(again, tmp_path)()
-    saved, resaved = checkpoints.read(stopped.last), checkpoints.read(tmp_path / "last.pt")
+    saved, resaved = checkpoints.read(stopped.last), checkpoints.read(tmp_path / "last.safetensors")
     for values in (saved, resaved):
         for group in values["optimizer"]["param_groups"]:
             del group["lr"]  # set before each step, from its number
@@ -741,9 +759,9 @@ def test_the_state_before_is_kept_beside_it(stopped: Stopped) -> None:
     state.Saver(stopped.trainer_state, stopped.folder)()
     iterations = {
         path.name: checkpoints.read(path)["trainer"]["iteration"]
-        for path in (stopped.last, stopped.last.with_name("previous.pt"))
+        for path in (stopped.last, stopped.last.with_name("previous.safetensors"))
     }
-    assert iterations == {"last.pt": EPOCH + 3, "previous.pt": EPOCH + 2}
+    assert iterations == {"last.safetensors": EPOCH + 3, "previous.safetensors": EPOCH + 2}
 
 
 def test_settings_of_the_optimizer_are_those_of_the_config_and_not_of_the_file(stopped: Stopped) -> None:
@@ -881,7 +899,7 @@ def test_the_state_of_another_run_is_refused_by_what_is_different(stopped: Stopp
     other = ready(seed=1, lr=0.2)
     folder = begun(other, tmp_path)
     state.Saver(trainer_state(other, folder, until=EPOCH + 2), folder)()
-    shutil.copy(folder / "last.pt", stopped.last)
+    shutil.copy(folder / "last.safetensors", stopped.last)
     told = refused(stopped.restored)
     assert told.endswith(f"{stopped.last} is the state of another run (lr: 0.2 -> 0.1; seed: 1 -> 0)")
 
@@ -908,8 +926,10 @@ def test_fewer_epochs_than_the_run_is_in_are_refused(stopped: Stopped) -> None:
 
 
 def test_a_file_of_anything_else_is_no_state(stopped: Stopped) -> None:
-    torch.save([1, 2], stopped.last)
+    checkpoints.write(stopped.last, {"one": 1})
     assert f"{stopped.last} is damaged: it is no complete state of this run" in refused(stopped.restored)
+    torch.save([1, 2], stopped.last)
+    assert f"{stopped.last} is damaged, or was not written by kdignite" in refused(stopped.restored)
 
 
 def test_nothing_of_a_state_that_was_refused_half_way_is_left(
@@ -917,7 +937,7 @@ def test_nothing_of_a_state_that_was_refused_half_way_is_left(
 ) -> None:
     """Its weights, optimizer and sums were loaded when its clock turned out to be none."""
     values = checkpoints.read(stopped.last)
-    previous = stopped.last.with_name("previous.pt")
+    previous = stopped.last.with_name("previous.safetensors")
     shutil.copy(stopped.last, previous)
     for tensor in (
         *values["model"].values(),
@@ -931,7 +951,7 @@ def test_nothing_of_a_state_that_was_refused_half_way_is_left(
     again = stopped.restored()
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert line.startswith(f"warning   {stopped.last} is damaged: ")
-    assert line.endswith("; previous.pt is used instead")
+    assert line.endswith("; previous.safetensors is used instead")
     saved = checkpoints.read(previous)
     assert again.trainer.state.iteration == saved["trainer"]["iteration"]
     assert alike(again.run.model.network.state_dict(), saved["model"])
@@ -940,7 +960,7 @@ def test_nothing_of_a_state_that_was_refused_half_way_is_left(
 
 
 def test_where_both_states_are_damaged_both_are_told(stopped: Stopped) -> None:
-    previous = stopped.last.with_name("previous.pt")
+    previous = stopped.last.with_name("previous.safetensors")
     stopped.last.write_bytes(b"")
     previous.write_bytes(b"PK")
     told = refused(stopped.restored)
@@ -951,7 +971,7 @@ def test_where_both_states_are_damaged_both_are_told(stopped: Stopped) -> None:
 def test_a_process_that_ended_between_two_renames_left_the_state_before(
     stopped: Stopped, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped.last.rename(stopped.last.with_name("previous.pt"))
+    stopped.last.rename(stopped.last.with_name("previous.safetensors"))
     assert stopped.restored().trainer.state.iteration == EPOCH + 2
     assert "warning" not in capsys.readouterr().out
 
@@ -963,13 +983,13 @@ def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
     fresh = trainer_state(run, folder)
     state.restore(fresh, folder)
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
-    (folder / "best.pt").write_text("")
+    (folder / "best.safetensors").write_text("")
     (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n")
     state.restore(fresh, folder)
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
     (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
     told = refused(lambda: state.restore(fresh, folder))
-    assert told == f"{folder} cannot be resumed: it has no last.pt; start a new run"
+    assert told == f"{folder} cannot be resumed: it has no last.safetensors; start a new run"
 
 
 # --- when no state is saved
@@ -978,7 +998,7 @@ def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
 def unwritten(stopped: Stopped) -> bool:
     before = stopped.last.read_bytes()
     state.Saver(stopped.trainer_state, stopped.folder)()
-    return stopped.last.read_bytes() == before and not stopped.last.with_name("previous.pt").exists()
+    return stopped.last.read_bytes() == before and not stopped.last.with_name("previous.safetensors").exists()
 
 
 def test_numbers_that_are_none_are_not_saved(stopped: Stopped) -> None:
@@ -998,17 +1018,17 @@ def test_no_state_is_saved_that_would_take_a_best_file_for_written(
     write = checkpoints.write
 
     def full(path: Path, payload: Any, **given: Any) -> None:
-        if path.name == "best.pt":
+        if path.name == "best.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    stopped.trainer_state.best.put({"epoch": 2}, "best.pt")
+    stopped.trainer_state.best.put({"epoch": 2}, "best.safetensors")
     assert unwritten(stopped)
-    assert "best.pt cannot be written (No space left on device)" in capsys.readouterr().out
+    assert "best.safetensors cannot be written (No space left on device)" in capsys.readouterr().out
     monkeypatch.undo()
     assert not unwritten(stopped)
-    assert checkpoints.read(stopped.folder / "best.pt") == {"epoch": 2}
+    assert checkpoints.read(stopped.folder / "best.safetensors") == {"epoch": 2}
 
 
 def test_a_state_that_finds_no_room_is_told_and_tried_again(

@@ -114,10 +114,10 @@ def test_folders_above_are_made_and_the_run_is_empty(tmp_path: Path) -> None:
 
 def test_a_name_that_was_asked_for_and_is_taken_is_refused(tmp_path: Path) -> None:
     folder = runs.create(tmp_path, name="mine", default="teacher")
-    (folder / "best.pt").write_text("precious")
+    (folder / "best.safetensors").write_text("precious")
     told = refused(lambda: runs.create(tmp_path, name="mine", default="teacher"))
     assert told == f"{folder} exists and is never overwritten: choose another --name"
-    assert (folder / "best.pt").read_text() == "precious"
+    assert (folder / "best.safetensors").read_text() == "precious"
     assert [one.name for one in tmp_path.iterdir()] == ["mine"]
 
 
@@ -239,7 +239,7 @@ def finish(
     folder: Path, *, command: str = "teacher", partial: bool = False, at: str = "2030-01-01", **more: Any
 ) -> Path:
     folder.mkdir(parents=True)
-    (folder / "best.pt").write_text("")
+    (folder / "best.safetensors").write_text("")
     files.write_json(folder / "result.json", {"command": command, "partial": partial, "finished_at": at, **more})
     return folder
 
@@ -264,7 +264,7 @@ def test_only_whole_and_finished_runs_that_can_teach_are_found(tmp_path: Path) -
     finish(tmp_path / "student", command="distill")
     finish(tmp_path / "baseline", command="baseline")
     (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "best.pt").write_text("")
+    (tmp_path / "unfinished" / "best.safetensors").write_text("")
     (tmp_path / "evaluation").mkdir()
     files.write_json(tmp_path / "evaluation" / "result.json", {"accuracy": 1})
     (tmp_path / "list").mkdir()
@@ -294,22 +294,22 @@ def test_a_root_that_is_not_there_holds_no_teachers(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_found_by_file_folder_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "runs"
-    best = finish(root / "teacher") / "best.pt"
+    best = finish(root / "teacher") / "best.safetensors"
     other = root / "teacher" / "other.pt"
     other.write_text("")
-    deep = finish(root / "study" / "one") / "best.pt"
+    deep = finish(root / "study" / "one") / "best.safetensors"
     monkeypatch.chdir(tmp_path)
     assert runs.find_checkpoint(str(best), root=root) == best
     assert runs.find_checkpoint(str(best.parent), root=root) == best
-    assert runs.find_checkpoint("runs/teacher", root=root) == Path("runs/teacher/best.pt")
-    assert runs.find_checkpoint("runs/teacher/", root=root) == Path("runs/teacher/best.pt")
+    assert runs.find_checkpoint("runs/teacher", root=root) == Path("runs/teacher/best.safetensors")
+    assert runs.find_checkpoint("runs/teacher/", root=root) == Path("runs/teacher/best.safetensors")
     assert runs.find_checkpoint("teacher", root=root) == best
     assert runs.find_checkpoint("teacher/other.pt", root=root) == other
     assert runs.find_checkpoint("study/one", root=root) == deep
 
 
 def test_a_folder_of_the_same_name_does_not_hide_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = finish(tmp_path / "runs" / "teacher") / "best.pt"
+    best = finish(tmp_path / "runs" / "teacher") / "best.safetensors"
     (tmp_path / "teacher").mkdir()
     monkeypatch.chdir(tmp_path)
     assert runs.find_checkpoint("teacher", root=tmp_path / "runs") == best
@@ -319,7 +319,9 @@ def test_a_run_that_saved_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "early").mkdir()
     for run in ("early", str(tmp_path / "early")):
         told = refused(lambda run=run: runs.find_checkpoint(run, root=tmp_path))
-        assert told == f"{tmp_path / 'early'} has no best.pt: its run did not get to the end of its first epoch"
+        assert (
+            told == f"{tmp_path / 'early'} has no best.safetensors: its run did not get to the end of its first epoch"
+        )
 
 
 def test_a_study_is_no_run(tmp_path: Path) -> None:

@@ -500,7 +500,7 @@ def checkpoint(
         Validation(5, 12, 1),
     )
     weights = (own or model(len(classes))).state_dict()
-    return Checkpoint(description, {**weights}, Path("runs/teacher/best.pt"))
+    return Checkpoint(description, {**weights}, Path("runs/teacher/best.safetensors"))
 
 
 def revived(found: Checkpoint, **given: Any) -> torch.Tensor:
@@ -533,21 +533,21 @@ def test_outputs_come_in_the_order_of_the_classes_of_the_data() -> None:
 )
 def test_other_classes_are_refused(classes: tuple[str, ...], told: str) -> None:
     assert refused(lambda: revived(checkpoint(), classes=classes)) == (
-        f"runs/teacher/best.pt knows other classes than the data {told}"
+        f"runs/teacher/best.safetensors knows other classes than the data {told}"
     )
 
 
 def test_weights_of_another_architecture_are_refused() -> None:
     wider = Architecture("cnn5", {"widths": (4, 4, 4, 4, 4)})
     told = refused(lambda: revived(checkpoint(architecture=wider)))
-    assert told.startswith("the weights of runs/teacher/best.pt do not fit the model: ")
+    assert told.startswith("the weights of runs/teacher/best.safetensors do not fit the model: ")
 
 
 def test_a_broken_weight_is_refused() -> None:
     own = model()
     own.state_dict()["linear.bias"][0] = torch.nan
     told = refused(lambda: revived(checkpoint(own=own)))
-    assert told == "the weights of runs/teacher/best.pt are not finite numbers: linear.bias"
+    assert told == "the weights of runs/teacher/best.safetensors are not finite numbers: linear.bias"
 
 
 USER_MODEL = """
@@ -569,7 +569,7 @@ def test_a_model_of_your_own_is_built_only_where_its_name_is_repeated(
     for arch in (None, "my_setup_model:other", "cnn5"):
         told = refused(lambda arch=arch: revived(found, arch=arch, again="python -m kdignite evaluate runs/t --arch="))
         assert told == (
-            "runs/teacher/best.pt was made with a model of your own, and a file never names code to run: "
+            "runs/teacher/best.safetensors was made with a model of your own, and a file never names code to run: "
             "repeat its name: python -m kdignite evaluate runs/t --arch=my_setup_model:make"
         )
     assert "IMPORTED" not in capsys.readouterr().out  # the file alone did not bring it in

@@ -26,7 +26,7 @@ def outcome(correct: int, sizes: tuple[int, ...], *, finite: bool = True) -> Out
 
 def refused(found: Outcome, recorded: Validation | None) -> str:
     with pytest.raises(UserError) as caught:
-        check_accuracy(found, recorded, who="runs/teacher/best.pt")
+        check_accuracy(found, recorded, who="runs/teacher/best.safetensors")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -90,7 +90,7 @@ def test_a_teacher_that_scores_what_was_recorded_passes(correct: int) -> None:
 @pytest.mark.parametrize("correct", [3994, 4006, 5000, 500])
 def test_a_teacher_that_scores_something_else_is_refused(correct: int) -> None:
     assert refused(outcome(correct, (500,) * 10), Validation(4000, 5000, 3)) == (
-        f"runs/teacher/best.pt scores {correct / 5000:.2%} on validation, its checkpoint recorded 80.00%: "
+        f"runs/teacher/best.safetensors scores {correct / 5000:.2%} on validation, its checkpoint recorded 80.00%: "
         "it is not the model that was saved, or its preprocessing differs (--allow_weak_teacher goes on anyway)"
     )
 
@@ -103,8 +103,8 @@ def test_a_teacher_that_was_recorded_on_another_number_of_images_is_refused() ->
 @pytest.mark.parametrize("recorded", [None, Validation(725, 5000, 3)])
 def test_a_teacher_at_the_level_of_chance_is_refused(recorded: Validation | None) -> None:
     assert refused(outcome(725, (500,) * 10), recorded) == (
-        "runs/teacher/best.pt scores 14.50% on validation, which is near chance: a student would learn nothing from it "
-        "(--allow_weak_teacher goes on anyway)"
+        "runs/teacher/best.safetensors scores 14.50% on validation, which is near chance: a student would learn "
+        "nothing from it (--allow_weak_teacher goes on anyway)"
     )
     check_accuracy(outcome(726, (500,) * 10), recorded, who="x")
 

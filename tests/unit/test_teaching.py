@@ -39,7 +39,7 @@ def save(folder: Path, *, at: str = "1", partial: bool = False, **origin: Any) -
         Architecture("cnn5", {}), CLASSES, Preprocessing(32, (0, 0, 0), (1, 1, 1)), its, Validation(30, 30, 1)
     )
     folder.mkdir(parents=True)
-    checkpoints.write(folder / "best.pt", checkpoints.to_payload(description, {"w": torch.zeros(1)}))
+    checkpoints.write(folder / "best.safetensors", checkpoints.to_payload(description, {"w": torch.zeros(1)}))
     result = {"command": its.command, "partial": partial, "finished_at": at}
     files.write_json(folder / "result.json", {**result, "dataset": its.dataset, "val_size": its.val_size})
     return folder
@@ -94,9 +94,9 @@ def test_the_teacher_that_was_asked_for_is_taken_whatever_else_there_is(
 ) -> None:
     save(tmp_path / "old", at="1", dataset="digits")
     save(tmp_path / "new", at="2")
-    for name in ("old", str(tmp_path / "old"), str(tmp_path / "old" / "best.pt")):
+    for name in ("old", str(tmp_path / "old"), str(tmp_path / "old" / "best.safetensors")):
         assert chosen(tmp_path, teacher=name) == "old"
-        assert capsys.readouterr().out == f"teacher   {tmp_path / 'old' / 'best.pt'}\n"
+        assert capsys.readouterr().out == f"teacher   {tmp_path / 'old' / 'best.safetensors'}\n"
     assert chosen(tmp_path, teacher="old", dataset="digits") == "old"
 
 
@@ -129,7 +129,7 @@ def test_teachers_for_other_data_are_told(tmp_path: Path) -> None:
 
 
 def test_a_teacher_for_other_data_than_asked_for_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "t", dataset="digits") / "best.pt"
+    path = save(tmp_path / "t", dataset="digits") / "best.safetensors"
     assert refused(lambda: chosen(tmp_path, teacher="t", dataset="cifar10")) == (
         f"{path} was trained on digits, not on cifar10: leave out --dataset, or choose another --teacher"
     )
@@ -137,7 +137,7 @@ def test_a_teacher_for_other_data_than_asked_for_is_refused(tmp_path: Path) -> N
 
 def test_a_teacher_that_is_not_there_or_damaged_is_refused(tmp_path: Path) -> None:
     assert refused(lambda: chosen(tmp_path, teacher="no")).startswith("there is no run or checkpoint 'no'; runs in ")
-    path = save(tmp_path / "t") / "best.pt"
+    path = save(tmp_path / "t") / "best.safetensors"
     path.write_bytes(path.read_bytes()[:200])
     assert "is damaged" in refused(lambda: chosen(tmp_path, teacher="t"))
     assert "is damaged" in refused(lambda: chosen(tmp_path))  # the newest one is not silently passed over
@@ -238,7 +238,7 @@ def checked(found: checkpoints.Checkpoint, **config: Any) -> teacher_module.Load
 
 
 def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "runs" / "good" / "best.pt"
+    path = tmp_path / "runs" / "good" / "best.safetensors"
     found = checked(teacher(path))
     assert found.teacher_record.name == "good"
     assert found.teacher_record.accuracy == 1.0

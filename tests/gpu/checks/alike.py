@@ -42,12 +42,12 @@ def _differences(one: Path, other: Path) -> Iterator[tuple[float, str]]:
     """How much tensors differ that are not equal, and which."""
     import torch
 
-    for name in ("best.pt", "last.pt"):
+    from kdignite import checkpoints
+
+    for name in ("best.safetensors", "last.safetensors"):
         if not ((one / name).is_file() and (other / name).is_file()):
             continue
-        mine, theirs = (
-            _tensors(torch.load(folder / name, map_location="cpu", weights_only=True)) for folder in (one, other)
-        )
+        mine, theirs = (_tensors(checkpoints.read(folder / name)) for folder in (one, other))
         for key in sorted(mine.keys() | theirs.keys()):
             if key not in mine or key not in theirs:
                 yield float("inf"), f"{name} {key} is in one alone"

@@ -22,7 +22,7 @@ def check(context: Context) -> None:
     """Compare the three models of the reference, and the teacher's answers in other precisions."""
     images = _images(60 if context.tiny else 1000)
     for name in ("teacher",) if context.tiny else ("teacher", "student", "baseline"):
-        path = ROOT / "runs" / "reference" / name / "best.pt"
+        path = ROOT / "runs" / "reference" / name / "best.safetensors"
         checkpoint = context.attempt(f"read {path}", partial(checkpoints.load, path))
         if checkpoint is None:
             continue

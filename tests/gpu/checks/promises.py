@@ -29,12 +29,12 @@ EQUAL_TOO = (
 CAPTURED = ("base-1", "alpha0", "cold", "warm", "whole", "stopped")
 CAPTURED_TOO = ("adamw", "fast-1", "folder", "folder-streamed")
 NOT_CAPTURED = ("eager", "fp16-1")  # --graph=off, and what has a scaler
-# without a GPU in sight, where torch refuses a file whose tensors belong to one
 LOADING = """
-import sys, torch
+import sys, pathlib, torch
+from kdignite import checkpoints
 assert not torch.cuda.is_available()
 for name in sys.argv[1:]:
-    torch.load(name, map_location=None, weights_only=True)
+    checkpoints.read(pathlib.Path(name))
 """
 
 
@@ -86,10 +86,14 @@ class Promises:
         self.say("graphs of runs", f"{told}; others {wrong}" if wrong else told, ok=not wrong)
 
     def _loads_anywhere(self) -> None:
-        files = [str(self.shell.runs / name / file) for name in ("base-1", "cold") for file in ("best.pt", "last.pt")]
+        files = [
+            str(self.shell.runs / name / file)
+            for name in ("base-1", "cold")
+            for file in ("best.safetensors", "last.safetensors")
+        ]
         done = self.shell.run([sys.executable, "-c", LOADING, *files], limit=60, env={"CUDA_VISIBLE_DEVICES": ""})
         told = "yes" if not done.code else done.err.strip().splitlines()[-1][:120]
-        self.say("best.pt and last.pt load where no GPU is", told, ok=not done.code)
+        self.say("best.safetensors and last.safetensors load where no GPU is", told, ok=not done.code)
 
     def _doctor(self) -> None:
         folders = (self.shell.runs / f"doctor-{number}" for number in (1, 2))

@@ -1,0 +1,57 @@
+"""Nested values as what JSON holds and a flat dict of tensors, and back to the last bit.
+
+JSON has no tensors, no tuples, no dicts with numbers as keys and no infinite numbers. Each is written as a dict with a
+single key, one of the words below.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TENSOR, TUPLE, ITEMS, FLOAT = "$tensor", "$tuple", "$items", "$float"
+WEIGHTS = "weights"  # in a checkpoint; these tensors keep the names that they have in the state dict
+RESERVED = "__metadata__"  # of the format
+LARGEST_KEY = 2**31  # hashes of larger numbers can be made to collide
+
+
+def flatten(value: Any, tensors: dict[str, Tensor], path: tuple[str, ...] = ()) -> Any:
+    """The value with each tensor replaced by its name; copies of the tensors, contiguous and apart, go into a dict."""
+    if isinstance(value, Tensor):
+        name = ".".join(path[1:] if path[0] == WEIGHTS else path)
+        while name in tensors or name == RESERVED:
+            name += "'"
+        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        items = [(key, flatten(item, tensors, (*path, str(key)))) for key, item in value.items()]
+        plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
+        return dict(items) if plain else {ITEMS: [[_key(key), item] for key, item in items]}
+    if isinstance(value, list | tuple):
+        held = [flatten(item, tensors, (*path, str(index))) for index, item in enumerate(value)]
+        return {TUPLE: held} if isinstance(value, tuple) else held
+    return {FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `flatten` was given; ValueError, TypeError or LookupError where it gave something else."""
+    if isinstance(value, list):
+        return [unflatten(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    undo: dict[str, Callable[[Any], Any]] = {
+        TENSOR: lambda name: tensors[name],
+        TUPLE: lambda items: tuple(unflatten(items, tensors)),
+        ITEMS: lambda items: {_key(key): unflatten(item, tensors) for key, item in items},
+        FLOAT: float,
+    }
+    tag = next(iter(value), "")
+    return undo[tag](value[tag]) if tag in undo else {key: unflatten(item, tensors) for key, item in value.items()}
+
+
+def _key(key: Any) -> str | int:
+    if not isinstance(key, str) and not (type(key) is int and abs(key) < LARGEST_KEY):
+        raise TypeError("a dict whose keys are no words or numbers")
+    return key
