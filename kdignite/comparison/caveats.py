@@ -18,24 +18,18 @@ def caveats(runs: PairedRuns, scores: Scores, costs: CostSummary) -> list[str]:
     ]
 
 
-def is_short(runs: PairedRuns) -> bool:
-    """Whether a student or baseline was trained for fewer than `SHORT` epochs."""
-    return _fewest_epochs(runs) < SHORT
-
-
-def _fewest_epochs(runs: PairedRuns) -> int:
+def fewest_epochs(runs: PairedRuns) -> int:
+    """Of all students and baselines."""
     return min(int(run.result["epochs"]) for run in (*runs.students, *runs.baselines))
 
 
 def _training_notes(runs: PairedRuns) -> list[str]:
-    notes = []
+    notes, epochs = [], fewest_epochs(runs)
     partial = [run.label for run in runs.all if run.result["partial"]]
     if partial:
-        notes.append(
-            f"{', '.join(partial)} saw only part of {'its' if len(partial) == 1 else 'their'} images: nothing to quote"
-        )
-    if is_short(runs):
-        epochs = _fewest_epochs(runs)
+        whose = "its" if len(partial) == 1 else "their"
+        notes.append(f"{', '.join(partial)} saw only part of {whose} images: nothing to quote")
+    if epochs < SHORT:
         notes.append(
             f"trained for {epochs} epoch{'s' * (epochs > 1)} only: a longer training may turn the result round"
         )
@@ -45,11 +39,10 @@ def _training_notes(runs: PairedRuns) -> list[str]:
 def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
     seeds = [run.seed for run in runs.students]
     if len(seeds) == 1:
-        short = "short " if is_short(runs) else ""
-        others = " and ".join(f"--seed={seeds[0] + step}" for step in (1, 2))
+        short = "short " if fewest_epochs(runs) < SHORT else ""
         return [
-            f"one {short}seed proves nothing about distillation: repeat distill and baseline with {others}, ...; "
-            "in a study: reproduce ... --seeds=3"
+            f"one {short}seed proves nothing about distillation: repeat distill and baseline with "
+            f"--seed={seeds[0] + 1} and --seed={seeds[0] + 2}, ...; in a study: reproduce ... --seeds=3"
         ]
     notes = []
     if scores.difference.std == 0:
@@ -77,8 +70,7 @@ def _cost_notes(runs: PairedRuns, costs: CostSummary) -> list[str]:
     if unmeasured:
         return [f"no cost was measured for {', '.join(unmeasured)}"]
     notes = []
-    compared = ("teacher", "student") if runs.teacher else ("student",)
-    if len({costs.models[role][THREADS] for role in compared}) > 1:
+    if runs.teacher and costs.models["teacher"][THREADS] != costs.models["student"][THREADS]:
         notes.append("latencies were measured with different numbers of threads")
     if not same_processor(runs.all):
         notes.append("latencies were measured on different processors: they cannot be compared")

@@ -28,11 +28,11 @@ from kdignite.config.study import (
     Stages,
     Study,
     prefixed_errors,
-    resolved_settings,
     stages,
+    study_identity,
     target_flag,
 )
-from kdignite.config.sweep import AXES, Sweep, SweepConfig, shared_settings, sweep_configs
+from kdignite.config.sweep import AXES, Sweep, SweepConfig, sweep_configs, sweep_identity
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,
@@ -82,11 +82,11 @@ __all__ = [
     "flag",
     "from_json",
     "prefixed_errors",
-    "resolved_settings",
     "setting_text",
-    "shared_settings",
     "stages",
+    "study_identity",
     "sweep_configs",
+    "sweep_identity",
     "target_flag",
     "to_json",
     "type_name",

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
-from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
 
@@ -56,10 +56,10 @@ def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     )
 
 
-def shared_settings(sweep: Sweep) -> dict[str, Value]:
+def sweep_identity(sweep: Sweep) -> dict[str, Value]:
     """The settings that all runs of a sweep share."""
-    first = to_json(sweep_configs(sweep)[0])
-    return {name: value for name, value in first.items() if name not in _OWN or name == "preset"}
+    apart = with_role(SweepConfig, "display", "place") | {*AXES, "seed", "resume"}
+    return {name: value for name, value in to_json(sweep_configs(sweep)[0]).items() if name not in apart}
 
 
 _FIELDS = {one.name: one for one in fields(DistillConfig)}
