@@ -28,11 +28,9 @@ def _training_notes(runs: PairedRuns) -> list[str]:
     partial = [run.label for run in runs.all if run.result["partial"]]
     if partial:
         whose = "its" if len(partial) == 1 else "their"
-        notes.append(f"{', '.join(partial)} saw only part of {whose} images: nothing to quote")
+        notes.append(f"{', '.join(partial)} used only part of {whose} images: not a result to quote")
     if epochs < SHORT:
-        notes.append(
-            f"trained for {epochs} epoch{'s' * (epochs > 1)} only: a longer training may turn the result round"
-        )
+        notes.append(f"trained for {epochs} epoch{'s' * (epochs > 1)} only: longer training may reverse the result")
     return notes
 
 
@@ -56,10 +54,10 @@ def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
 def _teacher_notes(runs: PairedRuns, scores: Scores) -> list[str]:
     if runs.teacher is None:
         name = runs.students[0].result["teacher"]["name"]
-        return [f"the teacher, {name!r}, is not shown: name its run too to see it beside its student"]
+        return [f"the teacher, {name!r}, is not shown: name its run too"]
     notes = []
     if runs.teacher.result["command"] == "adopt":
-        notes.append("the teacher was adopted: whether it was trained on these test images, its run cannot say")
+        notes.append("the teacher was adopted: its run does not record whether it was trained on these test images")
     if scores.models["teacher"].accuracy.mean <= scores.models["baseline"].accuracy.mean:
         notes.append("the teacher is no better than the baseline: there was little to learn from it")
     return notes

@@ -76,7 +76,7 @@ def stages(study: Study) -> Stages:
 
 
 def study_identity(study: Study) -> dict[str, Value]:
-    """The settings, given or from the preset, that two studies share whose runs are the same but for their seeds."""
+    """The settings that make two studies the same, given or from the preset."""
     plan, apart = stages(study), with_role(ReproduceConfig, "display", "place")
     of_teacher = to_json(plan.teacher)
     settings = to_json(plan.students[0]) | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN}
