@@ -2,16 +2,27 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from kdignite.errors import brief
+from kdignite.errors import UserError, brief
 
 LONGEST_TEXT = 5_000  # characters; a path has up to 4,096
 LONGEST_NAME = 255  # of a class or a model, as of a file
 LARGEST_COUNT = 2**53  # up to here JSON and floating point agree on whole numbers
 MOST_ITEMS = 64  # of a setting that is a list
 INVISIBLE = ("Cc", "Cs")  # categories of control characters and of halves of characters
+
+
+@contextmanager
+def checked(path: Path, *, advice: str) -> Iterator[None]:
+    """Turn a ``ValueError`` of the block into the error that says which file is damaged."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({brief(error)}): {advice}") from error
 
 
 def mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from kdignite.commands.compare import compare
 from kdignite.commands.data import data
 from kdignite.commands.distill import distill
 from kdignite.commands.evaluate import evaluate_checkpoint
-from kdignite.commands.study import StudyFolder, StudyState, locked_study, open_study, run_stage, save, train_stage
+from kdignite.commands.study import StudyState, locked_study, open_study, run_stage, save, train_stage, with_amp
 from kdignite.commands.teacher import teacher
 from kdignite.config import (
     INHERITED,
@@ -21,22 +21,19 @@ from kdignite.config import (
     DataConfig,
     DistillConfig,
     EvaluateConfig,
-    ReproduceConfig,
     Stages,
     Study,
     TrainConfig,
     prefixed_errors,
-    resolved_settings,
     stages,
-    with_role,
+    study_identity,
 )
 from kdignite.console import say
 from kdignite.data.registry import is_code
-from kdignite.errors import RunFailed, UserError, brief
+from kdignite.errors import RunFailed, UserError
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 from kdignite.training.data import DATASET, named_by
-from kdignite.training.device import choose_amp, set_up_device
 from kdignite.training.model import check_and_fetch_model
 
 
@@ -57,10 +54,10 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
         UserError: before anything is trained, if something asked for cannot be had.
         RunFailed: if a training fails, or a saved model does not score what its run recorded.
     """
-    config = _resolved(config)
+    config = with_amp(config, stages(config).teacher)
     plan = stages(config)
     needed = _check(plan, root=root)
-    study = processes.on_rank0(lambda: _open(config, root=root))
+    study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     classes = processes.on_rank0(lambda: data(needed).classes)
     if config.reference:
@@ -81,14 +78,6 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     return runs.Finished(study.folder, comparison.result)
 
 
-def _resolved(config: Study) -> Study:
-    """The study with one type of products for all its runs, on whatever processor it may go on."""
-    first = stages(config).teacher
-    device = set_up_device(first.device, threads=first.threads)
-    amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
-    return dataclasses.replace(config, **amp)
-
-
 def _check(plan: Stages, *, root: Path) -> DataConfig:
     """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
     named = plan.students[0].teacher
@@ -102,13 +91,6 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
             check_and_fetch_model(plan.teacher)
         dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
     return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
-
-
-def _open(config: Study, *, root: Path) -> StudyState:
-    # a study goes on with more seeds, from another place, and with other settings that change no training
-    apart = with_role(ReproduceConfig, "display", "place")
-    settings = {name: value for name, value in resolved_settings(config).items() if name not in apart}
-    return open_study(settings, StudyFolder(root, config.name, f"{config.command}-{config.preset}"))
 
 
 def _teacher(plan: Stages, study: StudyState, *, root: Path) -> Path:
@@ -150,11 +132,9 @@ def _train(study: StudyState, config: TrainConfig, command: Callable[..., runs.F
 
 def _evaluate(config: TrainConfig, finished: runs.Finished) -> dict[str, int]:
     """Counts of the test images, which have to be those that the run recorded."""
-    try:
+    with schema.checked(finished.folder / runs.RESULT, advice="make the run again"):
         test = schema.mapping(finished.result, "test")
-        recorded = {name: schema.count(test, name) for name in ("num_images", "num_correct")}
-    except ValueError as error:
-        raise UserError(f"{finished.folder / runs.RESULT} is damaged ({brief(error)}): make the run again") from error
+        expected_images, expected = (schema.count(test, name) for name in ("num_images", "num_correct"))
     again = EvaluateConfig(
         run=str(finished.folder),
         arch=config.arch if ":" in config.arch else None,
@@ -166,9 +146,9 @@ def _evaluate(config: TrainConfig, finished: runs.Finished) -> dict[str, int]:
     outcome = evaluate_checkpoint(again, root=runs.ROOT).outcome
     correct, num_images = outcome.num_correct, len(outcome.labels)
     text = f"{correct:,} of {num_images:,} test images from {finished.folder}/{runs.BEST} alone"
-    if num_images == recorded["num_images"]:  # a dry run counts a few images only
-        if abs(correct - recorded["num_correct"]) > tolerance(num_images):
-            raise RunFailed(f"{text}, but its run recorded {recorded['num_correct']:,}: the file is another model")
-        text += f", {recorded['num_correct']:,} in its run"
+    if num_images == expected_images:  # a dry run counts a few images only
+        if abs(correct - expected) > tolerance(num_images):
+            raise RunFailed(f"{text}, but its run recorded {expected:,}: the file is another model")
+        text += f", {expected:,} in its run"
     say(f"evaluated {text}")
     return {"num_correct": correct, "num_images": num_images}

@@ -6,38 +6,32 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, TrainConfig, difference_text, differences
+from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences
 from kdignite.console import say
 from kdignite.errors import UserError, brief
+from kdignite.training.device import choose_amp, set_up_device
+
+S = TypeVar("S", Study, Sweep)
 
 
 class StudyState(NamedTuple):
-    """The folder of a study and its manifest."""
-
     folder: Path
     manifest: dict[str, Any]
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Those that are finished, by name."""
+        """Finished stages, by name."""
         stages: dict[str, dict[str, Any]] = self.manifest["stages"]
         return stages
 
 
-class StudyFolder(NamedTuple):
-    """Where a study is, or will be."""
-
-    root: Path  # the folder of all runs
-    name: str | None  # None: the default one
-    default: str
-
-
-def find_study(settings: Mapping[str, Any], place: StudyFolder) -> StudyState | None:
+def find_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path) -> StudyState | None:
     """An earlier study of the same settings."""
-    folders = [place.root / place.name] if place.name else sorted(place.root.glob(f"{place.default}*"), reverse=True)
+    default = f"{config.command}-{config.preset}*"
+    folders = [root / config.name] if config.name else sorted(root.glob(default), reverse=True)
     for path in (folder / runs.MANIFEST for folder in folders):
         manifest = _read(path) if path.exists() else {}
         if manifest.get("settings") == settings:
@@ -45,20 +39,27 @@ def find_study(settings: Mapping[str, Any], place: StudyFolder) -> StudyState | 
     return None
 
 
-def open_study(settings: Mapping[str, Any], place: StudyFolder) -> StudyState:
+def open_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path) -> StudyState:
     """An earlier study of the same settings, else a new one."""
-    found = find_study(settings, place)
+    found = find_study(config, settings, root=root)
     if found is not None:
         return found
-    path = place.root / (place.name or "") / runs.MANIFEST
-    if place.name and path.exists():
+    path = root / (config.name or "") / runs.MANIFEST
+    if config.name and path.exists():
         changed = sorted(differences(_read(path)["settings"], settings))
         texts = "; ".join(f"--{difference_text(one)}" for one in changed)
         raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
-    folder = runs.create(place.root, name=place.name, default=place.default)
+    folder = runs.create(root, name=config.name, default=f"{config.command}-{config.preset}")
     study = StudyState(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
     save(study)
     return study
+
+
+def with_amp(config: S, stage: TrainConfig) -> S:
+    """The study with one data type of products for all its runs, whatever processor it is resumed on."""
+    device = set_up_device(stage.device, threads=stage.threads)
+    amp: dict[str, Any] = {"amp": choose_amp(stage.amp, device=device)}
+    return replace(config, **amp)
 
 
 @contextmanager
@@ -99,7 +100,6 @@ def train_stage(
 
 
 def save(study: StudyState) -> None:
-    """Write the manifest of a study."""
     if processes.is_rank0():
         files.write_json(study.folder / runs.MANIFEST, study.manifest)
 
@@ -107,13 +107,11 @@ def save(study: StudyState) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """The manifest, checked: the stages of a study are folders inside it."""
     manifest = files.read_json(path)
-    try:
+    with schema.checked(path, advice="repair or remove it"):
         schema.mapping(manifest, "settings")
         stages = schema.mapping(manifest, "stages")
         for stage in stages:
             folder = schema.name(schema.mapping(stages, stage), "folder")
             if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
                 raise ValueError(f"{brief(folder)!r} is no folder of the study")
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): repair or remove it") from error
     return manifest

@@ -7,15 +7,13 @@ from typing import Any
 
 from kdignite import files, handlers, processes, runs, schema
 from kdignite.commands.distill import distill
-from kdignite.commands.study import StudyFolder, StudyState, find_study, locked_study, open_study, train_stage
+from kdignite.commands.study import StudyState, find_study, locked_study, open_study, train_stage, with_amp
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.sweep import SweepSummary, summarize_sweep
-from kdignite.config import DistillConfig, Sweep, SweepConfig, shared_settings, sweep_configs, with_role
+from kdignite.config import DistillConfig, Sweep, sweep_configs, sweep_identity
 from kdignite.console import say
-from kdignite.errors import UserError, brief
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_json, sweep_text
-from kdignite.training.device import choose_amp, set_up_device
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.teacher import choose_teacher, fitting_teachers, inherit
 
@@ -41,17 +39,13 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
         UserError: before anything is trained, if something asked for cannot be had.
         RunFailed: if a training fails in another way, or all of them did.
     """
-    first = sweep_configs(config)[0]
-    device = set_up_device(first.device, threads=first.threads)
-    amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
-    config = dataclasses.replace(config, **amp)  # the same in all its runs, on whatever processor it may go on
+    config = with_amp(config, sweep_configs(config)[0])
     plan = sweep_configs(config)
-    check_and_fetch_model(first)
+    check_and_fetch_model(plan[0])
     study, teacher = processes.on_rank0(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
-    report = partial(_report, study, config.method_name, list(config.axes))
+    report = partial(processes.on_rank0, partial(_report, study, config.method_name, list(config.axes)))
     diverged: handlers.LossNotFinite | None = None
-    summary: SweepSummary | None = None
     with locked_study(study):
         for number, one in enumerate(plan, 1):
             point = ", ".join(f"{name} {value:g}" for name, value in one.parameters.items())
@@ -64,11 +58,11 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
                 say(f"failed    {error}")
                 diverged = error
                 continue
-            if is_new:
-                summary = processes.on_rank0(report)
+            if is_new and one is not plan[-1]:
+                report()
         if diverged is not None and not study.stages:
             raise diverged
-        summary = summary or processes.on_rank0(report)
+        summary = report()
     say(sweep_text(summary))
     say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return runs.Finished(study.folder, sweep_json(summary))
@@ -76,22 +70,18 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
 
 def _open(config: Sweep, first: DistillConfig, *, root: Path) -> tuple[StudyState, Path]:
     """The study and its teacher: an earlier one of these settings even if there is a newer teacher, else a new one."""
-    place = StudyFolder(root, config.name, f"{config.command}-{config.preset}")
     if first.teacher is None:
         for run in fitting_teachers(first, root=root):
-            found = find_study(_settings(config, run.folder / runs.BEST), place)
+            found = find_study(config, _settings(config, run.folder / runs.BEST), root=root)
             if found is not None:
                 return found, run.folder / runs.BEST
     teacher = choose_teacher(first, root=root)
     inherit(first, teacher.description.origin)
-    return open_study(_settings(config, teacher.path), place), teacher.path
+    return open_study(config, _settings(config, teacher.path), root=root), teacher.path
 
 
 def _settings(config: Sweep, teacher: Path) -> dict[str, Any]:
-    """The settings that all runs share; the teacher as its sha256."""
-    apart = with_role(SweepConfig, "display", "place")
-    shared = {name: value for name, value in shared_settings(config).items() if name not in apart}
-    return shared | {"teacher": files.sha256(teacher)}
+    return sweep_identity(config) | {"teacher": files.sha256(teacher)}
 
 
 def _report(study: StudyState, method: str, names: list[str]) -> SweepSummary:
@@ -112,12 +102,8 @@ def _write(path: Path, text: str) -> None:
 
 def _read(folder: Path, names: list[str]) -> RunFiles:
     run = read_run(folder, label=folder.name)
-    try:
+    with schema.checked(folder, advice=f"remove that folder, and its entry in {runs.MANIFEST}"):
         for name in names:
             schema.number(run.config, name)
         schema.number(schema.mapping(run.result, "val"), "accuracy")
-    except ValueError as error:
-        raise UserError(
-            f"{folder} is damaged ({brief(error)}): remove that folder, and its entry in {runs.MANIFEST}"
-        ) from error
     return run

@@ -18,38 +18,29 @@ def caveats(runs: PairedRuns, scores: Scores, costs: CostSummary) -> list[str]:
     ]
 
 
-def is_short(runs: PairedRuns) -> bool:
-    """Whether a student or baseline was trained for fewer than `SHORT` epochs."""
-    return _fewest_epochs(runs) < SHORT
-
-
-def _fewest_epochs(runs: PairedRuns) -> int:
+def fewest_epochs(runs: PairedRuns) -> int:
+    """Of all students and baselines."""
     return min(int(run.result["epochs"]) for run in (*runs.students, *runs.baselines))
 
 
 def _training_notes(runs: PairedRuns) -> list[str]:
-    notes = []
+    notes, epochs = [], fewest_epochs(runs)
     partial = [run.label for run in runs.all if run.result["partial"]]
     if partial:
-        notes.append(
-            f"{', '.join(partial)} saw only part of {'its' if len(partial) == 1 else 'their'} images: nothing to quote"
-        )
-    if is_short(runs):
-        epochs = _fewest_epochs(runs)
-        notes.append(
-            f"trained for {epochs} epoch{'s' * (epochs > 1)} only: a longer training may turn the result round"
-        )
+        whose = "its" if len(partial) == 1 else "their"
+        notes.append(f"{', '.join(partial)} used only part of {whose} images: not a result to quote")
+    if epochs < SHORT:
+        notes.append(f"trained for {epochs} epoch{'s' * (epochs > 1)} only: longer training may reverse the result")
     return notes
 
 
 def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
     seeds = [run.seed for run in runs.students]
     if len(seeds) == 1:
-        short = "short " if is_short(runs) else ""
-        others = " and ".join(f"--seed={seeds[0] + step}" for step in (1, 2))
+        short = "short " if fewest_epochs(runs) < SHORT else ""
         return [
-            f"one {short}seed proves nothing about distillation: repeat distill and baseline with {others}, ...; "
-            "in a study: reproduce ... --seeds=3"
+            f"one {short}seed proves nothing about distillation: repeat distill and baseline with "
+            f"--seed={seeds[0] + 1} and --seed={seeds[0] + 2}, ...; in a study: reproduce ... --seeds=3"
         ]
     notes = []
     if scores.difference.std == 0:
@@ -63,10 +54,10 @@ def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
 def _teacher_notes(runs: PairedRuns, scores: Scores) -> list[str]:
     if runs.teacher is None:
         name = runs.students[0].result["teacher"]["name"]
-        return [f"the teacher, {name!r}, is not shown: name its run too to see it beside its student"]
+        return [f"the teacher, {name!r}, is not shown: name its run too"]
     notes = []
     if runs.teacher.result["command"] == "adopt":
-        notes.append("the teacher was adopted: whether it was trained on these test images, its run cannot say")
+        notes.append("the teacher was adopted: its run does not record whether it was trained on these test images")
     if scores.models["teacher"].accuracy.mean <= scores.models["baseline"].accuracy.mean:
         notes.append("the teacher is no better than the baseline: there was little to learn from it")
     return notes
@@ -77,8 +68,7 @@ def _cost_notes(runs: PairedRuns, costs: CostSummary) -> list[str]:
     if unmeasured:
         return [f"no cost was measured for {', '.join(unmeasured)}"]
     notes = []
-    compared = ("teacher", "student") if runs.teacher else ("student",)
-    if len({costs.models[role][THREADS] for role in compared}) > 1:
+    if runs.teacher and costs.models["teacher"][THREADS] != costs.models["student"][THREADS]:
         notes.append("latencies were measured with different numbers of threads")
     if not same_processor(runs.all):
         notes.append("latencies were measured on different processors: they cannot be compared")

@@ -1,11 +1,9 @@
 """Finished runs, found by name and read from the files of their folders, checked."""
 
-import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +25,7 @@ HEADER = re.compile(
 )
 HEADER_START, LONGEST_HEADER = 10, 1024  # bytes
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
+AGAIN = "make the run again, or leave it out"
 
 
 class RunFiles(NamedTuple):
@@ -69,25 +68,16 @@ def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
 def read_run(folder: Path, *, label: str) -> RunFiles:
     """Read a run folder."""
     result, classes = _result(folder)
-    logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes)).values()
-    num_correct = int((logits.argmax(axis=1) == labels).sum())
-    if num_correct != result["test"]["num_correct"]:
+    logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes))
+    recorded, num_correct = result["test"]["num_correct"], int((logits.argmax(axis=1) == labels).sum())
+    if num_correct != recorded:
         raise UserError(
-            f"{folder}/{runs.RESULT} says {result['test']['num_correct']} test images are right, its predictions.npz "
-            f"{num_correct}: they are not of one run; make the run again"
+            f"{folder}/{runs.RESULT} says {recorded} test images are right, its predictions.npz {num_correct}: they "
+            "are not of one run; make the run again"
         )
-    return RunFiles(
-        folder=folder,
-        label=label,
-        role=ROLES[result["command"]],
-        result=result,
-        config=_settings(folder / "config.json"),
-        environment=_environment(folder / "environment.json"),
-        classes=classes,
-        logits=logits,
-        labels=labels,
-        indices=indices,
-    )
+    config, environment = _settings(folder / runs.CONFIG), _environment(folder / runs.ENVIRONMENT)
+    role = ROLES[result["command"]]
+    return RunFiles(folder, label, role, result, config, environment, classes, logits, labels, indices)
 
 
 def _find(word: str, *, root: Path) -> Path:
@@ -113,6 +103,7 @@ def _label(folder: Path, *, root: Path) -> str:
 
 
 def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The result, and the names of the classes."""
     path = folder / runs.RESULT
     if not path.is_file():
         raise UserError(f"{folder} is not a finished run: it has no {runs.RESULT}; let the run end, or leave it out")
@@ -120,15 +111,17 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     command = result.get("command")
     if not isinstance(command, str) or command not in ROLES:
         raise UserError(f"{folder} is no run of {', '.join(ROLES)}: leave it out")
-    trained = TRAINED_KEYS if command != "adopt" else ()
-    missing = [key for key in (*KEYS, *trained) if key not in result]
-    if missing:
-        raise _damaged(path, f"it has no {', '.join(missing)}")
-    try:
+    with schema.checked(path, advice=AGAIN):
+        missing = [key for key in (*KEYS, *(TRAINED_KEYS if command != "adopt" else ())) if key not in result]
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
         _check_result(result)
-        return result, _classes(schema.mapping(result, "test"))
-    except ValueError as error:
-        raise _damaged(path, brief(error)) from error
+        test = schema.mapping(result, "test")
+        schema.count(test, "num_correct")
+        rows = schema.sequence(test, "per_class")
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("per_class must be a list of scores")
+        return result, tuple(schema.name(row, "class") for row in rows)
 
 
 def _check_result(result: dict[str, Any]) -> None:
@@ -141,50 +134,35 @@ def _check_result(result: dict[str, Any]) -> None:
         for key in ("seed", "epochs", "best_epoch"):
             schema.count(result, key)
     if result["command"] == "distill":
-        taught = schema.mapping(result, "teacher")
-        schema.name(taught, "name")
-        schema.name(taught, "sha256")
+        for key in ("name", "sha256"):
+            schema.name(schema.mapping(result, "teacher"), key)
     cost = schema.mapping(result, "cost") if result.get("cost") else {}
     for key in cost:
         if cost[key] is not None and schema.number(cost, key) < 0 and key in (*COSTS, THREADS):
             raise ValueError(f"{key} must not be negative")
 
 
-def _classes(scores: Mapping[str, Any]) -> tuple[str, ...]:
-    schema.count(scores, "num_correct")
-    rows = schema.sequence(scores, "per_class")
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("per_class must be a list of scores")
-    return tuple(schema.name(row, "class") for row in rows)
-
-
 def _settings(path: Path) -> dict[str, Any]:
     config = files.read_json(path)
-    strange = [key for key, value in config.items() if not (schema.is_name(key) and schema.is_setting(value))]
-    if strange:
-        raise _damaged(path, f"{brief(strange[0])} is no setting")
+    with schema.checked(path, advice=AGAIN):
+        for key, value in config.items():
+            if not (schema.is_name(key) and schema.is_setting(value)):
+                raise ValueError(f"{brief(key)} is no setting")
     return config
 
 
 def _environment(path: Path) -> dict[str, Any]:
     found = files.read_json(path)
-    values = _flat(found)
-    strange = [key for key in (*MACHINE, "weights") if not schema.is_setting(values.get(key))]
-    if strange:
-        raise _damaged(path, f"{strange[0]} is no plain value")
-    try:
-        _check_moves(schema.sequence(found, "resumed") if "resumed" in found else [])
-    except ValueError as error:
-        raise _damaged(path, brief(error)) from error
+    with schema.checked(path, advice=AGAIN):
+        values = _flat(found)
+        for key in (*MACHINE, "weights"):
+            if not schema.is_setting(values.get(key)):
+                raise ValueError(f"{key} is no plain value")
+        for entry in schema.sequence(found, "resumed") if "resumed" in found else []:
+            values = _flat(schema.mapping(entry if isinstance(entry, dict) else {}, "changed"))
+            if not all(schema.is_setting(values.get(key)) for key in MACHINE):
+                raise ValueError("resumed holds no plain values")
     return found
-
-
-def _check_moves(entries: list[Any]) -> None:
-    for entry in entries:
-        changed = schema.mapping(entry if isinstance(entry, dict) else {}, "changed")
-        values = _flat(changed)
-        if not all(schema.is_setting(values.get(key)) for key in MACHINE):
-            raise ValueError("resumed holds no plain values")
 
 
 def _flat(environment: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -193,7 +171,7 @@ def _flat(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**environment, **packages} if isinstance(packages, dict) else environment
 
 
-def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]:
+def _predictions(path: Path, *, num_classes: int) -> list[npt.NDArray[Any]]:
     """Logits, labels and indices of the test images, in this order."""
     if not path.is_file():
         raise UserError(f"{path.parent} has no predictions.npz: make the run again")
@@ -202,20 +180,22 @@ def _predictions(path: Path, *, num_classes: int) -> dict[str, npt.NDArray[Any]]
         with path.open("rb") as file:
             _check_arrays(file)
             with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in ARRAYS}
+                arrays = [stored[name] for name in ARRAYS]
     except checkpoints.UNREADABLE as error:
-        raise _damaged(path, brief(error)) from error
-    logits, labels, indices = arrays.values()
+        raise UserError(f"{path} is damaged ({brief(error)}): {AGAIN}") from error
+    logits, labels, indices = arrays
     num_images = len(labels) if labels.ndim == 1 else -1
     if logits.shape != (num_images, num_classes) or indices.shape != (num_images,) or not num_images:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise _damaged(path, f"expected arrays of one length and {num_classes} classes, got {shapes}")
-    if any(not np.issubdtype(array.dtype, np.integer) for array in (labels, indices)):
-        raise _damaged(path, "labels and indices are no whole numbers")
-    if logits.dtype != np.float32 or not np.isfinite(logits).all():
-        raise _damaged(path, "its scores are not all finite numbers of single precision")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise _damaged(path, f"its labels are not all below {num_classes}")
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(ARRAYS, arrays, strict=True))
+        why = f"expected arrays of one length and {num_classes} classes, got {shapes}"
+        raise UserError(f"{path} is damaged ({why}): {AGAIN}")
+    with schema.checked(path, advice=AGAIN):
+        if any(not np.issubdtype(array.dtype, np.integer) for array in (labels, indices)):
+            raise ValueError("labels and indices are no whole numbers")
+        if logits.dtype != np.float32 or not np.isfinite(logits).all():
+            raise ValueError("its scores are not all finite numbers of single precision")
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError(f"its labels are not all below {num_classes}")
     return arrays
 
 
@@ -234,7 +214,3 @@ def _check_arrays(file: IO[bytes]) -> None:
             if header.end() + int(header[2]) * math.prod(shape) != archive.getinfo(name).file_size:
                 raise ValueError(f"{name} claims other numbers than it holds")
     file.seek(0)
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged ({why}): make the run again, or leave it out")

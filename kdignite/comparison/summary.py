@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdignite.comparison.caveats import caveats, is_short
+from kdignite.comparison.caveats import SHORT, caveats, fewest_epochs
 from kdignite.comparison.costs import CostSummary, cost_summary
 from kdignite.comparison.pairing import LOSS_FLAGS, PairedRuns, own_parameters, same_processor
 from kdignite.comparison.runs import RunFiles
@@ -72,7 +72,7 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
         runs=[_run_summary(run) for run in runs.all],
         teacher_name=student.result["teacher"]["name"],
         reference=reference,
-        short=is_short(runs),
+        short=fewest_epochs(runs) < SHORT,
         notes=caveats(runs, scores, costs),
     )
 
@@ -85,17 +85,9 @@ def _method_settings(student: RunFiles) -> dict[str, Any]:
 
 def _run_summary(run: RunFiles) -> RunSummary:
     result, correct = run.result, run.result["test"]["num_correct"]
-    return RunSummary(
-        role=run.role,
-        run=run.label,
-        arch=result["arch"],
-        seed=result.get("seed"),
-        epochs=result.get("epochs"),
-        best_epoch=result.get("best_epoch"),
-        num_correct=correct,
-        accuracy=correct / len(run.labels),
-        partial=result["partial"],
-    )
+    seed, epochs, best_epoch = (result.get(name) for name in ("seed", "epochs", "best_epoch"))
+    share = correct / len(run.labels)
+    return RunSummary(run.role, run.label, result["arch"], seed, epochs, best_epoch, correct, share, result["partial"])
 
 
 def _dataset(run: RunFiles) -> str:

@@ -52,9 +52,9 @@ def _point(parameters: dict[str, float], by_seed: dict[int, float]) -> GridPoint
 
 
 def _notes(found: Sequence[RunFiles], chosen: GridPoint) -> list[str]:
-    notes = ["The test images decided nothing here. The best of many is a little lucky: compare it on other seeds."]
+    notes = ["The test images were not used. The best of many is biased upwards: compare it on other seeds."]
     if len(chosen.seeds) == 1:
-        notes.append("With one seed, neighbours that are a few tenths of a point apart may change places: --seeds=3.")
+        notes.append("With one seed, a difference of a few tenths of a point may be chance: --seeds=3.")
     if any(run.result["partial"] for run in found):
-        notes.append("These runs saw only part of their images: nothing to quote.")
+        notes.append("These runs used only part of their images: not a result to quote.")
     return notes

@@ -37,11 +37,11 @@ from kdignite.config.study import (
     Stages,
     Study,
     prefixed_errors,
-    resolved_settings,
     stages,
+    study_identity,
     target_flag,
 )
-from kdignite.config.sweep import Sweep, SweepConfig, shared_settings, sweep_configs
+from kdignite.config.sweep import Sweep, SweepConfig, sweep_configs, sweep_identity
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
-from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.errors import RunFailed, UserError
@@ -81,12 +81,12 @@ def stages(study: Study) -> Stages:
     )
 
 
-def resolved_settings(study: Study) -> dict[str, Value]:
-    """Every setting of a study under the name of its flag, given or from the preset."""
-    plan = stages(study)
-    of_teacher, of_student = to_json(plan.teacher), to_json(plan.students[0])
-    own = {name: getattr(study, name) for name in ("name", "seeds", "reference")}
-    return of_student | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN} | own
+def study_identity(study: Study) -> dict[str, Value]:
+    """The settings that make two studies the same, given or from the preset."""
+    plan, apart = stages(study), with_role(ReproduceConfig, "display", "place")
+    of_teacher = to_json(plan.teacher)
+    settings = to_json(plan.students[0]) | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN}
+    return {name: value for name, value in settings.items() if name not in apart}
 
 
 class CommandFlag(NamedTuple):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
-from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
@@ -78,9 +78,9 @@ def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     )
 
 
-def shared_settings(sweep: Sweep) -> dict[str, Value]:
-    """The settings that all runs of a sweep share, whether they were given or come from the preset."""
-    apart = {"name", "seed", "resume", *sweep.axes}
+def sweep_identity(sweep: Sweep) -> dict[str, Value]:
+    """The settings that all runs of a sweep share."""
+    apart = with_role(SweepConfig, "display", "place") | {*sweep.axes, "seed", "resume"}
     return {name: value for name, value in to_json(sweep_configs(sweep)[0]).items() if name not in apart}
 
 

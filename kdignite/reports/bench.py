@@ -73,8 +73,8 @@ def bench_text(summary: Summary) -> str:
             "in time.",
             *([GRAPH] if summary["job"]["graph"] else []),
             markdown_table(_steps(summary), num_names=1),
-            f"With cached teacher logits training is {warm:.1f} times as fast as with a live teacher; (t + s) / s is "
-            f"{speedup['ceiling']:.1f}, with t and s the seconds of teacher and student for an image.\n",
+            f"Cached teacher logits make training {warm:.1f} times as fast as running the teacher for every batch; "
+            f"(t + s) / s is {speedup['ceiling']:.1f}, with t and s the seconds of teacher and student an image.\n",
         ]
     )
 
@@ -94,7 +94,7 @@ def bench_figure(summary: Summary) -> Figure:
         figure.text(
             0.1 / WIDTH,
             1 - 0.2 / height,
-            f"{job['teacher']} teaches {job['student']}, batch {job['batch_size']}, --amp={job['amp']}",
+            f"{job['student']} distilled from {job['teacher']}, batch {job['batch_size']}, --amp={job['amp']}",
             size=FONT_SIZE + 1,
             va="center",
         )
@@ -149,8 +149,8 @@ def _steps(summary: Summary) -> list[list[str]]:
 def _machine(summary: Summary) -> str:
     machine, job = summary["machine"], summary["job"]
     return (
-        f"{job['teacher']} teaches {job['student']}: images of {job['dataset']} in batches of {job['batch_size']}, "
-        f"--amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
+        f"{job['student']} distilled from {job['teacher']}: images of {job['dataset']} in batches of "
+        f"{job['batch_size']}, --amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
         f"{machine['cores']} cores ({machine['processor']}, {machine['cpu']}), Python {machine['python']}, "
         f"torch {machine['packages']['torch']}"
     )

@@ -1,7 +1,8 @@
 """The published experiment that kdignite grew from, as it was reported.
 
-ResNet50 with ImageNet weights taught a network of five convolutions on CIFAR-10 at 224x224 (alpha 0.5, T 1, ten
-epochs); the baseline is the same network without a teacher. One seed of each. Test accuracy, by class and overall.
+A network of five convolutions was distilled from a ResNet50 with ImageNet weights on CIFAR-10 at 224x224 (alpha 0.5,
+T 1, ten epochs); the baseline is the same network without a teacher. One seed of each. Test accuracy, by class and
+overall.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from kdignite.errors import UserError
 
 SOURCE = (
-    "published: a ResNet50 that taught a five-convolution network on CIFAR-10 at 224x224, alpha 0.5, T 1, "
+    "published: a five-convolution network distilled from a ResNet50 on CIFAR-10 at 224x224, alpha 0.5, T 1, "
     "one seed of each; test accuracy as it was reported"
 )
 

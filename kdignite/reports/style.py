@@ -14,7 +14,7 @@ STYLE: list[str | dict[str, Any]] = [
     "default",
     {"font.size": FONT_SIZE, "text.parse_math": False},
 ]  # a class may be called "$5$"
-# Okabe & Ito 2008: told apart by every kind of colour vision
+# Okabe & Ito 2008: distinguishable with every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 MAX_NAME = 28  # characters; longer names are cut in the middle

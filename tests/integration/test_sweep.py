@@ -259,7 +259,7 @@ def test_what_is_no_fair_choice_is_refused(root: Path) -> None:
 
 def test_part_of_the_images_is_nothing_to_quote(root: Path) -> None:
     done = sweep(grid(**ONE, limit_train=200), root=root)
-    assert "These runs saw only part of their images: nothing to quote." in done.result["notes"]
+    assert "These runs used only part of their images: not a result to quote." in done.result["notes"]
 
 
 @pytest.mark.parametrize("spoil", [lambda run: run | {"val": {}}, lambda run: run | {"seed": "x"}])

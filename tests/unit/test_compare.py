@@ -161,7 +161,7 @@ def test_a_teacher_may_be_left_out(root: Path) -> None:
     summary = compared(root, "student-0", "baseline-0")
     assert summary["teacher"] is None
     assert summary["student"]["agreement"] is None
-    assert summary["notes"][-1] == "the teacher, 'teacher', is not shown: name its run too to see it beside its student"
+    assert summary["notes"][-1] == "the teacher, 'teacher', is not shown: name its run too"
 
 
 def test_an_adopted_model_is_a_teacher(root: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_adopted_model_is_a_teacher(root: Path) -> None:
     summary = compared(root, *ONE)
     assert summary["runs"][0]["role"] == "teacher"
     assert summary["runs"][0]["seed"] is None
-    told = "the teacher was adopted: whether it was trained on these test images, its run cannot say"
+    told = "the teacher was adopted: its run does not record whether it was trained on these test images"
     assert told in summary["notes"]
 
 
@@ -355,7 +355,8 @@ def test_predictions_of_another_run_are_noticed(root: Path) -> None:
         ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the teacher of "
          "runs/student-0, 'teacher'"),
         (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its "
-         "best.safetensors (sha256 OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
+         "best.safetensors (sha256 OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that "
+         "one, or leave the teacher out"),
     ],
 )  # fmt: skip
 def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) -> None:
@@ -554,7 +555,7 @@ def test_one_seed_proves_nothing_and_a_short_one_less(root: Path) -> None:
     again(root, "baseline-0", "baseline", config={"epochs": 2}, draw=3)
     summary = compared(root, *ONE)
     assert summary["notes"] == [
-        "trained for 2 epochs only: a longer training may turn the result round",
+        "trained for 2 epochs only: longer training may reverse the result",
         f"one short seed proves nothing {advice}",
     ]
     assert summary["verdict"]["text"].startswith("One short seed proves nothing about distillation: student - baseline")
@@ -569,12 +570,10 @@ def test_a_quick_run_counts_as_short_and_a_whole_one_does_not(command: str) -> N
 def test_a_partial_run_is_nothing_to_quote(root: Path) -> None:
     again(root, "baseline-0", "baseline", partial=True)
     summary = compared(root, *ALL)
-    assert summary["notes"][0] == "baseline-0 saw only part of its images: nothing to quote"
-    assert summary["verdict"]["text"].endswith(" Only part of the images was seen: nothing to quote.")
+    assert summary["notes"][0] == "baseline-0 used only part of its images: not a result to quote"
+    assert summary["verdict"]["text"].endswith(" Only part of the images was used: not a result to quote.")
     again(root, "student-0", "distill", partial=True)
-    assert compared(root, *ALL)["notes"][0].startswith(
-        "student-0, baseline-0 saw only part of their images: nothing to"
-    )
+    assert compared(root, *ALL)["notes"][0].startswith("student-0, baseline-0 used only part of their images: not a")
 
 
 def test_what_computed_a_run_is_told_where_it_differs(root: Path) -> None:

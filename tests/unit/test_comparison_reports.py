@@ -163,7 +163,7 @@ def test_the_text_starts_with_the_verdict_what_was_compared_and_what_speaks_agai
     verdict, about, notes, *_ = comparison_text(summary).split("\n\n")
     assert verdict == verdict_text(summary)
     assert about == (
-        "cifar10, 2,000 test images; student cnn5 taught by cnn5 (alpha 0.9, T 4); 10 epochs; seeds 0, 1, 2"
+        "cifar10, 2,000 test images; student cnn5 distilled from cnn5 (alpha 0.9, T 4); 10 epochs; seeds 0, 1, 2"
     )
     assert notes == "- note: one thing\n- note: another"
     assert "note:" not in comparison_text(summary._replace(notes=[]))
@@ -172,14 +172,14 @@ def test_the_text_starts_with_the_verdict_what_was_compared_and_what_speaks_agai
 def test_rounded_answers_of_the_teacher_are_told() -> None:
     summary = CASES["gained"]
     rounded = summary._replace(settings={**summary.settings, "cache_dtype": "float16"})
-    assert "taught by cnn5 (alpha 0.9, T 4, cache_dtype float16); 10 epochs" in subject(rounded)
+    assert "distilled from cnn5 (alpha 0.9, T 4, cache_dtype float16); 10 epochs" in subject(rounded)
 
 
 def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:
-    assert "taught by cnn5 (loss package.module:some_loss, alpha 0.25, T 8); 10 epochs; seed 0" in subject(
+    assert "distilled from cnn5 (loss package.module:some_loss, alpha 0.25, T 8); 10 epochs; seed 0" in subject(
         CASES["own loss"]
     )
-    assert "student cnn5 taught by teacher (" in subject(CASES["no teacher"])
+    assert "student cnn5 distilled from teacher (" in subject(CASES["no teacher"])
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:
         ("nothing", "No difference shown: student - baseline is {mean:+.2f} points "
          "(95 % interval {low:+.2f} to {high:+.2f}, 2 seeds)."),
         ("partial", "One short seed proves nothing about distillation: student - baseline is {mean:+.2f} points. "
-         "Only part of the images was seen: nothing to quote."),
+         "Only part of the images was used: not a result to quote."),
     ],
 )  # fmt: skip
 def test_verdicts(case: str, start: str) -> None:
@@ -255,9 +255,9 @@ def test_one_seed_says_what_is_noise_in_a_class() -> None:
     p, q = (summary.scores.models[role].accuracy.mean for role in ("student", "baseline"))
     noise = 200 * np.sqrt((p * (1 - p) + q * (1 - q)) / 100)
     said = f"about +-{noise:.1f} points (two standard errors of a difference of two proportions) are noise."
-    assert f"recognised. With 100 images a class, {said}" in comparison_text(summary)
+    assert f"classified correctly. With 100 images a class, {said}" in comparison_text(summary)
     uneven = with_scores(summary, class_noise=summary.scores.class_noise._replace(equal_classes=False))
-    assert f"recognised. With 100 images in the median class, {said}" in comparison_text(uneven)
+    assert f"classified correctly. With 100 images in the median class, {said}" in comparison_text(uneven)
     sure = with_scores(summary, class_noise=summary.scores.class_noise._replace(two_errors=0.0))
     assert "are noise" not in comparison_text(sure)
 
@@ -329,9 +329,9 @@ def test_mcnemar_is_said_to_be_of_this_pair() -> None:
     summary = CASES["one seed"]
     found = summary.scores.mcnemar
     said = (
-        f"Exact McNemar test, p = {found.p_value:.2g}: {found.only_first} test images are right in the student "
-        f"alone, {found.only_second} in the baseline alone. It is about this pair of models, not about "
-        "distillation: another seed gives another pair."
+        f"Exact McNemar test, p = {found.p_value:.2g}: the student alone is right on {found.only_first} test images, "
+        f"the baseline alone on {found.only_second}. The test is about this pair of models, not about distillation: "
+        "another seed gives another pair."
     )
     assert said in comparison_text(summary)
     assert "McNemar" not in comparison_text(CASES["gained"])

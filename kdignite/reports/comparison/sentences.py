@@ -27,7 +27,7 @@ def verdict_text(summary: Summary) -> str:
         LOST: f"Distillation cost {size} points of accuracy ({interval}).",
         NO_DIFFERENCE: f"No difference shown: {is_mean} ({interval}).",
     }[difference.verdict]
-    return sentence + (" Only part of the images was seen: nothing to quote." if summary.partial else "")
+    return sentence + (" Only part of the images was used: not a result to quote." if summary.partial else "")
 
 
 def subject(summary: Summary) -> str:
@@ -40,7 +40,7 @@ def subject(summary: Summary) -> str:
     seeds = summary.seeds
     parts = [
         f"{summary.dataset}, {summary.scores.num_images:,} test images",
-        f"student {archs['student']} taught by {archs.get('teacher', summary.teacher_name)} ({settings})",
+        f"student {archs['student']} distilled from {archs.get('teacher', summary.teacher_name)} ({settings})",
         f"{low} to {high} epochs" if low != high else f"{low} epoch{'s' * (low != 1)}",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
     ]

@@ -21,7 +21,7 @@ MAX_CLASSES = 20  # longer tables are not read
 NUM_ENDS = 5
 FIDELITY_LABELS = {
     "agreement": "agrees with the teacher (%)",
-    "agreement_on_errors": "gives the teacher's wrong answer where it errs (%)",
+    "agreement_on_errors": "repeats the teacher's errors (%)",
     "kl": "KL from the teacher at T=1 (nats)",
 }
 
@@ -65,8 +65,8 @@ def _test(summary: Summary) -> str:
     if found is not None:
         p_value = f"{found.p_value:.2g}" if found.p_value >= 1e-4 else "below 0.0001"
         return (
-            f"Exact McNemar test, p = {p_value}: {found.only_first:,} test images are right in the student alone, "
-            f"{found.only_second:,} in the baseline alone. It is about this pair of models, not about distillation: "
+            f"Exact McNemar test, p = {p_value}: the student alone is right on {found.only_first:,} test images, the "
+            f"baseline alone on {found.only_second:,}. The test is about this pair of models, not about distillation: "
             "another seed gives another pair."
         )
     if summary.scores.difference.low is None:
@@ -91,7 +91,7 @@ def _classes(summary: Summary) -> list[str]:
     table = [header, *rows]
     if "teacher" not in summary.scores.models:
         table = [[row[0], *row[2:]] for row in table]
-    text = "Recall in per cent: the share of the images of a class that are recognised"
+    text = "Recall in per cent: the share of the images of a class that are classified correctly"
     text += f"; means over {seeds} seeds, std: of the difference over the seeds." if seeds > 1 else "."
     text += _noise(summary)
     if choice.worst:
@@ -128,8 +128,8 @@ def _fidelity(summary: Summary) -> list[str]:
         spreads = (getattr(summary.scores.models[role], score) for role in roles)
         rows.append((label, *(_with_std(spread, _nats if score == "kl" else per_cent) for spread in spreads)))
     text = (
-        "How far the answers are the teacher's (Stanton et al. 2021, arXiv:2106.05945); the baseline, which never saw "
-        "the teacher, shows how much of it comes unasked."
+        "How close the predictions are to the teacher's (Stanton et al. 2021, arXiv:2106.05945); the baseline, trained "
+        "without the teacher, shows how much agreement there is without distillation."
     )
     return ["## Fidelity to the teacher", text, markdown_table(rows, num_names=1)]
 
@@ -160,7 +160,7 @@ def _costs(summary: Summary) -> list[str]:
 
 
 def _runs(summary: Summary) -> list[str]:
-    header = ("run", "as", "model", "seed", "best epoch", "right", "accuracy %")
+    header = ("run", "role", "model", "seed", "best epoch", "correct", "accuracy %")
     rows = [
         (
             *(run.run, run.role, run.arch, NO_SCORE if run.seed is None else str(run.seed)),
