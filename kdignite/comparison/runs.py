@@ -1,9 +1,11 @@
 """Finished runs, found by name and read from the files of their folders, checked."""
 
+import math
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt

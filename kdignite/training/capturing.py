@@ -16,7 +16,7 @@ from kdignite.steps import MakeStep, Parts, Step, Update
 from kdignite.streams import default_generators
 
 Work = Callable[[], Tensor]
-Record = Callable[[Work], Work]  # makes something that has the effect of a call, and gives what it returns
+Record = Callable[[Work], Work]  # makes a replay, which has the effect of a call and returns the same
 WARM_UP = 3  # calls before the capture, which choose kernels and make the optimiser's state
 CHECKS = 2  # replays that are compared with the update itself: two batches, and two keys of what is drawn
 CAPTURED, NOT_YET = "captured", "no full batch"
@@ -27,8 +27,8 @@ class Capture:
 
     The capture leaves no trace in model, optimiser and generators, and its first replays have to give the bits of the
     update itself. Where it cannot be captured, or gives others, a line says so and all updates are run as they are. So
-    a run has the same numbers captured or not, from whatever step it goes on. What a model counts in Python no graph
-    can see.
+    a run has the same numbers captured or not, from whatever step it is resumed. What a model counts in Python is not
+    in a graph.
     """
 
     def __init__(self, full: int, *, say: Callable[[str], None], record: Record | None = None) -> None:
@@ -74,16 +74,12 @@ class Capture:
 
 
 def cuda_graph(work: Work) -> Work:
-    """Capture what a function does on the current GPU.
-
-
-    Source: the documentation of ``torch.cuda.graph``, "whole-network capture".
-    """
+    """Capture what a function does on the current GPU; see ``torch.cuda.graph``, "whole-network capture"."""
     stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(stream)
     with torch.cuda.stream(side):
         work()
-        with _no_waiting():  # what waits is found out here, where an error leaves no broken capture behind
+        with _no_waiting():  # what waits raises here, where an error leaves no broken capture behind
             for _ in range(WARM_UP - 1):
                 work()
     stream.wait_stream(side)
@@ -124,7 +120,7 @@ class _Saved:
         self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
 
     def put_back(self) -> None:
-        """Make it as it was, in the same places.
+        """Restore everything, in the same places.
 
         What the optimiser has made since is zeros, as it starts; what the model has made is gone, to be made again.
         """
@@ -142,7 +138,7 @@ class _Saved:
             generator.set_state(state)
 
     def unseen(self) -> list[str]:
-        """Names of what the model has put in the place of something, or made: a graph would not see them."""
+        """Names of tensors that the model has replaced or made: they are not in a graph."""
         replaced = [name for where, name, tensor, _ in self._places if where[name] is not tensor]
         return replaced + [name for where, name in self._new() if not self._is_of_optimizer(where)]
 

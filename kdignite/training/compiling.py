@@ -1,4 +1,4 @@
-"""``--compile``: the model of a training step as code made for it."""
+"""``--compile``: the model of a training step by ``torch.compile``."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from kdignite.steps import MakeStep, Step
 
 
 def compiling(make_step: MakeStep) -> MakeStep:
-    """Steps whose model is compiled when the first of them is taken; evaluations and files use the model as it is."""
+    """Steps whose model is compiled at the first of them; evaluations and files use the model as it is."""
 
     def make(model: nn.Module, optimizer: Optimizer, /, **settings: Any) -> Step:
-        from torch._dynamo.exc import TorchDynamoException  # takes a second, which others need not wait for
+        from torch._dynamo.exc import TorchDynamoException  # takes a second
 
         try:
             # each size of batch gets code of its own, and none is chosen by timing: a run that was resumed, or begins
@@ -27,13 +27,13 @@ def compiling(make_step: MakeStep) -> MakeStep:
             raise _refusal(error) from error
         step = make_step(compiled, optimizer, **settings)
 
-        def told(engine: Any, batch: Batch) -> dict[str, Tensor]:
+        def compiled_step(engine: Any, batch: Batch) -> dict[str, Tensor]:
             try:
                 return step(engine, batch)
             except TorchDynamoException as error:
                 raise _refusal(error) from error
 
-        return told
+        return compiled_step
 
     return make
 

@@ -65,7 +65,7 @@ def choose_amp(name: str, *, device: torch.device, flag: str = "amp") -> str:
     if name == "auto":
         return "bf16" if _has_bf16(device) else "off"
     if not {"bf16": _has_bf16, "fp16": _has_fp16, "tf32": _has_tf32}.get(name, lambda _: True)(device):
-        say(f"warning   --{flag}={name}: {device} has no instructions for it that torch knows of, so it may be slow")
+        say(f"warning   --{flag}={name}: torch finds no instructions for it on {device}, so it may be slow")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Handlers of the user's own: what they are given of a run."""
+"""What a handler of the user's own gets of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from kdignite.training.state import TrainerState
 
 
 class RunView(NamedTuple):
-    """What a handler may want to know of a run; nothing of it is to be changed."""
+    """A run as a handler sees it; nothing of it is to be changed."""
 
     folder: Path
     config: TrainConfig  # resolved
@@ -30,7 +30,6 @@ Attach = Callable[[Engine, RunView], object]  # attaches what it likes to the ev
 
 
 def view_of_run(trainer_state: TrainerState, folder: Path) -> RunView:
-    """What handlers are given."""
     run = trainer_state.run
     return RunView(
         folder=folder,

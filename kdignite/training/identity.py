@@ -1,4 +1,4 @@
-"""What a run is, so that it can be gone on with: its settings, and what it starts from, by content."""
+"""What a run and its resumption have to share: settings, and what it starts from, by content."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ USERS_CODE = with_use(DistillConfig, "code")  # may name a function of the user'
 
 
 def header(run: RunSpec) -> dict[str, Any]:
-    """What the complete state of a run says of where it belongs."""
+    """What identifies the run in its complete state."""
     return {"format": checkpoints.FORMAT, "kdignite": kdignite.__version__, "run": identity_of(run)}
 
 
@@ -26,7 +26,8 @@ def check_header(run: RunSpec, values: Mapping[str, Any], *, who: str) -> None:
     if values["format"] != checkpoints.FORMAT:
         raise UserError(
             f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "
-            f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
+            f"{kdignite.__version__}, which reads format {checkpoints.FORMAT}: "
+            "resume with the other, or start a new run"
         )
     found = differences(values["run"], identity_of(run), besides={*MACHINE, "epochs"})
     if found:
@@ -34,12 +35,12 @@ def check_header(run: RunSpec, values: Mapping[str, Any], *, who: str) -> None:
 
 
 def identity_of(run: RunSpec) -> dict[str, Any]:
-    """What a run and its resumption have to agree on."""
+    """Everything that a run and its resumption have to share."""
     return _identity(to_json(run.config)) | _flat(sources_of(run))
 
 
 def recorded_identity(folder: Path) -> dict[str, Any]:
-    """What `identity_of` said of the run in a folder."""
+    """`identity_of` the run in a folder."""
     config, environment = (files.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
     starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "teacher")}
     return _identity(config) | _flat(starts_from)

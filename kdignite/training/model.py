@@ -161,6 +161,6 @@ def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch
     if sorted(own) != sorted(classes):
         different = listed(sorted(set(own) ^ set(classes)))
         raise UserError(
-            f"{checkpoint.path} knows other classes than the data ({len(own)} against {len(classes)}): {different}"
+            f"{checkpoint.path} has other classes than the data ({len(own)} against {len(classes)}): {different}"
         )
     return torch.tensor([own.index(name) for name in classes], device=device)

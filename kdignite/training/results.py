@@ -22,25 +22,22 @@ from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
-# TensorBoard shows the first five, by name, unasked; the text "config" has them all
+# TensorBoard shows the first five at first, by name; the text "config" has them all
 HPARAMS = with_use(DistillConfig, "shown")
 HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
 
 
 def checked(outcome: Outcome, *, who: str) -> Outcome:
-    """The outcome, if every answer in it is a number."""
+    """The outcome; refused if a logit in it is not finite."""
     if not outcome.is_finite:
-        raise RunFailed(f"{who} answers with values that are no finite numbers: its weights or its input are broken")
+        raise RunFailed(f"the logits of {who} are not finite numbers: its weights or its input are broken")
     return outcome
 
 
 def write_evaluation(
     folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
 ) -> dict[str, dict[str, Any]]:
-    """Write predictions, figures and, for many classes, tables of what a model answered.
-
-    The figures show the last of the splits.
-    """
+    """Write predictions, figures of the last split and, for many classes, tables."""
     summaries = {
         split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
         for split, outcome in outcomes.items()
@@ -80,7 +77,7 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
 
 
 def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
-    """The last words of a run: the test table, what it cost, and where things are."""
+    """What a run prints at its end: the test table, what the model costs, and where its files are."""
     table = evaluation_table(result["test"], title=f"Test images, {result['name']}")
     lines = [
         "",
@@ -93,7 +90,7 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
         gap = 100 * (result["teacher"]["accuracy"] - result["val"]["accuracy"])
         lines.append(f"teacher     {result['teacher']['name']}, {gap:.2f} points ahead on validation")
     if result["partial"]:
-        lines.append("partial     this run saw only part of its images: no result to quote")
+        lines.append("partial     this run saw only part of its images: its numbers are no result")
     lines.append(f"cost        {_cost_line(result['cost'])}")
     lines += [f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, figures)", "curves      tensorboard --logdir runs"]
     return "\n".join(lines)

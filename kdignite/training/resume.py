@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,9 +83,8 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
         _check_ours(config, root / config.name)
         _check_same(run, root / config.name)
         return _finished(root / config.name) or root / config.name
-    now = identity_of(run)
-    folders = _folders(config, root)
-    same = [folder for folder in folders if not differences(recorded_identity(folder), now, besides=MACHINE)]
+    now, earlier = identity_of(run), _recorded(config, root)
+    same = [folder for folder in earlier if not differences(recorded_identity(folder), now, besides=MACHINE)]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     if unfinished:
         return unfinished[0]
@@ -151,7 +150,7 @@ def _named(config: TrainConfig, *, root: Path) -> Path:
         if (folder / runs.CONFIG).is_file():
             _check_ours(config, folder)
             return folder
-    have = [folder.name for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
+    have = [folder.name for folder in _recorded(config, root) if not (folder / runs.RESULT).exists()]
     raise UserError(
         f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
         f"{listed(sorted(have))}"
@@ -180,7 +179,7 @@ def _finished(folder: Path) -> runs.Finished | None:
 
 
 def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
-    """The settings that a run recorded, with those that were given now."""
+    """The settings that a run recorded, with those that are given now."""
     recorded = files.read_json(folder / runs.CONFIG)
     del recorded["command"]  # checked already
     given = set(to_json(config)) if config.given is None else set(config.given)
@@ -211,24 +210,22 @@ def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
     """Runs that are not finished and have the settings given, the newest first; those left open may be any there."""
     apart, left_open = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
     given = {name: value for name, value in to_json(config).items() if name not in apart and value not in left_open}
-    folders = [folder for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
-    recorded = {folder: files.read_json(folder / runs.CONFIG) for folder in folders}
-    return [folder for folder in folders if all(recorded[folder].get(name) == given[name] for name in given)]
+    same = (
+        folder
+        for folder, values in _recorded(config, root).items()
+        if all(values.get(name) == given[name] for name in given)
+    )
+    return [folder for folder in same if not (folder / runs.RESULT).exists()]
 
 
-def _folders(config: TrainConfig, root: Path) -> list[Path]:
-    """Run folders of the same command, the newest first."""
+def _recorded(config: TrainConfig, root: Path) -> dict[Path, dict[str, Any]]:
+    """What runs of the same command recorded, by folder, the newest first; what cannot be read is left out."""
+    found = {}
     paths = (path for path in root.glob(f"*/{runs.CONFIG}") if not path.parent.is_symlink())
-    dated = sorted(((path.stat().st_mtime_ns, path) for path in paths), reverse=True)
-    return [path.parent for _, path in dated if _command_in(path) == config.command]
-
-
-def _command_in(path: Path) -> Any:
-    """The command of a run; None where its folder cannot be read."""
-    try:
-        return files.read_json(path).get("command")
-    except UserError:
-        return None
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
+        with suppress(UserError):
+            found[path.parent] = files.read_json(path)
+    return {folder: values for folder, values in found.items() if values.get("command") == config.command}
 
 
 def _check_same(run: RunSpec, folder: Path) -> None:

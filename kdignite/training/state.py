@@ -1,4 +1,4 @@
-"""The complete state of a run: saved at any iteration, checked, and loaded again so that nothing shows."""
+"""The complete state of a run: saved at any iteration, checked, and restored to the last bit."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +18,7 @@ from kdignite.errors import UserError
 from kdignite.training.identity import check_header, header
 from kdignite.training.spec import RunSpec
 
-# what a file of another shape than expected runs into; each is told as damage
+# errors of a file of another shape than expected; each is reported as damage
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
@@ -63,10 +63,9 @@ class HostCopy:
 class Saver:
     """Writes `runs.LAST` and keeps the one before it as `runs.PREVIOUS`.
 
-    Nothing is written while a number is not finite, since the run is about to fail then, nor while `runs.BEST` waits
-    to be written, which the state would take for done. A disk that is full is told, and the next save tries again.
-
-    What was copied from an accelerator is written while the training goes on; the next save waits for it.
+    Nothing is written while a number is not finite, since the run is about to fail then, nor while `runs.BEST` waits to
+    be written, which the state would take for done. A full disk is a warning, and the next save tries again. What was
+    copied from an accelerator is written during the next steps; the next save waits for it.
     """
 
     def __init__(self, trainer_state: TrainerState, folder: Path) -> None:
@@ -120,7 +119,7 @@ def restore(trainer_state: TrainerState, folder: Path) -> None:
 
 
 class Used(NamedTuple):
-    """A state that a run goes on from, and its file."""
+    """The state from which a run is resumed, and its file."""
 
     state: Any
     path: Path
@@ -143,7 +142,7 @@ def _restored(trainer_state: TrainerState, folder: Path) -> Used | None:
         return Used(state, path)
     if problems:
         raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
-    if _epochs_told(folder) > 1:  # with a state after each
+    if _num_epochs_in_table(folder) > 1:  # with a state after each
         raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
     return None
 
@@ -153,8 +152,8 @@ def has_state(folder: Path) -> bool:
     return any((folder / name).exists() for name in (runs.LAST, runs.PREVIOUS))
 
 
-def _epochs_told(folder: Path) -> int:
-    """How many epochs are in the table of a run; a run that ended within its first save has told one."""
+def _num_epochs_in_table(folder: Path) -> int:
+    """How many epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
     table = folder / "metrics.csv"
     return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
@@ -192,7 +191,9 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
     except UserError:
         raise
     except MALFORMED as error:
-        raise UserError(f"{path} is damaged: it is no complete state of this run ({error!r:.200})") from error
+        raise UserError(
+            f"{path} is damaged: it does not hold the complete state of this run ({error!r:.200})"
+        ) from error
 
 
 def _checked_iteration(trainer_state: TrainerState, state: Mapping[str, Any]) -> int:
@@ -202,7 +203,7 @@ def _checked_iteration(trainer_state: TrainerState, state: Mapping[str, Any]) ->
     if length != trainer_state.run.epoch_length and before != now:
         raise UserError(
             f"{before} processes cut the epochs of this run into {length} steps, {now} would cut them into "
-            f"{trainer_state.run.epoch_length}: go on with as many as before"
+            f"{trainer_state.run.epoch_length}: resume with as many as before"
         )
     if type(iteration) is not int or iteration < 1 or length != trainer_state.run.epoch_length:
         raise ValueError(f"iteration {iteration!r} in epochs of {length!r}")

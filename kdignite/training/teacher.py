@@ -31,10 +31,6 @@ def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finish
             yield run
 
 
-def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
-    return next(fitting_teachers(config, root=root), None)
-
-
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     """The teacher that ``--teacher`` names, or the newest finished one for the same data and split."""
     if config.teacher is not None:
@@ -42,7 +38,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         _check_dataset(checkpoint, config)
         say(f"teacher   {checkpoint.path}")
         return checkpoint
-    newest = _newest(config, root=root)
+    newest = next(fitting_teachers(config, root=root), None)
     if newest is None:
         dataset = config.dataset or DATASET
         make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
@@ -57,7 +53,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
 
 def inherit_from_newest(config: C, *, root: Path) -> C:
     """The config of a run without a teacher, with the data settings of the newest teacher where they were left open."""
-    newest = _newest(config, root=root)
+    newest = next(fitting_teachers(config, root=root), None)
     if newest is None:
         return config
     inherited = inherit(config, checkpoints.load(newest.folder / runs.BEST).description.origin)

@@ -142,7 +142,7 @@ def test_classes_in_another_order_are_mapped_and_other_classes_refused(taught: F
     path = altered(taught, root, weights=weights, classes=[str(digit) for digit in order])
     assert accuracy(path, root) == taught.result["val"]["accuracy"]
     path = altered(taught, root, classes=[f"digit {digit}" for digit in range(10)])
-    with pytest.raises(UserError, match=r"knows other classes than the data \(10 against 10\): 0, 1, 2"):
+    with pytest.raises(UserError, match=r"has other classes than the data \(10 against 10\): 0, 1, 2"):
         accuracy(path, root)
 
 

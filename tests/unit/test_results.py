@@ -205,4 +205,4 @@ def test_the_last_words_name_the_teacher_and_its_lead_in_points(made: dict[str, 
 
 def test_the_last_words_of_a_partial_run_say_that_it_proves_nothing(made: dict[str, Any]) -> None:
     text = results.closing_lines(Path("runs/x"), {**made, "partial": True})
-    assert "partial     this run saw only part of its images: no result to quote" in text
+    assert "partial     this run saw only part of its images: its numbers are no result" in text

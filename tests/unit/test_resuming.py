@@ -869,7 +869,7 @@ def damaged(stopped: Stopped, change: Callable[[dict[str, Any]], None]) -> str:
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_state_that_cannot_be_of_this_run_is_refused_by_its_file(stopped: Stopped, kind: str) -> None:
     change, told = DAMAGE[kind]
-    pattern = rf"{stopped.last} is damaged: it is no complete state of this run \(.*{told}.*\)"
+    pattern = rf"{stopped.last} is damaged: it does not hold the complete state of this run \(.*{told}.*\)"
     assert re.fullmatch(pattern, damaged(stopped, change))
 
 
@@ -878,7 +878,7 @@ def test_epochs_that_other_processes_cut_in_another_way_are_not_gone_on_with(sto
         values["trainer"] |= {"epoch_length": 4, "processes": 3}
 
     assert damaged(stopped, change) == (
-        "3 processes cut the epochs of this run into 4 steps, 1 would cut them into 3: go on with as many as before"
+        "3 processes cut the epochs of this run into 4 steps, 1 would cut them into 3: resume with as many as before"
     )
 
 
@@ -910,7 +910,7 @@ def test_a_state_of_another_format_is_refused_with_the_version_that_wrote_it(sto
 
     assert damaged(stopped, change) == (
         f"{stopped.last} has format 99, written by kdignite 9.8.7; this is kdignite {kdignite.__version__}, "
-        f"which reads format {checkpoints.FORMAT}: go on with the other, or start a new run"
+        f"which reads format {checkpoints.FORMAT}: resume with the other, or start a new run"
     )
 
 
@@ -927,7 +927,7 @@ def test_fewer_epochs_than_the_run_is_in_are_refused(stopped: Stopped) -> None:
 
 def test_a_file_of_anything_else_is_no_state(stopped: Stopped) -> None:
     checkpoints.write(stopped.last, {"one": 1})
-    assert f"{stopped.last} is damaged: it is no complete state of this run" in refused(stopped.restored)
+    assert f"{stopped.last} is damaged: it does not hold the complete state of this run" in refused(stopped.restored)
     torch.save([1, 2], stopped.last)
     assert f"{stopped.last} is damaged, or was not written by kdignite" in refused(stopped.restored)
 

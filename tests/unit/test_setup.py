@@ -169,7 +169,7 @@ def test_half_precision_is_chosen_where_the_processor_has_it(
     assert device_module.choose_amp("off", device=CPU) == "off"
     assert capsys.readouterr().out == ""
     assert device_module.choose_amp("bf16", device=CPU) == "bf16"
-    told = "" if chosen == "bf16" else "warning   --amp=bf16: cpu has no instructions for it that torch knows of"
+    told = "" if chosen == "bf16" else "warning   --amp=bf16: torch finds no instructions for it on cpu"
     assert capsys.readouterr().out[: len(told) or None] == told
 
 
@@ -183,7 +183,7 @@ def test_float16_is_never_chosen_and_warned_about_where_it_is_slow(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert device_module.choose_amp("auto", device=CPU) != "fp16"
     assert device_module.choose_amp("fp16", device=CPU) == "fp16"
-    assert ("warning   --amp=fp16: cpu has no instructions" in capsys.readouterr().out) is not quick
+    assert ("warning   --amp=fp16: torch finds no instructions for it on cpu" in capsys.readouterr().out) is not quick
     assert device_module.choose_amp("fp16", device=torch.device("cuda")) == "fp16"
     assert capsys.readouterr().out == ""
 
@@ -224,7 +224,7 @@ def test_a_gpu_that_has_no_tf32_is_told(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert device_module.choose_amp("tf32", device=torch.device("cuda", 0)) == "tf32"
-    assert ("warning   --amp=tf32: cuda:0 has no instructions" in capsys.readouterr().out) is not has
+    assert ("warning   --amp=tf32: torch finds no instructions for it on cuda:0" in capsys.readouterr().out) is not has
 
 
 def test_threads_are_set_where_a_number_is_given() -> None:
@@ -533,7 +533,7 @@ def test_outputs_come_in_the_order_of_the_classes_of_the_data() -> None:
 )
 def test_other_classes_are_refused(classes: tuple[str, ...], told: str) -> None:
     assert refused(lambda: revived(checkpoint(), classes=classes)) == (
-        f"runs/teacher/best.safetensors knows other classes than the data {told}"
+        f"runs/teacher/best.safetensors has other classes than the data {told}"
     )
 
 

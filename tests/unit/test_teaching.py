@@ -279,7 +279,7 @@ def test_a_teacher_of_your_own_needs_its_function_again(tmp_path: Path) -> None:
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path: Path) -> None:
     found = teacher(tmp_path / "t.pt", classes=("red", "green", "pink"))
-    assert "knows other classes than the data (3 against 3): blue, pink" in refused(lambda: checked(found))
+    assert "has other classes than the data (3 against 3): blue, pink" in refused(lambda: checked(found))
 
 
 def test_a_teacher_that_is_not_what_its_checkpoint_says_is_refused(tmp_path: Path) -> None:
