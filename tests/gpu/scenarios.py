@@ -49,7 +49,7 @@ from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
 from kdignite.devices import to_host
-from kdignite.doctor.mistakes import with_new_head
+from kdignite.doctor.settings import with_new_head
 from kdignite.evaluation import evaluate, predictor
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step

@@ -158,7 +158,7 @@ def test_a_teacher_that_is_known_is_not_asked_about_every_validation_image_again
 
         return ask
 
-    monkeypatch.setattr(teacher_module, "revive", counted)
+    monkeypatch.setattr(teacher_module, "load_predictor", counted)
     again = distill(student(epochs=1), root=root)
     assert count == 2 * VERIFIED_ROWS  # of the validation images, and of the one view
     assert again.result["teacher"] == first.result["teacher"]
