@@ -29,20 +29,25 @@ if TYPE_CHECKING:
         configure,
     )
     from kdignite.losses import LossParts, cross_entropy, kd_divergence, kd_loss
+    from kdignite.methods.registry import METHODS
+    from kdignite.methods.terms import Outputs, Terms
     from kdignite.training.extensions import RunView
 
 __version__ = "0.1.0"
 __all__ = [
+    "METHODS",
     "AdoptConfig",
     "BaselineConfig",
     "CompareConfig",
     "DistillConfig",
     "EvaluateConfig",
     "LossParts",
+    "Outputs",
     "ReproduceConfig",
     "RunView",
     "SweepConfig",
     "TeacherConfig",
+    "Terms",
     "adopt",
     "baseline",
     "compare",
@@ -56,8 +61,13 @@ __all__ = [
     "sweep",
     "teacher",
 ]
-_LOSSES = dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses")
-_ELSEWHERE = {**_LOSSES, "configure": "kdignite.config", "RunView": "kdignite.training.extensions"}
+_ELSEWHERE = {
+    **dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses"),
+    **dict.fromkeys(("Outputs", "Terms"), "kdignite.methods.terms"),
+    "METHODS": "kdignite.methods.registry",
+    "configure": "kdignite.config",
+    "RunView": "kdignite.training.extensions",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,10 @@
-"""What is printed while a command works."""
+"""Progress of a command on stdout."""
 
 from kdignite import processes
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe, if this is the first process; names from files command no terminal."""
+    """Print a line at once in the first process; control characters, which names in files may hold, are spelled out."""
     if not processes.is_rank0():
         return
     visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)

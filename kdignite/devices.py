@@ -1,4 +1,4 @@
-"""What an accelerator needs and a CPU does not: kernels that repeat, and copies that nobody waits for."""
+"""Reproducible kernels, and copies from and to an accelerator."""
 
 from collections import defaultdict
 from typing import Any
@@ -9,23 +9,22 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether a device has memory and a queue of its own."""
     return device.type != "cpu"
 
 
 def compute_exactly() -> None:
-    """Have cuDNN take kernels that repeat to the last bit, and multiply float32 in float32.
+    """Have cuDNN take deterministic kernels, and multiply float32 in float32.
 
     Otherwise weight gradients may be summed in another order each time, and ``float32`` convolutions have the 10 bits
-    of TF32. Not ``torch.use_deterministic_algorithms``: it refuses layers that do repeat here, such as the backward
-    pass of adaptive pooling to one pixel. Everything else in a training step repeats by construction.
+    of TF32. Not ``torch.use_deterministic_algorithms``: it refuses layers that are deterministic here, such as the
+    backward pass of adaptive pooling to one pixel. Everything else in a training step is deterministic by construction.
     """
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device that computes; a GPU fetches it from pinned memory, which nobody waits for."""
+    """Copy a tensor of the CPU to a device; to a GPU from pinned memory, so that the host does not wait."""
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 

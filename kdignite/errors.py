@@ -1,4 +1,4 @@
-"""The two ways in which kdignite stops on purpose, and what a line of theirs may repeat."""
+"""The two errors that kdignite raises on purpose, and how their messages repeat values."""
 
 from collections.abc import Sequence
 
@@ -8,24 +8,28 @@ LONGEST_WORD = 300  # characters of each
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend, told in one line: what was expected, what came, what to type next.
+    """A mistake that the user can correct, in one line: what was expected, what came, what to type next.
 
     The command line prints the line and exits with 2; from Python it is an ordinary ``ValueError``.
     """
 
 
 class RunFailed(RuntimeError):
-    """A run that was set up correctly and cannot go on (a loss that is no number any more, say).
+    """A run that was set up correctly and cannot go on (its loss is NaN, say).
 
     The command line prints the line and exits with 1.
     """
 
 
+def printable(text: str) -> str:
+    """One visible line: line breaks become blanks, other control characters are spelled out."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.splitlines()))
+
+
 def brief(value: object, *, longest: int = BRIEF) -> str:
-    """What a message repeats of a value that came from a file: one line, visible, and never long."""
+    """A value that came from a file or the user, as a message repeats it: one visible line, never long."""
     text = str(value) if isinstance(value, str | int | float | Exception | None) else f"a {type(value).__name__}"
-    line = " ".join(text[: longest + 1].splitlines())
-    visible = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    visible = printable(text[: longest + 1])
     return visible if len(visible) <= longest else f"{visible[: longest - 3]}..."
 
 

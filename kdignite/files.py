@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever a process or the machine stops; JSON; what identifies a file."""
+"""Atomic writes, JSON, SHA-256."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from typing import IO, Any
 
 from kdignite.errors import UserError, brief
 
-TEMPORARY = ".tmp-"  # what a file is called until it is complete
+TEMPORARY = ".tmp-"  # prefix of a file until it is complete
 LARGEST_JSON = 64 * 2**20  # bytes; the confusion matrix of 1,000 classes takes a tenth of it
 
 
 def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
-    """Put a new file in place of an old one, completely or not at all."""
+    """Replace a file completely or not at all, whenever the process or the machine stops."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
@@ -31,27 +31,26 @@ def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: 
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file that is complete or absent."""
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote."""
+    """The object in a JSON file."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise UserError(f"{path} is no file: mend or remove it")
+        if path.exists() and not path.is_file():  # reading a pipe would block
+            raise UserError(f"{path} is no file: repair or remove it")
         if path.stat().st_size > LARGEST_JSON:
-            raise UserError(f"{path} is larger than any that a run writes: mend or remove it")
+            raise UserError(f"{path} is larger than any that a run writes: repair or remove it")
         values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+        raise UserError(f"{path} is damaged ({brief(error)}): repair or remove it") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is damaged (it holds no JSON object): mend or remove it")
+        raise UserError(f"{path} is damaged (it holds no JSON object): repair or remove it")
     return values
 
 
@@ -60,7 +59,7 @@ def _refuse(word: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, which is how a run names the teacher that taught it."""
+    """The SHA-256 of a file, by which a run identifies its teacher."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

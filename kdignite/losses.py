@@ -5,7 +5,7 @@ summed over classes and averaged over the batch.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,24 +20,6 @@ class LossParts(NamedTuple):
     loss: Tensor
     ce: Tensor
     kd: Tensor
-
-
-class DistillationLoss(Protocol):
-    """A loss of student and teacher with the arguments of `kd_loss`: that function, or one of your own."""
-
-    def __call__(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor,
-        labels: Tensor,
-        /,
-        *,
-        alpha: float,
-        T: float,
-        label_smoothing: float,
-    ) -> LossParts:
-        """The loss of a batch."""
-        ...
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -56,7 +38,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
     Source: label smoothing: Szegedy et al. 2015, arXiv:1512.00567, section 7.
     """
-    return F.cross_entropy(_at_least_float32(logits), labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=label_smoothing)
 
 
 def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -> Tensor:
@@ -80,13 +62,11 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
-    if student_logits.shape != teacher_logits.shape:
-        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        raise UserError(f"student and teacher logits must have the same shape (N, C), not {shapes}")
+    check_shapes(student_logits, teacher_logits)
     if not 0 < T < math.inf:
         raise UserError(f"T must be above 0 and finite, not {T}")
-    log_q = F.log_softmax(_at_least_float32(student_logits) / T, dim=1)
-    log_p = F.log_softmax(_at_least_float32(teacher_logits.detach()) / T, dim=1)
+    log_q = F.log_softmax(at_least_float32(student_logits) / T, dim=1)
+    log_p = F.log_softmax(at_least_float32(teacher_logits.detach()) / T, dim=1)
     return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -121,12 +101,25 @@ def kd_loss(
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
-    if not 0 <= alpha <= 1:
-        raise UserError(f"alpha must be in [0, 1], not {alpha}")
+    check_alpha(alpha)
     ce = cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
     kd = kd_divergence(student_logits, teacher_logits, T=T)
     return LossParts((1 - alpha) * ce + alpha * kd, ce, kd)
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Refuse logits that differ in shape, which would broadcast."""
+    if student_logits.shape != teacher_logits.shape:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        raise UserError(f"student and teacher logits must have the same shape (N, C), not {shapes}")
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse a weight of the teacher's term outside [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha must be in [0, 1], not {alpha}")
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Half precision promoted to float32, float64 kept."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""How long a server may be silent."""
+"""Time limits of connections."""
 
 import socket
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ ANSWER_SECONDS = 15.0
 
 @contextmanager
 def socket_timeout(seconds: float) -> Iterator[None]:
-    """Within the block new connections may be silent for so long: the one limit that torch's downloads can be given."""
+    """Within the block new connections have a time limit: the only one that torch's downloads take."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

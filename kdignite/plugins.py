@@ -1,4 +1,4 @@
-"""Functions of the user's own, named on the command line as ``package.module:function``."""
+"""The user's own functions, named on the command line as ``package.module:function``."""
 
 import difflib
 import importlib
@@ -14,10 +14,7 @@ USER_FUNCTION = "package.module:function"
 
 
 def import_function(spec: str, *, flag: str) -> Callable[..., Any]:
-    """The function that a ``package.module:function`` names.
-
-    The current folder is importable, as it is under ``python -m``, whatever way the program was started.
-    """
+    """The function that ``package.module:function`` names; the current folder is importable, as under ``python -m``."""
     module_name, colon, name = spec.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module_name.split("."))):
         raise UserError(f"--{flag} needs package.module:function, such as mypackage.mymodule:make, not {spec!r}")
@@ -39,7 +36,7 @@ def _import_module(name: str, *, flag: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Only for the module asked for or a package it is in: what a module fails to import itself is a bug of its own.
+        # only of the module itself or of its packages: an import that fails inside it is a bug there
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise UserError(f"--{flag}: there is no module {error.name}, neither in {here} nor installed") from None

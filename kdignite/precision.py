@@ -1,11 +1,11 @@
-"""In which type a model multiplies: ``--amp`` and ``--teacher_amp``."""
+"""Mixed precision: ``--amp`` and ``--teacher_amp``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-# what --amp says, resolved -> the type of autocast
+# resolved --amp -> dtype of autocast
 AUTOCAST = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16, "tf32": None}
 
 
@@ -16,9 +16,9 @@ def autocast(device_type: str, amp: str) -> torch.autocast:
 
 @contextmanager
 def tf32(amp: str) -> Iterator[None]:
-    """Within the block a GPU multiplies float32 in TF32 (8 bits of exponent, 10 of mantissa), if that was asked for.
+    """With ``--amp=tf32`` a GPU multiplies float32 in TF32 (8 bits of exponent, 10 of mantissa) within the block.
 
-    Forward and backward pass both have to be inside. Afterwards float32 is float32 again.
+    Forward and backward pass both have to be inside.
     """
     if amp != "tf32":
         yield

@@ -51,8 +51,7 @@ def learning_rate(kind: str, *, peak: float, total_steps: int, warmup_steps: flo
 def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:
     """SGD or AdamW over the parameters of a model.
 
-    Weight decay acts on matrices and kernels only: shrinking the scale and shift of a normalisation, or a bias, limits
-    nothing that generalisation depends on.
+    Weight decay acts on matrices and kernels only, not on biases or on the scale and shift of a normalisation.
 
     Args:
         model: what is trained.
@@ -62,9 +61,9 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
         weight_decay: at least 0.
 
     Returns:
-        The optimiser, with two parameter groups; its step is one kernel for all parameters. On an accelerator the rate
-        is a float32 tensor there, which the groups share, and momentum starts as zeros instead of with the first
-        gradient, which is the same number: a captured step reads both from their place.
+        The fused optimiser, with two parameter groups. On an accelerator the groups share the rate, a float32 tensor
+        there, and momentum starts as zeros instead of with the first gradient, which gives the same numbers: a captured
+        step reads both in place.
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
     et al. 2013, "On the importance of initialization and momentum"; AdamW: Loshchilov & Hutter 2017, arXiv:1711.05101.
@@ -88,12 +87,7 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups; a tensor that they share keeps its place.
-
-    Args:
-        optimizer: as `build_optimizer` makes it.
-        rate: the new one.
-    """
+    """Set the learning rate of all groups; a shared tensor is filled in place, since a captured step reads it there."""
     if isinstance(shared := optimizer.param_groups[0]["lr"], Tensor):
         shared.fill_(rate)
         return

@@ -1,4 +1,4 @@
-"""Values that a file claims, taken out of what was read with their type and domain checked."""
+"""Values read from a file, with their type and domain checked."""
 
 import math
 import unicodedata
@@ -14,16 +14,14 @@ MOST_ITEMS = 64  # of a setting that is a list
 INVISIBLE = ("Cc", "Cs")  # categories of control characters and of halves of characters
 
 
-def part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A dict with words as keys."""
+def mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = _value(values, key)
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{key} must be a dict, not {brief(value)}")
     return value
 
 
-def rows(values: Mapping[str, Any], key: str) -> list[Any]:
-    """A list or tuple, as a list."""
+def sequence(values: Mapping[str, Any], key: str) -> list[Any]:
     value = _value(values, key)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{key} must be a list, not {brief(value)}")
@@ -31,7 +29,6 @@ def rows(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) -> str:
-    """A text; `LONGEST_TEXT` unless told."""
     value = _value(values, key)
     if not isinstance(value, str) or len(value) > longest:
         raise ValueError(f"{key} must be text of up to {longest:,} characters, not {brief(value)}")
@@ -39,7 +36,6 @@ def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) ->
 
 
 def name(values: Mapping[str, Any], key: str) -> str:
-    """A text that is not empty and has neither line breaks nor other control characters."""
     value = text(values, key, longest=LONGEST_NAME)
     if not is_name(value):
         raise ValueError(f"{key} must be a name without control characters, not {brief(value)!r}")
@@ -47,8 +43,8 @@ def name(values: Mapping[str, Any], key: str) -> str:
 
 
 def is_name(value: object) -> bool:
-    """Whether a value is a name: `LONGEST_NAME` characters at most, at least one, none of them a control character."""
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not _is_garbled(value)
+    """Whether a value is text of 1 to `LONGEST_NAME` characters, none of them a control character."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not _has_control_characters(value)
 
 
 def count(values: Mapping[str, Any], key: str, *, low: int = 0, high: int = LARGEST_COUNT) -> int:
@@ -63,13 +59,12 @@ def number(values: Mapping[str, Any], key: str, *, above: float = -math.inf, bel
     """A finite number between two others."""
     value = _value(values, key)
     if type(value) not in (int, float) or not is_finite(value) or not above < value < below:
-        told = "".join(f" {word} {end:g}" for word, end in (("above", above), ("below", below)) if math.isfinite(end))
-        raise ValueError(f"{key} must be a finite number{told}, not {brief(value)}")
+        limits = "".join(f" {word} {end:g}" for word, end in (("above", above), ("below", below)) if math.isfinite(end))
+        raise ValueError(f"{key} must be a finite number{limits}, not {brief(value)}")
     return value  # type: ignore[no-any-return]
 
 
 def flag(values: Mapping[str, Any], key: str) -> bool:
-    """True or false."""
     value = _value(values, key)
     if type(value) is not bool:
         raise ValueError(f"{key} must be true or false, not {brief(value)}")
@@ -78,22 +73,18 @@ def flag(values: Mapping[str, Any], key: str) -> bool:
 
 def is_word(value: object) -> bool:
     """Whether a value is text of at most `LONGEST_TEXT` characters, none of them a control character."""
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT and not _is_garbled(value)
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and not _has_control_characters(value)
 
 
 def is_setting(value: object) -> bool:
     """Whether a value can be that of a setting: nothing, a word, a finite number, or a few of them."""
     items = value if isinstance(value, list | tuple) else [value]
-    return len(items) <= MOST_ITEMS and all(map(_is_plain, items))
+    return len(items) <= MOST_ITEMS and all(
+        is_finite(item) if isinstance(item, int | float) else item is None or is_word(item) for item in items
+    )
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, int | float):
-        return is_finite(value)
-    return value is None or is_word(value)
-
-
-def _is_garbled(value: str) -> bool:
+def _has_control_characters(value: str) -> bool:
     return any(unicodedata.category(char) in INVISIBLE for char in value)
 
 

@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
-from kdignite.losses import DistillationLoss, cross_entropy, kd_loss
+from kdignite.losses import cross_entropy
+from kdignite.methods.terms import Loss, Outputs
 from kdignite.precision import AUTOCAST, autocast, tf32
 
 Parts = dict[str, Tensor]
 Step = Callable[[Any, Batch], Parts]
-Teacher = Callable[[Batch], Tensor]
+Teacher = Callable[[Batch], Outputs]
 Around = Callable[["Update"], "Update"]  # another way to run an update, such as from a graph
 
 
@@ -108,34 +109,28 @@ def distill_step(
     teacher: Teacher,
     *,
     prepare: Prepare,
-    alpha: float,
-    T: float,
-    label_smoothing: float = 0.0,
-    loss: DistillationLoss = kd_loss,
+    method: Loss,
     grad_clip: float | None = None,
     amp: str = "off",
     scaler: GradScaler | None = None,
     around: Around = as_it_is,
 ) -> Step:
-    """A step of distillation: ``loss = (1 - alpha) * ce + alpha * T**2 * KL(teacher/T || student/T)``.
+    """A step of distillation: ``loss`` is that of the method.
 
     Args:
         student: from prepared images to logits.
         optimizer: over its parameters.
-        teacher: from a batch to logits, whatever computes or stores them.
+        teacher: from a batch to outputs, whatever computes or stores them.
         prepare: from uint8 images to the student's input.
-        alpha: in [0, 1], weight of the teacher's term.
-        T: temperature, above 0.
-        label_smoothing: in [0, 1), of the labels.
-        loss: another function of the same arguments, instead of the one above; under amp it gets float32.
+        method: from the outputs of student and teacher, and the labels, to its terms; under amp it gets float32.
         grad_clip: largest norm of the gradient; None: no clipping.
-        amp: in which type the student multiplies, as for `supervised_step`; the teacher, whose answers have to be the
+        amp: in which type the student multiplies, as for `supervised_step`; the teacher, whose outputs have to be the
             same for every student, is not affected.
         scaler: as for `supervised_step`.
-        around: how the update is run; the teacher answers before.
+        around: how the update is run; the teacher is run before.
 
     Returns:
-        The step; its output holds ``loss``, ``ce``, ``kd`` (means over the batch) and ``correct`` (a count).
+        The step; its output holds ``loss``, every part of the method (means over the batch) and ``correct`` (a count).
     """
     apply = _updater(student, optimizer, grad_clip=grad_clip, scaler=scaler)
 
@@ -143,16 +138,16 @@ def distill_step(
         images, labels, teacher_logits = inputs
         with tf32(amp):
             logits = _forward(student, prepare(images), amp=amp)
-            parts = loss(logits, teacher_logits, labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
-            apply(_weighted(parts.loss, weight))
-            return _detached(**parts._asdict(), correct=_num_correct(logits, labels))
+            terms = method(Outputs(logits), Outputs(teacher_logits), labels)
+            apply(_weighted(terms.loss, weight))
+            return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(logits, labels))
 
     train, run = _trainer(student), around(update)
 
     def step(engine: Any, batch: Batch) -> Parts:
         del engine
         train()
-        return run(batch.images, batch.labels, teacher(batch), weight=batch.weight)
+        return run(batch.images, batch.labels, teacher(batch).logits, weight=batch.weight)
 
     return step
 

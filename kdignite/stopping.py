@@ -1,7 +1,6 @@
-"""A wish to stop: noted when a signal arrives, heeded where nothing is half done, by all processes of a run together.
+"""Graceful stop: a signal is noted when it arrives, and stops all processes of a run together at the next check.
 
-Training listens; what else runs is stopped at once. Only the command line installs signal handlers, so a notebook's
-interrupt stays what it is there.
+Only the command line installs signal handlers, so that an interrupt in a notebook stays what it is there.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,57 +13,56 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """Raised at a safe point after a signal; like KeyboardInterrupt it is no Exception, which a handler could catch."""
+    """Raised at a safe point after a signal; like KeyboardInterrupt no Exception, which error handlers would catch."""
 
     def __init__(self, number: int) -> None:
-        """Keep the number of the signal."""
         super().__init__(number)
         self.number = number
 
 
 class StopRequest:
-    """What has been asked of this process; signals are sent to processes, so there is one."""
+    """The signal that this process has received; signals are sent to processes, so there is one."""
 
-    listening = False
+    accepted = False
     number: int | None = None
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Within the block a first signal waits for the next `check`; the end of the block is one too."""
-    StopRequest.listening, StopRequest.number = True, None
+def graceful_stop() -> Iterator[None]:
+    """Within the block a first signal waits for the next `raise_if_requested`; the end of the block is one too."""
+    StopRequest.accepted, StopRequest.number = True, None
     try:
         yield
     finally:
-        StopRequest.listening = False
-    _interruptible(processes.all_reduce_max)
+        StopRequest.accepted = False
+    _raise_if_requested(processes.all_reduce_max)
 
 
-def ask(number: int) -> bool:
-    """Note that a signal wants the process to stop."""
-    if not StopRequest.listening or StopRequest.number is not None:
+def request_stop(number: int) -> bool:
+    """Note a signal; False where it has to stop the process at once: outside the block, and if it is the second."""
+    if not StopRequest.accepted or StopRequest.number is not None:
         return False
     StopRequest.number = number
     return True
 
 
-def check(agree: Callable[[int], int] = processes.all_reduce_max) -> None:
-    """Stop here, if that was asked for."""
-    if StopRequest.listening:
-        _interruptible(agree)
+def raise_if_requested(largest: Callable[[int], int] = processes.all_reduce_max) -> None:
+    """Stop here, if a signal arrived in any process."""
+    if StopRequest.accepted:
+        _raise_if_requested(largest)
 
 
 def interruptible(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
-    """The items, with a `check` before each."""
+    """The items, with a check before each, and as many checks in all as other processes make."""
     for item in items:
-        check()
+        raise_if_requested()
         checks -= 1
         yield item
     for _ in range(checks):
-        check()
+        raise_if_requested()
 
 
-def _interruptible(agree: Callable[[int], int]) -> None:
-    number = agree(StopRequest.number or 0)
+def _raise_if_requested(largest: Callable[[int], int]) -> None:
+    number = largest(StopRequest.number or 0)
     if number:
         raise Stopped(number)

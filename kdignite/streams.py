@@ -1,8 +1,8 @@
 """Random numbers as a function of a key, never of what was drawn before.
 
 Every random choice of a run (order, views, dropout, initial weights, split) has a key: ``("order", seed, epoch)``, say.
-The same key gives the same numbers in any process, whatever else has drawn numbers meanwhile: this is what makes runs
-repeatable, resumable at any iteration, and comparable with one another.
+The same key gives the same numbers in any process, whatever else has drawn numbers: so runs are repeatable, resumable
+at any iteration, and comparable with one another.
 """
 
 import hashlib
@@ -31,25 +31,14 @@ def seed_of(*key: Key) -> int:
 
 
 def stream(*key: Key) -> torch.Generator:
-    """A CPU generator that starts at the key's seed.
-
-    Args:
-        key: as for `seed_of`.
-
-    Returns:
-        A fresh ``torch.Generator`` on the CPU, so that draws are the same whatever device trains.
-    """
+    """A new generator with the seed of a key; on the CPU, so that draws are the same whatever device trains."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_device(device: torch.device, *key: Key) -> None:
     """Seed the default generators from which modules on a device draw, such as ``Dropout``.
 
-    ``torch.manual_seed`` seeds every backend and takes about 0.3 ms, too long for each iteration; this: microseconds.
-
-    Args:
-        device: the device that computes.
-        key: as for `seed_of`.
+    Not ``torch.manual_seed``, which seeds every backend and takes about 0.3 ms, too long for each iteration.
     """
     seed = seed_of(*key)
     for generator in default_generators(device):
@@ -57,14 +46,7 @@ def seed_device(device: torch.device, *key: Key) -> None:
 
 
 def default_generators(device: torch.device) -> list[torch.Generator]:
-    """The generators from which modules on a device may draw.
-
-    Args:
-        device: the device that computes.
-
-    Returns:
-        That of the CPU, and that of the GPU where the device is one.
-    """
+    """The default generator of the CPU, and that of a device that is a GPU."""
     if device.type != "cuda":
         return [torch.default_generator]
     torch.cuda.init()  # before it there are no generators
@@ -74,13 +56,9 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
 
 @contextmanager
 def seeded(*key: Key, device: torch.device = CPU) -> Iterator[None]:
-    """Within the block default generators start at the key's seed; afterwards they are as they were before.
+    """Within the block the `default_generators` start at the key's seed; afterwards they are as they were before.
 
     For code that draws from them, such as the initialisers of ``torch.nn``, and dropout.
-
-    Args:
-        key: as for `seed_of`.
-        device: whose generator is meant beside the CPU's.
     """
     generators = default_generators(device)
     before = [one.get_state() for one in generators]

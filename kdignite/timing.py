@@ -1,4 +1,4 @@
-"""How long something takes, measured so that it can be compared on a machine that is never quite quiet."""
+"""Measurements of time that can be compared on a machine where other programs run."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-Trial = Callable[[], float]  # does the work once; the seconds that count
+Trial = Callable[[], float]  # does the work once; returns its seconds
 
 
 class MedianRange(NamedTuple):
@@ -19,34 +19,31 @@ class MedianRange(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds by name. A GPU takes the time itself, where its work has got to, so that no lap waits for it."""
+    """Seconds by name. On a GPU a lap is a pair of events in its queue, so that the host does not wait."""
 
     def __init__(self, device: torch.device) -> None:
-        """Nothing was measured yet."""
         self._device = device
         self._laps: list[tuple[str, Any, Any]] = []
         self._last = self._mark()
 
     def start(self) -> None:
-        """The next lap begins now."""
         self._last = self._mark()
 
     def lap(self, name: str) -> None:
-        """Since the last lap, or the start, this was done."""
+        """End the lap since the last one, or since the start."""
         mark = self._mark()
         self._laps.append((name, self._last, mark))
         self._last = mark
 
     @property
     def seconds(self) -> dict[str, list[float]]:
-        """Of every lap, by name; a GPU is waited for."""
+        """Of every lap, by name; waits for a GPU."""
         found: dict[str, list[float]] = {}
         for name, start, stop in self._laps:
             found.setdefault(name, []).append(_between(start, stop))
         return found
 
     def total(self) -> float:
-        """Seconds of all laps."""
         return sum(map(sum, self.seconds.values()))
 
     def _mark(self) -> Any:
@@ -58,29 +55,29 @@ class Stopwatch:
 
 
 def _between(start: Any, stop: Any) -> float:
-    """Seconds between two marks of one watch."""
     if isinstance(start, float):
         return float(stop - start)
     stop.synchronize()
     return float(start.elapsed_time(stop) / 1e3)
 
 
-def alternate(trials: Mapping[str, Trial], *, repeats: int) -> dict[str, list[float]]:
-    """Do everything once to warm up, and then in turn: what disturbs the machine disturbs all of them alike."""
-    for trial in trials.values():
-        trial()
+def alternate(
+    trials: Mapping[str, Trial], *, repeats: int, report: Callable[[str, float], None] | None = None
+) -> dict[str, list[float]]:
+    """Run every trial once to warm up, then all in turn, so that other load on the machine affects them alike."""
     seconds: dict[str, list[float]] = {name: [] for name in trials}
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         for name, trial in trials.items():
             seconds[name].append(trial())
-    return seconds
+            if report is not None:
+                report(name, seconds[name][-1])
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def median_range(values: list[float]) -> MedianRange:
-    """The median of some measurements, and the outermost."""
     return MedianRange(statistics.median(values), min(values), max(values))
 
 
 def paired_ratio(ones: list[float], others: list[float]) -> MedianRange:
-    """How measurements that were taken in turn compare: the ratios of neighbours, not the ratio of medians."""
+    """The ratios of measurements that were taken in turn, each with its neighbour; not the ratio of medians."""
     return median_range([one / other for one, other in zip(ones, others, strict=True)])

@@ -17,24 +17,3 @@ from kdignite.checkpoints.description import (
 )
 from kdignite.checkpoints.files import UNREADABLE, load, read, write
 from kdignite.checkpoints.weights import check_fit, load_weights, prefixes, state_dict_in, strip_prefix
-
-__all__ = [
-    "FORMAT",
-    "UNREADABLE",
-    "Architecture",
-    "Checkpoint",
-    "Description",
-    "Origin",
-    "Validation",
-    "check_arrays",
-    "check_fit",
-    "from_payload",
-    "load",
-    "load_weights",
-    "prefixes",
-    "read",
-    "state_dict_in",
-    "strip_prefix",
-    "to_payload",
-    "write",
-]

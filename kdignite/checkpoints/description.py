@@ -89,11 +89,11 @@ def from_payload(payload: Mapping[str, Any], path: Path) -> Checkpoint:
     _check_format(payload, path)
     try:
         description = Description(
-            architecture=_architecture(schema.part(payload, "architecture")),
-            classes=_classes(schema.rows(payload, "classes")),
-            preprocessing=preprocessing_from(schema.part(payload, "preprocessing")),
-            origin=_origin(schema.part(payload, "origin")),
-            validation=_validation(schema.part(payload, "validation")),
+            architecture=_architecture(schema.mapping(payload, "architecture")),
+            classes=_classes(schema.sequence(payload, "classes")),
+            preprocessing=preprocessing_from(schema.mapping(payload, "preprocessing")),
+            origin=_origin(schema.mapping(payload, "origin")),
+            validation=_validation(schema.mapping(payload, "validation")),
         )
         return Checkpoint(description, _tensors(payload.get("weights")), path)
     except UserError as error:
@@ -120,7 +120,7 @@ def _check_format(payload: Any, path: Path) -> None:
 
 
 def _architecture(values: Mapping[str, Any]) -> Architecture:
-    options = schema.part(values, "options")
+    options = schema.mapping(values, "options")
     if len(options) > MOST_OPTIONS:
         raise ValueError(f"a model with {len(options)} options")
     return Architecture(schema.name(values, "name"), {key: _option(key, value) for key, value in options.items()})

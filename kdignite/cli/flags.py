@@ -3,11 +3,11 @@
 from dataclasses import Field, fields
 from typing import Any, NamedTuple, get_args
 
-from kdignite.config import COMMANDS, PRESETS, bare_type
+from kdignite.config import COMMANDS, PRESETS, bare_type, config_class
 
 
 class Usage(NamedTuple):
-    """What a config class does not say of its command: the field that is a plain word, required flags, an example."""
+    """What a config class does not say of its command: the positional field, required flags, an example."""
 
     positional: str = ""
     required: tuple[str, ...] = ()
@@ -29,43 +29,42 @@ USAGES: dict[str, Usage] = {
         required=("arch", "size", "mean", "std"),
         example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
     ),
+    "methods": Usage(positional="method", example="kd"),
     "cache": Usage(example="--prune=all"),
     "bench": Usage(example="--batch_size=500"),
 }
 
 
 def usage_of(command: str) -> Usage:
-    """What is typed after a command besides flags."""
     return USAGES.get(command, Usage())
 
 
-def flags_of(command: str) -> dict[str, Field[Any]]:
-    """The flags of a command: the fields of its config that have a help text, without the one that is a plain word."""
+def flags_of(command: str, method: str = "") -> dict[str, Field[Any]]:
+    """The flags of a command: the fields of its config that have a help text, without the positional one."""
     return {
         one.name: one
-        for one in fields(COMMANDS[command])
+        for one in fields(config_class(command, method))
         if "help" in one.metadata and one.name != usage_of(command).positional
     }
 
 
-def takes_several(command: str) -> bool:
-    """Whether a command takes any number of plain words, which are then the items of one field."""
+def is_variadic(command: str) -> bool:
+    """Whether a command takes any number of positional words, the items of one field."""
     positional = usage_of(command).positional
     return any(one.name == positional and item_type(one.type) is not None for one in fields(COMMANDS[command]))
 
 
 def placeholder(command: str) -> str:
-    """How the plain word of a command is written in help."""
+    """How help writes the positional of a command: RUN or RUN..."""
     name = usage_of(command).positional.upper()
-    return f"{name.removesuffix('S')}..." if takes_several(command) else name
+    return f"{name.removesuffix('S')}..." if is_variadic(command) else name
 
 
 def choices_of(one: Field[Any]) -> tuple[str, ...]:
-    """The words a flag takes."""
     return tuple(PRESETS) if one.name == "preset" else tuple(one.metadata["choices"])
 
 
 def item_type(annotation: Any) -> type | None:
-    """What a list holds."""
+    """The type of the items of a list; None for other types."""
     items = get_args(bare_type(annotation))
     return items[0] if items else None

@@ -6,12 +6,12 @@ from typing import Any
 
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
-from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, StageFlag, setting_text, stage_of, type_name
+from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, CommandFlag, setting_text, target_flag, type_name
 from kdignite.data.registry import DATASETS
+from kdignite.methods.registry import METHODS
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
-LOSS = "loss = (1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)"
 
 
 def overview() -> str:
@@ -30,6 +30,10 @@ def command_help(command: str) -> str:
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
+    if "method" in flags:
+        rows = (_row(name, f"{one.idea}; loss = {one.equation}") for name, one in METHODS.items())
+        more = f"more of each, and what ce, KL and the sums are: {PROGRAM} methods NAME"
+        blocks.append("\n".join(["methods for --method:", *rows, more]))
     if "dataset" in flags:
         blocks.append(
             "\n".join(["data sets for --dataset:", *(_row(name, one.about) for name, one in DATASETS.items())])
@@ -63,17 +67,14 @@ def _notes(command: str) -> list[str]:
     if positional:
         one = next(one for one in COMMANDS[command].__dataclass_fields__.values() if one.name == positional)
         notes.append(_row(placeholder(command), one.metadata["help"]))
-    if "alpha" in flags_of(command):
-        notes.append(
-            LOSS + "\nce: cross-entropy with the labels; KL: summed over classes; both: averaged over the batch"
-        )
     if "preset" in flags_of(command):
         notes.append("Where presets differ, a default is given for each: [preset] value.")
     return notes
 
 
 def _grouped(flags: dict[str, Field[Any]]) -> dict[str, list[Field[Any]]]:
-    return {title: [one for one in flags.values() if one.metadata["group"] == title] for title in GROUPS}
+    first = sorted(flags.values(), key=lambda one: one.name != "method" and not one.metadata["parameter"])
+    return {title: [one for one in first if one.metadata["group"] == title] for title in GROUPS}
 
 
 def _group(command: str, title: str, members: list[Field[Any]]) -> str:
@@ -99,6 +100,8 @@ def _kind(one: Field[Any]) -> str:
 def _default(command: str, one: Field[Any]) -> str:
     if one.name in usage_of(command).required:
         return "required"
+    if one.metadata["parameter"]:
+        return _default_by_method(command, one)
     stage, name = _origin(command, one)
     default = flags_of(stage)[name].default if name in flags_of(stage) else one.default
     values = {preset: recipes.get(stage, {}).get(name, default) for preset, recipes in PRESETS.items()}
@@ -107,11 +110,23 @@ def _default(command: str, one: Field[Any]) -> str:
     return "default " + ", ".join(f"[{preset}] {setting_text(value)}" for preset, value in values.items())
 
 
-def _origin(command: str, one: Field[Any]) -> StageFlag:
+def _default_by_method(command: str, one: Field[Any]) -> str:
+    """The default of a parameter in each method that takes it, and in each preset that has another for its method."""
+    rows = {name: method.parameters[one.name] for name, method in METHODS.items() if one.name in method.parameters}
+    of_method = {name: setting_text(row.grid if command == "sweep" else row.default) for name, row in rows.items()}
+    told = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
+    recipes = {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()} if command != "sweep" else {}
+    others = [
+        f"[{preset}] {setting_text(recipe[one.name])}" for preset, recipe in recipes.items() if one.name in recipe
+    ]
+    return f"default {', '.join([*dict.fromkeys(told), *others])}"
+
+
+def _origin(command: str, one: Field[Any]) -> CommandFlag:
     """The command and the flag that a flag's default belongs to: a study leaves most of them to its stages."""
     if one.default is None and command == "reproduce":
-        return stage_of(one.name)
-    return StageFlag("distill" if one.default is None and command == "sweep" else command, one.name)
+        return target_flag(one.name)
+    return CommandFlag("distill" if one.default is None and command == "sweep" else command, one.name)
 
 
 def _row(name: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The words of a command line, checked as a whole before anything is done with them."""
+"""Arguments of the command line -> a command and its values, checked as a whole before anything is done."""
 
 import difflib
 import re
@@ -8,43 +8,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any, Literal, NamedTuple
 
-from kdignite.cli.flags import choices_of, flags_of, item_type, placeholder, takes_several, usage_of
-from kdignite.cli.values import TRUTH, shown
+from kdignite.cli.flags import choices_of, flags_of, is_variadic, item_type, placeholder, usage_of
+from kdignite.cli.values import BOOLEANS, SEPARATOR
 from kdignite.config import COMMANDS, PROGRAM, bare_type
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
 
 HELP = ("-h", "--help")
 _NEGATIVE = re.compile(r"-(\.?[0-9]|(inf|infinity|nan)$)", re.IGNORECASE)
 _SHORT = re.compile(r"[A-Za-z]([0-9.+-].*)?")  # one letter, perhaps with its value: T, T4, T-4
 Flags = Mapping[str, Field[Any]]
-Text = str | tuple[str, ...]  # what was typed for a field; words, where a command takes several
 
 
-class Line(NamedTuple):
-    """What a command line asks for: the command is empty for the help of all; texts are fields as they were typed."""
+class ParsedArgs(NamedTuple):
+    """A valid command line."""
 
     action: Literal["help", "version", "run"]
-    command: str = ""
-    texts: Mapping[str, Text] = {}
+    command: str = ""  # empty: the help of the whole program
+    values: Mapping[str, str] = {}  # by field, as typed
 
 
-def check(argv: Sequence[str]) -> Line:
-    """Read a command line, or refuse it."""
+def parse_args(argv: Sequence[str]) -> ParsedArgs:
+    """Parse and check a command line."""
     args = list(argv)
     if not args:
-        return Line("help")
+        return ParsedArgs("help")
     first = args[0]
     if first == "--version":
-        return Line("version")
+        return ParsedArgs("version")
     if first in ("help", *HELP):
         topic = next((arg for arg in args[1:] if not arg.startswith("-")), "")
-        return Line("help", _command(topic) if topic else "")
+        return ParsedArgs("help", _command(topic) if topic else "")
     if first.startswith("-"):
-        return _flag_first(args)
+        return _flag_before_command(args)
     command = _command(first)
     if any(arg in HELP for arg in args):
-        return Line("help", command)
-    return Line("run", command, _texts(command, args[1:]))
+        return ParsedArgs("help", command)
+    return ParsedArgs("run", command, _values(command, args[1:]))
 
 
 def _command(word: str) -> str:
@@ -52,48 +51,54 @@ def _command(word: str) -> str:
         return word
     close = _closest(word, COMMANDS)
     advice = f"did you mean {close}?" if close else f"the commands are {', '.join(COMMANDS)}"
-    raise UserError(f"no command {shown(word)!r}; {advice}")
+    raise UserError(f"no command '{brief(word)}'; {advice}")
 
 
-def _flag_first(args: list[str]) -> Line:
+def _flag_before_command(args: list[str]) -> ParsedArgs:
     command = next((arg for arg in args if arg in COMMANDS), "")
     if any(arg in HELP for arg in args):
-        return Line("help", command)
+        return ParsedArgs("help", command)
     if not command:
         raise UserError(
             f"write a command before the flags: {PROGRAM} COMMAND ...; the commands are {', '.join(COMMANDS)}"
         )
     at = args.index(command)
     ordered = shlex.join([command, *(arg for arg in args[:at] + args[at + 1 :] if arg != "--")])
-    raise UserError(f"the command comes first, then its flags: {PROGRAM} {shown(ordered, limit=300)}")
+    raise UserError(f"the command comes first, then its flags: {PROGRAM} {brief(ordered, longest=300)}")
 
 
-def _texts(command: str, tokens: Sequence[str]) -> dict[str, Text]:
-    flags = flags_of(command)
-    texts: dict[str, Text] = {}
-    words: tuple[str, ...] = ()
+def _values(command: str, tokens: Sequence[str]) -> dict[str, str]:
+    flags = flags_of(command, _method_in(tokens))
+    values: dict[str, str] = {}
     rest = deque(tokens)
     last = ""
     while rest:
         token = rest.popleft()
         if _is_flag(token):
-            last, text = _flag(command, flags, token, rest)
-            if last in texts:
+            last, value = _flag(command, flags, token, rest)
+            if last in values:
                 raise UserError(f"{command}: --{last} is given twice; keep one of them")
-            texts[last] = text
+            values[last] = value
         else:
-            field = _word(command, flags, token, last=last, texts=texts)
-            words = (*words, token)
-            texts[field] = words if takes_several(command) else token
-    return texts
+            name = _positional(command, flags, token, last=last, values=values)
+            values[name] = f"{values[name]}{SEPARATOR}{token}" if name in values else token
+    return values
+
+
+def _method_in(tokens: Sequence[str]) -> str:
+    """The method that is named, whose function says which flags there are besides."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    return next(
+        (token.partition("=")[2] or value for token, value in pairs if token.partition("=")[0] == "--method"), ""
+    )
 
 
 def _flag(command: str, flags: Flags, token: str, rest: deque[str]) -> tuple[str, str]:
-    """The flag's name and text; a value that is the next word is taken off the rest."""
+    """The name and the value of a flag; a value that is the next word is taken off the rest."""
     if token == "--":
         raise UserError(f"{command}: '--' has no meaning here; write flags as --flag=value")
     if not token.startswith("--"):
-        raise _single_dash(command, flags, token, rest)
+        raise _single_dash_error(command, flags, token, rest)
     typed, equals, text = token[2:].partition("=")
     name, negated = _flag_name(command, flags, typed)
     if negated:
@@ -122,16 +127,16 @@ def _flag_name(command: str, flags: Flags, typed: str) -> tuple[str, bool]:
     if bare != name and bare in flags and bare_type(flags[bare].type) is bool:
         return bare, True
     if name and name == usage_of(command).positional:
-        are = "are" if takes_several(command) else "is"
+        are = "are" if is_variadic(command) else "is"
         raise UserError(
             f"{command}: the {name} {are} typed without --{name}: {PROGRAM} {command} {placeholder(command)}"
         )
     close = _closest(name, [*flags, "help"])
     advice = f"did you mean --{close}?" if close else f"see {PROGRAM} {command} --help"
-    raise UserError(f"{command}: no flag --{shown(typed)}; {advice}")
+    raise UserError(f"{command}: no flag --{brief(typed)}; {advice}")
 
 
-def _single_dash(command: str, flags: Flags, token: str, rest: deque[str]) -> UserError:
+def _single_dash_error(command: str, flags: Flags, token: str, rest: deque[str]) -> UserError:
     """The error for -T4, -T 4, -a 3 and -alpha=3."""
     typed, _, text = token[1:].partition("=")
     found = [typed.replace("-", "_")]
@@ -140,7 +145,7 @@ def _single_dash(command: str, flags: Flags, token: str, rest: deque[str]) -> Us
         text = typed[1:] or text
     elif found[0] not in flags:
         found = [close] if (close := _closest(found[0], flags)) else []
-    problem = f"{command}: flags have two dashes and their whole name, not {shown(token)}"
+    problem = f"{command}: flags have two dashes and their whole name, not {brief(token)}"
     if len(found) > 1:
         return UserError(f"{problem}; write one of {', '.join(f'--{flag}' for flag in found)}")
     if not found:
@@ -148,28 +153,28 @@ def _single_dash(command: str, flags: Flags, token: str, rest: deque[str]) -> Us
     if bare_type(flags[found[0]].type) is bool and not text:
         return UserError(f"{problem}; write --{found[0]}")
     text = text or (rest[0] if rest and not _is_flag(rest[0]) else "VALUE")
-    return UserError(f"{problem}; write --{found[0]}={shown(text)}")
+    return UserError(f"{problem}; write --{found[0]}={brief(text)}")
 
 
-def _word(command: str, flags: Flags, word: str, *, last: str, texts: Mapping[str, Text]) -> str:
-    """The field that a plain word fills; a word that fills none is refused."""
+def _positional(command: str, flags: Flags, word: str, *, last: str, values: Mapping[str, str]) -> str:
+    """The field that a word without dashes belongs to."""
     before = flags[last].type if last else str
-    if bare_type(before) is bool and word.lower() in TRUTH:
+    if bare_type(before) is bool and word.lower() in BOOLEANS:
         raise UserError(f"{command}: write --{last}={word}, with '='")
     positional = usage_of(command).positional
-    if positional and (positional not in texts or takes_several(command)):
+    if positional and (positional not in values or is_variadic(command)):
         return positional
     if item_type(before) is not None:
-        raise UserError(f"{command}: stray word {shown(word)!r}; write lists with commas and no blanks: --{last}=A,B,C")
+        raise UserError(f"{command}: stray word '{brief(word)}'; write lists with commas and no blanks: --{last}=A,B,C")
     if positional:
-        raise UserError(f"{command} takes one {positional}, not also {shown(word)!r}; see {PROGRAM} {command} --help")
-    raise UserError(f"{command}: stray word {shown(word)!r}; {_meant(command, flags, word)}")
+        raise UserError(f"{command} takes one {positional}, not also '{brief(word)}'; see {PROGRAM} {command} --help")
+    raise UserError(f"{command}: stray word '{brief(word)}'; {_suggestion(command, flags, word)}")
 
 
-def _meant(command: str, flags: Flags, word: str) -> str:
+def _suggestion(command: str, flags: Flags, word: str) -> str:
     name, equals, text = word.partition("=")
     if name.replace("-", "_") in flags:
-        return f"write --{name}={shown(text) if equals and text else 'VALUE'}"
+        return f"write --{name}={brief(text) if equals and text else 'VALUE'}"
     owner = next((flag for flag, one in flags.items() if word in choices_of(one)), "")
     return f"write --{owner}={word}" if owner else f"write flags as --flag=value, see {PROGRAM} {command} --help"
 

@@ -1,4 +1,4 @@
-"""Text from the command line -> value, by the annotation of the config field and by nothing else."""
+"""Text from the command line -> value, by the annotation of the config field alone."""
 
 import os
 import re
@@ -8,52 +8,44 @@ from typing import Any
 
 from kdignite.cli.flags import item_type
 from kdignite.config import bare_type, type_name
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
 
-TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+SEPARATOR = "\0"  # between several words of one field, such as RUN...: no argument of a process can hold it
 _WHOLE = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")
 _LARGEST = 2**63 - 1  # what torch takes as a seed or a size
 
 
 def coerce(one: Field[Any], text: str) -> Any:
-    """The value that a text means for a flag.
+    """The value of a flag.
 
     Text is taken as it is (``42``, ``None`` and ``run#1`` are texts), but for a ``~`` at its beginning, which shells
-    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is written with commas. Domains are checked
-    afterwards, by the config.
+    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is written with commas. The config checks
+    domains afterwards.
     """
-    wanted = bare_type(one.type)
     try:
-        return _read(text, wanted)
+        return _read(text, bare_type(one.type))
     except ValueError as error:
         raise UserError(
-            f"--{one.name} needs {type_name(one.type)}, not {shown(text)!r}; {_advice(one, text)}"
+            f"--{one.name} needs {type_name(one.type)}, not '{brief(text)}'; {_advice(one, text)}"
         ) from error
-
-
-def shown(text: str, *, limit: int = 60) -> str:
-    """A text that is short enough to be repeated in an error line."""
-    return text if len(text) <= limit else text[:limit] + "..."
 
 
 def _read(text: str, wanted: Any) -> Any:
     item = item_type(wanted)
     if item is not None:
-        return tuple(_read_item(part.strip(), item) for part in text.split(","))
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise ValueError("an empty item")
+        return tuple(_read(part, item) for part in parts)
     return _READERS[wanted](text)
 
 
-def _read_item(text: str, wanted: Any) -> Any:
-    if not text:
-        raise ValueError("an empty item")
-    return _read(text, wanted)
-
-
 def _read_bool(text: str) -> bool:
-    if text.lower() not in TRUTH:
+    if text.lower() not in BOOLEANS:
         raise ValueError(text)
-    return TRUTH[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 def _read_int(text: str) -> int:
@@ -88,7 +80,7 @@ def _advice(one: Field[Any], text: str) -> str:
 
 
 def _repaired(text: str, wanted: Any) -> str:
-    """What was probably meant, or nothing."""
+    """The value that was probably meant, or an empty text."""
     try:
         if item_type(wanted) is not None:
             guess = re.sub(r"[\s,;]+", ",", text.strip(" ()[]{},;"))

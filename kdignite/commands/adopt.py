@@ -1,4 +1,4 @@
-"""``adopt``: somebody else's weights as a normal run folder, after an evaluation."""
+"""``adopt``: a run folder from a foreign state dict, after an evaluation."""
 
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from kdignite.models.registry import check_model
 from kdignite.teachers import check_accuracy
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import architecture_of, load_model, load_predictor
 
 
 def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
-    """Make a run folder out of a foreign state dict, once it has shown on validation images that it is fed right.
+    """Make a run folder from a foreign state dict, if its accuracy on validation images shows the right preprocessing.
 
     Args:
-        config: the file, its architecture, and how its images were prepared.
+        config: the file, its architecture and its preprocessing.
         root: the folder of all runs.
 
     Returns:
@@ -35,7 +35,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
-    device = choose_device(config.device, threads=config.threads)
+    device = set_up_device(config.device, threads=config.threads)
     weights = checkpoints.state_dict_in(checkpoints.read(path), path)
     weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
     data = open_data(
@@ -45,28 +45,27 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         image_size=config.image_size or config.size or 0,
         device=device,
     )
-    description = _description(config, data, Validation(0, 1, 0))
-    adopted = Checkpoint(description, weights, path)
+    adopted = Checkpoint(_description(config, data), weights, path)
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
-    accuracy = outcomes["val"].num_correct / len(outcomes["val"].labels)
-    say(f"adopted   {path} scores {accuracy:.2%} on the validation images of {data.source.name}")
+    validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
+    say(f"adopted   {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
     if not config.allow_weak_teacher:
         check_accuracy(outcomes["val"], None, who=str(path))
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
-    validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
-    payload = checkpoints.to_payload(_description(config, data, validation), weights)
-    checkpoints.write(folder / "best.pt", payload)
+    description = adopted.description._replace(validation=validation)
+    checkpoints.write(folder / "best.pt", checkpoints.to_payload(description, weights))
     files.write_json(folder / "config.json", to_json(config))
     files.write_json(folder / "environment.json", runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
     cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / "best.pt")
-    result = _result(config, data, folder) | {"cost": cost} | summaries
+    result = _result(description, folder) | {"cost": cost} | summaries
     files.write_json(folder / "result.json", result)
     say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
     return runs.Finished(folder, result)
 
 
-def _description(config: AdoptConfig, data: Data, validation: Validation) -> Description:
+def _description(config: AdoptConfig, data: Data) -> Description:
+    """Of weights that are not evaluated yet."""
     return Description(
         architecture=architecture_of(config),
         classes=config.classes or data.source.classes,
@@ -76,13 +75,13 @@ def _description(config: AdoptConfig, data: Data, validation: Validation) -> Des
             dataset=data.source.name,
             fingerprint=data.source.fingerprint,
             split=data.splits.hash,
-            val_size=_val_size(config, data),
+            val_size=None if data.source.val is not None else config.val_size or data.source.default_val_size,
             image_size=data.image_size,
             augment="",  # not known
             label_smoothing=0.0,
             partial=False,
         ),
-        validation=validation,
+        validation=Validation(0, 1, 0),
     )
 
 
@@ -97,27 +96,18 @@ def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: st
     }
 
 
-def _result(config: AdoptConfig, data: Data, folder: Path) -> dict[str, Any]:
+def _result(description: Description, folder: Path) -> dict[str, Any]:
+    recorded = ("command", "partial", "dataset", "fingerprint", "split", "val_size")
     return {
-        "command": config.command,
         "name": folder.name,
         "finished_at": files.now(),
-        "partial": False,
-        "dataset": data.source.name,
-        "fingerprint": data.source.fingerprint,
-        "split": data.splits.hash,
-        "val_size": _val_size(config, data),
-        "arch": config.arch,
+        "arch": description.architecture.name,
+        **{name: getattr(description.origin, name) for name in recorded},
     }
 
 
-def _val_size(config: AdoptConfig, data: Data) -> float | None:
-    return None if data.source.val is not None else config.val_size or data.source.default_val_size
-
-
 def _in_float32(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights that were saved in half precision, in the precision that models here compute in."""
-    half = [key for key, value in weights.items() if value.dtype in (torch.float16, torch.bfloat16)]
+    half = {key: value.float() for key, value in weights.items() if value.dtype in (torch.float16, torch.bfloat16)}
     if half:
         say(f"note      {len(half)} tensors in half precision are kept as float32")
-    return {key: value.float() if key in half else value for key, value in weights.items()}
+    return weights | half

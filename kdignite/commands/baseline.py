@@ -6,7 +6,7 @@ from pathlib import Path
 from kdignite import processes, runs
 from kdignite.config import BaselineConfig
 from kdignite.training.extensions import Attach
-from kdignite.training.model import check_architecture
+from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
 from kdignite.training.supervised import train_supervised
 from kdignite.training.teacher import inherit_from_newest
@@ -29,7 +29,7 @@ def baseline(config: BaselineConfig, *, root: Path = runs.ROOT, handlers: Sequen
         UserError: before anything is written, if something asked for cannot be had.
         RunFailed: if the loss stops being a number.
     """
-    check_architecture(config)
+    check_and_fetch_model(config)
     return train_supervised(
         processes.on_rank0(lambda: inherit_from_newest(config, root=root)), root=root, handlers=handlers
     )

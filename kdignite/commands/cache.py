@@ -1,4 +1,4 @@
-"""``cache``: which answers of teachers are kept, and how they are given up."""
+"""``cache``: list and remove cached teacher logits."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ ALL = "all"
 
 
 def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[StoredTable]:
-    """List the tables of teachers' answers, after removing those that are not wanted."""
+    """Remove the tables of ``--prune``, then list the others."""
     folder = Path(config.cache) if config.cache else runs.cache_folder(root)
     tables = stored_tables(folder)
     for table in _unwanted(tables, config.prune or (), folder=folder):
@@ -33,11 +33,11 @@ def _unwanted(tables: Sequence[StoredTable], keys: Sequence[str], *, folder: Pat
         return list(tables)
     unwanted = []
     for key in keys:
-        meant = [table for table in tables if table.folder.name.startswith(key)]
-        if len(meant) != 1:
-            have = ", ".join(table.folder.name for table in meant or tables) or "none"
-            raise UserError(f"--prune={key} stands for {len(meant)} tables of {folder}: write more of a key of {have}")
-        unwanted += [table for table in meant if table not in unwanted]
+        found = [table for table in tables if table.folder.name.startswith(key)]
+        if len(found) != 1:
+            have = ", ".join(table.folder.name for table in found or tables) or "none"
+            raise UserError(f"--prune={key} matches {len(found)} tables of {folder}: write more of a key of {have}")
+        unwanted += [table for table in found if table not in unwanted]
     return unwanted
 
 
@@ -47,7 +47,7 @@ def _table(tables: Sequence[StoredTable]) -> str:
 
 
 def _row(table: StoredTable) -> list[str]:
-    """What is told of a table; its description is a file, which may say anything."""
+    # the description is read from a file, which may hold anything
     described = [brief(table.about.get(name, "?")) for name in ("teacher", "dataset", "num_images")]
     used_at = datetime.fromtimestamp(table.used_at, UTC).strftime("%Y-%m-%d %H:%M")
     return [table.folder.name, *described, str(table.num_views), _size(table.num_bytes), used_at]

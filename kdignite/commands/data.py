@@ -1,4 +1,4 @@
-"""``data``: get a data set and verify it."""
+"""``data``: download and verify a data set."""
 
 from kdignite.config import DataConfig
 from kdignite.console import say
@@ -8,7 +8,7 @@ from kdignite.training.data import data_folder
 
 
 def data(config: DataConfig) -> Source:
-    """Load a data set, getting it first where it is missing, and say what it holds."""
+    """Load a data set, downloading it where it is missing, and print its contents."""
     source = load_source(config.dataset, data_root=data_folder(config.data_root), image_size=config.image_size or 32)
     say(describe_source(source))
     return source

@@ -27,7 +27,7 @@ from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
 from kdignite.training.data import DATASET, Data, data_folder
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import FIT_IMAGES, load_model, load_predictor
 
 TEACHERS = ("teacher", "adopt")  # commands whose models are teachers
@@ -51,10 +51,10 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     if not config.run:
         return _weights_only(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)
-    checkpoint, device = checkpoints.load(path), choose_device(config.device, threads=config.threads)
+    checkpoint, device = checkpoints.load(path), set_up_device(config.device, threads=config.threads)
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
-    summary = summarise(diagnosis, run=runs.name_of(path)) | {"weights": weights}
+    summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}
     folder = runs.create(root, name=config.name, default=f"doctor-{summary['run']}")
     save_figure(doctor_figure(summary), folder / "doctor.png")
     files.write_json(folder / "doctor.json", summary)

@@ -1,4 +1,4 @@
-"""``evaluate``: what a checkpoint scores, fed the way it says itself."""
+"""``evaluate``: the scores of a checkpoint, with its own preprocessing."""
 
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,17 @@ from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
-from kdignite.evaluation import evaluate as answers
+from kdignite.evaluation import evaluate as run_evaluation
 from kdignite.reports.tables import evaluation_table
 from kdignite.training import results
 from kdignite.training.data import Data, named_by, open_data, share
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.model import load_predictor
 
 
-class Answered(NamedTuple):
-    """A checkpoint, the data it was asked about, and what it answered."""
+class Evaluated(NamedTuple):
+    """A checkpoint, the data it was evaluated on, and the outcome."""
 
-    path: Path
     checkpoint: Checkpoint
     data: Data
     outcome: Outcome
@@ -34,7 +33,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     """Evaluate a checkpoint on the test or the validation images of its data set.
 
     Args:
-        config: which one, and on what.
+        config: the checkpoint and the split.
         root: the folder of all runs, where a folder for the figures is made.
 
     Returns:
@@ -43,8 +42,8 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     Raises:
         UserError: if the checkpoint cannot be used as it is.
     """
-    path, checkpoint, data, outcome = answer(config, root=root)
-    who = runs.name_of(path)
+    checkpoint, data, outcome = evaluate_checkpoint(config, root=root)
+    who = runs.checkpoint_name(checkpoint.path)
     folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}
     summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
@@ -57,12 +56,11 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     return runs.Finished(folder, summary[config.split])
 
 
-def answer(config: EvaluateConfig, *, root: Path) -> Answered:
-    """Ask a checkpoint about the images of a part; nothing is written."""
+def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
+    """Evaluate a checkpoint on the images of a split; nothing is written."""
     checkpoint = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(config.run, root=root)))
-    path = checkpoint.path
     origin = checkpoint.description.origin
-    device = choose_device(config.device, threads=config.threads)
+    device = set_up_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)
     again = command_line("evaluate", config.run, arch="")
     logits_of = load_predictor(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
@@ -71,12 +69,12 @@ def answer(config: EvaluateConfig, *, root: Path) -> Answered:
     if origin.partial:
         say("note      the model was trained on part of its images only")
     part = getattr(data.splits, config.split)
-    outcome = answers(logits_of, evaluation_batches(part, share=share()), num_classes=len(data.source.classes))
-    return Answered(path, checkpoint, data, results.checked(outcome, who=str(path)))
+    outcome = run_evaluation(logits_of, evaluation_batches(part, share=share()), num_classes=len(data.source.classes))
+    return Evaluated(checkpoint, data, results.checked(outcome, who=str(checkpoint.path)))
 
 
 def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, device: torch.device) -> Data:
-    """The data that a checkpoint names, or others; those need not be divisible in the same way."""
+    """The data that a checkpoint names, or those of ``--dataset``, which may not have the recorded split."""
     opened = partial(
         open_data,
         named_by(config.run, origin.dataset, asked=config.dataset),

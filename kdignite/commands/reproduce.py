@@ -11,8 +11,8 @@ from kdignite.commands.baseline import baseline
 from kdignite.commands.compare import compare
 from kdignite.commands.data import data
 from kdignite.commands.distill import distill
-from kdignite.commands.evaluate import answer
-from kdignite.commands.study import Place, Progress, held, once, open_study, save, train_once
+from kdignite.commands.evaluate import evaluate_checkpoint
+from kdignite.commands.study import StudyFolder, StudyState, locked_study, open_study, run_stage, save, train_stage
 from kdignite.commands.teacher import teacher
 from kdignite.config import (
     INHERITED,
@@ -26,8 +26,8 @@ from kdignite.config import (
     Study,
     TrainConfig,
     prefixed_errors,
+    resolved_settings,
     stages,
-    study_settings,
     with_role,
 )
 from kdignite.console import say
@@ -36,11 +36,11 @@ from kdignite.errors import RunFailed, UserError, brief
 from kdignite.reports.published import published
 from kdignite.teachers import tolerance
 from kdignite.training.data import DATASET, named_by
-from kdignite.training.device import choose_amp, choose_device
-from kdignite.training.model import check_architecture
+from kdignite.training.device import choose_amp, set_up_device
+from kdignite.training.model import check_and_fetch_model
 
 
-@processes.joined()
+@processes.process_group()
 def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     """Train a teacher, distil it, train the student without it, and compare the two, for one seed or several.
 
@@ -65,18 +65,18 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     classes = processes.on_rank0(lambda: data(needed).classes)
     if config.reference:
         published(classes)
-    with held(study):
-        loaded = _teacher(plan, study, root=root)
-        compared = [loaded.parent] if _is_of_run(loaded) else []
-        for of_student, of_baseline in zip(plan.students, plan.baselines, strict=True):
-            taught = _taught_by(loaded, of_student)
-            student = _trained(study, taught, distill)
-            alone = _trained(study, processes.on_rank0(partial(_on_the_same_data, of_baseline, student)), baseline)
-            compared += [student.folder, alone.folder]
+    with locked_study(study):
+        checkpoint = _teacher(plan, study, root=root)
+        is_run = checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()
+        compared = [checkpoint.parent] if is_run else []
+        for student_config, baseline_config in zip(plan.students, plan.baselines, strict=True):
+            student = _train(study, _with_teacher(student_config, checkpoint), distill)
+            same_data = processes.on_rank0(partial(_with_data_of, student, baseline_config))
+            compared += [student.folder, _train(study, same_data, baseline).folder]
         settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
         stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
         comparing = partial(processes.on_rank0, partial(compare, settings, root=study.folder))
-        comparison = once(study, stage, comparing, result="compare.json")
+        comparison = run_stage(study, stage, comparing, result="compare.json")
     say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
 
@@ -84,7 +84,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
 def _resolved(config: Study) -> Study:
     """The study with one type of products for all its runs, on whatever processor it may go on."""
     first = stages(config).teacher
-    device = choose_device(first.device, threads=first.threads)
+    device = set_up_device(first.device, threads=first.threads)
     amp: dict[str, Any] = {"amp": choose_amp(first.amp, device=device)}
     return dataclasses.replace(config, **amp)
 
@@ -92,47 +92,41 @@ def _resolved(config: Study) -> Study:
 def _check(plan: Stages, *, root: Path) -> DataConfig:
     """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
     named = plan.students[0].teacher
-    check_architecture(plan.baselines[0])
+    check_and_fetch_model(plan.baselines[0])
     if named is not None:
         origin = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin)
         dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
         image_size = origin.image_size
     else:
         with prefixed_errors():
-            check_architecture(plan.teacher)
+            check_and_fetch_model(plan.teacher)
         dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
     return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
 
 
-def _open(config: Study, *, root: Path) -> Progress:
-    # a study goes on where it was with more seeds, from another place, and with what its trainings do not depend on
+def _open(config: Study, *, root: Path) -> StudyState:
+    # a study goes on with more seeds, from another place, and with other settings that change no training
     apart = with_role(ReproduceConfig, "display", "place")
-    settings = {name: value for name, value in study_settings(config).items() if name not in apart}
-    return open_study(settings, Place(root, config.name, f"{config.command}-{config.preset}"))
+    settings = {name: value for name, value in resolved_settings(config).items() if name not in apart}
+    return open_study(settings, StudyFolder(root, config.name, f"{config.command}-{config.preset}"))
 
 
-def _is_of_run(checkpoint: Path) -> bool:
-    """Whether a checkpoint is the one that a finished run is known by."""
-    return checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()
-
-
-def _teacher(plan: Stages, study: Progress, *, root: Path) -> Path:
+def _teacher(plan: Stages, study: StudyState, *, root: Path) -> Path:
     """The checkpoint of the teacher: the one that was named, or that of the study."""
     named = plan.students[0].teacher
     if named is not None:
         return processes.on_rank0(lambda: runs.find_checkpoint(named, root=root))
     with prefixed_errors():
-        run = _trained(study, plan.teacher, teacher)
-    return run.folder / runs.BEST
+        return _train(study, plan.teacher, teacher).folder / runs.BEST
 
 
-def _taught_by(loaded: Path, config: DistillConfig) -> DistillConfig:
+def _with_teacher(config: DistillConfig, checkpoint: Path) -> DistillConfig:
     weak = config.allow_weak_teacher or config.fast_dev_run  # after two steps every teacher is weak
-    return dataclasses.replace(config, teacher=str(loaded), allow_weak_teacher=weak)
+    return dataclasses.replace(config, teacher=str(checkpoint), allow_weak_teacher=weak)
 
 
-def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> BaselineConfig:
-    """The baseline gets what the student inherited from its teacher."""
+def _with_data_of(student: runs.Finished, config: BaselineConfig) -> BaselineConfig:
+    """The baseline with the data settings that the student inherited from its teacher."""
     path = student.folder / runs.CONFIG
     resolved = files.read_json(path)
     try:
@@ -144,43 +138,37 @@ def _on_the_same_data(config: BaselineConfig, student: runs.Finished) -> Baselin
         raise UserError(f"{path}: {error}") from error
 
 
-def _trained(study: Progress, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
-    """A finished training whose saved model has shown once more, from its file alone, that it scores what it did."""
+def _train(study: StudyState, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
+    """A finished training whose saved model, loaded from its file alone, was evaluated once more."""
     stage = runs.default_name(config)
-    finished = train_once(study, config, command, stage=stage)
-    record = study.stages[stage]
-    if "evaluated" not in record:
-        arch = config.arch if ":" in config.arch else None
-        again = EvaluateConfig(
-            run=str(finished.folder),
-            arch=arch,
-            dataset=config.dataset if is_code(config.dataset or "") else None,
-            data_root=config.data_root,
-            device=config.device,
-            threads=config.threads,
-        )
-        record["evaluated"] = _evaluated(again, finished)
+    finished = train_stage(study, config, command, stage=stage)
+    if "evaluated" not in study.stages[stage]:
+        study.stages[stage]["evaluated"] = _evaluate(config, finished)
         save(study)
     return finished
 
 
-def _evaluated(config: EvaluateConfig, finished: runs.Finished) -> dict[str, int]:
-    recorded = _recorded(finished)
-    outcome = answer(config, root=runs.ROOT).outcome
-    counted = {"num_correct": outcome.num_correct, "num_images": len(outcome.labels)}
-    told = f"{outcome.num_correct:,} of {len(outcome.labels):,} test images from {finished.folder}/{runs.BEST} alone"
-    if counted["num_images"] == recorded["num_images"]:  # a dry run counts a few images only
-        if abs(counted["num_correct"] - recorded["num_correct"]) > tolerance(recorded["num_images"]):
-            raise RunFailed(f"{told}, but its run recorded {recorded['num_correct']:,}: the file is another model")
-        told += f", {recorded['num_correct']:,} in its run"
-    say(f"evaluated {told}")
-    return counted
-
-
-def _recorded(finished: runs.Finished) -> dict[str, int]:
-    """How many test images a run had, and how many right."""
+def _evaluate(config: TrainConfig, finished: runs.Finished) -> dict[str, int]:
+    """Counts of the test images, which have to be those that the run recorded."""
     try:
-        test = schema.part(finished.result, "test")
-        return {name: schema.count(test, name) for name in ("num_images", "num_correct")}
+        test = schema.mapping(finished.result, "test")
+        recorded = {name: schema.count(test, name) for name in ("num_images", "num_correct")}
     except ValueError as error:
         raise UserError(f"{finished.folder / runs.RESULT} is damaged ({brief(error)}): make the run again") from error
+    again = EvaluateConfig(
+        run=str(finished.folder),
+        arch=config.arch if ":" in config.arch else None,
+        dataset=config.dataset if is_code(config.dataset or "") else None,
+        data_root=config.data_root,
+        device=config.device,
+        threads=config.threads,
+    )
+    outcome = evaluate_checkpoint(again, root=runs.ROOT).outcome
+    correct, num_images = outcome.num_correct, len(outcome.labels)
+    text = f"{correct:,} of {num_images:,} test images from {finished.folder}/{runs.BEST} alone"
+    if num_images == recorded["num_images"]:  # a dry run counts a few images only
+        if abs(correct - recorded["num_correct"]) > tolerance(num_images):
+            raise RunFailed(f"{text}, but its run recorded {recorded['num_correct']:,}: the file is another model")
+        text += f", {recorded['num_correct']:,} in its run"
+    say(f"evaluated {text}")
+    return {"num_correct": correct, "num_images": num_images}

@@ -9,71 +9,72 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, TrainConfig, differences, setting_text
+from kdignite.config import NEWEST, TrainConfig, difference_text, differences
 from kdignite.console import say
 from kdignite.errors import UserError, brief
 
 
-class Progress(NamedTuple):
-    """A study under way: its folder, and what its manifest says."""
+class StudyState(NamedTuple):
+    """The folder of a study and its manifest."""
 
     folder: Path
     manifest: dict[str, Any]
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """What is finished, by its name."""
+        """Those that are finished, by name."""
         stages: dict[str, dict[str, Any]] = self.manifest["stages"]
         return stages
 
 
-class Place(NamedTuple):
+class StudyFolder(NamedTuple):
     """Where a study is, or will be."""
 
     root: Path  # the folder of all runs
-    name: str | None  # of its folder; None: the default one
+    name: str | None  # None: the default one
     default: str
 
 
-def find_study(settings: Mapping[str, Any], place: Place) -> Progress | None:
+def find_study(settings: Mapping[str, Any], place: StudyFolder) -> StudyState | None:
     """An earlier study of the same settings."""
     folders = [place.root / place.name] if place.name else sorted(place.root.glob(f"{place.default}*"), reverse=True)
     for path in (folder / runs.MANIFEST for folder in folders):
         manifest = _read(path) if path.exists() else {}
         if manifest.get("settings") == settings:
-            return Progress(path.parent, manifest)
+            return StudyState(path.parent, manifest)
     return None
 
 
-def open_study(settings: Mapping[str, Any], place: Place) -> Progress:
-    """The folder of a study: an earlier one of the same settings, else a new one."""
+def open_study(settings: Mapping[str, Any], place: StudyFolder) -> StudyState:
+    """An earlier study of the same settings, else a new one."""
     found = find_study(settings, place)
     if found is not None:
         return found
     path = place.root / (place.name or "") / runs.MANIFEST
     if place.name and path.exists():
-        raise UserError(f"{path.parent} is a study with other settings: {_differences(_read(path), settings)}")
+        changed = sorted(differences(_read(path)["settings"], settings))
+        texts = "; ".join(f"--{difference_text(one)}" for one in changed)
+        raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
     folder = runs.create(place.root, name=place.name, default=place.default)
-    study = Progress(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
+    study = StudyState(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
     save(study)
     return study
 
 
 @contextmanager
-def held(study: Progress) -> Iterator[None]:
-    """Within the block no other command works in the study, whose manifest is read again."""
+def locked_study(study: StudyState) -> Iterator[None]:
+    """Keep other commands out of the study, and read its manifest again."""
     with ExitStack() as locks:
-        manifest = processes.on_rank0(lambda: _locked(study, locks))
-        study.manifest.update(manifest)
+        study.manifest.update(processes.on_rank0(lambda: _locked(study, locks)))
         yield
 
 
-def _locked(study: Progress, locks: ExitStack) -> dict[str, Any]:
+def _locked(study: StudyState, locks: ExitStack) -> dict[str, Any]:
     locks.enter_context(runs.locked(study.folder))
     return _read(study.folder / runs.MANIFEST)
 
 
-def once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
+def run_stage(study: StudyState, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
     """The result of a stage, which runs unless it is finished already."""
     record = study.stages.get(stage)
     if record is not None:
@@ -89,36 +90,30 @@ def once(study: Progress, stage: str, run: Callable[[], runs.Finished], *, resul
     return finished
 
 
-def train_once(
-    study: Progress, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str
+def train_stage(
+    study: StudyState, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str
 ) -> runs.Finished:
-    """A finished training of a study, which goes on where it was stopped."""
+    """A finished training of a study, resumed where it was stopped."""
     run = partial(command, replace(config, resume=NEWEST), root=study.folder)
-    return once(study, stage, run, result=runs.RESULT)
+    return run_stage(study, stage, run, result=runs.RESULT)
 
 
-def save(study: Progress) -> None:
+def save(study: StudyState) -> None:
     """Write the manifest of a study."""
     if processes.is_rank0():
         files.write_json(study.folder / runs.MANIFEST, study.manifest)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What `save` wrote: the stages of a study are folders inside it."""
+    """The manifest, checked: the stages of a study are folders inside it."""
     manifest = files.read_json(path)
     try:
-        schema.part(manifest, "settings")
-        stages = schema.part(manifest, "stages")
+        schema.mapping(manifest, "settings")
+        stages = schema.mapping(manifest, "stages")
         for stage in stages:
-            folder = schema.name(schema.part(stages, stage), "folder")
+            folder = schema.name(schema.mapping(stages, stage), "folder")
             if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
                 raise ValueError(f"{brief(folder)!r} is no folder of the study")
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): mend or remove it") from error
+        raise UserError(f"{path} is damaged ({brief(error)}): repair or remove it") from error
     return manifest
-
-
-def _differences(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    found = differences(manifest.get("settings", {}), settings)
-    told = (f"--{name} was {setting_text(before)}, is {setting_text(now)}" for name, before, now in sorted(found))
-    return f"{'; '.join(told)}; choose another --name"

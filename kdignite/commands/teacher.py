@@ -6,7 +6,7 @@ from pathlib import Path
 from kdignite import runs
 from kdignite.config import TeacherConfig
 from kdignite.training.extensions import Attach
-from kdignite.training.model import check_architecture
+from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
 from kdignite.training.supervised import train_supervised
 
@@ -28,5 +28,5 @@ def teacher(config: TeacherConfig, *, root: Path = runs.ROOT, handlers: Sequence
         UserError: before anything is written, if something asked for cannot be had.
         RunFailed: if the loss stops being a number.
     """
-    check_architecture(config)
+    check_and_fetch_model(config)
     return train_supervised(config, root=root, handlers=handlers)

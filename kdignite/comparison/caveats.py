@@ -1,82 +1,85 @@
-"""What a reader has to know before believing a comparison."""
+"""What weakens the result of a comparison, as notes of its report."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from kdignite.comparison.match import Matched, machine_notes, same_processor
-from kdignite.comparison.numbers import THREADS
+from kdignite.comparison.costs import THREADS, CostSummary
+from kdignite.comparison.pairing import PairedRuns, machine_notes, same_processor
+from kdignite.comparison.scores import Scores
 
 SHORT = 5  # epochs; the preset quick has fewer
 
 
-def caveats(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
-    """Everything that weakens a comparison, in plain words."""
+def caveats(runs: PairedRuns, scores: Scores, costs: CostSummary) -> list[str]:
+    """Everything that weakens the comparison."""
     return [
-        *_of_what_was_run(matched),
-        *_of_seeds(matched, summary),
-        *_of_teacher(matched, summary),
-        *machine_notes(matched.all),
-        *_of_costs(matched, summary),
+        *_training_notes(runs),
+        *_seed_notes(runs, scores),
+        *_teacher_notes(runs, scores),
+        *machine_notes(runs.all),
+        *_cost_notes(runs, costs),
     ]
 
 
-def is_short(matched: Matched) -> bool:
-    """Whether student and baseline trained for a few epochs only."""
-    return any(run.result["epochs"] < SHORT for run in (*matched.students, *matched.baselines))
+def is_short(runs: PairedRuns) -> bool:
+    """Whether a student or baseline was trained for fewer than `SHORT` epochs."""
+    return _fewest_epochs(runs) < SHORT
 
 
-def _of_what_was_run(matched: Matched) -> list[str]:
+def _fewest_epochs(runs: PairedRuns) -> int:
+    return min(int(run.result["epochs"]) for run in (*runs.students, *runs.baselines))
+
+
+def _training_notes(runs: PairedRuns) -> list[str]:
     notes = []
-    partial = [run.label for run in matched.all if run.result["partial"]]
+    partial = [run.label for run in runs.all if run.result["partial"]]
     if partial:
         notes.append(
             f"{', '.join(partial)} saw only part of {'its' if len(partial) == 1 else 'their'} images: nothing to quote"
         )
-    if is_short(matched):
-        epochs = min(run.result["epochs"] for run in (*matched.students, *matched.baselines))
+    if is_short(runs):
+        epochs = _fewest_epochs(runs)
         notes.append(
             f"trained for {epochs} epoch{'s' * (epochs > 1)} only: a longer training may turn the result round"
         )
     return notes
 
 
-def _of_seeds(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
-    seeds = summary["seeds"]
+def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
+    seeds = [run.seed for run in runs.students]
     if len(seeds) == 1:
-        short = "short " if is_short(matched) else ""
+        short = "short " if is_short(runs) else ""
         others = " and ".join(f"--seed={seeds[0] + step}" for step in (1, 2))
         return [
             f"one {short}seed proves nothing about distillation: repeat distill and baseline with {others}, ...; "
             "in a study: reproduce ... --seeds=3"
         ]
     notes = []
-    if summary["difference"]["std"] == 0:
+    if scores.difference.std == 0:
         notes.append("the difference is the same for every seed, which gives no interval: chance, or equal models")
-    accuracies = [summary[role]["accuracy"] for role in ("student", "baseline")]
-    if any(found["low"] < 0 or found["high"] > 1 for found in accuracies):
+    accuracies = [scores.models[role].accuracy for role in ("student", "baseline")]
+    if any(accuracy.low < 0 or accuracy.high > 1 for accuracy in accuracies):
         notes.append(f"an interval reaches beyond what an accuracy can be: {len(seeds)} seeds are too few for it")
     return notes
 
 
-def _of_teacher(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
-    if matched.teacher is None:
-        return [f"the teacher, {summary['taught_by']!r}, is not shown: name its run too to see it beside its student"]
+def _teacher_notes(runs: PairedRuns, scores: Scores) -> list[str]:
+    if runs.teacher is None:
+        name = runs.students[0].result["teacher"]["name"]
+        return [f"the teacher, {name!r}, is not shown: name its run too to see it beside its student"]
     notes = []
-    if matched.teacher.result["command"] == "adopt":
+    if runs.teacher.result["command"] == "adopt":
         notes.append("the teacher was adopted: whether it was trained on these test images, its run cannot say")
-    if summary["teacher"]["accuracy"]["mean"] <= summary["baseline"]["accuracy"]["mean"]:
+    if scores.models["teacher"].accuracy.mean <= scores.models["baseline"].accuracy.mean:
         notes.append("the teacher is no better than the baseline: there was little to learn from it")
     return notes
 
 
-def _of_costs(matched: Matched, summary: Mapping[str, Any]) -> list[str]:
-    unmeasured = [run.label for run in matched.all if not run.result.get("cost")]
+def _cost_notes(runs: PairedRuns, costs: CostSummary) -> list[str]:
+    unmeasured = [run.label for run in runs.all if not run.result.get("cost")]
     if unmeasured:
         return [f"no cost was measured for {', '.join(unmeasured)}"]
     notes = []
-    threads = {summary["cost"][role][THREADS] for role in ("teacher", "student") if summary[role] is not None}
-    if len(threads) > 1:
+    compared = ("teacher", "student") if runs.teacher else ("student",)
+    if len({costs.models[role][THREADS] for role in compared}) > 1:
         notes.append("latencies were measured with different numbers of threads")
-    if not same_processor(matched.all):
+    if not same_processor(runs.all):
         notes.append("latencies were measured on different processors: they cannot be compared")
     return notes

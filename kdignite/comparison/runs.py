@@ -1,6 +1,6 @@
-"""A finished run, read from the files of its folder and checked, so that it can be compared with others."""
+"""Finished runs, found by name and read from the files of their folders, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdignite import checkpoints, files, runs, schema
-from kdignite.comparison.numbers import COSTS, THREADS
+from kdignite.comparison.costs import COSTS, THREADS
 from kdignite.errors import UserError, brief
 
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
@@ -19,7 +19,7 @@ TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trai
 
 
 class RunFiles(NamedTuple):
-    """What the folder of a finished run says; the arrays are of its N test images and C classes."""
+    """What the files of a finished run hold; the arrays are of its N test images and C classes."""
 
     folder: Path
     label: str  # how reports call the run: free of absolute paths
@@ -38,12 +38,21 @@ class RunFiles(NamedTuple):
         return int(self.result["seed"])
 
     def computed_with(self, part: str) -> list[Any]:
-        """What a part of the machine was, None where it is not recorded, and what else each time the run went on."""
+        """A part of the machine, None where it is not recorded, and its other values where the run was resumed."""
         values = [_flat(self.environment).get(part)]
         for entry in self.environment.get("resumed", []):
             value = _flat(entry["changed"]).get(part)
             values += [value] if value not in (None, *values) else []
         return values
+
+
+def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
+    """The runs that some words name, each a path or a name in ``root``; a run named twice is refused."""
+    folders = [_find(word, root=root) for word in words]
+    for i, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:i]]:
+            raise UserError(f"{folder} is named twice: name every run once")
+    return [read_run(folder, label=_label(folder, root=root)) for folder in folders]
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
@@ -70,6 +79,28 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
     )
 
 
+def _find(word: str, *, root: Path) -> Path:
+    candidates = (Path(word), root / word)
+    finished = [folder for folder in candidates if (folder / runs.RESULT).is_file()]
+    folders = finished or [folder for folder in candidates if folder.is_dir()]
+    if not folders:
+        if any(path.exists() for path in candidates):
+            raise UserError(f"{word} is a file: compare takes run folders, as runs/NAME or NAME")
+        have = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{runs.RESULT}"))) or "none"
+        raise UserError(f"there is no run {word!r}; finished runs in {root}/: {have}")
+    inside = sorted(path.parent.name for path in folders[0].glob(f"*/{runs.RESULT}"))
+    if inside and not finished:
+        raise UserError(f"{folders[0]} is a folder of runs: name those to compare, as {folders[0]}/{inside[0]}")
+    return folders[0]
+
+
+def _label(folder: Path, *, root: Path) -> str:
+    """A name for reports: no path of this machine."""
+    if folder.absolute().is_relative_to(root.absolute()):
+        return folder.absolute().relative_to(root.absolute()).as_posix()
+    return "/".join(folder.resolve().parts[-2:])
+
+
 def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     path = folder / runs.RESULT
     if not path.is_file():
@@ -84,7 +115,7 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise _damaged(path, f"it has no {', '.join(missing)}")
     try:
         _check_result(result)
-        return result, _classes(schema.part(result, "test"))
+        return result, _classes(schema.mapping(result, "test"))
     except ValueError as error:
         raise _damaged(path, brief(error)) from error
 
@@ -92,18 +123,17 @@ def _result(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _check_result(result: dict[str, Any]) -> None:
     for key in ("name", "arch", "fingerprint", "split"):
         schema.name(result, key)
-    for key in ("dataset", "loss"):  # a folder's path may be longer than a name
-        if not schema.is_word(result.get(key, "")):
-            raise ValueError(f"{key} must be a word, not {brief(result[key])}")
+    if not schema.is_word(result["dataset"]):  # a folder's path may be longer than a name
+        raise ValueError(f"dataset must be a word, not {brief(result['dataset'])}")
     schema.flag(result, "partial")
     if result["command"] != "adopt":
         for key in ("seed", "epochs", "best_epoch"):
             schema.count(result, key)
     if result["command"] == "distill":
-        taught = schema.part(result, "teacher")
+        taught = schema.mapping(result, "teacher")
         schema.name(taught, "name")
         schema.name(taught, "sha256")
-    cost = schema.part(result, "cost") if result.get("cost") else {}
+    cost = schema.mapping(result, "cost") if result.get("cost") else {}
     for key in cost:
         if cost[key] is not None and schema.number(cost, key) < 0 and key in (*COSTS, THREADS):
             raise ValueError(f"{key} must not be negative")
@@ -111,7 +141,7 @@ def _check_result(result: dict[str, Any]) -> None:
 
 def _classes(scores: Mapping[str, Any]) -> tuple[str, ...]:
     schema.count(scores, "num_correct")
-    rows = schema.rows(scores, "per_class")
+    rows = schema.sequence(scores, "per_class")
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("per_class must be a list of scores")
     return tuple(schema.name(row, "class") for row in rows)
@@ -126,14 +156,13 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """What is compared of it: plain values, and the versions of packages."""
     found = files.read_json(path)
     values = _flat(found)
     strange = [key for key in (*MACHINE, "weights") if not schema.is_setting(values.get(key))]
     if strange:
         raise _damaged(path, f"{strange[0]} is no plain value")
     try:
-        _check_moves(schema.rows(found, "resumed") if "resumed" in found else [])
+        _check_moves(schema.sequence(found, "resumed") if "resumed" in found else [])
     except ValueError as error:
         raise _damaged(path, brief(error)) from error
     return found
@@ -141,7 +170,7 @@ def _environment(path: Path) -> dict[str, Any]:
 
 def _check_moves(entries: list[Any]) -> None:
     for entry in entries:
-        changed = schema.part(entry if isinstance(entry, dict) else {}, "changed")
+        changed = schema.mapping(entry if isinstance(entry, dict) else {}, "changed")
         values = _flat(changed)
         if not all(schema.is_setting(values.get(key)) for key in MACHINE):
             raise ValueError("resumed holds no plain values")

@@ -6,23 +6,42 @@ domain. Building a config checks every value, so that a config that exists is va
 
 from kdignite.config.build import configure, from_json, to_json
 from kdignite.config.checks import RUN_NAME
-from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import (
+    AdoptConfig,
+    BenchConfig,
+    CacheConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    MethodsConfig,
+)
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
-from kdignite.config.listing import COMMANDS
+from kdignite.config.listing import COMMANDS, config_class
+from kdignite.config.methods import is_own, parameter_names
 from kdignite.config.presets import PRESETS
-from kdignite.config.settings import MISSING, PROGRAM, Difference, command_line, differences, setting_text, typed_flags
+from kdignite.config.settings import (
+    MISSING,
+    PROGRAM,
+    Difference,
+    command_line,
+    difference_text,
+    differences,
+    differences_text,
+    setting_text,
+    typed_flags,
+)
 from kdignite.config.study import (
+    CommandFlag,
     ReproduceConfig,
-    StageFlag,
     Stages,
     Study,
     prefixed_errors,
-    stage_of,
+    resolved_settings,
     stages,
-    study_settings,
+    target_flag,
 )
-from kdignite.config.sweep import AXES, Sweep, SweepConfig, cells, common
+from kdignite.config.sweep import Sweep, SweepConfig, shared_settings, sweep_configs
 from kdignite.config.training import (
     AUGMENTATIONS,
     INHERITED,
@@ -32,53 +51,3 @@ from kdignite.config.training import (
     TeacherConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "AUGMENTATIONS",
-    "AXES",
-    "COMMANDS",
-    "GROUPS",
-    "INHERITED",
-    "MISSING",
-    "NEWEST",
-    "PRESETS",
-    "PROGRAM",
-    "RUN_NAME",
-    "AdoptConfig",
-    "BaselineConfig",
-    "BenchConfig",
-    "CacheConfig",
-    "CompareConfig",
-    "Config",
-    "DataConfig",
-    "Difference",
-    "DistillConfig",
-    "DoctorConfig",
-    "EvaluateConfig",
-    "ReproduceConfig",
-    "StageFlag",
-    "Stages",
-    "Study",
-    "Sweep",
-    "SweepConfig",
-    "TeacherConfig",
-    "TrainConfig",
-    "bare_type",
-    "cells",
-    "command_line",
-    "common",
-    "configure",
-    "differences",
-    "flag",
-    "from_json",
-    "prefixed_errors",
-    "setting_text",
-    "stage_of",
-    "stages",
-    "study_settings",
-    "to_json",
-    "type_name",
-    "typed_flags",
-    "with_role",
-    "with_use",
-]

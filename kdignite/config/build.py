@@ -6,8 +6,10 @@ from typing import TypeVar
 
 from kdignite.config.checks import check_preset
 from kdignite.config.fields import Config, Value
+from kdignite.config.methods import is_own, parameter_names, with_method
 from kdignite.config.presets import PRESETS
 from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT, name_of
 
 C = TypeVar("C", bound=Config)
 
@@ -18,7 +20,8 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     Args:
         kind: a class with a ``preset``: of a training command, `ReproduceConfig` or `SweepConfig`.
         preset: ``standard``, ``quick``, ``reference`` or ``original``.
-        given: single values, which win over the preset.
+        given: single values, which win over the preset; a ``method`` may be a function of your own, and its
+            keyword-only arguments are values too.
 
     Returns:
         The config, checked.
@@ -27,10 +30,21 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         UserError: if the preset is unknown or a value is outside its domain.
     """
     check_preset(preset)
-    values = {**PRESETS[preset].get(kind.command, {}), **given}
+    if callable(given.get("method")):
+        given["method"] = name_of(given["method"])
+    if is_own(given.get("method")):
+        kind = with_method(kind, given["method"])
+    values = {**_of_preset(preset, kind, given), **given}
     if any(one.name == "given" for one in fields(kind)):
         values["given"] = tuple(values)
     return kind(**values, preset=preset)  # type: ignore[call-arg]
+
+
+def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[str, Value]:
+    """The values of a preset, without the parameters of its method where another was asked for."""
+    values = PRESETS[preset].get(kind.command, {})
+    apart = parameter_names(kind) if given.get("method", DEFAULT) != values.get("method", DEFAULT) else []
+    return {name: value for name, value in values.items() if name not in apart}
 
 
 def to_json(config: Config) -> dict[str, Value]:

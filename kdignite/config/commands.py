@@ -35,6 +35,15 @@ class CacheConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodsConfig(Config):
+    """List the distillation methods, or say everything about one."""
+
+    command: ClassVar[str] = "methods"
+
+    method: str = flag("", "a name of the list, or package.module:function; none: the list", group="distillation")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchConfig(Config):
     """Measure how fast distillation is here, beside a bare loop, and by part of a step."""
 

@@ -6,8 +6,10 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, flag
-from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
+from kdignite.methods.registry import METHODS
+
+_KD = METHODS["kd"].parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +60,14 @@ class DoctorConfig(Config):
         group="model",
     )
     alpha: float = flag(
-        DistillConfig.alpha,
+        _KD["alpha"].default,
         "weight of a teacher's term, for the statistics of a teacher's targets",
         low=0,
         high=1,
         group="distillation",
     )
     T: float = flag(
-        DistillConfig.T,
+        _KD["T"].default,
         "temperature, for the statistics of a teacher's targets",
         above=0,
         high=1000,

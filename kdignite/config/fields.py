@@ -1,6 +1,8 @@
 """Fields that know their flag: help, type and domain, checked when a config is built."""
 
 import math
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args
@@ -29,10 +31,11 @@ def flag(
     role: Role = "identity",
     code: bool = False,
     shown: bool = False,
+    parameter: bool = False,
 ) -> Any:
     """A dataclass field with what the command line needs to know of it."""
     domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
-    use = {"group": group, "role": role, "code": code, "shown": shown}
+    use = {"group": group, "role": role, "code": code, "shown": shown, "parameter": parameter}
     return field(default=default, metadata={"help": help, **domain, **use})
 
 
@@ -95,7 +98,7 @@ def _check(one: Field[Value], value: Value) -> None:
         raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not isinstance(item, bool):
-            _check_number(one, item)
+            check_number(one.name, item, one.metadata)
     choices = one.metadata["choices"]
     if choices and value not in choices:
         raise UserError(f"--{one.name} must be one of {', '.join(choices)}, not {value!r}")
@@ -111,16 +114,16 @@ def _has_type(value: Value, wanted: Value) -> bool:
     return isinstance(value, wanted)
 
 
-def _check_number(one: Field[Value], value: float) -> None:
-    domain = one.metadata
-    rules = (
-        ("low", value >= (domain["low"] if domain["low"] is not None else -math.inf), "at least"),
-        ("high", value <= (domain["high"] if domain["high"] is not None else math.inf), "at most"),
-        ("above", value > (domain["above"] if domain["above"] is not None else -math.inf), "above"),
-        ("below", value < (domain["below"] if domain["below"] is not None else math.inf), "below"),
+def check_number(name: str, value: Value, domain: Mapping[str, Value]) -> None:
+    """Refuse a number that is not finite, or outside the domain of its flag."""
+    rules: tuple[tuple[str, Callable[[float, float], bool], str], ...] = (
+        ("low", operator.ge, "at least"),
+        ("high", operator.le, "at most"),
+        ("above", operator.gt, "above"),
+        ("below", operator.lt, "below"),
     )
     if not math.isfinite(value):
-        raise UserError(f"--{one.name} must be finite, not {value}")
+        raise UserError(f"--{name} must be finite, not {value}")
     for key, holds, words in rules:
-        if not holds:
-            raise UserError(f"--{one.name} must be {words} {domain[key]:g}, not {value:g}")
+        if domain[key] is not None and not holds(value, domain[key]):
+            raise UserError(f"--{name} must be {words} {domain[key]:g}, not {value:g}")

@@ -1,8 +1,17 @@
 """The commands, each with the class of its config."""
 
-from kdignite.config.commands import AdoptConfig, BenchConfig, CacheConfig, CompareConfig, DataConfig, EvaluateConfig
+from kdignite.config.commands import (
+    AdoptConfig,
+    BenchConfig,
+    CacheConfig,
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    MethodsConfig,
+)
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
+from kdignite.config.methods import is_own, parameter_names, with_method
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.sweep import SweepConfig
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
@@ -18,8 +27,15 @@ _KINDS = (
     DoctorConfig,
     CompareConfig,
     SweepConfig,
+    MethodsConfig,
     AdoptConfig,
     CacheConfig,
     BenchConfig,
 )
 COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}
+
+
+def config_class(command: str, method: str = "") -> type[Config]:
+    """The config of a command, with the parameters of a method of one's own where that is named."""
+    kind = COMMANDS[command]
+    return with_method(kind, method) if is_own(method) and parameter_names(kind) else kind

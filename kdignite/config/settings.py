@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,16 @@ def differences(
     """The settings that are not the same."""
     pairs = [(name, before.get(name, missing), now.get(name, missing)) for name in {**before, **now}]
     return [Difference(*pair) for pair in pairs if pair[0] not in besides and pair[1] != pair[2]]
+
+
+def differences_text(found: Iterable[Difference]) -> str:
+    """Differences in one line."""
+    return "; ".join(map(difference_text, found))
+
+
+def difference_text(one: Difference, *, before: str = "", now: str = "") -> str:
+    """``lr: 0.1 -> 0.2``, each value with a remark of its own."""
+    return f"{one.name}: {setting_text(one.before)}{before} -> {setting_text(one.now)}{now}"
 
 
 def setting_text(value: Any, *, longest: int = LONGEST) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.errors import RunFailed, UserError
 
@@ -21,7 +22,12 @@ SHARED = (
 _FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
 # a study resumes its stages by itself
 _OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", "resume", "given", *SHARED))
-_DISTILL = ("alpha", "T", "teacher", "allow_weak_teacher", "cache", "cache_dtype", "teacher_amp")
+# what a distillation has and a training without a teacher has not; a study names its teacher's function otherwise
+_DISTILL = tuple(
+    one.name
+    for one in fields(DistillConfig)
+    if one.name not in {*_OWN, *SHARED, "preset", "name", "resume", "given", f"{PREFIX}arch"}
+)
 
 
 class Stages(NamedTuple):
@@ -61,10 +67,10 @@ def stages(study: Study) -> Stages:
     shared, own = _given(study, SHARED), _given(study, _OWN)
     first = own.pop("seed", 0)
     teacher = {name.removeprefix(PREFIX): value for name, value in _given(study, _prefixed(_OWN)).items()}
-    taught = _given(study, (*_DISTILL, f"{PREFIX}arch"))
+    taught = _given(study, {*_DISTILL, *parameter_names(study), f"{PREFIX}arch"})
     if "teacher" in taught and set(teacher) - {"arch"}:
         flags = ", ".join(f"--{PREFIX}{name}" for name in teacher if name != "arch")
-        raise UserError(f"--teacher={taught['teacher']} names a teacher that is there already: leave out {flags}")
+        raise UserError(f"--teacher={taught['teacher']} names a trained teacher: leave out {flags}")
     preset, seeds = study.preset, range(first, first + study.seeds)
     with prefixed_errors():
         teacher_stage = configure(TeacherConfig, preset=preset, **({"seed": first} | shared | teacher))
@@ -75,35 +81,35 @@ def stages(study: Study) -> Stages:
     )
 
 
-def study_settings(study: Study) -> dict[str, Value]:
-    """Every setting of a study under the name of its flag, whether it was given or comes from the preset."""
+def resolved_settings(study: Study) -> dict[str, Value]:
+    """Every setting of a study under the name of its flag, given or from the preset."""
     plan = stages(study)
     of_teacher, of_student = to_json(plan.teacher), to_json(plan.students[0])
     own = {name: getattr(study, name) for name in ("name", "seeds", "reference")}
     return of_student | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN} | own
 
 
-class StageFlag(NamedTuple):
-    """A flag of one stage of a study."""
+class CommandFlag(NamedTuple):
+    """A flag of a command."""
 
     command: str
     name: str
 
 
-def stage_of(name: str) -> StageFlag:
-    """The stage that a flag of a study goes to."""
+def target_flag(name: str) -> CommandFlag:
+    """The flag of a stage that a flag of a study is passed on to."""
     own = name.removeprefix(PREFIX)
-    return StageFlag("teacher", own) if own != name and own in _OWN else StageFlag("distill", name)
+    return CommandFlag("teacher", own) if own != name and own in _OWN else CommandFlag("distill", name)
 
 
 @contextmanager
 def prefixed_errors() -> Iterator[None]:
-    """Errors of the teacher's stage within the block call its flags what a study calls them: --lr is --teacher_lr."""
+    """Rename the flags in errors of the teacher's stage to those of a study: --lr to --teacher_lr."""
     try:
         yield
     except (UserError, RunFailed) as error:
-        told = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
-        raise type(error)(told) from error
+        message = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
+        raise type(error)(message) from error
 
 
 def _given(study: Study, names: Iterable[str]) -> dict[str, Value]:
@@ -120,8 +126,8 @@ def _of_teacher(name: str) -> str:
 
 # where a flag means something else than in its stage
 _HELP = {
-    "teacher": "run folder or checkpoint of a teacher that is there; unset: the study trains its own",
-    f"{PREFIX}seed": "of the teacher: seed of initial weights and order; --seed is its too where this is unset",
+    "teacher": "run folder or checkpoint of a trained teacher; unset: the study trains its own",
+    f"{PREFIX}seed": "of the teacher: seed of initial weights and order; unset: --seed",
     f"{PREFIX}arch": "the teacher's model: a name of the list below, or package.module:function",
 }
 ReproduceConfig: type[Study] = make_dataclass(

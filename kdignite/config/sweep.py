@@ -1,22 +1,26 @@
-"""``sweep``: the flags of ``distill``, with several values of alpha and T."""
+"""``sweep``: the flags of ``distill``, with several values of the parameters of its method."""
 
 from dataclasses import dataclass, fields, make_dataclass
+from itertools import product
 from typing import ClassVar
 
 from kdignite.config.build import configure, to_json
 from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag, left_open
+from kdignite.config.methods import parameter_names
 from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT, check_method, find_method
 
-AXES = ("alpha", "T")
-_OWN = ("preset", "name", "seed", "resume", *AXES)  # what means something else here
+# what means something else here
+_OWN = ("preset", "name", "seed", "resume")
 _SHARED = tuple(one.name for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN)
+MAP = 2  # axes that a map has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Config):
-    """Distil with every alpha and T of a grid, and choose on validation."""
+    """Distil with every value of a method's parameters on a grid, and choose on validation."""
 
     command: ClassVar[str] = "sweep"
 
@@ -24,47 +28,74 @@ class Sweep(Config):
         "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
     )
     name: str | None = flag(None, "name of the study's folder in runs/; unset: sweep-PRESET", role="display")
-    alpha: tuple[float, ...] = flag(
-        (0.5, 0.9, 1.0), "weights of the teacher's term", low=0, high=1, group="distillation"
-    )
-    T: tuple[float, ...] = flag((1.0, 2.0, 4.0, 8.0), "temperatures", above=0, high=1000, group="distillation")
     seed: int = flag(0, "the first seed", low=0)
-    seeds: int = flag(1, "how often each alpha and T is trained, with the seeds from --seed on", low=1, role="display")
+    seeds: int = flag(
+        1, "how often each point of the grid is trained, with the seeds from --seed on", low=1, role="display"
+    )
 
     def __post_init__(self) -> None:
-        """Check each field, and with them the config of every run."""
+        """Check each field, and with them the config of every run; what was left open of the grid is the method's."""
         super().__post_init__()
         check_name(self.name)
-        for name in AXES:
-            values = getattr(self, name)
-            long = [value for value in values if float(f"{value:g}") != value]
-            if long:  # runs are named after them
-                raise UserError(f"--{name} takes numbers of up to 6 digits, not {long[0]!r}")
-            if len(set(values)) < len(values):
-                raise UserError(f"--{name}={','.join(f'{value:g}' for value in values)} names a value twice")
-        cells(self)
+        method = find_method(self.method_name)
+        check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
+        for name, one in method.parameters.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, one.grid or (one.default,))
+            _check_axis(name, getattr(self, name))
+        several = [f"--{name}" for name, values in self.axes.items() if len(values) > 1]
+        if len(several) > MAP:
+            raise UserError(f"a sweep is a map of two parameters: give one value to one of {', '.join(several)}")
+        sweep_configs(self)
+
+    @property
+    def method_name(self) -> str:
+        """The method of all runs."""
+        return getattr(self, "method", None) or DEFAULT
+
+    @property
+    def axes(self) -> dict[str, tuple[float, ...]]:
+        """The values of each parameter of the method."""
+        return {name: getattr(self, name) for name in find_method(self.method_name).parameters}
 
 
-def cells(sweep: Sweep) -> tuple[DistillConfig, ...]:
-    """The config of every run of a sweep."""
-    given = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
+def _check_axis(name: str, values: tuple[float, ...]) -> None:
+    long = [value for value in values if float(f"{value:g}") != value]
+    if long:  # runs are named after them
+        raise UserError(f"--{name} takes numbers of up to 6 digits, not {long[0]!r}")
+    if len(set(values)) < len(values):
+        raise UserError(f"--{name}={','.join(f'{value:g}' for value in values)} names a value twice")
+
+
+def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
+    """The config of every run of a sweep: all of a seed before the next, so that a whole map is there early."""
+    shared = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
+    points = [dict(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
     return tuple(
-        configure(DistillConfig, preset=sweep.preset, **given, alpha=alpha, T=T, seed=seed)
+        configure(DistillConfig, preset=sweep.preset, **(shared | point), seed=seed)
         for seed in range(sweep.seed, sweep.seed + sweep.seeds)
-        for alpha in sweep.alpha
-        for T in sweep.T
+        for point in points
     )
 
 
-def common(sweep: Sweep) -> dict[str, Value]:
-    """The settings that all runs of a sweep share."""
-    return {name: value for name, value in to_json(cells(sweep)[0]).items() if name not in _OWN or name == "preset"}
+def shared_settings(sweep: Sweep) -> dict[str, Value]:
+    """The settings that all runs of a sweep share, whether they were given or come from the preset."""
+    apart = {"name", "seed", "resume", *sweep.axes}
+    return {name: value for name, value in to_json(sweep_configs(sweep)[0]).items() if name not in apart}
 
 
 _FIELDS = {one.name: one for one in fields(DistillConfig)}
+
+
+def _axis(name: str) -> tuple[str, Value, Value]:
+    """A parameter of a method as an axis: several values."""
+    _, _, one = left_open(name, _FIELDS[name])
+    return name, tuple[float, ...] | None, one
+
+
 SweepConfig: type[Sweep] = make_dataclass(
     "SweepConfig",
-    [left_open(name, _FIELDS[name]) for name in _SHARED],
+    [_axis(name) if name in parameter_names(DistillConfig) else left_open(name, _FIELDS[name]) for name in _SHARED],
     bases=(Sweep,),
     namespace={"__doc__": Sweep.__doc__, "__module__": __name__},
     frozen=True,

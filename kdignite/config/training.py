@@ -6,8 +6,10 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
+from kdignite.config.methods import checked_parameters, method_flags, parameter_names
 from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
@@ -167,6 +169,7 @@ class BaselineConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+@method_flags
 class DistillConfig(TrainConfig):
     """Train a student with the help of a teacher."""
 
@@ -179,20 +182,11 @@ class DistillConfig(TrainConfig):
         role="content",
         code=True,
     )
-    alpha: float = flag(
-        0.9,
-        "weight of the teacher's term; 0 is the baseline, 1 ignores the labels",
-        low=0,
-        high=1,
+    method: str = flag(
+        DEFAULT,
+        "how the student learns from the teacher: a name of the list below, or package.module:function",
         group="distillation",
-        shown=True,
-    )
-    T: float = flag(
-        4.0,
-        "temperature that softens both distributions; 1 leaves them as they are",
-        above=0,
-        high=1000,
-        group="distillation",
+        code=True,
         shown=True,
     )
     teacher: str | None = flag(
@@ -233,3 +227,15 @@ class DistillConfig(TrainConfig):
         group="distillation",
         role="display",
     )
+
+    def __post_init__(self) -> None:
+        """Check each field; the parameters of the method get their defaults, and others are refused."""
+        super().__post_init__()
+        given = {name: getattr(self, name) for name in parameter_names(self)}
+        for name, value in checked_parameters(self.method, given).items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What the method is given."""
+        return {name: getattr(self, name) for name in parameter_names(self) if getattr(self, name) is not None}

@@ -15,6 +15,9 @@ def load_digits(name: str, **_: object) -> Source:
 
     ``pixel = round(bilinear(grey * 255 / 16))``, enlarged from 8 x 8 (nothing to antialias when enlarging).
 
+    Args:
+        name: ``digits``.
+
     Returns:
         All images as the training set, in scikit-learn's order: test and validation images are split off it.
 

@@ -27,7 +27,7 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
     if how != INTERPOLATION:
         raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint needs {brief(how)!r}")
     low, high = SIZES
-    mean, std = (schema.rows(values, key) for key in ("mean", "std"))
+    mean, std = (schema.sequence(values, key) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
         raise ValueError(f"mean and std must have a number for each of three channels, not {len(mean)} and {len(std)}")
     return Preprocessing(

@@ -209,4 +209,4 @@ def _num_cores() -> int:
     """Cores for this process: a container or a scheduler may allow fewer, other processes of the run share them."""
     allowed = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return max(1, cores // launch().local_world)
+    return max(1, cores // launch().local_world_size)

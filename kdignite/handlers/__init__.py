@@ -17,16 +17,17 @@ from kdignite.handlers.saving import (
 )
 from kdignite.handlers.showing import (
     BAR_EVERY,
-    COLUMNS,
     NOT_PLOTTED,
+    Remaining,
     attach_epoch_table,
     attach_metrics_csv,
     attach_progress_bar,
     attach_tensorboard,
+    attach_time_estimate,
     duration,
     write_csv,
 )
-from kdignite.handlers.state import Clock, EpochSums, History, Row, Snapshot
+from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, LazyStateDict, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,
@@ -39,38 +40,3 @@ from kdignite.handlers.training import (
     attach_step_seed,
     attach_validation,
 )
-
-__all__ = [
-    "BAR_EVERY",
-    "COLUMNS",
-    "GUARD_EVERY",
-    "NOT_PLOTTED",
-    "RECALL_CLASSES",
-    "BestFile",
-    "Clock",
-    "EpochSums",
-    "History",
-    "LossNotFinite",
-    "Row",
-    "Snapshot",
-    "attach_best_checkpoint",
-    "attach_clock",
-    "attach_early_stopping",
-    "attach_epoch_sums",
-    "attach_epoch_table",
-    "attach_history",
-    "attach_iteration_rollback",
-    "attach_learning_rate",
-    "attach_metrics_csv",
-    "attach_nan_guard",
-    "attach_progress_bar",
-    "attach_saving",
-    "attach_step_seed",
-    "attach_stop",
-    "attach_tensorboard",
-    "attach_validation",
-    "close_epoch",
-    "duration",
-    "reason",
-    "write_csv",
-]

@@ -1,4 +1,4 @@
-"""Handlers that save the run, or stop it early."""
+"""Handlers that save a run, or stop it early."""
 
 import copy
 import math
@@ -11,37 +11,38 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, EarlyStopping
 
 from kdignite import checkpoints, processes, stopping
-from kdignite.handlers.state import Snapshot
+from kdignite.handlers.state import LazyStateDict
 
 
 class BestFile:
-    """``best.pt``: a payload that cannot be written now (a full disk, say) is kept in memory and tried again."""
+    """``best.pt``; a payload that cannot be written (the disk is full, say) is kept in memory and tried again."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
-        """Nothing is owed yet."""
         self.path, self.say = path, say
         self.pending: Mapping[str, Any] | None = None
-        self.why = ""  # it is owed
+        self.write_error = ""  # why one is pending
 
     def put(self, payload: Mapping[str, Any], _filename: str) -> None:
-        """Write a payload in place of all earlier ones, as Ignite's Checkpoint asks for."""
+        """Write a payload in place of the earlier one: the ``save_handler`` of Ignite's Checkpoint."""
         self.pending = payload
         self.flush()
         if self.pending is not None:
             self.pending = copy.deepcopy(payload)  # the weights go on changing
 
     def flush(self) -> None:
-        """Write what is owed, or say why it cannot be written, unless that has been said."""
+        """Write what is pending, or print why it cannot be written, once for each reason."""
         if self.pending is None:
             return
         try:
             checkpoints.write(self.path, self.pending)
         except OSError as error:
-            if self.why != (why := reason(error)):
-                self.say(f"warning   {self.path} cannot be written ({why}): it is tried again after each epoch")
-            self.why = why
+            if self.write_error != reason(error):
+                self.say(
+                    f"warning   {self.path} cannot be written ({reason(error)}): it is tried again after each epoch"
+                )
+            self.write_error = reason(error)
         else:
-            self.pending, self.why = None, ""
+            self.pending, self.write_error = None, ""
 
 
 def attach_best_checkpoint(
@@ -49,72 +50,67 @@ def attach_best_checkpoint(
 ) -> None:
     """Write ``best.pt`` whenever the validation accuracy is better than ever before.
 
-    Ignite keeps a first score that is not a number for ever; epochs without a finite score are left out here.
+    Ignite's Checkpoint would keep a first score of NaN for ever: epochs without a finite score are left out.
     """
 
     def accuracy(engine: Engine) -> float:
         return float(engine.state.metrics["accuracy_val"])
 
-    handler = Checkpoint(
-        {"best": Snapshot(payload)},
-        file.put,
-        filename_pattern="best.pt",
-        score_function=accuracy,
-    )
+    best = {"best": LazyStateDict(payload)}
+    handler = Checkpoint(best, file.put, filename_pattern="best.pt", score_function=accuracy)
     if score is not None:
         handler.load_state_dict({"_saved": [(score, file.path.name)]})
 
-    def look_after() -> None:
+    def flush() -> None:
         file.flush()
         if handler.last_checkpoint and file.pending is None and not file.path.exists():
             file.say(f"warning   {file.path} is gone: the best of the epochs to come takes its place")
             handler.reset()
 
     finite = Events.EPOCH_COMPLETED(event_filter=lambda engine, _: math.isfinite(accuracy(engine)))
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, look_after)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, flush)
     trainer.add_event_handler(finite, handler)
 
 
 def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) -> None:
-    """Save the complete state after every epoch, and in between when it is due; attached last, so nothing is missing.
+    """Save the complete state after every epoch, and every so many seconds; attached last, so that it is complete.
 
-    Ignite's Checkpoint is driven by counts of events and cannot save at a time, nor where a run is stopped between two.
-    Several processes save together, when it is due in any of them.
+    Not Ignite's Checkpoint, which counts events. Several processes save together, when it is due in any of them.
     """
-    saved_at, agree = time.monotonic(), processes.Agreement()
+    saved_at, largest = time.monotonic(), processes.ThrottledMax()
 
     def save_now() -> None:
         nonlocal saved_at
         save()
         saved_at = time.monotonic()
 
-    due = Events.ITERATION_COMPLETED(event_filter=lambda *_: bool(agree(time.monotonic() - saved_at >= every_s)))
+    due = Events.ITERATION_COMPLETED(event_filter=lambda *_: bool(largest(time.monotonic() - saved_at >= every_s)))
     trainer.add_event_handler(Events.EPOCH_COMPLETED | due, save_now)
 
 
 def attach_stop(trainer: Engine) -> None:
-    """Stop after the iteration in which somebody asked for it; several processes stop together, a moment later."""
-    agree = processes.Agreement()
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.check(agree))
+    """Stop after the iteration in which a signal arrived; several processes stop together, up to a second later."""
+    largest = processes.ThrottledMax()
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: stopping.raise_if_requested(largest))
 
 
 def attach_iteration_rollback(trainer: Engine) -> Callable[[], None]:
-    """Know which iteration was the last one that was done: Ignite counts an iteration when it begins."""
+    """The function that sets the iteration back to the last complete one: Ignite counts it when it begins."""
     done = trainer.state.iteration
 
     def note(engine: Engine) -> None:
         nonlocal done
         done = engine.state.iteration
 
-    def take_back() -> None:
+    def roll_back() -> None:
         trainer.state.iteration = done
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
-    return take_back
+    return roll_back
 
 
 def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
-    """Stop after ``patience`` epochs without a better validation accuracy; no number counts as the worst."""
+    """Stop after ``patience`` epochs without a better validation accuracy; NaN counts as the worst."""
 
     def score(engine: Engine) -> float:
         accuracy = float(engine.state.metrics["accuracy_val"])
@@ -127,10 +123,10 @@ def attach_early_stopping(trainer: Engine, *, patience: int) -> EarlyStopping:
 
 
 def close_epoch(trainer: Engine) -> None:
-    """Do what comes after the last iteration of an epoch: for a run that was stopped between the two."""
+    """Run the handlers of the end of an epoch, for a run that was stopped just before them."""
     trainer.fire_event(Events.EPOCH_COMPLETED)
 
 
 def reason(error: OSError) -> str:
-    """Why a file cannot be written."""
+    """Why a file cannot be written, without its path."""
     return error.strerror or str(error)

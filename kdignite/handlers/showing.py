@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
@@ -14,22 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdignite import files
 from kdignite.handlers.saving import reason
-from kdignite.handlers.state import History, Row
+from kdignite.handlers.state import COLUMNS, History, Row, parts_of, tag_of
 
 BAR_EVERY = 10  # iterations
-COLUMNS = {
-    "epoch": "epoch",
-    "loss": "loss/train",
-    "ce": "loss/ce",
-    "kd": "loss/kd",
-    "accuracy_train": "accuracy/train",
-    "loss_val": "loss/val",
-    "accuracy_val": "accuracy/val",
-    "accuracy_teacher": "accuracy/teacher",
-    "lr": "lr",
-    "seconds": "seconds",
-    "images_per_s": "images_per_s",
-}  # column of metrics.csv -> tag in TensorBoard
+WARM_UP = 3  # iterations that choose kernels and allocate memory
+TIMED_S = 3.0  # seconds of steps from which the time of a run is estimated
 NOT_PLOTTED = ("epoch", "seconds")
 
 
@@ -41,8 +31,9 @@ def attach_metrics_csv(trainer: Engine, history: History, *, path: Path, say: Ca
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write rows of a history, completely or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    text, rows = io.StringIO(newline=""), list(rows)
+    epoch, loss, *others = COLUMNS
+    writer = csv.DictWriter(text, [epoch, loss, *parts_of(rows), *others], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     files.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
@@ -98,17 +89,62 @@ def attach_progress_bar(trainer: Engine, *, every: int = BAR_EVERY) -> Callable[
     return say
 
 
+class Remaining(NamedTuple):
+    """What a run still has to do."""
+
+    steps: float  # evaluations included
+    spent_s: float = 0.0  # seconds that cached teacher logits have taken so far, of which steps are free
+    cache_s: float = 0.0  # seconds that those which are missing will take
+
+
+class Look(NamedTuple):
+    """The time after a step."""
+
+    iteration: int
+    at: float  # seconds
+    remaining: Remaining
+
+
+def attach_time_estimate(
+    trainer: Engine, remaining: Callable[[int], Remaining], *, every: int, say: Callable[[str], None]
+) -> None:
+    """Print once how long the rest of the run takes, from its first steps; with a terminal the bar shows it."""
+    first, looks = trainer.state.iteration + WARM_UP, list[Look]()
+
+    def look(engine: Engine) -> None:
+        iteration, now = engine.state.iteration, time.perf_counter()
+        if len(looks) == 2 or iteration < first or (looks and now < looks[0].at + TIMED_S):
+            return
+        looks.append(Look(iteration, now, remaining(iteration)))
+        if len(looks) == 2:
+            left, steps = duration(_seconds_left(*looks)), f"{looks[0].iteration + 1:,} to {iteration:,}"
+            say(f"time      about {left} left on this machine, estimated from steps {steps}")
+
+    if not sys.stderr.isatty():
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(every=every), look)
+
+
+def _seconds_left(before: Look, now: Look) -> float:
+    in_steps = now.at - before.at - (now.remaining.spent_s - before.remaining.spent_s)
+    a_step = in_steps / (before.remaining.steps - now.remaining.steps)
+    return a_step * now.remaining.steps + now.remaining.cache_s
+
+
 def attach_epoch_table(trainer: Engine, history: History, *, say: Callable[[str], None]) -> None:
-    """Print the header of a table now, and a row after every epoch."""
-    header = f"{'epoch':>7} {'loss':>8} {'ce':>8} {'kd':>8} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}"
-    say(header)
+    """Print a row after every epoch, and before the first of this process the names of the columns."""
+    is_begun = False
 
     def show(engine: Engine) -> None:
-        row = history.rows[-1]
-        kd = f"{row['kd']:8.4f}" if row["kd"] is not None else f"{'-':>8}"
+        nonlocal is_begun
+        row, parts = history.rows[-1], parts_of(history.rows)
+        if not is_begun:
+            names = "".join(f" {part:>8}" for part in parts)
+            say(f"{'epoch':>7} {'loss':>8}{names} {'train':>8} {'val':>8} {'lr':>9} {'s':>7} {'images/s':>9}")
+        is_begun = True
         epoch = f"{row['epoch']}/{engine.state.max_epochs}"
+        values = "".join(f" {row[part]:{max(8, len(part))}.4f}" for part in parts)
         say(
-            f"{epoch:>7} {row['loss']:8.4f} {row['ce']:8.4f} {kd} {row['accuracy_train']:8.2%} "
+            f"{epoch:>7} {row['loss']:8.4f}{values} {row['accuracy_train']:8.2%} "
             f"{row['accuracy_val']:8.2%} {row['lr']:9.2g} {row['seconds']:7.1f} {row['images_per_s']:9.0f}"
         )
 
@@ -141,6 +177,5 @@ def _tolerating_full_disk(write: Callable[[], None], *, what: str, say: Callable
 def _plot(writer: SummaryWriter, row: Row) -> None:
     epoch = int(row["epoch"] or 0)
     for name, value in row.items():
-        tag = COLUMNS.get(name, name)
         if name not in NOT_PLOTTED and value is not None and math.isfinite(value):
-            writer.add_scalar(tag, value, epoch)
+            writer.add_scalar(tag_of(name), value, epoch)

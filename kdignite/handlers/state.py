@@ -1,7 +1,7 @@
-"""What handlers remember, in forms that can be saved."""
+"""State of handlers, in forms that can be saved."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +10,39 @@ from torch import Tensor
 from kdignite import processes
 
 Row = dict[str, float | None]
+COLUMNS = {
+    "epoch": "epoch",
+    "loss": "loss/train",
+    "accuracy_train": "accuracy/train",
+    "loss_val": "loss/val",
+    "accuracy_val": "accuracy/val",
+    "accuracy_teacher": "accuracy/teacher",
+    "lr": "lr",
+    "seconds": "seconds",
+    "images_per_s": "images_per_s",
+}  # column of metrics.csv -> tag in TensorBoard; a part NAME of the loss, after "loss", is loss/NAME
+RECALL = "recall/"  # of a class, in TensorBoard alone
 
 
 class EpochSums:
     """Sums over the images of the open epoch, one float64 vector on the device, so that no step waits for them."""
 
     def __init__(self, device: torch.device) -> None:
-        """No epoch has begun."""
         self.device = device
-        self._weights: dict[int, Tensor] = {}  # images of a batch -> what its parts count for
+        self._weights: dict[int, Tensor] = {}  # images of a batch -> weights of its parts
         self.reset()
 
     def reset(self) -> None:
-        """Start an epoch."""
         self.names: tuple[str, ...] = ()
         self.sums = torch.empty(0, dtype=torch.float64)
         self.num_images = 0.0
 
     def add(self, parts: Mapping[str, Tensor], *, num_images: int) -> None:
-        """Add the output of a step: means are weighted by the number of images, ``correct`` is a count already."""
-        values = torch.stack(list(parts.values())).double()
-        if not self.names:
-            self.names, self.sums = tuple(parts), torch.zeros_like(values)
+        """Add the output of a step: means over ``num_images``, and the count ``correct``."""
+        self.names = self.names or tuple(parts)
+        values = torch.stack([parts[name] for name in self.names]).double()
+        if not len(self.sums):
+            self.sums = torch.zeros_like(values)
         if num_images not in self._weights:
             weights = [1.0 if name == "correct" else float(num_images) for name in self.names]
             self._weights[num_images] = torch.tensor(weights, dtype=torch.float64).to(self.device)
@@ -39,20 +50,18 @@ class EpochSums:
         self.num_images += num_images
 
     def totals(self) -> dict[str, float]:
-        """The sums over the images that all processes have seen so far; each has to ask, and waits for its device."""
+        """The sums over the images of all processes so far; all of them call it together, and wait for their device."""
         own = torch.tensor([*self.sums.tolist(), self.num_images], dtype=torch.float64)
         return dict(zip((*self.names, "images"), processes.all_reduce_sum(own).tolist(), strict=True))
 
     def means(self) -> dict[str, float]:
-        """Mean of every part over these images."""
         return per_image(self.totals())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The open sums over all processes."""
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in self.totals().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from saved sums, which the first process takes whole."""
+        """Go on from saved sums, all of them in the first process."""
         mine = {name: float(value) if processes.is_rank0() else 0.0 for name, value in state.items()}
         self.num_images = mine.pop("images")
         self.names = tuple(mine)
@@ -60,14 +69,24 @@ class EpochSums:
 
 
 def per_image(totals: Mapping[str, float]) -> dict[str, float]:
-    """Means of what was summed over some images."""
+    """Sums over images -> means."""
     return {name: value / totals["images"] for name, value in totals.items() if name != "images"}
 
 
-class Clock:
-    """Seconds: of the steps of the open epoch, and of the whole run; both go on where a resumed run was stopped.
+def parts_of(rows: Sequence[Row]) -> list[str]:
+    """The parts of the loss, as the method named them."""
+    return [name for name in (rows[0] if rows else ()) if name not in COLUMNS and not name.startswith(RECALL)]
 
-    Ignite's Timer cannot be given the seconds that an earlier process spent.
+
+def tag_of(name: str) -> str:
+    """What TensorBoard calls an entry of a row."""
+    return COLUMNS.get(name, name if name.startswith(RECALL) else f"loss/{name}")
+
+
+class Clock:
+    """Seconds of the steps of the open epoch, and of the whole run; a resumed run continues both.
+
+    Not Ignite's Timer, which has no state to restore.
     """
 
     def __init__(self) -> None:
@@ -76,15 +95,12 @@ class Clock:
         self.run_began = time.perf_counter()
 
     def start(self) -> None:
-        """Steps begin."""
         self.running_since = time.perf_counter()
 
     def pause(self) -> None:
-        """Steps end."""
         self.spent, self.running_since = self.epoch(), None
 
     def reset(self) -> None:
-        """Start an epoch."""
         self.spent = 0.0
 
     def epoch(self) -> float:
@@ -96,11 +112,9 @@ class Clock:
         return time.perf_counter() - self.run_began
 
     def state_dict(self) -> dict[str, float]:
-        """Both times so far."""
         return {"epoch": self.epoch(), "run": self.run()}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from saved times."""
         self.spent, self.run_began = float(state["epoch"]), time.perf_counter() - float(state["run"])
 
 
@@ -111,16 +125,14 @@ class History:
         self.rows: list[Row] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """All rows."""
         return {"rows": [dict(row) for row in self.rows]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved rows."""
         self.rows = [dict(row) for row in state["rows"]]
 
 
-class Snapshot:
-    """Something with a ``state_dict`` for Ignite's Checkpoint, computed when it saves."""
+class LazyStateDict:
+    """An object for Ignite's Checkpoint whose ``state_dict`` is computed when it is saved."""
 
-    def __init__(self, take: Callable[[], dict[str, Any]]) -> None:
-        self.state_dict = take
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        self.state_dict = make

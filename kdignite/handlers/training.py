@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from kdignite import metrics, processes
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
-from kdignite.handlers.state import Clock, EpochSums, History, Row, per_image
+from kdignite.handlers.state import RECALL, Clock, EpochSums, History, Row, per_image
 from kdignite.schedules import LearningRate, set_learning_rate
 from kdignite.streams import seed_device
 
@@ -120,12 +120,12 @@ def attach_history(
     def record(engine: Engine) -> None:
         state, seconds, totals = engine.state, clock.epoch(), sums.totals()
         means = per_image(totals)
+        loss, correct = means.pop("loss"), means.pop("correct")
         row: Row = {
             "epoch": state.epoch,
-            "loss": means["loss"],
-            "ce": means["ce"],
-            "kd": means.get("kd"),
-            "accuracy_train": means["correct"],
+            "loss": loss,
+            **means,
+            "accuracy_train": correct,
             "loss_val": state.metrics["loss_val"],
             "accuracy_val": state.metrics["accuracy_val"],
             "accuracy_teacher": accuracy_teacher,
@@ -134,7 +134,7 @@ def attach_history(
             "images_per_s": round(totals["images"] / seconds, 1),
         }
         recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
-        row |= {f"recall/{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
+        row |= {f"{RECALL}{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
         history.rows.append(row)
         sums.reset()
         clock.reset()

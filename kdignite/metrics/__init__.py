@@ -22,24 +22,3 @@ from kdignite.metrics.probabilities import (
     softmax,
 )
 from kdignite.metrics.summary import evaluation_summary
-
-__all__ = [
-    "Confused",
-    "Floats",
-    "Ints",
-    "Labels",
-    "Logits",
-    "Ranking",
-    "accuracy",
-    "best_and_worst",
-    "class_scores",
-    "confusion_from_logits",
-    "cross_entropy",
-    "evaluation_summary",
-    "expected_calibration_error",
-    "macro_average",
-    "num_correct",
-    "softmax",
-    "top_confusions",
-    "weighted_average",
-]

@@ -1,9 +1,9 @@
-"""Numbers, answers and gradients of all processes."""
+"""Tensors and gradients of all processes."""
 
 from typing import TYPE_CHECKING
 
 from kdignite.processes.collectives import all_gather_object
-from kdignite.processes.group import LONGEST_WAIT, Group, world
+from kdignite.processes.group import TIMEOUT, Group, world_size
 
 if TYPE_CHECKING:  # the command line imports this package before it needs torch
     import torch
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the command line imports this package before it needs torch
 
 def all_reduce_sum(values: "Tensor") -> "Tensor":
     """The sum over all processes of each of some numbers."""
-    if world() == 1:
+    if world_size() == 1:
         return values
     import torch.distributed as dist
 
@@ -22,20 +22,12 @@ def all_reduce_sum(values: "Tensor") -> "Tensor":
 
 
 def all_gather(rows: "Tensor") -> "Tensor":
-    """The rows of all processes."""
-    if world() == 1:
+    """The rows of all processes on the CPU, by rank; as objects, since their numbers differ and may be 0."""
+    if world_size() == 1:
         return rows
     import torch
-    import torch.distributed as dist
 
-    counts = all_gather_object(len(rows))
-    shape, dtype = next(form for form in all_gather_object((rows.shape[1:], rows.dtype) if len(rows) else None) if form)
-    padded = torch.zeros((max(counts), *shape), dtype=dtype)  # a gather needs equal shapes
-    if len(rows):
-        padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded, group=Group.control)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return torch.cat([part for part in all_gather_object(rows.cpu().clone()) if len(part)])
 
 
 def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "nn.Module":
@@ -43,7 +35,7 @@ def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "n
 
     Not ``idist.auto_model``, which moves a model to a GPU wherever there is one: ``--device=cpu`` would not hold.
     """
-    if world() == 1:
+    if world_size() == 1:
         return model
     import torch.distributed as dist
     from torch.nn import SyncBatchNorm
@@ -51,16 +43,16 @@ def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "n
 
     on_gpu = device.type == "cuda"
     if on_gpu and Group.gradients is None:
-        Group.gradients = dist.new_group(backend="nccl", timeout=LONGEST_WAIT)
+        Group.gradients = dist.new_group(backend="nccl", timeout=TIMEOUT)
     group = Group.gradients if on_gpu else Group.control
     if sync_bn:
         model = SyncBatchNorm.convert_sync_batchnorm(model, process_group=group)
     return DistributedDataParallel(model, device_ids=[device.index] if on_gpu else None, process_group=group)
 
 
-def share_buffers(model: "nn.Module") -> None:
-    """Give every process the first one's buffers, such as what BatchNorm has measured."""
-    if world() == 1:
+def broadcast_buffers(model: "nn.Module") -> None:
+    """Give every process the first one's buffers, such as the statistics of BatchNorm."""
+    if world_size() == 1:
         return
     import torch.distributed as dist
 

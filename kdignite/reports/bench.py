@@ -1,4 +1,4 @@
-"""A measurement of speed as tables and a picture."""
+"""Measurements of speed: ratios, tables and a figure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,32 +11,76 @@ from matplotlib.figure import Figure
 
 from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_width
 from kdignite.reports.text import markdown_table
+from kdignite.timing import median_range, paired_ratio
 
 Summary = Mapping[str, Any]
+BARE, WARM, COLD, LIVE, DATA = "bare loop", "warm cache", "cold cache", "live teacher", "data alone"
+ABOUT = {
+    BARE: "PyTorch alone, on batches and logits in memory",
+    WARM: "distill with cached teacher logits",
+    COLD: "distill that fills this cache",
+    LIVE: "distill with --cache=off",
+    DATA: "views and preprocessing, without training",
+}
 GRAPH = "Steps run as a CUDA graph; the parts of one are measured without it, between events in the queue of the GPU."
 WIDTH, ROW, ABOVE, BELOW, MARGIN = 7.2, 0.26, 0.55, 0.5, 0.35  # inches
 
 
+def bench_summary(
+    job: Summary,
+    machine: Summary,
+    *,
+    num_images: Mapping[str, int],
+    num_steps: int,
+    seconds: Mapping[str, list[float]],
+    laps: Mapping[str, list[float]],
+) -> dict[str, Any]:
+    """Rates, ratios and parts of a step, from the seconds of each trial and the laps of each part."""
+    rates = {name: [num_images[name] / one for one in values] for name, values in seconds.items()}
+    parts = {name: median_range(values).median for name, values in laps.items()}
+    trained = sum(value for name, value in parts.items() if name != "teacher, live")
+    if not job["graph"]:  # the rest of a step; of a captured one it is unknown, since parts are measured without
+        parts["handlers"] = max(0.0, median_range(seconds[WARM]).median / num_steps - trained)
+    per_image = {"teacher": parts["teacher, live"] / job["batch_size"], "student": 1 / median_range(rates[BARE]).median}
+    return {
+        "job": job,
+        "machine": machine,
+        "about": ABOUT,
+        "num_images": num_images,
+        "seconds": seconds,
+        "images_per_s": {name: median_range(values)._asdict() for name, values in rates.items()},
+        "of_bare": {
+            name: paired_ratio(values, rates[BARE])._asdict() for name, values in rates.items() if name != DATA
+        },
+        "seconds_per_image": per_image,
+        "speedup": {
+            "ceiling": 1 + per_image["teacher"] / per_image["student"],
+            "warm_over_live": paired_ratio(rates[WARM], rates[LIVE])._asdict(),
+        },
+        "step_seconds": parts,
+    }
+
+
 def bench_text(summary: Summary) -> str:
-    """What was measured, in two tables."""
+    """The machine and two tables."""
     speedup, repeats = summary["speedup"], summary["job"]["repeats"]
     warm = speedup["warm_over_live"]["median"]
     return "\n\n".join(
         [
             _machine(summary),
             markdown_table(_rates(summary), num_names=2),
-            f"Medians of {repeats} measurements in turn, with the lowest and the highest; ratios are of neighbours in "
-            "time.",
+            f"Medians of {repeats} measurements in turn, with the lowest and the highest; a ratio is of two neighbours "
+            "in time.",
             *([GRAPH] if summary["job"]["graph"] else []),
             markdown_table(_steps(summary), num_names=1),
-            f"A table of the teacher's answers makes training {warm:.1f} times as fast as asking it for every batch; "
-            f"(t + s) / s is {speedup['ceiling']:.1f}, with t and s the seconds of teacher and student an image.\n",
+            f"With cached teacher logits training is {warm:.1f} times as fast as with a live teacher; (t + s) / s is "
+            f"{speedup['ceiling']:.1f}, with t and s the seconds of teacher and student for an image.\n",
         ]
     )
 
 
 def bench_figure(summary: Summary) -> Figure:
-    """Bars of images a second that are trained on, and of the parts of a step."""
+    """Bars of images per second and of the parts of a step."""
     rates = {name: rate for name, rate in summary["images_per_s"].items() if name in summary["of_bare"]}
     parts = summary["step_seconds"]
     names = [*rates, *parts]

@@ -4,8 +4,6 @@ The figures are built without ``pyplot`` and with matplotlib's own defaults, so 
 user's style is touched or followed: the same summary gives the same picture everywhere.
 """
 
-import io
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from kdignite.files import write_atomically
 from kdignite.metrics import Confused, Ranking, best_and_worst, top_confusions
 from kdignite.reports.style import BLUE, DPI, FONT_SIZE, GREEN, ORANGE, SHADES, SMALL, STYLE, ink, short, text_width
 
+SAVED: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.08, "metadata": {"Software": None}}
 MAX_CLASSES = 20  # more cells cannot be read in a printed figure
 NUM_ENDS = 10
 NUM_CONFUSIONS = 20
@@ -36,12 +36,12 @@ BAR = 0.26  # of the height of a class
 COLUMNS = {"precision": 44, "recall": 84, "f1": 118, "support": 160}  # right edges, points right of the axes
 
 
-class Placed(NamedTuple):
-    """Rows of the classification figure, and where each is drawn (in units of a class, downwards)."""
+class ScoreRows(NamedTuple):
+    """Rows of the classification figure, and the position of each (in units of a class, downwards)."""
 
     rows: list[dict[str, Any]]
-    heights: list[float]
-    note: str
+    positions: list[float]
+    note: str  # which classes these are, if not all
 
 
 def confusion_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
@@ -63,34 +63,22 @@ def classification_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
     images has no bars.
     """
     with mpl.style.context(STYLE):
-        placed = _placed_rows(summary)
-        names = [short(row["class"]) for row in placed.rows]
+        shown = _score_rows(summary)
+        names = [short(row["class"]) for row in shown.rows]
         width = text_width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3
-        figure, axes = _figure(width=width, height=0.42 * (placed.heights[-1] + 1) + 1.5)
-        _score_bars(axes, placed, names=names)
-        _score_columns(axes, placed)
+        figure, axes = _figure(width=width, height=0.42 * (shown.positions[-1] + 1) + 1.5)
+        _score_bars(axes, shown, names=names)
+        _score_columns(axes, shown)
         axes.axvline(100 * summary["macro"]["f1"], color="0.25", linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
         _score_legend(figure)
-        _title(figure, title, summary, note=placed.note)
+        _title(figure, title, summary, note=shown.note)
         return _arranged(figure)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG with 200 dots an inch.
-
-    The file holds neither date nor versions: the same figure gives the same bytes. It appears under its name when it is
-    complete, never before.
-    """
-    image = io.BytesIO()
+    """Write a figure as PNG with 200 dots an inch, with neither date nor versions: the same figure, the same bytes."""
     with mpl.style.context(STYLE):
-        figure.savefig(image, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(image.getvalue())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, lambda file: figure.savefig(file, format="png", **SAVED))
 
 
 def _matrix(summary: Mapping[str, Any], *, title: str) -> Figure:
@@ -155,10 +143,10 @@ def _pair_bars(axes: Axes, pairs: Sequence[Confused], *, labels: Sequence[str]) 
     axes.set_xlim(0, 1.25 * max(counts))  # room for the numbers
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images (in brackets: share of the true class)")
-    _bare(axes)
+    _remove_box(axes)
 
 
-def _placed_rows(summary: Mapping[str, Any]) -> Placed:
+def _score_rows(summary: Mapping[str, Any]) -> ScoreRows:
     """The classes to draw, a gap between best and worst, and below another gap the macro average."""
     rows = summary["per_class"]
     ranking, note = Ranking(best=list(range(len(rows))), worst=[]), ""
@@ -169,13 +157,13 @@ def _placed_rows(summary: Mapping[str, Any]) -> Placed:
     shown = ranking.best + ranking.worst
     macro = {"class": "macro average", "support": summary["num_images"], **summary["macro"]}
     heights = [i + 0.5 * (i >= len(ranking.best)) for i in range(len(shown))]
-    return Placed([*(rows[c] for c in shown), macro], [*heights, heights[-1] + 1.5], note)
+    return ScoreRows([*(rows[c] for c in shown), macro], [*heights, heights[-1] + 1.5], note)
 
 
-def _score_bars(axes: Axes, placed: Placed, *, names: list[str]) -> None:
-    heights = np.asarray(placed.heights)
+def _score_bars(axes: Axes, shown: ScoreRows, *, names: list[str]) -> None:
+    heights = np.asarray(shown.positions)
     for i, score in enumerate(COLOURS):
-        axes.barh(heights + (i - 1) * BAR, [100 * r[score] for r in placed.rows], height=BAR, color=COLOURS[score])
+        axes.barh(heights + (i - 1) * BAR, [100 * r[score] for r in shown.rows], height=BAR, color=COLOURS[score])
     axes.set_yticks(heights, names)
     axes.set_ylim(heights[-1] + 0.6, -0.6)
     axes.set_xlim(0, 100)
@@ -183,15 +171,15 @@ def _score_bars(axes: Axes, placed: Placed, *, names: list[str]) -> None:
     axes.grid(axis="x", color="0.88", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.axhline(heights[-1] - 0.75, color="0.6", linewidth=0.8)
-    _bare(axes)
+    _remove_box(axes)
 
 
-def _score_columns(axes: Axes, placed: Placed) -> None:
+def _score_columns(axes: Axes, shown: ScoreRows) -> None:
     """The values, as columns right of the bars."""
     near: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": SMALL}
     for column, right in COLUMNS.items():
         axes.annotate(LABELS.get(column, "images"), (1, 1), xytext=(right, 3), xycoords="axes fraction", **near)
-        for row, height in zip(placed.rows, placed.heights, strict=True):
+        for row, height in zip(shown.rows, shown.positions, strict=True):
             value = f"{row['support']:,}" if column == "support" else _per_cent(row[column], support=row["support"])
             where = axes.get_yaxis_transform()  # x: share of the axes, y: data
             axes.annotate(value, (1, height), xytext=(right, 0), xycoords=where, va="center_baseline", **near)
@@ -207,8 +195,7 @@ def _per_cent(share: float, *, support: int) -> str:
     return f"{100 * share:.1f}" if support else "\N{EN DASH}"
 
 
-def _bare(axes: Axes) -> None:
-    """Bars need a base line, no box."""
+def _remove_box(axes: Axes) -> None:
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.spines["left"].set_color("0.4")
     axes.tick_params(length=0)

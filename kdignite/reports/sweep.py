@@ -1,7 +1,6 @@
-"""A grid over alpha and T as a heat map and tables."""
+"""A grid over the parameters of a method as a heat map and tables."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.style
@@ -11,114 +10,154 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from kdignite.comparison.sweep import GridPoint, SweepSummary
+from kdignite.methods.registry import DEFAULT
 from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, STYLE, VERMILION, ink
 from kdignite.reports.text import csv_text, markdown_table, per_cent
 
-Summary = Mapping[str, Any]
-Cell = Mapping[str, Any]
 CELL = (0.85, 0.5)  # inches, wide and high
 MARGINS = (1.1, 1.35)  # inches, for the names of the axes, the colours, and the title
 
 
-def sweep_text(summary: Summary) -> str:
-    """What was chosen, the means as a map, and a row for each alpha and T."""
+class Axis(NamedTuple):
+    """A parameter and its values, ascending; one without a name has one place for all."""
+
+    name: str
+    values: list[float]
+
+    def place(self, point: GridPoint) -> int:
+        """Where a point of the grid is."""
+        return self.values.index(point.parameters[self.name]) if self.name else 0
+
+
+def sweep_text(summary: SweepSummary) -> str:
+    """What was chosen, the means as a map, and a row for each point."""
     parts = [
         chosen_text(summary),
         "Mean validation accuracy in %:",
         markdown_table(_map(summary), num_names=1),
         markdown_table(_rows(summary), num_names=0),
-        *summary["notes"],
+        *summary.notes,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def chosen_text(summary: Summary) -> str:
-    """Which alpha and T, and how good they were on validation."""
-    chosen, pairs = summary["chosen"], summary["chosen_from"]
-    seeds = len(chosen["seeds"])
+def chosen_text(summary: SweepSummary) -> str:
+    """Which parameters, and how good they were on validation."""
+    chosen, points = summary.chosen, summary.chosen_from
+    seeds = len(chosen.seeds)
     of = "one seed" if seeds == 1 else f"the mean of {seeds} seeds"
-    among = f"{pairs} pairs" if pairs == len(summary["cells"]) else f"the {pairs} with these seeds"
-    return (
-        f"Chosen on validation: --alpha={chosen['alpha']:g} --T={chosen['T']:g}, "
-        f"{per_cent(chosen['mean'], digits=2)} % ({of}; the best of {among})"
-    )
+    among = f"{points} points" if points == len(summary.points) else f"the {points} with these seeds"
+    method = "" if summary.method == DEFAULT else f"--method={summary.method} "
+    flags = " ".join(f"--{name}={chosen.parameters[name]:g}" for name in summary.names)
+    return f"Chosen on validation: {method}{flags}, {per_cent(chosen.mean, digits=2)} % ({of}; the best of {among})"
 
 
-def sweep_csv(summary: Summary) -> str:
+def sweep_csv(summary: SweepSummary) -> str:
     """A row for each run, with unrounded accuracies in [0, 1]."""
+    names = summary.names
     rows = [
-        (cell["alpha"], cell["T"], seed, accuracy)
-        for cell in summary["cells"]
-        for seed, accuracy in zip(cell["seeds"], cell["accuracies"], strict=True)
+        (*(point.parameters[name] for name in names), seed, accuracy)
+        for point in summary.points
+        for seed, accuracy in zip(point.seeds, point.accuracies, strict=True)
     ]
-    return csv_text([("alpha", "T", "seed", "accuracy_val"), *rows])
+    return csv_text([(*names, "seed", "accuracy_val"), *rows])
 
 
-def sweep_figure(summary: Summary) -> Figure:
-    """A heat map of the mean validation accuracy, a row for each alpha and a column for each T."""
-    alphas, Ts = _axes(summary)
+def sweep_json(summary: SweepSummary) -> dict[str, Any]:
+    """Every value as plain JSON, in the form of ``sweep.json``."""
+    return {
+        "method": summary.method,
+        "parameters": summary.names,
+        "cells": [_plain(point) for point in summary.points],
+        "chosen": _plain(summary.chosen),
+        "chosen_from": summary.chosen_from,
+        "notes": summary.notes,
+    }
+
+
+def _plain(point: GridPoint) -> dict[str, Any]:
+    values = point._asdict()
+    return {**values.pop("parameters"), **values}
+
+
+def sweep_figure(summary: SweepSummary) -> Figure:
+    """A heat map of the mean validation accuracy over two parameters, at the best value of any other."""
+    y, x = _axes(summary)
     with mpl.style.context(STYLE):
-        size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(Ts)), MARGINS[1] + CELL[1] * len(alphas))
+        size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * len(y.values))
         figure = Figure(figsize=size, layout="compressed")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        means = np.full((len(alphas), len(Ts)), np.nan)
-        for cell in summary["cells"]:
-            means[alphas.index(cell["alpha"]), Ts.index(cell["T"])] = 100 * cell["mean"]
+        means = np.full((len(y.values), len(x.values)), np.nan)
+        for place, point in _placed(summary).items():
+            means[place] = 100 * point.mean
         mesh = axes.pcolormesh(means, cmap=SHADES, edgecolors="white", linewidth=1.5)
         figure.colorbar(mesh, ax=axes, label="validation accuracy (%)").outline.set_visible(False)
         _label_cells(axes, summary, shades=mesh.to_rgba(means))
-        axes.set_xticks(np.arange(len(Ts)) + 0.5, [f"{T:g}" for T in Ts])
-        axes.set_yticks(np.arange(len(alphas)) + 0.5, [f"{alpha:g}" for alpha in alphas])
-        axes.set_xlabel("T, the temperature")
-        axes.set_ylabel("alpha, the teacher's weight")
+        axes.set_xticks(np.arange(len(x.values)) + 0.5, [f"{value:g}" for value in x.values])
+        axes.set_yticks(np.arange(len(y.values)) + 0.5, [f"{value:g}" if y.name else "" for value in y.values])
+        axes.set_xlabel(x.name)
+        axes.set_ylabel(y.name)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.suptitle(chosen_text(summary).replace("validation: ", "validation:\n"), fontsize=FONT_SIZE + 1)
         return figure
 
 
-def _label_cells(axes: Axes, summary: Summary, *, shades: Any) -> None:
-    alphas, Ts = _axes(summary)
-    for cell in summary["cells"]:
-        y, x = alphas.index(cell["alpha"]), Ts.index(cell["T"])
-        text = per_cent(cell["mean"], digits=2)
-        if cell["std"] is not None:
-            text += f"\n\N{PLUS-MINUS SIGN} {per_cent(cell['std'], digits=2)} ({len(cell['seeds'])})"
+def _label_cells(axes: Axes, summary: SweepSummary, *, shades: Any) -> None:
+    for (y, x), point in _placed(summary).items():
+        text = per_cent(point.mean, digits=2)
+        if point.std is not None:
+            text += f"\n\N{PLUS-MINUS SIGN} {per_cent(point.std, digits=2)} ({len(point.seeds)})"
         axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=SMALL, color=ink(shades[y, x]))
-        if cell == summary["chosen"]:
+        if point == summary.chosen:
             frame = Rectangle((x, y), 1, 1, fill=False, edgecolor=VERMILION, linewidth=2.5, clip_on=False, zorder=3)
             axes.add_patch(frame)
 
 
-def _axes(summary: Summary) -> tuple[list[float], list[float]]:
-    """The values of alpha and of T, ascending."""
-    return sorted({cell["alpha"] for cell in summary["cells"]}), sorted({cell["T"] for cell in summary["cells"]})
+def _axes(summary: SweepSummary) -> tuple[Axis, Axis]:
+    """Rows and columns of the map: two parameters, first of all those that have several values."""
+    found = [Axis(name, sorted({point.parameters[name] for point in summary.points})) for name in summary.names]
+    found = sorted(found, key=lambda axis: len(axis.values) == 1)[:2]  # stable: those that vary come first
+    first, *others = sorted(found, key=lambda axis: summary.names.index(axis.name))
+    return (first, others[0]) if others else (Axis("", [0.0]), first)
 
 
-def _map(summary: Summary) -> list[list[str]]:
-    alphas, Ts = _axes(summary)
-    means = {(cell["alpha"], cell["T"]): cell["mean"] for cell in summary["cells"]}
+def _placed(summary: SweepSummary) -> dict[tuple[int, int], GridPoint]:
+    """The point of each place of the map: the best one, where other parameters have several values."""
+    y, x = _axes(summary)
+    ranked = sorted(summary.points, key=lambda point: (len(point.seeds), point.mean))
+    return {(y.place(point), x.place(point)): point for point in ranked}
+
+
+def _map(summary: SweepSummary) -> list[list[str]]:
+    y, x = _axes(summary)
+    means = {place: point.mean for place, point in _placed(summary).items()}
     rows = [
-        [f"alpha {alpha:g}", *(per_cent(means.get((alpha, T)), digits=2) for T in Ts)] for alpha in reversed(alphas)
+        [
+            f"{y.name} {value:g}" if y.name else "",
+            *(per_cent(means.get((row, column)), digits=2) for column in range(len(x.values))),
+        ]
+        for row, value in enumerate(y.values)
     ]
-    return [["", *(f"T {T:g}" for T in Ts)], *rows]
+    return [["", *(f"{x.name} {value:g}" for value in x.values)], *reversed(rows)]
 
 
-def _rows(summary: Summary) -> list[list[str]]:
-    ranked = sorted(summary["cells"], key=lambda cell: (-len(cell["seeds"]), -cell["mean"]))
+def _rows(summary: SweepSummary) -> list[list[str]]:
+    ranked = sorted(summary.points, key=lambda point: (-len(point.seeds), -point.mean))
+    names = summary.names
     return [
-        ["alpha", "T", "seeds", "mean %", "std", "lowest", "highest"],
+        [*names, "seeds", "mean %", "std", "lowest", "highest"],
         *(
             [
-                f"{cell['alpha']:g}",
-                f"{cell['T']:g}",
-                ",".join(map(str, cell["seeds"])),
+                *(f"{point.parameters[name]:g}" for name in names),
+                ",".join(map(str, point.seeds)),
                 *(
                     per_cent(share, digits=2)
-                    for share in (cell["mean"], cell["std"], min(cell["accuracies"]), max(cell["accuracies"]))
+                    for share in (point.mean, point.std, min(point.accuracies), max(point.accuracies))
                 ),
             ]
-            for cell in ranked
+            for point in ranked
         ),
     ]

@@ -1,7 +1,7 @@
-"""The run folder: its name, its files, its lock, and how a run is found again. No result is ever overwritten."""
+"""The run folder: name, files, lock, and finding it. No result is ever overwritten."""
 
 from kdignite.runs.environment import environment
-from kdignite.runs.finding import Finished, find_checkpoint, finished_teachers, name_of
+from kdignite.runs.finding import Finished, checkpoint_name, find_checkpoint, finished_teachers
 from kdignite.runs.folders import (
     BEST,
     CONFIG,
@@ -16,23 +16,3 @@ from kdignite.runs.folders import (
     default_name,
 )
 from kdignite.runs.lock import locked
-
-__all__ = [
-    "BEST",
-    "CONFIG",
-    "ENVIRONMENT",
-    "LAST",
-    "MANIFEST",
-    "PREVIOUS",
-    "RESULT",
-    "ROOT",
-    "Finished",
-    "cache_folder",
-    "create",
-    "default_name",
-    "environment",
-    "find_checkpoint",
-    "finished_teachers",
-    "locked",
-    "name_of",
-]

@@ -1,4 +1,4 @@
-"""What a run was computed with."""
+"""Versions and hardware that a run was computed with."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a run was computed with: versions, commit, threads, processor, device. No host name, no path."""
+    """Versions, commit, threads, processor, device. No host name, no path."""
     return {
         "kdignite": kdignite.__version__,
         "commit": _commit(),
@@ -29,7 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "processes": processes.world(),
+        "processes": processes.world_size(),
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "processor": _processor(),
@@ -39,19 +39,19 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _cuda() -> str:
-    """The libraries that compute on a GPU, and how they were told to."""
+    """The libraries that compute on a GPU, and their settings."""
     cudnn = torch.backends.cudnn
     repeats, tf32 = "" if cudnn.deterministic else " not", "" if cudnn.allow_tf32 else "no "
     return f"CUDA {torch.version.cuda}, cuDNN {cudnn.version()},{repeats} deterministic, {tf32}TF32"
 
 
 def _processor() -> str | None:
-    """The model of the processor, where the system tells it: latencies are comparable on the same model only."""
+    """The model of the processor, where known: latencies are comparable on the same model only."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    names = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or None
 
 

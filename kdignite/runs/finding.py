@@ -1,4 +1,4 @@
-"""How a finished run is found again."""
+"""Finding finished runs and their checkpoints."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,34 +19,36 @@ class Finished(NamedTuple):
 def finished_teachers(root: Path) -> list[Finished]:
     """Finished runs of ``teacher``, the newest first by the time in their result.
 
-    Partial runs are left out, and adopted models, of which nobody knows what they were trained on: those have to be
-    asked for.
+    Neither partial runs nor adopted models, whose training images are unknown: those have to be named.
     """
     found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
     return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
 
 
 def find_checkpoint(run: str, *, root: Path) -> Path:
-    """The checkpoint that a RUN or FILE on the command line means."""
+    """The checkpoint of a run folder, given by path or by name, or a checkpoint file itself."""
     paths = (Path(run), root / run)
     for path in paths:
         if path.is_file():
             return path
         if (path / BEST).is_file():
             return path / BEST
-    early = [path for path in reversed(paths) if path.is_dir()]
-    if early and (early[0] / MANIFEST).is_file():
-        inside = ", ".join(sorted(folder.parent.name for folder in early[0].glob(f"*/{BEST}"))) or "none yet"
-        raise UserError(f"{early[0]} is a folder of runs: name one of them, {early[0]}/NAME with a NAME of {inside}")
-    if early:
-        raise UserError(f"{early[0]} has no best.pt: its run did not get to the end of its first epoch")
-    have = ", ".join(sorted(folder.parent.name for folder in root.glob(f"*/{BEST}"))) or "none"
-    raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {have}")
+    folder = next((path for path in reversed(paths) if path.is_dir()), None)
+    if folder is None:
+        raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {_run_names(root) or 'none'}")
+    if (folder / MANIFEST).is_file():
+        names = _run_names(folder) or "none yet"
+        raise UserError(f"{folder} is a folder of runs: name one of them, {folder}/NAME with a NAME of {names}")
+    raise UserError(f"{folder} has no best.pt: its run did not get to the end of its first epoch")
 
 
-def name_of(checkpoint: Path) -> str:
-    """What a checkpoint is called: by its run folder, or by its file where it stands alone."""
+def checkpoint_name(checkpoint: Path) -> str:
+    """The name of the run folder, or of the file where it is in none."""
     return checkpoint.resolve().parent.name if checkpoint.name == BEST else checkpoint.stem
+
+
+def _run_names(root: Path) -> str:
+    return ", ".join(sorted(best.parent.name for best in root.glob(f"*/{BEST}")))
 
 
 def _finished(root: Path) -> Iterator[Finished]:

@@ -10,28 +10,27 @@ from pathlib import Path
 from kdignite.errors import UserError
 
 LOCK = ".lock"
-HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX allows a system to answer if another process has the lock
+HELD = (errno.EACCES, errno.EAGAIN)  # either, by POSIX, if another process holds the lock
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder within the block.
 
-    The system gives the lock back when its process ends, however it ends: a lock file that ``kill -9`` left behind is
-    simply taken over. It is a lock of the process (POSIX), which the workers that it forks do not share: they may
-    live for some seconds longer.
+    The system releases it when the process ends, also by ``kill -9``. It is a POSIX lock, which forked workers do not
+    inherit: they may live for some seconds longer.
     """
     path = folder / LOCK
-    descriptor = _held(path)
+    descriptor = _acquire(path)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go, so that nobody locks a file that is about to vanish
+        path.unlink(missing_ok=True)  # before the release, so that no other process locks a file about to vanish
         os.close(descriptor)
 
 
-def _held(path: Path) -> int:
-    """A descriptor of the lock file that this process holds the lock of."""
+def _acquire(path: Path) -> int:
+    """A descriptor of the lock file, which this process has locked."""
     while True:
         try:
             # O_NOFOLLOW: a link here would let a run folder from elsewhere write to any file
@@ -48,14 +47,14 @@ def _held(path: Path) -> int:
             raise UserError(
                 f"{path.parent} is in progress in another process (pid {holder or 'unknown'}): wait for it, or stop it"
             ) from None
-        if _is_still(path, descriptor):
+        if _is_same_file(path, descriptor):
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             return descriptor
-        os.close(descriptor)  # its holder removed the file in between: a new one has to be made
+        os.close(descriptor)  # its holder removed the file in between
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

@@ -4,19 +4,3 @@ from kdignite.teachers.cache_files import StoredTable, make_room, remove, stored
 from kdignite.teachers.checks import chance_level, check_accuracy, tolerance
 from kdignite.teachers.live import live_teacher
 from kdignite.teachers.logit_cache import CacheFolder, CacheSpec, LogitCache, table_bytes
-
-__all__ = [
-    "CacheFolder",
-    "CacheSpec",
-    "LogitCache",
-    "StoredTable",
-    "chance_level",
-    "check_accuracy",
-    "live_teacher",
-    "make_room",
-    "remove",
-    "stored_tables",
-    "table_bytes",
-    "table_key",
-    "tolerance",
-]

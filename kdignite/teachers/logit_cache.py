@@ -6,7 +6,8 @@ batch change the last bit of a convolution, and then cached logits differ from t
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Predictor
+from kdignite.methods.terms import Outputs
 from kdignite.streams import stream
 from kdignite.teachers.cache_files import BlockHeader, block_path, read_block, write_block, write_metadata
 
@@ -86,17 +88,18 @@ class LogitCache:
         self._view, self._blocks = -1, list[Tensor]()
         self._device_table: DeviceTable | None = None
         self._verified, self._warned = set[tuple[int, int]](), False
+        self.spent_s, self._num_computed = 0.0, 0  # seconds in which so many images' logits were computed
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> Outputs:
         """The logits (B, C) float32 of a batch, on its device."""
         self.open(batch.view)
         device = batch.images.device
         if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= DEVICE_BYTES:
-            return self._from_device(batch, device)
+            return Outputs(self._from_device(batch, device))
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not cached"
         logits = self._rows(self._blocks, rows)
-        return to_device(logits, device).float()
+        return Outputs(to_device(logits, device).float())
 
     def _from_device(self, batch: Batch, device: torch.device) -> Tensor:
         """The logits of a batch from the copy on the device, which refuses rows that do not exist."""
@@ -116,11 +119,15 @@ class LogitCache:
             self._blocks = self._load_view(view)
             self._view = view
 
-    def num_missing(self, views: int) -> int:
-        """How many logits are not cached yet, as far as file names show."""
+    def num_missing(self, views: Iterable[int]) -> int:
+        """How many logits of these views are in no file; the files are not read."""
         sizes = [len(rows) for rows in self._block_indices()]
-        paths = ((block_path(self.store.folder, view=v, block=b), n) for v in range(views) for b, n in enumerate(sizes))
+        paths = ((block_path(self.store.folder, view=v, block=b), n) for v in views for b, n in enumerate(sizes))
         return sum(size for path, size in paths if not path.is_file())
+
+    def seconds_left(self, views: Iterable[int]) -> float:
+        """How long the missing logits of these views will take, at the speed so far; 0 where none was computed yet."""
+        return self.num_missing(views) * self.spent_s / self._num_computed if self._num_computed else 0.0
 
     def _block_indices(self) -> tuple[Tensor, ...]:
         blocks: tuple[Tensor, ...] = self.cache_spec.part.indices.split(self._block_rows)
@@ -165,7 +172,8 @@ class LogitCache:
 
     def _compute(self, view: int, number: int, indices: Tensor) -> Tensor:
         """Run the teacher; each of several processes computes its share, and all get all logits."""
-        share, num_chunks = Share(processes.rank(), processes.world()), math.ceil(len(indices) / EVALUATION_BATCH)
+        started = time.perf_counter()
+        share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / EVALUATION_BATCH)
         own = torch.empty(
             sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
             self.num_classes,
@@ -192,6 +200,8 @@ class LogitCache:
         self._verified.add((view, number))
         if processes.is_rank0():
             self._write(logits, self._header(view, number, len(indices)))
+        self.spent_s += time.perf_counter() - started
+        self._num_computed += len(logits)
         return logits
 
     def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:

@@ -26,6 +26,12 @@ class Data(NamedTuple):
     source: Source
     splits: Splits
     image_size: int
+    limit_train: int | None = None
+
+    @property
+    def train(self) -> Part:
+        """The images that are trained on."""
+        return limited(self.splits.train, self.limit_train)
 
 
 def data_folder(data_root: str | None) -> Path:
@@ -34,7 +40,7 @@ def data_folder(data_root: str | None) -> Path:
 
 
 def named_by(who: object, dataset: str, *, asked: str | None) -> str:
-    """The data set that was asked for, else the one that a file names; a file never names code to run."""
+    """The data set that a flag names, else the one that a file names; a file never names code to run."""
     if asked is None and is_code(dataset):
         raise UserError(
             f"{who} was made with a data set of your own, and a file never names code to run: repeat its name: "
@@ -44,14 +50,20 @@ def named_by(who: object, dataset: str, *, asked: str | None) -> str:
 
 
 def open_data(
-    dataset: str, *, data_root: str | None, val_size: float | None, image_size: int, device: torch.device
+    dataset: str,
+    *,
+    data_root: str | None,
+    val_size: float | None,
+    image_size: int,
+    device: torch.device,
+    limit_train: int | None = None,
 ) -> Data:
     """Load a data set, getting it first where it is missing, and cut it into its parts."""
     load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
-    source = processes.local_first(load)
+    source = processes.local_rank0_first(load)
     splits = split_source(source, val_size=val_size)
     train, val, test = _placed(splits, device)
-    return Data(source, Splits(train, val, test, splits.hash), image_side(source.train))
+    return Data(source, Splits(train, val, test, splits.hash), image_side(source.train), limit_train)
 
 
 def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
@@ -62,22 +74,18 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
         val_size=config.val_size,
         image_size=config.image_size or config.size,
         device=device,
+        limit_train=config.limit_train,
     )
 
 
 def share() -> Share:
     """What this process takes of the work."""
-    return Share(processes.rank(), processes.world())
-
-
-def training_part(config: TrainConfig, data: Data) -> Part:
-    """The images that are trained on."""
-    return limited(data.splits.train, config.limit_train)
+    return Share(processes.rank(), processes.world_size())
 
 
 def is_partial(config: TrainConfig, data: Data) -> bool:
     """Whether a run sees only part of its training images."""
-    return config.fast_dev_run or len(training_part(config, data).indices) < len(data.splits.train.indices)
+    return config.fast_dev_run or len(data.train.indices) < len(data.splits.train.indices)
 
 
 def _placed(splits: Splits, device: torch.device) -> list[Part]:

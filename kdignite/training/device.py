@@ -13,11 +13,11 @@ from kdignite.errors import UserError
 from kdignite.memory import keep_freed
 
 
-def choose_device(name: str, *, threads: int | None) -> torch.device:
+def set_up_device(name: str, *, threads: int | None) -> torch.device:
     """The device that computes, with the process set up for it: numbers that repeat, memory that is kept."""
     if threads is not None:
         torch.set_num_threads(threads)
-    device = processes.together(lambda: _device(name))
+    device = processes.on_all_ranks(lambda: _device(name))
     if len(set(processes.all_gather_object(device.type))) > 1:
         raise UserError("some of the processes have a GPU and some have none: say --device=cpu")
     if is_accelerator(device):
@@ -32,7 +32,7 @@ def _device(name: str) -> torch.device:
     device = automatic if name == "auto" else _named_device(name)
     if device.type != "cuda":
         return device
-    number = _own_gpu(device) if processes.world() > 1 else device.index
+    number = _own_gpu(device) if processes.world_size() > 1 else device.index
     number = torch.cuda.current_device() if number is None else number
     torch.cuda.set_device(number)  # threads that pin memory, and graphs, use the current one
     return torch.device("cuda", number)

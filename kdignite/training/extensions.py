@@ -35,7 +35,7 @@ def view_of_run(trainer_state: TrainerState, folder: Path) -> RunView:
     return RunView(
         folder=folder,
         config=run.config,
-        model=run.student.model,
+        model=run.model.network,
         device=run.device,
         classes=run.data.source.classes,
         epoch_length=run.epoch_length,

@@ -44,7 +44,7 @@ def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
     best = trainer_state.best.path
     trainer_state.best.flush()
     if trainer_state.best.pending is not None:
-        raise RunFailed(f"{best} cannot be written ({trainer_state.best.why}): mend that, then resume the run")
+        raise RunFailed(f"{best} cannot be written ({trainer_state.best.write_error}): mend that, then resume the run")
     if not best.is_file():
         known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in trainer_state.history.rows)
         why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
@@ -64,13 +64,13 @@ def _result(
         "finished_at": files.now(),
         "partial": is_partial(config, run.data),
         "seed": config.seed,
-        "loss": run.loss,
+        "method": getattr(config, "method", None),
         "dataset": config.dataset,
         "fingerprint": run.data.source.fingerprint,
         "split": run.data.splits.hash,
         "val_size": config.val_size,
         "arch": config.arch,
-        "cost": results.cost_of(run.student.model, size=config.size, file=trainer_state.best.path),
+        "cost": results.cost_of(run.model.network, size=config.size, file=trainer_state.best.path),
         "epochs": len(history.rows),
         "best_epoch": best_epoch,
         "graph": run.capture.outcome if run.capture else None,

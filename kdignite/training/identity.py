@@ -6,7 +6,7 @@ from typing import Any
 
 import kdignite
 from kdignite import checkpoints, files, runs
-from kdignite.config import Difference, DistillConfig, differences, setting_text, to_json, with_role, with_use
+from kdignite.config import DistillConfig, differences, differences_text, to_json, with_role, with_use
 from kdignite.errors import UserError
 from kdignite.training.spec import RunSpec
 
@@ -41,25 +41,19 @@ def identity_of(run: RunSpec) -> dict[str, Any]:
 def recorded_identity(folder: Path) -> dict[str, Any]:
     """What `identity_of` said of the run in a folder."""
     config, environment = (files.read_json(folder / name) for name in (runs.CONFIG, runs.ENVIRONMENT))
-    starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "loss", "teacher")}
+    starts_from = {name: environment.get(name) for name in ("data", "split", "weights", "teacher")}
     return _identity(config) | _flat(starts_from)
 
 
 def sources_of(run: RunSpec) -> dict[str, Any]:
-    """What a run starts from, by content: data, split, initial weights, loss, teacher."""
+    """What a run starts from, by content: data, split, initial weights, teacher."""
     weights = run.config.weights
     return {
         "data": run.data.source.fingerprint,
         "split": run.data.splits.hash,
         "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
-        "loss": run.loss,
         "teacher": run.teacher_record._asdict() if run.teacher_record else None,
     }
-
-
-def differences_text(found: list[Difference]) -> str:
-    """Differences in one line."""
-    return "; ".join(f"{one.name}: {setting_text(one.before)} -> {setting_text(one.now)}" for one in found)
 
 
 def _identity(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,16 +24,16 @@ from kdignite.training.data import Data, is_partial
 FIT_IMAGES = 2_000  # enough for second moments of pixels
 
 
-class Student(NamedTuple):
-    """A model to be trained, and how it is fed."""
+class PreparedModel(NamedTuple):
+    """A model to be trained, with its preprocessing."""
 
-    model: nn.Module
+    network: nn.Module
     prepare: Prepare
     preprocessing: Preprocessing
     architecture: Architecture
 
 
-def build_student(config: TrainConfig, data: Data, *, device: torch.device) -> Student:
+def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> PreparedModel:
     """The model of a run with its initial weights, a function of the seed."""
     architecture = architecture_of(config)
     with seeded("init", config.seed):
@@ -50,7 +50,7 @@ def build_student(config: TrainConfig, data: Data, *, device: torch.device) -> S
         map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
     )
     load_initial_weights(model, config)
-    return Student(_on(model, device), prepare, preprocessing, architecture)
+    return PreparedModel(_on(model, device), prepare, preprocessing, architecture)
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -59,8 +59,8 @@ def architecture_of(config: Any) -> Architecture:
     return Architecture(config.arch, {key: value for key, value in options.items() if value is not None})
 
 
-def check_architecture(config: TrainConfig) -> None:
-    """Refuse a model that cannot be built as asked, before anything is loaded."""
+def check_and_fetch_model(config: TrainConfig) -> None:
+    """Refuse a model that cannot be built, and download its ImageNet weights where they are wanted, before data are."""
     check_model(config.arch, size=config.size, options=architecture_of(config).options)
     if ":" in config.arch:
         import_function(config.arch, flag="arch")
@@ -69,7 +69,7 @@ def check_architecture(config: TrainConfig) -> None:
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
     if config.weights == "imagenet":
-        processes.local_first(lambda: imagenet_file(config.arch))
+        processes.local_rank0_first(lambda: imagenet_file(config.arch))
 
 
 def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:

@@ -22,7 +22,7 @@ from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 # TensorBoard shows the first five, by name, unasked; the text "config" has them all
-HPARAMS = sorted({"command", *with_use(DistillConfig, "shown")})
+HPARAMS = with_use(DistillConfig, "shown")
 HPARAM_METRICS = ("accuracy/val", "loss/val", "test/accuracy")
 
 
@@ -70,9 +70,10 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
     for name in ("confusion_matrix", "classification_report"):
         with Image.open(folder / f"{name}.png") as image:
             writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
-    values = {"command": config.command, **to_json(config)}
+    values = {"command": config.command, "method": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
-    shown: dict[str, Any] = {name: values.get(name, "") for name in HPARAMS}
+    names = sorted({*HPARAMS, *getattr(config, "parameters", ())})
+    shown: dict[str, Any] = {name: "" if values.get(name) is None else values[name] for name in names}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
         writer.file_writer.add_summary(summary)
 

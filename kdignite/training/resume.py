@@ -1,9 +1,9 @@
-"""Going on with a run that was stopped: which one, whether it still has the same settings, and its folder."""
+"""Resuming a run that was stopped: which one, whether it still has the same settings, and its folder."""
 
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,11 @@ from kdignite.config import (
     NEWEST,
     Config,
     Difference,
+    DistillConfig,
     TrainConfig,
     command_line,
     differences,
+    differences_text,
     from_json,
     to_json,
 )
@@ -27,12 +29,13 @@ from kdignite.training.identity import (
     MACHINE,
     NOT_IDENTITY,
     USERS_CODE,
-    differences_text,
     identity_of,
     recorded_identity,
     sources_of,
 )
 from kdignite.training.spec import RunSpec
+from kdignite.training.state import TrainerState, restore
+from kdignite.training.teacher import fitting_teachers
 
 C = TypeVar("C", bound=TrainConfig)
 EVENTS = "events.out.tfevents.*"
@@ -41,24 +44,35 @@ STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moment
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
-    """A training command that all processes work on, and that knows ``--resume=RUN``.
-
-    The run's own settings hold then, and a finished run stays as it is.
-    """
+    """A training command that all processes work on, and that knows ``--resume``."""
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
-        with processes.joined():
-            if config.resume in (None, NEWEST):
-                return command(config, root=root, **own)
-            found = processes.on_rank0(lambda: _resumed(config, root=root))
+        with processes.process_group():
+            found = config if config.resume is None else processes.on_rank0(lambda: resumed(config, root=root))
             return found if isinstance(found, runs.Finished) else command(found, root=root, **own)
 
     return call
 
 
+def resumed(config: C, *, root: Path) -> C | runs.Finished:
+    """What ``--resume`` decides before data are loaded: the settings to train with, or a run that has finished.
+
+    ``--resume=RUN``: the settings that it recorded. ``--resume``: those given, and the teacher of the newest unfinished
+    run that may be meant, though there may be a newer one by now.
+    """
+    if config.resume != NEWEST:
+        folder = _named(config, root=root)
+        return _finished(folder) or _recorded_config(config, folder, root=root)
+    if not isinstance(config, DistillConfig) or config.teacher is not None:
+        return config
+    folders = _unfinished(config, root=root)[:1]
+    teachers = [_teacher_of(folder, fitting_teachers(config, root=root)) for folder in folders]
+    return dataclasses.replace(config, teacher=teachers[0]) if teachers else config
+
+
 def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
-    """The folder of the run to go on with."""
+    """The folder of the run to resume; data and teacher are known by their content, which has to be loaded before."""
     config = run.config
     if config.resume is None:
         return None
@@ -81,16 +95,6 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
     return None
 
 
-def unfinished_runs(config: TrainConfig, *, root: Path) -> Iterator[Path]:
-    """Runs that are not finished and have the settings typed; what was left open may be anything there."""
-    apart, open_ = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
-    typed = {name: value for name, value in to_json(config).items() if name not in apart and value not in open_}
-    for folder in _folders(config, root):
-        recorded = {} if (folder / runs.RESULT).exists() else files.read_json(folder / runs.CONFIG)
-        if recorded and all(recorded.get(name) == value for name, value in typed.items()):
-            yield folder
-
-
 @contextmanager
 def opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]:
     """The folder of a run, locked: an earlier one as it is, or a new one with its settings written."""
@@ -111,11 +115,15 @@ def _opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]
         yield folder
 
 
-def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
-    """Make the folder of an earlier run that of this one: sweep it, record where the run goes on, and tell it.
+def apply(trainer_state: TrainerState, folder: Path) -> None:
+    """Put a run where it was stopped, and make the folder that of this process."""
+    restore(trainer_state, folder)
+    iteration = trainer_state.trainer.state.iteration
+    processes.on_rank0(lambda: record_resume(trainer_state.run, folder, iteration=iteration))
 
-    What is swept: what a killed process left half written, and event files, which are written anew.
-    """
+
+def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
+    """Remove half-written files and event files, which are written anew; record and print where the run is resumed."""
     for pattern in (f"{files.TEMPORARY}*", EVENTS):
         for path in folder.glob(pattern):
             path.unlink()  # of a link: the link itself
@@ -131,15 +139,9 @@ def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
     moved = [one for one in differences(before, to_json(run.config)) if one.name in MACHINE and one.name not in changed]
     if changed or moved:
         found = [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
-        told = differences_text(found + moved) or "other packages"
-        say(f"note      another machine than before ({told}): from here on the numbers are")
+        different = differences_text(found + moved) or "other packages"
+        say(f"note      another machine than before ({different}): from here on the numbers are")
         say("          not bit-equal to those of a run that was never stopped")
-
-
-def _resumed(config: C, *, root: Path) -> C | runs.Finished:
-    """The settings to go on with after ``--resume=RUN``, or the run if there is nothing left to do."""
-    folder = _named(config, root=root)
-    return _finished(folder) or _recorded_config(config, folder, root=root)
 
 
 def _named(config: TrainConfig, *, root: Path) -> Path:
@@ -169,7 +171,7 @@ def _check_ours(config: TrainConfig, folder: Path) -> None:
 
 
 def _finished(folder: Path) -> runs.Finished | None:
-    """A run that has its result already, which is told."""
+    """A run that has its result already."""
     if not (folder / runs.RESULT).is_file():
         return None
     result = files.read_json(folder / runs.RESULT)
@@ -194,15 +196,24 @@ def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
         raise UserError(f"{folder / runs.CONFIG}: {error}") from error
     now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
     if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
-        now = {"teacher": teacher_of(folder, root=root)} | now
+        now = {"teacher": _teacher_of(folder, runs.finished_teachers(root))} | now
     return dataclasses.replace(before, **now)
 
 
-def teacher_of(folder: Path, *, root: Path) -> str | None:
-    """The teacher that a run had, where it is among the finished ones."""
-    taught = files.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
-    paths = (teacher.folder / runs.BEST for teacher in runs.finished_teachers(root))
-    return next((str(path) for path in paths if files.sha256(path) == taught.get("sha256")), None)
+def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:
+    """The teacher that a run had, where it is among these."""
+    had = files.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
+    paths = (teacher.folder / runs.BEST for teacher in teachers)
+    return next((str(path) for path in paths if files.sha256(path) == had.get("sha256")), None)
+
+
+def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
+    """Runs that are not finished and have the settings given, the newest first; those left open may be any there."""
+    apart, left_open = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
+    given = {name: value for name, value in to_json(config).items() if name not in apart and value not in left_open}
+    folders = [folder for folder in _folders(config, root) if not (folder / runs.RESULT).exists()]
+    recorded = {folder: files.read_json(folder / runs.CONFIG) for folder in folders}
+    return [folder for folder in folders if all(recorded[folder].get(name) == given[name] for name in given)]
 
 
 def _folders(config: TrainConfig, root: Path) -> list[Path]:
@@ -213,7 +224,7 @@ def _folders(config: TrainConfig, root: Path) -> list[Path]:
 
 
 def _command_in(path: Path) -> Any:
-    """What made a run; a folder that cannot be read is none of ours to resume."""
+    """The command of a run; None where its folder cannot be read."""
     try:
         return files.read_json(path).get("command")
     except UserError:
@@ -238,7 +249,7 @@ def _check_room(run: RunSpec, place: Path) -> None:
     """Refuse a disk that cannot hold what the run will save."""
     while not place.exists():
         place = place.parent
-    weights = sum(value.numel() * value.element_size() for value in run.student.model.state_dict().values())
+    weights = sum(value.numel() * value.element_size() for value in run.model.network.state_dict().values())
     needed, free = ROOM * STATES_OF_ADAMW * weights, shutil.disk_usage(place).free
     if free < needed:
         raise UserError(

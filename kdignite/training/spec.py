@@ -1,11 +1,10 @@
-"""A run that is ready to start: model, optimiser, step, batches, schedule."""
+"""A config with every value filled in, and what it stands for: model, optimiser, step, batches, schedule."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -15,54 +14,46 @@ from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
-from kdignite.steps import MakeStep
+from kdignite.steps import MakeStep, Teacher
 from kdignite.training.capturing import Capture
 from kdignite.training.compiling import compiling
-from kdignite.training.data import DEV_STEPS, Data, share, training_part
+from kdignite.training.data import DEV_STEPS, Data, share
 from kdignite.training.device import choose_amp
-from kdignite.training.model import Student, build_student
+from kdignite.training.model import PreparedModel, prepare_model
 
 T = TypeVar("T", bound=TrainConfig)
 
 
 class TeacherRecord(NamedTuple):
-    """What a run knows of its teacher, for its records."""
+    """What a run records of its teacher."""
 
     name: str
     sha256: str
     accuracy: float  # on the validation images, in [0, 1]
 
 
-class Rehearsal(NamedTuple):
-    """How the time of a run is estimated, where its own steps do not tell all of it, or would write something."""
-
-    make_step: MakeStep
-    seconds: Callable[[], float]  # that the run takes on top of such steps
-
-
 class RunSpec(NamedTuple):
-    """A run that is ready to start: everything below is a function of (config, data, seed)."""
+    """What will be done, resolved once: a function of (config, data, seed)."""
 
-    config: TrainConfig
+    config: TrainConfig  # resolved
     data: Data
     device: torch.device
-    student: Student
+    model: PreparedModel
     optimizer: Optimizer
     scaler: GradScaler
     make_step: MakeStep
     capture: Capture | None  # of its steps, on a GPU
     batches: Batches
-    epoch_length: int
+    epoch_length: int  # iterations
     lr_at: LearningRate
-    loss: str  # name of the function
+    teacher: Teacher | None
     teacher_record: TeacherRecord | None
-    rehearsal: Rehearsal
 
 
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
     """The config with every value that was left open filled in, which is what a run records."""
     source = data.source
-    if config.sync_bn and (device.type != "cuda" or processes.world() == 1):
+    if config.sync_bn and (device.type != "cuda" or processes.world_size() == 1):
         raise UserError(
             "--sync_bn needs several processes, each with a GPU (torchrun --nproc_per_node=N -m kdignite ...): leave "
             "it out"
@@ -77,7 +68,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
-        device=device.type if processes.world() > 1 else str(device),
+        device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=1 if config.fast_dev_run else config.epochs,
@@ -91,62 +82,44 @@ def build_spec(
     *,
     device: torch.device,
     make_step: MakeStep,
-    loss: str = "cross_entropy",
+    teacher: Teacher | None = None,
     teacher_record: TeacherRecord | None = None,
-    rehearsal: Rehearsal | None = None,
 ) -> RunSpec:
-    """Build the model, its optimiser, its step and its batches."""
+    """Everything that a resolved config stands for; a teacher is part of ``make_step`` already."""
     _check_shares(config, data)
-    student, part = build_student(config, data, device=device), training_part(config, data)
-    epoch_length = num_batches(len(part.indices), config.batch_size, world=processes.world())
-    epoch_length = min(epoch_length, DEV_STEPS) if config.fast_dev_run else epoch_length
+    model, epoch_length = prepare_model(config, data, device=device), _epoch_length(config, data)
     lr_at = _schedule(config, epoch_length)
-    optimizer = build_optimizer(
-        student.model,
-        kind=config.optimizer,
-        lr=lr_at(0),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    batches = training_batches(
-        part,
-        seed=config.seed,
-        view_seed=config.view_seed,
-        augment=str(config.augment),
-        batch_size=config.batch_size,
-        views=config.views,
-        share=share(),
-    )
-    rehearsal = rehearsal or Rehearsal(make_step, lambda: 0.0)
     capture = Capture(config.batch_size, say=say) if can_capture(config, device) else None
-    faster = partial(_faster, capture=capture, compiled=config.compile)
     return RunSpec(
         config=config,
         data=data,
         device=device,
-        student=student,
-        optimizer=optimizer,
+        model=model,
+        optimizer=_optimizer(model.network, config, lr=lr_at(0)),
         scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
-        make_step=faster(make_step),
+        make_step=_faster(make_step, capture=capture, compiled=config.compile),
         capture=capture,
-        batches=batches,
+        batches=_batches(config, data),
         epoch_length=epoch_length,
         lr_at=lr_at,
-        loss=loss,
+        teacher=teacher,
         teacher_record=teacher_record,
-        rehearsal=rehearsal._replace(make_step=faster(rehearsal.make_step)),
     )
-
-
-def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
-    """The same steps, compiled or captured or both."""
-    make_step = capture(make_step) if capture is not None else make_step
-    return compiling(make_step) if compiled else make_step
 
 
 def can_capture(config: TrainConfig, device: torch.device) -> bool:
     """Whether steps may be captured: not between several processes, nor with a scaler, which decides on the host."""
-    return config.graph == "auto" and device.type == "cuda" and processes.world() == 1 and config.amp != "fp16"
+    return config.graph == "auto" and device.type == "cuda" and processes.world_size() == 1 and config.amp != "fp16"
+
+
+def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
+    make_step = capture(make_step) if capture is not None else make_step
+    return compiling(make_step) if compiled else make_step
+
+
+def _epoch_length(config: TrainConfig, data: Data) -> int:
+    length = num_batches(len(data.train.indices), config.batch_size, world=processes.world_size())
+    return min(length, DEV_STEPS) if config.fast_dev_run else length
 
 
 def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
@@ -158,9 +131,27 @@ def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
     )
 
 
+def _optimizer(model: nn.Module, config: TrainConfig, *, lr: float) -> Optimizer:
+    return build_optimizer(
+        model, kind=config.optimizer, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def _batches(config: TrainConfig, data: Data) -> Batches:
+    return training_batches(
+        data.train,
+        seed=config.seed,
+        view_seed=config.view_seed,
+        augment=str(config.augment),
+        batch_size=config.batch_size,
+        views=config.views,
+        share=share(),
+    )
+
+
 def _check_shares(config: TrainConfig, data: Data) -> None:
     """Refuse batches that leave a process without the images that BatchNorm needs."""
-    least, num_images = SMALLEST_BATCH * processes.world(), len(training_part(config, data).indices)
+    least, num_images = SMALLEST_BATCH * processes.world_size(), len(data.train.indices)
     for what, number in (("--batch_size", config.batch_size), ("the number of training images", num_images)):
         if number < least:
-            raise UserError(f"{what} must be at least {least} in {processes.world()} processes, not {number}")
+            raise UserError(f"{what} must be at least {least} in {processes.world_size()} processes, not {number}")

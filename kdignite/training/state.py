@@ -55,7 +55,7 @@ class HostCopy:
         """Both state dicts; on a CPU the tensors themselves, which go on changing."""
         now = (self.trainer.state.iteration, len(self.history.rows))
         if now != self._when:
-            held = {"model": self.run.student.model.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+            held = {"model": self.run.model.network.state_dict(), "optimizer": self.run.optimizer.state_dict()}
             self._held, self._when = to_host(held), now
         return self._held
 
@@ -167,7 +167,7 @@ def _take(trainer_state: TrainerState) -> dict[str, Any]:
         "trainer": {
             "iteration": state.iteration,
             "epoch_length": run.epoch_length,
-            "processes": processes.world(),
+            "processes": processes.world_size(),
         },
         **{name: part.state_dict() for name, part in trainer_state.parts.items()},
     }
@@ -180,7 +180,7 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
         _check_optimizer(trainer_state.run.optimizer, state["optimizer"]["state"])
         if not _is_finite([state["sums"], state["optimizer"]["state"]]):
             raise ValueError("values that are not finite")
-        checkpoints.load_weights(trainer_state.run.student.model, state["model"], source=str(path))
+        checkpoints.load_weights(trainer_state.run.model.network, state["model"], source=str(path))
         # the groups hold settings, which the config decides
         groups = trainer_state.run.optimizer.state_dict()["param_groups"]
         trainer_state.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
@@ -198,7 +198,7 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
 def _checked_iteration(trainer_state: TrainerState, state: Mapping[str, Any]) -> int:
     """The iterations that are done, if the history has as many rows as they make epochs, or lacks only the last."""
     iteration, length = state["trainer"]["iteration"], state["trainer"]["epoch_length"]
-    before, now = state["trainer"].get("processes"), processes.world()
+    before, now = state["trainer"].get("processes"), processes.world_size()
     if length != trainer_state.run.epoch_length and before != now:
         raise UserError(
             f"{before} processes cut the epochs of this run into {length} steps, {now} would cut them into "

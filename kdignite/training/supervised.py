@@ -8,7 +8,7 @@ from kdignite import runs
 from kdignite.config import TrainConfig
 from kdignite.steps import supervised_step
 from kdignite.training.data import open_training_data
-from kdignite.training.device import check_amp, choose_device
+from kdignite.training.device import check_amp, set_up_device
 from kdignite.training.extensions import Attach
 from kdignite.training.spec import build_spec, resolve
 from kdignite.training.trainer import execute
@@ -16,7 +16,7 @@ from kdignite.training.trainer import execute
 
 def train_supervised(config: TrainConfig, *, root: Path, handlers: Sequence[Attach]) -> runs.Finished:
     """Train a model without a teacher and evaluate it on the test images."""
-    device = choose_device(config.device, threads=config.threads)
+    device = set_up_device(config.device, threads=config.threads)
     check_amp(config, device=device)
     data = open_training_data(config, device=device)
     config = resolve(config, data, device=device)

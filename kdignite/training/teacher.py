@@ -1,4 +1,4 @@
-"""Which teacher a run takes, what it inherits from it, and the checks that a teacher has to pass."""
+"""Which teacher a run takes, the data settings that it inherits from it, and the checks of a teacher."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,19 +9,18 @@ import torch
 
 from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import NEWEST, DistillConfig, TrainConfig, command_line
+from kdignite.config import DistillConfig, TrainConfig, command_line
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
 from kdignite.teachers.soft_targets import label_smoothing_warning
-from kdignite.training import resume
 from kdignite.training.data import DATASET, Data, named_by
 from kdignite.training.model import load_predictor
 from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
 
-T = TypeVar("T", bound=TrainConfig)
+C = TypeVar("C", bound=TrainConfig)
 
 
 def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
@@ -36,24 +35,13 @@ def _newest(config: TrainConfig, *, root: Path) -> runs.Finished | None:
     return next(fitting_teachers(config, root=root), None)
 
 
-def _teacher_of_unfinished_run(config: DistillConfig, *, root: Path) -> runs.Finished | None:
-    """With ``--resume`` alone, the teacher of the run to go on with, even if there is a newer one by now."""
-    unfinished = resume.unfinished_runs(config, root=root) if config.resume == NEWEST else ()
-    had = [resume.teacher_of(folder, root=root) for folder in unfinished]
-    return next((run for run in fitting_teachers(config, root=root) if str(run.folder / runs.BEST) in had[:1]), None)
-
-
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
-    """The teacher that was asked for, or the newest finished one for the same data and split."""
+    """The teacher that ``--teacher`` names, or the newest finished one for the same data and split."""
     if config.teacher is not None:
         checkpoint = checkpoints.load(runs.find_checkpoint(config.teacher, root=root))
         _check_dataset(checkpoint, config)
         say(f"teacher   {checkpoint.path}")
         return checkpoint
-    earlier = _teacher_of_unfinished_run(config, root=root)
-    if earlier is not None:
-        say(f"teacher   {earlier.folder}, of the run to go on with")
-        return checkpoints.load(earlier.folder / runs.BEST)
     newest = _newest(config, root=root)
     if newest is None:
         dataset = config.dataset or DATASET
@@ -67,7 +55,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     return checkpoints.load(newest.folder / runs.BEST)
 
 
-def inherit_from_newest(config: T, *, root: Path) -> T:
+def inherit_from_newest(config: C, *, root: Path) -> C:
     """The config of a run without a teacher, with the data settings of the newest teacher where they were left open."""
     newest = _newest(config, root=root)
     if newest is None:
@@ -78,7 +66,7 @@ def inherit_from_newest(config: T, *, root: Path) -> T:
     return inherited
 
 
-def inherit(config: T, origin: Origin) -> T:
+def inherit(config: C, origin: Origin) -> C:
     """Data settings that were left open, from a teacher."""
     return dataclasses.replace(
         config,
@@ -89,10 +77,10 @@ def inherit(config: T, origin: Origin) -> T:
     )
 
 
-def check_teacher(
+def load_checked_teacher(
     checkpoint: Checkpoint, config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> LoadedTeacher:
-    """Refuse a teacher that may have seen the validation images, or is not what its checkpoint says it is."""
+    """The teacher, evaluated; refused if it may have seen the validation images, or is not what its file records."""
     origin, recorded = checkpoint.description.origin, checkpoint.description.validation
     if origin.split != data.splits.hash:
         raise UserError(
@@ -110,14 +98,14 @@ def check_teacher(
         amp=config.teacher_amp,
     )
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
-    teacher_record = TeacherRecord(runs.name_of(checkpoint.path), sha256, recorded.accuracy)
-    outcome = evaluate_teacher(logits_of, teacher_record, config, data, root=root, device=device)
+    loaded = LoadedTeacher(logits_of, TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy))
+    outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
         check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
     _warn(origin, config)
-    return LoadedTeacher(logits_of, teacher_record._replace(accuracy=accuracy))
+    return loaded._replace(teacher_record=loaded.teacher_record._replace(accuracy=accuracy))
 
 
 def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:
@@ -138,7 +126,7 @@ def _same_place(one: str, other: str) -> bool:
 
 
 def _could_be_same(one: str, other: str) -> bool:
-    """Folders move: whether they hold the same images, their fingerprint tells."""
+    """Folders move: whether they hold the same images is checked by their fingerprint."""
     return one == other or (one.startswith(FOLDER) and other.startswith(FOLDER))
 
 
@@ -147,5 +135,6 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
         say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
-    if doubt := label_smoothing_warning(origin.label_smoothing, T=config.T):
+    T = config.parameters.get("T")
+    if T is not None and (doubt := label_smoothing_warning(origin.label_smoothing, T=T)):
         say(f"warning   {doubt}")

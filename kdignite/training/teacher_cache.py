@@ -1,32 +1,27 @@
-"""Whether the teacher of a run is asked for every batch, or its answers are kept."""
+"""The teacher of a run: its cached logits, or the model itself for every batch."""
 
 import hashlib
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from kdignite import processes, runs
 from kdignite.config import DistillConfig
 from kdignite.console import say
-from kdignite.data.batches import EVALUATION_BATCH, Batch, evaluation_batches, view_batches
+from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
-from kdignite.devices import is_accelerator
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
-from kdignite.training.data import DEV_STEPS, Data, share, training_part
+from kdignite.training.data import DEV_STEPS, Data, share
 from kdignite.training.spec import TeacherRecord
 
 FORMAT = 3  # raised when the same key would mean other numbers
 ON_CPU, ON_GPU = ("device", "cpu", "processor", "threads"), ("device", "cuda")  # what the last bits depend on
-TIMED_IMAGES = 100  # for the estimate of a run's time
 LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 
 
@@ -37,75 +32,31 @@ class LoadedTeacher(NamedTuple):
     teacher_record: TeacherRecord
 
 
-class TeacherSource(NamedTuple):
-    """A teacher for the steps of a run, and what it takes."""
-
-    teach: Teacher
-    rehearse: Teacher  # takes the time that `teach` takes in every step
-    seconds: Callable[[], float]  # what `teach` takes over a whole run on top of that
-
-
 def make_teacher(
     loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
-) -> TeacherSource:
-    """The teacher of a run: a table of its answers, or the model itself where none is to be kept."""
-    logits_of, teacher_record = loaded
-    cache_spec = CacheSpec(training_part(config, data), config.view_seed, str(config.augment))
-    views, num_classes = num_views(config), len(data.source.classes)
-    num_bytes = table_bytes(cache_spec, views=views, num_classes=num_classes, dtype=config.cache_dtype)
-    if config.cache == "auto" and num_bytes > LIMIT_BYTES:
-        say(
-            f"cache     none: the teacher's answers would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
-            "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
-        )
-    table = _table(
-        logits_of,
-        teacher_record,
-        cache_spec,
-        config,
-        data,
-        num_bytes=num_bytes,
-        dtype=config.cache_dtype,
-        root=root,
-        device=device,
-    )
-    if table is None:
-        teach = live_teacher(logits_of)
-        return TeacherSource(teach, teach, lambda: 0.0)
-    missing = table.num_missing(views) // len(cache_spec.part.indices)
-    say(f"cache     {table.store.folder}: {views - missing} of {views} views of the images have the teacher's answers")
-    rehearse = partial(_silence, num_classes=num_classes)
-    return TeacherSource(table, rehearse, lambda: _seconds(table, views=views))
+) -> Teacher:
+    """The teacher of a run: its cached logits, or the model itself."""
+    cache_spec, views = CacheSpec(data.train, config.view_seed, str(config.augment)), num_views(config)
+    cache = _cache(loaded, cache_spec, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
+    if cache is None:
+        return live_teacher(loaded.logits_of)
+    there = views - cache.num_missing(range(views)) // len(cache_spec.part.indices)
+    say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher logits")
+    return cache
 
 
 def evaluate_teacher(
-    logits_of: Predictor,
-    teacher_record: TeacherRecord,
-    config: DistillConfig,
-    data: Data,
-    *,
-    root: Path,
-    device: torch.device,
+    loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> Outcome:
-    """What a teacher scores on the validation images; its answers are kept too, and a sample of them asked again."""
-    cache_spec, num_classes = CacheSpec(data.splits.val, 0, "none"), len(data.source.classes)
-    num_bytes = table_bytes(cache_spec, views=1, num_classes=num_classes, dtype="float32")
-    table = _table(
-        logits_of,
-        teacher_record,
-        cache_spec,
-        config,
-        data,
-        num_bytes=num_bytes,
-        dtype="float32",
-        root=root,
-        device=device,
-    )
-    if table is not None:
-        table.open(0)  # in every process, though there may be more of them than batches
+    """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
+    cache_spec = CacheSpec(data.splits.val, 0, "none")
+    cache = _cache(loaded, cache_spec, config, data, views=1, dtype="float32", root=root, device=device)
+    if cache is not None:
+        cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
     batches = evaluation_batches(cache_spec.part, limit=limit, share=share())
-    return tally(table or live_teacher(logits_of), batches, num_classes=num_classes)
+    teacher = cache or live_teacher(loaded.logits_of)
+    return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
 
 def num_views(config: DistillConfig) -> int:
@@ -114,29 +65,38 @@ def num_views(config: DistillConfig) -> int:
     return len({view_of(epoch, views=config.views, augment=augment) for epoch in range(config.epochs)})
 
 
-def _table(
-    logits_of: Predictor,
-    teacher_record: TeacherRecord,
+def _cache(
+    loaded: LoadedTeacher,
     cache_spec: CacheSpec,
     config: DistillConfig,
     data: Data,
     *,
-    num_bytes: int,
+    views: int,
     dtype: str,
     root: Path,
     device: torch.device,
 ) -> LogitCache | None:
-    """A table of a teacher's answers with room for all of them; None: they are not to be kept."""
-    if config.cache == "off" or config.fast_dev_run or (config.cache == "auto" and num_bytes > LIMIT_BYTES):
+    """A cache of a teacher's logits with room for all of them; None: there is to be none."""
+    num_classes = len(data.source.classes)
+    num_bytes = table_bytes(cache_spec, views=views, num_classes=num_classes, dtype=dtype)
+    if config.cache == "off" or config.fast_dev_run:
         return None
-    cache = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
-    about = processes.on_rank0(lambda: _about(teacher_record, cache_spec, config, data, dtype=dtype, device=device))
-    kept = CacheFolder(cache / table_key(about["determined_by"]), about, dtype)
+    if config.cache == "auto" and num_bytes > LIMIT_BYTES:
+        say(
+            f"cache     none: the teacher's logits would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
+            "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
+        )
+        return None
+    place = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
+    about = processes.on_rank0(
+        lambda: _about(loaded.teacher_record, cache_spec, config, data, dtype=dtype, device=device)
+    )
+    kept = CacheFolder(place / table_key(about["determined_by"]), about, dtype)
     if config.cache == "auto":
-        make = partial(make_room, cache, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
+        make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
         for old in processes.on_rank0(make):
-            say(f"cache     {old.folder} is removed: it was used longest ago, and {cache} is to stay below 1 GiB")
-    return LogitCache(logits_of, cache_spec, kept, num_classes=len(data.source.classes), seed=config.seed, say=say)
+            say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
+    return LogitCache(loaded.logits_of, cache_spec, kept, num_classes=num_classes, seed=config.seed, say=say)
 
 
 def _named(cache: str) -> Path:
@@ -157,7 +117,7 @@ def _about(
     dtype: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that determines the teacher's answers to the last bit, and names for people."""
+    """Everything that determines the teacher's logits to the last bit, and names for people."""
     machine = runs.environment(device)
     is_of_training_set = cache_spec.part.images is data.splits.train.images
     return {
@@ -185,23 +145,3 @@ def _about(
 
 def _digest(part: Part) -> str:
     return hashlib.sha256(part.indices.numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def _silence(batch: Batch, *, num_classes: int) -> Tensor:
-    return torch.zeros(len(batch.labels), num_classes, device=batch.images.device)
-
-
-def _seconds(table: LogitCache, *, views: int) -> float:
-    """What the teacher will take for the answers that are missing, from a few; the first call chooses kernels."""
-    num_missing, cache_spec = table.num_missing(views), table.cache_spec
-    if not num_missing:
-        return 0.0
-    on_gpu = is_accelerator(cache_spec.part.images.labels.device)  # which is as fast with a whole chunk as with a few
-    part = cache_spec.part._replace(indices=cache_spec.part.indices[: EVALUATION_BATCH if on_gpu else TIMED_IMAGES])
-    (batch,) = view_batches(part, view=0, view_seed=cache_spec.view_seed, augment=cache_spec.augment)
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        float(table.logits_of(batch.images)[0, 0])
-        seconds.append(time.perf_counter() - started)
-    return num_missing * min(seconds) / len(batch.images) / processes.world()

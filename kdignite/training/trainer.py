@@ -23,13 +23,13 @@ from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, predictor
 from kdignite.memory import oom_as_failure
 from kdignite.training import results, resume
-from kdignite.training.announce import announce, estimate
+from kdignite.training.announce import announce, remaining
 from kdignite.training.extensions import Attach, view_of_run
 from kdignite.training.finish import evaluated, finish_run
 from kdignite.training.identity import USERS_CODE
 from kdignite.training.model import origin_of
 from kdignite.training.spec import RunSpec
-from kdignite.training.state import HostCopy, Saver, TrainerState, has_state, restore
+from kdignite.training.state import HostCopy, Saver, TrainerState, has_state
 
 LOSS_GROUP = "distillation"  # of flags
 
@@ -41,22 +41,16 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
     if isinstance(earlier, runs.Finished):
         return earlier
     announce(run)
-    seconds = estimate(run)
     with resume.opened(run, earlier, root=root) as folder:
         say(f"run       {folder}")
         trainer_state = build_trainer(run, folder, resumed=earlier is not None)
-        iteration = trainer_state.trainer.state.iteration
-        if earlier is not None:
-            processes.on_rank0(lambda: resume.record_resume(run, folder, iteration=iteration))
-        left = handlers.duration(seconds * (1 - iteration / (run.config.epochs * run.epoch_length)))
-        say(f"time      about {left} on this machine, from a few steps of a copy")
         with _resume_hint(run, folder), open_writer(folder) as writer:
             for attach in own:
                 attach(trainer_state.trainer, view_of_run(trainer_state, folder))
             train(trainer_state, folder, writer)
             result = finish_run(trainer_state, folder)
             if writer is not None:
-                with suppress(OSError):  # a log, told already
+                with suppress(OSError):  # a log: a warning was printed
                     results.plot(writer, folder, result, config=run.config, epoch=len(trainer_state.history.rows))
         processes.on_rank0(lambda: _finish(run, folder, result))
     say(results.closing_lines(folder, result))
@@ -72,11 +66,11 @@ def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
 
 
 def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
-    """The engine of a run with everything that remembers something, where the run stands."""
+    """The engine of a run with everything that remembers something; a resumed run is put where it was stopped."""
     config, device = run.config, run.device
-    model = processes.parallel(run.student.model, device=device, sync_bn=config.sync_bn)
-    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.student.prepare, scaler=run.scaler))
-    trainer.logger.disabled = True  # errors are raised and told once, by whoever called
+    model = processes.parallel(run.model.network, device=device, sync_bn=config.sync_bn)
+    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.model.prepare, scaler=run.scaler))
+    trainer.logger.disabled = True  # errors are raised, and printed once by the caller
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
     handlers.attach_step_seed(trainer, seed=config.seed, device=device)
     sums = handlers.attach_epoch_sums(trainer, device=device)
@@ -99,7 +93,7 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     trainer_state = TrainerState(run, trainer, sums, clock, history, best, host_copy, patience)
     if resumed:
-        restore(trainer_state, folder)
+        resume.apply(trainer_state, folder)
     return trainer_state
 
 
@@ -108,16 +102,16 @@ def train(trainer_state: TrainerState, folder: Path, writer: SummaryWriter | Non
     trainer, table = trainer_state.trainer, folder / "metrics.csv"
     if writer is not None:
         _show(trainer_state, table, writer)
-    save, take_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)
+    save, roll_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)
     handlers.attach_saving(trainer, save, every_s=trainer_state.run.config.save_every_s)
     handlers.attach_stop(trainer)
     try:
-        with stopping.listening():
+        with stopping.graceful_stop():
             _run_engine(trainer_state)
     except stopping.Stopped:
-        take_back()
+        roll_back()
         if trainer.state.iteration:
-            processes.together(save)  # a launcher may end all others as soon as one has ended
+            processes.on_all_ranks(save)  # a launcher may end all others as soon as one has ended
         raise
     except handlers.LossNotFinite as error:
         if processes.is_rank0():
@@ -132,11 +126,13 @@ def train(trainer_state: TrainerState, folder: Path, writer: SummaryWriter | Non
 def _show(trainer_state: TrainerState, table: Path, writer: SummaryWriter) -> None:
     trainer, history = trainer_state.trainer, trainer_state.history
     # a GPU is waited for when the loss is checked anyway
-    every = handlers.GUARD_EVERY if is_accelerator(trainer_state.run.device) else handlers.BAR_EVERY
-    tell = handlers.attach_progress_bar(trainer, every=every)
-    handlers.attach_metrics_csv(trainer, history, path=table, say=tell)
-    handlers.attach_tensorboard(trainer, history, writer, say=tell)
-    handlers.attach_epoch_table(trainer, history, say=tell)
+    waits = handlers.GUARD_EVERY if is_accelerator(trainer_state.run.device) else None
+    log = handlers.attach_progress_bar(trainer, every=waits or handlers.BAR_EVERY)
+    left = partial(remaining, trainer_state.run)
+    handlers.attach_time_estimate(trainer, left, every=waits or 1, say=log)
+    handlers.attach_metrics_csv(trainer, history, path=table, say=log)
+    handlers.attach_tensorboard(trainer, history, writer, say=log)
+    handlers.attach_epoch_table(trainer, history, say=log)
 
 
 def _run_engine(trainer_state: TrainerState) -> None:
@@ -154,12 +150,12 @@ def _run_engine(trainer_state: TrainerState) -> None:
 
 
 def _validation(run: RunSpec) -> Callable[[], Outcome]:
-    logits_of = predictor(run.student.model, prepare=run.student.prepare)
+    logits_of = predictor(run.model.network, prepare=run.model.prepare)
     num_classes, part = len(run.data.source.classes), run.data.splits.val
-    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world())
+    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world_size())
 
     def validate() -> Outcome:
-        processes.share_buffers(run.student.model)
+        processes.broadcast_buffers(run.model.network)
         return evaluate(logits_of, stopping.interruptible(evaluated(run, part), checks=checks), num_classes=num_classes)
 
     return validate
@@ -169,9 +165,9 @@ def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, An
     """What ``best.pt`` holds at this moment."""
     scored = trainer.state.metrics
     description = Description(
-        architecture=run.student.architecture,
+        architecture=run.model.architecture,
         classes=run.data.source.classes,
-        preprocessing=run.student.preprocessing,
+        preprocessing=run.model.preprocessing,
         origin=origin_of(run.config, run.data),
         validation=Validation(scored["correct_val"], scored["images_val"], trainer.state.epoch),
     )
@@ -179,7 +175,7 @@ def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, An
 
 
 def _recorded_score(best: Path) -> float | None:
-    """The validation accuracy of the ``best.pt`` of a run that goes on; None: the next epoch's is better."""
+    """The validation accuracy of the ``best.pt`` of a resumed run; None: the next epoch's is better."""
     if not best.exists():
         return None
     try:
@@ -200,6 +196,7 @@ def _resume_hint(run: RunSpec, folder: Path) -> Iterator[None]:
     """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
     own = {name: getattr(run.config, name, None) for name in sorted(USERS_CODE)}
     again = {name: value for name, value in own.items() if value and is_code(value)}
+    again |= getattr(run.config, "parameters", {}) if "method" in again else {}  # which that function may require
     resume = command_line(run.config.command, resume=folder, **again)
     try:
         yield

@@ -4,13 +4,15 @@ Each scenario is a function from a folder to plain values; all of them go to ``F
 such as on a mixture of devices, leaves its traceback there.
 """
 
+import io
 import json
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,17 @@ from kdignite.data.splits import Part
 from kdignite.devices import to_host
 from kdignite.doctor.settings import with_new_head
 from kdignite.evaluation import evaluate, predictor
+from kdignite.handlers import showing
+from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache
-from kdignite.training import announce
 from kdignite.training import device as device_module
 from kdignite.training import trainer as trainer_module
 from kdignite.training.capturing import CAPTURED, Capture
 from kdignite.training.data import open_training_data
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.spec import RunSpec, TeacherRecord, resolve
 from kdignite.training.teacher_cache import LoadedTeacher
 from kdignite.training.trainer import build_trainer, open_writer, train
@@ -164,7 +168,7 @@ def resumed(folder: Path) -> Found:
     def pressed(*args: Any, **sizes: Any) -> Iterator[Batch]:
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if number == 6:
-                stopping.ask(signal.SIGINT)
+                stopping.request_stop(signal.SIGINT)
             yield batch
 
     trainer_module.run_batches = pressed
@@ -196,7 +200,7 @@ def _run(folder: Path, *, device: torch.device = GPU, **given: Any) -> RunSpec:
     """A distillation of digits that is ready to start, from a table of a random teacher's answers."""
     settings = {**SMALL, "batch_size": 100, "limit_train": None, "augment": "crop+flip", "epochs": 1, **given}
     config = configure(DistillConfig, **settings, cache=str(folder / "tables"))
-    data = open_training_data(config, device=choose_device("cpu", threads=1) if device == GPU else device)
+    data = open_training_data(config, device=set_up_device("cpu", threads=1) if device == GPU else device)
     config = resolve(config, data, device=device)
     asked = _teacher("cnn5", config, num_classes=10, device=device)
     return assemble(
@@ -278,7 +282,7 @@ def epoch_end(folder: Path) -> Found:
 def evaluations(folder: Path) -> Found:
     """Waits of an evaluation of one batch and of several."""
     run = _run(folder, **NARROW)
-    logits_of = predictor(run.student.model, prepare=run.student.prepare)
+    logits_of = predictor(run.model.network, prepare=run.model.prepare)
     found = []
     for limit in (1, 3):
         before = pretended.COUNTED.copy()
@@ -447,7 +451,7 @@ def captured(folder: Path) -> Found:
         capture = Capture(6, say=told.append, record=lambda work: work)
 
         def make(model: nn.Module, optimizer: Any, /, **settings: Any) -> Any:
-            return distill_step(model, optimizer, _answer, alpha=0.5, T=2.0, **settings)
+            return distill_step(model, optimizer, _answer, method=partial(kd, alpha=0.5, T=2.0), **settings)
 
         step = (capture(make) if with_capture else make)(model, optimizer, prepare=prepare)
         losses = []
@@ -464,8 +468,8 @@ def captured(folder: Path) -> Found:
     return {"equal": ends[0] == ends[1], "outcome": outcomes[1][0] == CAPTURED, "told": outcomes[1][1]}
 
 
-def _answer(batch: Batch) -> Tensor:
-    return batch.images.float().mean((2, 3))
+def _answer(batch: Batch) -> Outputs:
+    return Outputs(batch.images.float().mean((2, 3)))
 
 
 # --- saving beside the training
@@ -505,29 +509,15 @@ def beside(folder: Path) -> Found:
 
 
 def estimates(folder: Path) -> Found:
-    """The first evaluation of an accelerator is slow, and is not what an image takes."""
-    run = _run(folder, **NARROW)
-    calls: list[int] = []
-
-    def logits_of(images: Tensor) -> Tensor:
-        calls.append(len(images))
-        if len(calls) == 1:
-            threading.Event().wait(0.5)
-        return images.float().mean((2, 3))
-
-    seconds = announce._seconds_an_image(logits_of, run) * calls[-1]
-    steps: list[float] = []
-
-    def step(engine: Any, batch: Batch) -> dict[str, Tensor]:
-        steps.append(len(batch.labels))
-        if len(steps) == 1:
-            threading.Event().wait(0.5)
-        return {"loss": torch.zeros(()).to(GPU)}
-
-    before = pretended.COUNTED.copy()
-    a_step = announce._seconds_a_step(step, run.batches(0, 0), rounds=announce.ON_ACCELERATOR)
-    waits = pretended.COUNTED.since(before).waits
-    return {"seconds": seconds, "calls": calls, "a step": a_step, "steps": len(steps), "waits": sum(waits.values())}
+    """The time of a run is estimated where the loss is read, which waits for the device anyway."""
+    run, out, before = _run(folder, batch_size=20, epochs=2, **NARROW), io.StringIO(), showing.TIMED_S
+    showing.TIMED_S = 0.0
+    try:
+        with redirect_stdout(out):
+            counted = _observed(run, folder, first=97, last=103)
+    finally:
+        showing.TIMED_S = before
+    return {"lines": [line for line in out.getvalue().splitlines() if "left on" in line], **_told(counted, 6)}
 
 
 def heads(folder: Path) -> Found:

@@ -109,13 +109,13 @@ def agreed(folder: Path) -> dict[str, Any]:
         raise KeyError("a bug")
 
     return {
-        "world": processes.world(),
+        "world": processes.world_size(),
         "local rank": (processes.local_rank(), os.environ["LOCAL_RANK"]),
         "made": processes.on_rank0(lambda: f"by {rank}"),
         "mistake of the first": raised(lambda: processes.on_rank0(lambda: mistake(0))),
-        "mistake of one": raised(lambda: processes.together(lambda: mistake(1))),
+        "mistake of one": raised(lambda: processes.on_all_ranks(lambda: mistake(1))),
         "bug of the first": raised(lambda: processes.on_rank0(bug)),
-        "there already": processes.local_first(fetch),
+        "there already": processes.local_rank0_first(fetch),
         "everyone's": processes.all_gather_object(rank * 10),
         "largest": processes.all_reduce_max(7 - rank),
         "sums": processes.all_reduce_sum(torch.tensor([0.5 + rank, 1.0], dtype=torch.float64)),
@@ -139,13 +139,13 @@ def shared_buffers(rank: int) -> dict[str, Tensor]:
     norm = nn.BatchNorm1d(2)
     norm.running_mean += rank + 1
     norm.num_batches_tracked += 3 * (rank + 1)
-    processes.share_buffers(norm)
+    processes.broadcast_buffers(norm)
     return dict(norm.named_buffers())
 
 
 def granted() -> list[int]:
     """The calls of the next second in which a wish of the second process is granted; it comes after a tenth."""
-    agree, calls, started = processes.Agreement(), [], time.monotonic()
+    agree, calls, started = processes.ThrottledMax(), [], time.monotonic()
     for call in range(200):
         time.sleep(0.005)
         if agree(processes.rank() if time.monotonic() - started > 0.1 else 0):
@@ -168,18 +168,18 @@ def main(folder: Path) -> None:
     found: dict[str, Any] = {}
     gc.disable()  # what closing the group does not free stays
     before = threads()
-    with processes.joined():
-        found["trained"] = trained(Share(processes.rank(), processes.world()))
+    with processes.process_group():
+        found["trained"] = trained(Share(processes.rank(), processes.world_size()))
         found["agreed"] = agreed(folder)
-        found["evaluated"] = evaluated(Share(processes.rank(), processes.world()))
-    found["after"] = (processes.world(), processes.rank())
+        found["evaluated"] = evaluated(Share(processes.rank(), processes.world_size()))
+    found["after"] = (processes.world_size(), processes.rank())
     found["threads left"] = threads() - before
     del os.environ["SLURM_JOB_ID"]  # with which Ignite's launcher would not start
-    with idist.Parallel(backend="gloo"), processes.joined():  # a group that is there already, and stays
+    with idist.Parallel(backend="gloo"), processes.process_group():  # a group that is there already, and stays
         rank = processes.rank()
-        found["trained in their group"] = trained(Share(rank, processes.world()))
+        found["trained in their group"] = trained(Share(rank, processes.world_size()))
         found["still there"] = idist.all_reduce(1)
-    processes.end_threads()
+    processes.free_group_threads()
     torch.save(found, folder / f"{rank}.pt")
 
 

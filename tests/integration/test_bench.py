@@ -12,6 +12,7 @@ from kdignite.commands.bench import BARE, COLD, DATA, LIVE, WARM, bench
 from kdignite.config import BenchConfig
 from kdignite.errors import UserError
 from kdignite.runs import Finished
+from kdignite.timing import paired_ratio
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         dataset="digits", arch="cnn5", teacher_arch="resnet20", num_images=200, batch_size=50, repeats=2, threads=1
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measured, "ASKED_IMAGES", 100)
+        patch.setattr(measured, "LIVE_IMAGES", 100)
         return bench(config, root=tmp_path_factory.mktemp("runs"))
 
 
@@ -35,7 +36,7 @@ def test_every_way_is_measured_as_often(report: Finished) -> None:
         assert rate["median"] == pytest.approx(sum(values) / 2)
 
 
-def test_ways_that_ask_the_teacher_are_slower_and_the_data_are_never_waited_for(report: Finished) -> None:
+def test_a_live_teacher_is_slower_and_the_data_are_never_waited_for(report: Finished) -> None:
     """With a wide margin, since the machine may be busy: resnet20 takes as long as the student's whole step."""
     medians = {name: rate["median"] for name, rate in report.result["images_per_s"].items()}
     assert medians[LIVE] < 0.9 * medians[BARE]
@@ -46,9 +47,9 @@ def test_ways_that_ask_the_teacher_are_slower_and_the_data_are_never_waited_for(
 def test_the_parts_of_a_step_are_all_there(report: Finished) -> None:
     parts = report.result["step_seconds"]
     assert set(parts) == {
-        *("data", "teacher, live", "teacher, table", "student forward", "loss and backward", "optimiser", "handlers")
+        *("data", "teacher, live", "teacher, cached", "student forward", "loss and backward", "optimiser", "handlers")
     }
-    assert parts["teacher, table"] < parts["teacher, live"]
+    assert parts["teacher, cached"] < parts["teacher, live"]
     ceiling = report.result["speedup"]["ceiling"]
     share = report.result["seconds_per_image"]
     assert ceiling == pytest.approx((share["teacher"] + share["student"]) / share["student"])
@@ -69,10 +70,10 @@ def test_the_report_is_in_a_folder_of_its_own_and_names_no_place(report: Finishe
 def test_the_loop_of_distill_keeps_up_with_a_bare_one(tmp_path: Path) -> None:
     """Loosely: what is measured on a quiet machine stands in the documentation; here others may be at work."""
     config = BenchConfig(dataset="digits", batch_size=100, num_images=1297, repeats=2, threads=1)
-    job = measured._job(config, measured.choose_device("cpu", threads=1))
+    job = measured._job(config, measured.set_up_device("cpu", threads=1))
     trials = {name: trial for name, trial in measured._trials(job, tmp_path).items() if name in (BARE, WARM)}
     seconds = measured.alternate(trials, repeats=3)
-    assert measured.paired_ratio(seconds[BARE], seconds[WARM]).highest > 0.9
+    assert paired_ratio(seconds[BARE], seconds[WARM]).highest > 0.9
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

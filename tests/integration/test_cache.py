@@ -51,7 +51,7 @@ def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys:
     capsys.readouterr()
     for other in ({"alpha": 0.2, "T": 1.0}, {"seed": 5, "widths": (4,) * 5}, {"batch_size": 100, "lr": 0.01}):
         distill(student(**other, epochs=1), root=root)
-        assert "1 of 1 views of the images have the teacher's answers" in capsys.readouterr().out
+        assert "1 of 1 views have cached teacher logits" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")} == written
 
 
@@ -112,7 +112,7 @@ def test_what_would_be_too_large_is_not_kept_unasked(
 ) -> None:
     monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
     distill(student(), root=root)
-    assert "cache     none: the teacher's answers would take 0.0 GiB" in capsys.readouterr().out
+    assert "cache     none: the teacher's logits would take 0.0 GiB" in capsys.readouterr().out
     assert tables(root) == []
 
 
@@ -190,7 +190,7 @@ def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[
     assert first in told
     assert "| teacher | digits |   1297 |     1 | 0.1 MiB |" in told
     assert "2 tables in" in told
-    with pytest.raises(UserError, match=r"--prune=nothing stands for 0 tables"):
+    with pytest.raises(UserError, match=r"--prune=nothing matches 0 tables"):
         cache(CacheConfig(prune=(first, "nothing")), root=root)
     assert len(tables(root)) == 2
     (left,) = cache(CacheConfig(prune=(first,)), root=root)

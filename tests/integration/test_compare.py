@@ -20,7 +20,7 @@ from kdignite.commands.baseline import baseline
 from kdignite.commands.compare import compare
 from kdignite.commands.distill import distill
 from kdignite.commands.teacher import teacher
-from kdignite.comparison.match import LOSS_FLAGS, NOT_COMPARED
+from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED
 from kdignite.config import CompareConfig, to_json
 from kdignite.errors import UserError
 from kdignite.runs import Finished
@@ -236,8 +236,8 @@ def test_runs_that_were_not_trained_alike_are_refused(trained: Path) -> None:
     teacher(learner(epochs=1, name="other-teacher"), root=trained)
     before = sorted(path.name for path in trained.iterdir())
     for words, text in (
-        (("student-0", "other-lr"), r"--lr: [\d.]+ \(\S*student-0\) against 0.05 \(\S*other-lr\)"),
-        (("other-teacher", "student-0", "baseline-0"), r"other-teacher did not teach \S*student-0"),
+        (("student-0", "other-lr"), r"--lr: [\d.]+ \(\S*student-0\) -> 0.05 \(\S*other-lr\)"),
+        (("other-teacher", "student-0", "baseline-0"), r"other-teacher is not the teacher of \S*student-0"),
         (("student-0", "student-1", "baseline-0"), r"there is no baseline of seed 1"),
     ):
         with pytest.raises(UserError, match=text):
@@ -260,7 +260,7 @@ def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_p
     assert str(tmp_path) not in environment
     assert files.read_json(trained / "baseline-0" / "environment.json")["weights"] == "none"
     compare(CompareConfig(runs=("from-a", "from-moved")), root=trained)
-    with pytest.raises(UserError, match=rf"--weights: {sha256['a']} \(\S*from-a\) against {sha256['other']} \("):
+    with pytest.raises(UserError, match=rf"--weights: {sha256['a']} \(\S*from-a\) -> {sha256['other']} \("):
         compare(CompareConfig(runs=("from-a", "from-other")), root=trained)
 
 

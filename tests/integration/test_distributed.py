@@ -111,8 +111,8 @@ def test_torchrun_makes_the_run_of_one_process(
     monkeypatch.syspath_prepend(place)
     config = student(arch="without_norm:without_norm", amp="off", widths=None, epochs=2, lr=0.02, name="one")
     two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
-    assert "0 of 2 views of the images have the teacher's answers" in done.stdout
-    assert "2 of 2 views of the images have the teacher's answers" in capsys.readouterr().out
+    assert "0 of 2 views have cached teacher logits" in done.stdout
+    assert "2 of 2 views have cached teacher logits" in capsys.readouterr().out
     assert {path.name for path in (place / "runs").iterdir()} == {"teacher", "one", "two", ".teacher_cache"}
     assert {path.name for path in two.iterdir() if "tfevents" not in path.name} == {
         path.name for path in one.iterdir() if "tfevents" not in path.name
@@ -136,7 +136,7 @@ def test_torchrun_makes_the_run_of_one_process(
     ("words", "message"),
     [
         (["baseline", "--alhpa=1"], "baseline: no flag --alhpa"),
-        (["evaluate", "runs/teacher"], "evaluate is done by one process: python -m kdignite evaluate ..., without"),
+        (["evaluate", "runs/teacher"], "evaluate runs in one process: python -m kdignite evaluate ..., without"),
         (["distill", *DIGITS, "--teacher=nowhere"], "there is no run or checkpoint 'nowhere'"),
     ],
 )

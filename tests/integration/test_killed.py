@@ -214,8 +214,7 @@ def slow(num_classes):
 def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SLOW_MODEL)
     command = [sys.executable, "-m", "kdignite", "baseline", "--dataset=digits", "--arch=mine:slow", "--threads=1"]
-    driver = f"import sys; sys.argv = {['kdignite', *command[3:]]!r}\n" + NO_ESTIMATE
-    process = started([sys.executable, "-c", driver], tmp_path)
+    process = started(command, tmp_path)
     assert process.stdout is not None
     while process.stdout.readline() != "step\n":
         assert process.poll() is None
@@ -229,12 +228,3 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert "stopping after this step; Ctrl-C again stops at once" in errors
     assert "Traceback" not in errors
     assert "stopped   resume with" in out
-
-
-# a step of this model takes longer than a test should wait for the estimate of the running time
-NO_ESTIMATE = """
-from kdignite.training import trainer
-trainer.estimate = lambda run: 0.0
-from kdignite.cli import main
-sys.exit(main())
-"""

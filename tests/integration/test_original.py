@@ -12,8 +12,8 @@ from kdignite.config import ReproduceConfig, TeacherConfig, configure
 from kdignite.errors import UserError
 from kdignite.models import weights as weights_module
 from kdignite.training.data import open_training_data
-from kdignite.training.device import choose_device
-from kdignite.training.model import build_student
+from kdignite.training.device import set_up_device
+from kdignite.training.model import prepare_model
 from kdignite.training.spec import resolve
 
 SMALL = {"dataset": "digits", "size": 32, "threads": 1}  # at 224 pixels each of these tests would take minutes
@@ -31,11 +31,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_teacher_starts_from_the_file_with_a_new_head_fed_as_it_was(file: Path) -> None:
-    device = choose_device("cpu", threads=1)
+    device = set_up_device("cpu", threads=1)
     config = configure(TeacherConfig, preset="original", weights=str(file), **SMALL)
     data = open_training_data(config, device=device)
-    student = build_student(resolve(config, data, device=device), data, device=device)
-    published, own = torch.load(file), student.model.state_dict()
+    student = prepare_model(resolve(config, data, device=device), data, device=device)
+    published, own = torch.load(file), student.network.state_dict()
     assert {key for key in own if not torch.equal(own[key], published[key])} == {"fc.weight", "fc.bias"}
     assert own["fc.weight"].shape == (10, 2048)
     assert student.preprocessing.mean == (0.485, 0.456, 0.406)

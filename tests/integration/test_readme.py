@@ -35,7 +35,7 @@ def test_the_python_examples_run_one_after_another(blocks: list[str], tmp_path: 
         for name in ("distill-a0.7-T3", "distill-a0.5-T2", "baseline")
     }
     assert losses == {
-        "distill-a0.7-T3": "kd_loss",
+        "distill-a0.7-T3": "kd",
         "distill-a0.5-T2": "__main__:logit_matching",
         "baseline": "cross_entropy",
     }

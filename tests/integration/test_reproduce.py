@@ -118,7 +118,7 @@ def test_other_settings_are_another_study(study: Finished, tmp_path: Path) -> No
     root = study.folder.parent
     with pytest.raises(UserError) as caught:
         reproduce(tiny(seeds=2, alpha=0.5, name="reproduce-standard"), root=root)
-    told = f"{study.folder} is a study with other settings: --alpha was 0.9, is 0.5; choose another --name"
+    told = f"{study.folder} is a study with other settings: --alpha: 0.9 -> 0.5; choose another --name"
     assert str(caught.value) == told
 
 
@@ -228,7 +228,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
         started += 1
         for number, batch in enumerate(run_batches(*args, **sizes)):
             if (started, number) == (2, 11):
-                assert stopping.ask(signal.SIGINT)
+                assert stopping.request_stop(signal.SIGINT)
             yield batch
 
     monkeypatch.setattr(trainer_module, "run_batches", stopped)

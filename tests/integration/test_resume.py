@@ -46,7 +46,7 @@ def asked_to_stop(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     def pressed(*args: Any, first_iteration: int = 0, **sizes: int) -> Iterator[Any]:
         for number, batch in enumerate(run_batches(*args, first_iteration=first_iteration, **sizes), 1):
             if first_iteration + number == iteration:
-                assert stopping.ask(signal.SIGINT)
+                assert stopping.request_stop(signal.SIGINT)
                 monkeypatch.setattr(trainer_module, "run_batches", run_batches)
             yield batch
 
@@ -485,18 +485,18 @@ def test_a_run_that_finds_no_memory_says_what_takes_less_and_can_go_on(
 def test_a_state_or_a_log_that_cannot_be_written_costs_no_training(
     reference: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replace = checkpoints.files.replace
+    write = files.write_atomically
 
     def full(path: Path, *args: Any, **given: Any) -> None:
         full_until_epoch_3 = path.name in ("metrics.csv", "last.pt", "best.pt") and len(written) < 6
         if full_until_epoch_3:
             written.append(path.name)
             raise OSError(28, "No space left on device")
-        replace(path, *args, **given)
+        write(path, *args, **given)
 
     written: list[str] = []
-    for module in (checkpoints, checkpoints.files):
-        monkeypatch.setattr(module, "replace", full)
+    for module in (files, checkpoints.files):
+        monkeypatch.setattr(module, "write_atomically", full)
     done = baseline(alone(**settings("baseline")), root=root)
     out = capsys.readouterr().out
     assert set(written) >= {"metrics.csv", "best.pt"}

@@ -18,7 +18,7 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdignite import checkpoints, files, runs
-from kdignite.commands.evaluate import answer
+from kdignite.commands.evaluate import evaluate_checkpoint
 from kdignite.config import EvaluateConfig
 
 CHECKOUT = Path(__file__).parents[2]
@@ -193,7 +193,7 @@ def test_a_fresh_clone_has_a_teacher() -> None:
 def test_the_weights_give_the_result_on_this_machine(name: str, split: str) -> None:
     """Within two images: another processor rounds otherwise."""
     recorded = read(name, runs.RESULT)[split]
-    outcome = answer(EvaluateConfig(run=str(SHIPPED / name), split=split), root=CHECKOUT / "runs").outcome
+    outcome = evaluate_checkpoint(EvaluateConfig(run=str(SHIPPED / name), split=split), root=CHECKOUT / "runs").outcome
     assert len(outcome.labels) == recorded["num_images"]
     assert abs(outcome.num_correct - recorded["num_correct"]) <= 2
     assert abs(outcome.confusion.numpy() - np.array(recorded["confusion"])).sum() <= 8

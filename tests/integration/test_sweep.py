@@ -151,7 +151,7 @@ def test_without_a_teacher_nothing_is_made(tmp_path: Path) -> None:
 
 def test_other_settings_are_another_sweep(swept: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "distill", forbidden)
-    with pytest.raises(UserError, match=r"is a study with other settings: --lr was 0.1, is 0.2; choose another --name"):
+    with pytest.raises(UserError, match=r"is a study with other settings: --lr: 0.1 -> 0.2; choose another --name"):
         sweep(grid(lr=0.2, name=swept.folder.name), root=swept.folder.parent)
 
 
@@ -175,7 +175,7 @@ def test_a_newer_teacher_does_not_end_a_sweep(root: Path, monkeypatch: pytest.Mo
     other = sweep(grid(**ONE, teacher=str(newer)), root=root)
     assert other.folder.name == "sweep-standard-2"
     monkeypatch.setattr(module, "distill", forbidden)
-    with pytest.raises(UserError, match=r"other settings: --teacher was \w+, is \w+; choose another --name"):
+    with pytest.raises(UserError, match=r"other settings: --teacher: \w+ -> \w+; choose another --name"):
         sweep(grid(**ONE, teacher=str(newer), name=first.folder.name), root=root)
 
 

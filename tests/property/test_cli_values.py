@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kdignite.cli import main
-from kdignite.cli.entry import make_plan
+from kdignite.cli.entry import make_config
 from kdignite.cli.flags import flags_of
-from kdignite.cli.parse import check
+from kdignite.cli.parse import parse_args
 from kdignite.config import COMMANDS, RUN_NAME, DistillConfig
 from kdignite.errors import UserError
 
@@ -33,8 +33,8 @@ def ran() -> Iterator[list[Any]]:
         yield configs
 
 
-def planned(*argv: str) -> Any:
-    return make_plan(check(argv)).config
+def config_of(*argv: str) -> Any:
+    return make_config(parse_args(argv))
 
 
 @settings(deadline=None)
@@ -51,41 +51,41 @@ def test_a_name_arrives_unchanged_or_is_refused(name, ran):
 @settings(deadline=None)
 @given(name=st.from_regex(RUN_NAME, fullmatch=True))
 def test_every_folder_name_arrives(name):
-    assert planned("distill", f"--name={name}").name == name
-    assert planned("distill", "--name", name).name == name
+    assert config_of("distill", f"--name={name}").name == name
+    assert config_of("distill", "--name", name).name == name
 
 
 @settings(deadline=None)
 @given(path=TEXTS)
 def test_any_text_arrives_in_a_flag_without_a_rule(path):
     assume(not path.startswith("~"))
-    assert planned("distill", f"--data_root={path}").data_root == path
+    assert config_of("distill", f"--data_root={path}").data_root == path
 
 
 @settings(deadline=None)
 @given(lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False))
 def test_a_float_arrives_exactly(lr):
-    assert planned("distill", f"--lr={lr!r}").lr == lr
-    assert planned("distill", "--lr", repr(lr)).lr == lr
+    assert config_of("distill", f"--lr={lr!r}").lr == lr
+    assert config_of("distill", "--lr", repr(lr)).lr == lr
 
 
 @settings(deadline=None)
 @given(seed=st.integers(min_value=0, max_value=2**63 - 1))
 def test_a_whole_number_arrives_exactly(seed):
-    assert planned("distill", f"--seed={seed}").seed == seed
+    assert config_of("distill", f"--seed={seed}").seed == seed
 
 
 @settings(deadline=None)
 @given(widths=st.lists(st.integers(1, 4096), min_size=1, max_size=6))
 def test_a_list_arrives_exactly(widths):
-    assert planned("distill", f"--widths={','.join(map(str, widths))}").widths == tuple(widths)
+    assert config_of("distill", f"--widths={','.join(map(str, widths))}").widths == tuple(widths)
 
 
 @settings(deadline=None)
 @given(runs=st.lists(TEXTS.filter(lambda text: text == "-" or not text.startswith("-")), min_size=1, max_size=5))
 def test_any_words_arrive_as_runs_unchanged_and_in_order(runs):
-    assert planned("compare", *runs).runs == tuple(runs)
-    assert planned("compare", *runs[:1], "--name=x", *runs[1:]).runs == tuple(runs)
+    assert config_of("compare", *runs).runs == tuple(runs)
+    assert config_of("compare", *runs[:1], "--name=x", *runs[1:]).runs == tuple(runs)
 
 
 WORDS = st.one_of(
@@ -98,8 +98,8 @@ WORDS = st.one_of(
 
 @settings(deadline=None)
 @given(argv=st.lists(WORDS, max_size=4), command=st.sampled_from(["", "distill"]))
-def test_any_line_is_a_valid_plan_or_a_refusal(argv, command):
+def test_any_line_is_a_valid_config_or_a_refusal(argv, command):
     with contextlib.suppress(UserError):
-        line = check([command, *argv] if command else argv)
-        if line.action == "run" and line.command == "distill":
-            assert type(make_plan(line).config) is DistillConfig
+        args = parse_args([command, *argv] if command else argv)
+        if args.action == "run" and args.command == "distill":
+            assert type(make_config(args)) is DistillConfig

@@ -47,14 +47,12 @@ def numbers(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
     """Numbers of a field's domain; a float field also takes whole numbers."""
     domain = {key: one.metadata[key] for key in ("low", "high", "above", "below")}
     low, high = (domain["low"], domain["above"]), (domain["high"], domain["below"])
-    smallest, all_reduce_max = (next((x for x in pair if x is not None), None) for pair in (low, high))
+    smallest, largest = (next((x for x in pair if x is not None), None) for pair in (low, high))
     if bare_type(one.type) is int:
-        return st.integers(
-            -LARGEST if smallest is None else smallest, LARGEST if all_reduce_max is None else all_reduce_max
-        )
+        return st.integers(-LARGEST if smallest is None else smallest, LARGEST if largest is None else largest)
     floats = st.floats(
         smallest,
-        all_reduce_max,
+        largest,
         exclude_min=domain["above"] is not None,
         exclude_max=domain["below"] is not None,
         **FINITE,

@@ -29,15 +29,15 @@ from torch import Tensor, nn
 from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Checkpoint, Description, Origin, Validation
 from kdignite.commands import study
-from kdignite.commands.compare import _summary
-from kdignite.comparison.match import match
+from kdignite.comparison.pairing import pair_runs
 from kdignite.comparison.runs import read_run
+from kdignite.comparison.summary import summarize
 from kdignite.config import BaselineConfig, DistillConfig, configure, to_json
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary
 from kdignite.models.registry import build_model
-from kdignite.reports.comparison import comparison_text
+from kdignite.reports.comparison import comparison_json, comparison_text
 from kdignite.streams import seeded
 from kdignite.training.model import load_model
 
@@ -378,8 +378,8 @@ def payload_weights() -> dict[str, Tensor]:
 
 def comparison_of(folder: Path) -> str:
     found = [read_run(folder / name, label=name) for name in ("distill", "baseline")]
-    summary = _summary(match(found), reference=None)
-    json.dumps(summary, allow_nan=False)
+    summary = summarize(pair_runs(found))
+    json.dumps(comparison_json(summary), allow_nan=False)
     return comparison_text(summary)
 
 

@@ -37,8 +37,8 @@ def test_within_0_and_peak(kind: str, peak: float, total: int, warmup: float) ->
 def test_no_jump_from_step_to_step(kind: str, peak: float, total: int, warmup: float) -> None:
     lr_at = learning_rate(kind, peak=peak, total_steps=total, warmup_steps=warmup)
     rates = [lr_at(step) for step in range(total)]
-    all_reduce_max = peak * (SLOPES[kind] / (total - 1) + (1 / warmup if warmup else 0))
-    assert max(abs(b - a) for a, b in pairwise(rates)) <= all_reduce_max + 1e-12 * peak
+    largest = peak * (SLOPES[kind] / (total - 1) + (1 / warmup if warmup else 0))
+    assert max(abs(b - a) for a, b in pairwise(rates)) <= largest + 1e-12 * peak
 
 
 @EXAMPLES

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
 from kdignite.data.batches import Batch
+from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.steps import distill_step, supervised_step
 from kdignite.training import spec as spec_module
 from kdignite.training.capturing import CAPTURED, Capture, Record, cuda_graph
@@ -64,12 +67,12 @@ def prepare(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
-def teacher(batch: Batch) -> Tensor:
-    return batch.images.float().flatten(1)[:, :4] / 64
+def teacher(batch: Batch) -> Outputs:
+    return Outputs(batch.images.float().flatten(1)[:, :4] / 64)
 
 
 def distilling(model: nn.Module, optimizer: Optimizer, /, **settings: Any) -> Any:
-    return distill_step(model, optimizer, teacher, alpha=0.7, T=2.0, **settings)
+    return distill_step(model, optimizer, teacher, method=partial(kd, alpha=0.7, T=2.0), **settings)
 
 
 def trained(
@@ -245,7 +248,7 @@ def test_an_update_that_fails_raises_its_own_error() -> None:
 def test_steps_are_captured_on_a_gpu_by_one_process_without_a_scaler(
     monkeypatch: pytest.MonkeyPatch, config: TrainConfig, device: torch.device, world: int, captures: bool
 ) -> None:
-    monkeypatch.setattr(spec_module.processes, "world", lambda: world)
+    monkeypatch.setattr(spec_module.processes, "world_size", lambda: world)
     assert can_capture(config, device) is captures
 
 

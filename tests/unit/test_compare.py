@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ import pytest
 from kdignite import files
 from kdignite.commands.compare import compare
 from kdignite.comparison.caveats import SHORT
-from kdignite.comparison.match import LOSS_FLAGS, NOT_COMPARED, machine_notes
-from kdignite.comparison.numbers import COSTS
+from kdignite.comparison.costs import COSTS
+from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes
 from kdignite.comparison.runs import read_run
 from kdignite.config import PRESETS, BaselineConfig, CompareConfig, DistillConfig, TeacherConfig, configure, to_json
 from kdignite.errors import UserError
@@ -58,7 +60,7 @@ def make(
         "fingerprint": "f" * 64,
         "split": "5" * 64,
         "arch": settings.get("arch", "cnn5"),
-        "loss": "kd_loss" if command == "distill" else "cross_entropy",
+        "method": settings.get("method"),
         "cost": COST,
         "epochs": settings.get("epochs", 10),
         "best_epoch": 3,
@@ -349,10 +351,10 @@ def test_predictions_of_another_run_are_noticed(root: Path) -> None:
          "runs/baseline-0; baseline runs/baseline-1): name its run too, or make one with python -m kdignite distill"),
         (("teacher",), "compare needs a student and a baseline, and has no student and baseline (teacher "
          "runs/teacher): name its run too, or make one with python -m kdignite distill"),
-        ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the one that taught "
-         "runs/student-0, which is called 'teacher'"),
-        (("other", "student-0", "baseline-0"), "runs/other did not teach runs/student-0: its best.pt (sha256 OTHER) is "
-         "not the file of the teacher, 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
+        ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the teacher of "
+         "runs/student-0, 'teacher'"),
+        (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its best.pt (sha256 "
+         "OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that one, or leave the teacher out"),
     ],
 )  # fmt: skip
 def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) -> None:
@@ -364,7 +366,7 @@ def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) ->
 
 def test_a_teacher_without_its_checkpoint(root: Path) -> None:
     (root / "teacher" / "best.pt").unlink()
-    assert refused(root, *ONE) == "runs/teacher has no best.pt, by which a teacher is known: leave it out"
+    assert refused(root, *ONE) == "runs/teacher has no best.pt, which identifies a teacher: leave it out"
 
 
 def test_students_of_two_teachers(root: Path) -> None:
@@ -386,7 +388,7 @@ def test_students_of_two_teachers(root: Path) -> None:
          "ffffffffffff against digits aaaaaaaaaaaa): compare runs of the same --dataset and --val_size"),
         ({"split": "b" * 64}, "runs/student-0 and runs/baseline-0 were made with different training and validation "
          "images (digits 555555555555 against digits bbbbbbbbbbbb): compare runs of the same --dataset and --val_size"),
-        ({"classes": ("cat", "dog", "bird")}, "runs/student-0 and runs/baseline-0 know different classes: "
+        ({"classes": ("cat", "dog", "bird")}, "runs/student-0 and runs/baseline-0 have different classes: "
          "compare runs on the same data"),
         ({"labels": LABELS[:30]}, "runs/student-0 and runs/baseline-0 were tested on different images (60 and 30): "
          "compare runs that were tested on the same ones, all of them with --fast_dev_run or none"),
@@ -411,11 +413,11 @@ def test_every_difference_but_the_loss_is_named(root: Path) -> None:
     again(root, "baseline-0", "baseline", config={"lr": 0.05, "epochs": 7, "widths": (8, 8), "grad_clip": 1.0})
     usual = DistillConfig()
     assert refused(root, *ONE) == (
-        "student and baseline differ in more than the loss, so nobody could say what distillation did: "
-        "--widths: unset (runs/student-0) against 8,8 (runs/baseline-0); "
-        f"--epochs: {usual.epochs} (runs/student-0) against 7 (runs/baseline-0); "
-        f"--lr: {usual.lr} (runs/student-0) against 0.05 (runs/baseline-0); "
-        "--grad_clip: unset (runs/student-0) against 1 (runs/baseline-0): "
+        "student and baseline differ in more than the loss, so the effect of distillation cannot be isolated: "
+        "--widths: unset (runs/student-0) -> 8,8 (runs/baseline-0); "
+        f"--epochs: {usual.epochs} (runs/student-0) -> 7 (runs/baseline-0); "
+        f"--lr: {usual.lr} (runs/student-0) -> 0.05 (runs/baseline-0); "
+        "--grad_clip: unset (runs/student-0) -> 1 (runs/baseline-0): "
         "train one of them again with the flags of the other"
     )
 
@@ -423,7 +425,7 @@ def test_every_difference_but_the_loss_is_named(root: Path) -> None:
 def test_a_setting_that_one_run_did_not_record_is_a_difference(root: Path) -> None:
     path = root / "baseline-0" / "config.json"
     files.write_json(path, {key: value for key, value in files.read_json(path).items() if key != "momentum"})
-    assert "--momentum: 0.9 (runs/student-0) against not recorded (runs/baseline-0)" in refused(root, *ONE)
+    assert "--momentum: 0.9 (runs/student-0) -> not recorded (runs/baseline-0)" in refused(root, *ONE)
 
 
 FREE = {
@@ -464,24 +466,24 @@ def test_the_file_of_initial_weights_is_known_by_what_it_holds(root: Path) -> No
     compared(root, *ONE)
     with_weights(root, typed="a.pt", recorded=other)
     told = refused(root, *ONE)
-    assert f"what distillation did: --weights: {one} (runs/student-0) against {other} (runs/baseline-0)" in told
+    assert f"cannot be isolated: --weights: {one} (runs/student-0) -> {other} (runs/baseline-0)" in told
 
 
 def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path) -> None:
     with_weights(root, typed="none", recorded="none")
     compared(root, *ONE)
     with_weights(root, typed="a.pt", recorded=None)
-    assert "--weights: none (runs/student-0) against a.pt (runs/baseline-0)" in refused(root, *ONE)
+    assert "--weights: none (runs/student-0) -> a.pt (runs/baseline-0)" in refused(root, *ONE)
 
 
 @pytest.mark.parametrize(
     ("name", "command", "config", "line"),
     [
         ("student-1", "distill", {"seed": 1, "alpha": 0.5}, "the students differ in more than the seed: --alpha: 0.9 "
-         "(runs/student-0) against 0.5 (runs/student-1): compare one of them at a time"),
+         "(runs/student-0) -> 0.5 (runs/student-1): compare one of them at a time"),
         ("baseline-1", "baseline", {"seed": 1, "lr": 0.5, "view_seed": 4}, "the baselines differ in more than the "
-         f"seed: --view_seed: 0 (runs/baseline-0) against 4 (runs/baseline-1); --lr: {BaselineConfig().lr} "
-         "(runs/baseline-0) against 0.5 (runs/baseline-1): compare one of them at a time"),
+         f"seed: --view_seed: 0 (runs/baseline-0) -> 4 (runs/baseline-1); --lr: {BaselineConfig().lr} "
+         "(runs/baseline-0) -> 0.5 (runs/baseline-1): compare one of them at a time"),
         ("student-1", "distill", {"seed": 0}, "runs/student-0 and runs/student-1 are both a student of seed 0: "
          "leave one of them out"),
         ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
@@ -501,12 +503,33 @@ def test_a_seed_without_a_partner(root: Path) -> None:
     )
 
 
-def test_students_of_different_loss_functions(root: Path) -> None:
-    again(root, "student-1", "distill", config={"seed": 1}, loss="mine:loss")
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with a method of one's own."""
+
+    def method(student: Any, teacher: Any, labels: Any, *, gap: float) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "mine", ModuleType("mine"))
+    monkeypatch.setattr(sys.modules["mine"], "method", method, raising=False)
+
+
+@pytest.mark.usefixtures("mine")
+def test_students_of_different_methods(root: Path) -> None:
+    again(root, "student-1", "distill", config={"seed": 1, "method": "mine:method", "gap": 0.5})
     assert refused(root, *ALL) == (
-        "the students differ in more than the seed: loss: kd_loss (runs/student-0) against mine:loss (runs/student-1): "
-        "compare one of them at a time"
+        "the students differ in more than the seed: --method: kd (runs/student-0) against mine:method (runs/student-1);"
+        " --alpha: 0.9 (runs/student-0) against unset (runs/student-1); --T: 4 (runs/student-0) against unset "
+        "(runs/student-1); --gap: not recorded (runs/student-0) against 0.5 (runs/student-1): compare one of them at a "
+        "time"
     )
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_student_of_a_method_of_ones_own_has_parameters_that_its_baseline_has_not(root: Path) -> None:
+    own = {"method": "mine:method", "gap": 0.5, "alpha": None, "T": None}
+    for seed in (0, 1):
+        again(root, f"student-{seed}", "distill", config={"seed": seed, **own})
+    assert compared(root, *ALL)["settings"] == {**own, "cache_dtype": "float32", "teacher_amp": "off"}
 
 
 def test_students_may_name_their_teacher_differently(root: Path) -> None:

@@ -1,6 +1,5 @@
 """The numbers of a comparison against scikit-learn, scipy and counting by hand."""
 
-import json
 import math
 from typing import Any
 
@@ -9,17 +8,16 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
-from kdignite.comparison.numbers import (
-    COSTS,
+from kdignite.comparison.costs import COSTS, LATENCIES, cost_summary
+from kdignite.comparison.scores import (
+    FIDELITY,
     GAINED,
-    LATENCIES,
     LOST,
     NO_DIFFERENCE,
     NO_SPREAD,
     ONE_SEED,
-    comparison_summary,
-    cost_summary,
-    verdict,
+    Difference,
+    compare_logits,
 )
 
 CLASSES = ("cat", "dog", "frog", "owl")
@@ -33,9 +31,9 @@ def answers(seed: int, *, skill: float = 1.5) -> np.ndarray:
 
 STUDENTS, BASELINES = [answers(seed) for seed in (1, 2, 3)], [answers(seed, skill=1.2) for seed in (4, 5, 6)]
 TEACHER = answers(0, skill=3.0)
-SEVERAL = comparison_summary(STUDENTS, BASELINES, LABELS, teacher=TEACHER, classes=CLASSES)
-ONE = comparison_summary(STUDENTS[:1], BASELINES[:1], LABELS, teacher=TEACHER, classes=CLASSES)
-ALONE = comparison_summary(STUDENTS[:1], BASELINES[:1], LABELS, teacher=None, classes=CLASSES)
+SEVERAL = compare_logits(STUDENTS, BASELINES, LABELS, teacher=TEACHER, classes=CLASSES)
+ONE = compare_logits(STUDENTS[:1], BASELINES[:1], LABELS, teacher=TEACHER, classes=CLASSES)
+ALONE = compare_logits(STUDENTS[:1], BASELINES[:1], LABELS, teacher=None, classes=CLASSES)
 
 
 def accuracies(group: list[np.ndarray]) -> list[float]:
@@ -44,44 +42,39 @@ def accuracies(group: list[np.ndarray]) -> list[float]:
 
 @pytest.mark.parametrize(("role", "group"), [("student", STUDENTS), ("baseline", BASELINES)])
 def test_scores_of_several_seeds_are_mean_and_spread(role: str, group: list[np.ndarray]) -> None:
-    found, expected = SEVERAL[role]["accuracy"], accuracies(group)
-    assert (found["mean"], found["std"]) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)))
-    assert found["over"] == "seeds"
+    found, expected = SEVERAL.models[role].accuracy, accuracies(group)
+    assert (found.mean, found.std) == pytest.approx((np.mean(expected), np.std(expected, ddof=1)))
+    assert found.over == "seeds"
     interval = stats.ttest_1samp(expected, 0).confidence_interval(0.95)
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     losses = [log_loss(LABELS, np.exp(z.astype(float)) / np.exp(z.astype(float)).sum(1, keepdims=True),
                        labels=range(4)) for z in group]  # fmt: skip
-    assert SEVERAL[role]["loss"] == pytest.approx({"mean": np.mean(losses), "std": np.std(losses, ddof=1)})
+    assert SEVERAL.models[role].loss == pytest.approx((np.mean(losses), np.std(losses, ddof=1)))
 
 
 def test_the_difference_is_taken_seed_by_seed() -> None:
     test = stats.ttest_rel(accuracies(STUDENTS), accuracies(BASELINES)).confidence_interval(0.95)
     gains = np.subtract(accuracies(STUDENTS), accuracies(BASELINES))
-    expected = {"mean": gains.mean(), "std": gains.std(ddof=1), "low": test.low, "high": test.high}
-    assert SEVERAL["difference"] == pytest.approx(expected)
-    assert SEVERAL["mcnemar"] is None
+    assert SEVERAL.difference == pytest.approx((gains.mean(), gains.std(ddof=1), test.low, test.high))
+    assert SEVERAL.mcnemar is None
 
 
 def test_one_seed_has_no_spread_and_a_test_of_the_pair() -> None:
     student, baseline = (logits.argmax(1) == LABELS for logits in (STUDENTS[0], BASELINES[0]))
     only = int((student & ~baseline).sum()), int((baseline & ~student).sum())
     tail = sum(math.comb(sum(only), i) for i in range(min(only) + 1))
-    assert ONE["mcnemar"] == {
-        "only_first": only[0],
-        "only_second": only[1],
-        "p_value": pytest.approx(2 * tail / 2 ** sum(only)),
-    }
-    assert ONE["difference"] == {"mean": (only[0] - only[1]) / 150, "std": None, "low": None, "high": None}
+    assert ONE.mcnemar == (*only, pytest.approx(2 * tail / 2 ** sum(only)))
+    assert ONE.difference == ((only[0] - only[1]) / 150, None, None, None)
     interval = stats.binomtest(int(student.sum()), 150).proportion_ci(0.95, "wilson")
-    found = ONE["student"]["accuracy"]
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
-    assert found["over"] == "images"
-    assert found["std"] is ONE["student"]["ece"]["std"] is None
+    found = ONE.models["student"].accuracy
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.over == "images"
+    assert found.std is ONE.models["student"].ece.std is None
 
 
 def test_the_teacher_is_one_run_whatever_the_seeds() -> None:
-    assert SEVERAL["teacher"] == ONE["teacher"]
-    assert SEVERAL["teacher"]["accuracy"]["over"] == "images"
+    assert SEVERAL.models["teacher"] == ONE.models["teacher"]
+    assert SEVERAL.models["teacher"].accuracy.over == "images"
 
 
 def test_recall_by_class() -> None:
@@ -92,21 +85,22 @@ def test_recall_by_class() -> None:
             return np.array(scored)
 
         gains = recalls(students) - recalls(baselines)
-        for c, row in enumerate(summary["per_class"][:3]):
-            assert (row["class"], row["support"]) == (CLASSES[c], 50)
-            assert row["teacher"] == pytest.approx(recalls([TEACHER])[0, c])
-            assert row["student"] == pytest.approx(recalls(students)[:, c].mean())
-            assert row["difference"] == pytest.approx(gains[:, c].mean())
+        for c, row in enumerate(summary.per_class[:3]):
+            assert (row.name, row.support) == (CLASSES[c], 50)
+            assert row.teacher == pytest.approx(recalls([TEACHER])[0, c])
+            assert row.student == pytest.approx(recalls(students)[:, c].mean())
+            assert row.difference == pytest.approx(gains[:, c].mean())
             if summary is SEVERAL:
-                assert row["difference_std"] == pytest.approx(gains[:, c].std(ddof=1))
+                assert row.difference_std == pytest.approx(gains[:, c].std(ddof=1))
             else:
-                assert row["student_std"] is row["baseline_std"] is row["difference_std"] is None
+                assert row.student_std is row.baseline_std is row.difference_std is None
 
 
 def test_a_class_without_images_has_no_recall() -> None:
-    empty = SEVERAL["per_class"][3]
-    assert (empty["class"], empty["support"]) == ("owl", 0)
-    assert all(value is None for name, value in empty.items() if name not in ("class", "support"))
+    name, support, *recalls = SEVERAL.per_class[3]
+    assert (name, support) == ("owl", 0)
+    assert set(recalls) == {None}
+    assert SEVERAL.per_class[3].recalls == {}
 
 
 def test_fidelity_is_measured_for_student_and_baseline() -> None:
@@ -115,57 +109,54 @@ def test_fidelity_is_measured_for_student_and_baseline() -> None:
     for role, group in (("student", STUDENTS), ("baseline", BASELINES)):
         agreed = [(z.argmax(1) == predicted).mean() for z in group]
         on_errors = [(z.argmax(1) == predicted)[wrong].mean() for z in group]
-        assert SEVERAL[role]["agreement"] == pytest.approx({"mean": np.mean(agreed), "std": np.std(agreed, ddof=1)})
-        assert SEVERAL[role]["agreement_on_errors"]["mean"] == pytest.approx(np.mean(on_errors))
-        assert SEVERAL[role]["kl"]["mean"] > 0
+        found = SEVERAL.models[role]
+        assert found.agreement == pytest.approx((np.mean(agreed), np.std(agreed, ddof=1)))
+        assert found.agreement_on_errors.mean == pytest.approx(np.mean(on_errors))
+        assert found.kl.mean > 0
 
 
 def test_a_teacher_without_errors_has_none_to_agree_on() -> None:
-    summary = comparison_summary(STUDENTS, BASELINES, LABELS, teacher=9 * np.eye(4)[LABELS], classes=CLASSES)
-    assert summary["student"]["agreement_on_errors"] is None
-    assert summary["student"]["agreement"]["mean"] == pytest.approx(summary["student"]["accuracy"]["mean"])
+    summary = compare_logits(STUDENTS, BASELINES, LABELS, teacher=9 * np.eye(4)[LABELS], classes=CLASSES)
+    student = summary.models["student"]
+    assert student.agreement_on_errors is None
+    assert student.agreement.mean == pytest.approx(student.accuracy.mean)
 
 
 def test_without_a_teacher() -> None:
-    assert ALONE["teacher"] is None
-    for role in ("student", "baseline"):
-        assert ALONE[role]["agreement"] is ALONE[role]["agreement_on_errors"] is ALONE[role]["kl"] is None
-        assert ALONE[role]["accuracy"] == ONE[role]["accuracy"]
-    assert {row["teacher"] for row in ALONE["per_class"]} == {None}
+    assert list(ALONE.models) == ["student", "baseline"]
+    for role, model in ALONE.models.items():
+        assert {getattr(model, score) for score in FIDELITY} == {None}
+        assert model.accuracy == ONE.models[role].accuracy
+    assert {row.teacher for row in (*ALONE.per_class, ALONE.overall)} == {None}
 
 
 def test_equal_runs_differ_by_exactly_nothing() -> None:
-    summary = comparison_summary(STUDENTS, STUDENTS, LABELS, teacher=TEACHER, classes=CLASSES)
-    assert summary["difference"] == {"mean": 0.0, "std": 0.0, "low": None, "high": None}
-    assert {row["difference"] for row in summary["per_class"]} == {0.0, None}
-    one = comparison_summary(STUDENTS[:1], STUDENTS[:1], LABELS, teacher=TEACHER, classes=CLASSES)
-    assert one["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+    summary = compare_logits(STUDENTS, STUDENTS, LABELS, teacher=TEACHER, classes=CLASSES)
+    assert summary.difference == (0.0, 0.0, None, None)
+    assert {row.difference for row in summary.per_class} == {0.0, None}
+    one = compare_logits(STUDENTS[:1], STUDENTS[:1], LABELS, teacher=TEACHER, classes=CLASSES)
+    assert one.mcnemar == (0, 0, 1.0)
 
 
 def test_seeds_that_differ_by_the_same_give_no_interval() -> None:
     sure = 9.0 * np.eye(4)[LABELS]
     worse = sure.copy()
     worse[:3] = np.roll(worse[:3], 1, axis=1)
-    summary = comparison_summary([sure] * 2, [worse] * 2, LABELS, teacher=None, classes=CLASSES)
-    assert summary["difference"] == {"mean": 3 / 150, "std": 0.0, "low": None, "high": None}
-    assert verdict(summary["difference"]) == NO_SPREAD
+    summary = compare_logits([sure] * 2, [worse] * 2, LABELS, teacher=None, classes=CLASSES)
+    assert summary.difference == (3 / 150, 0.0, None, None)
+    assert summary.difference.verdict == NO_SPREAD
 
 
 def test_what_a_class_differs_by_for_no_reason() -> None:
     p, q = accuracies(STUDENTS[:1])[0], accuracies(BASELINES[:1])[0]
     expected = 2 * math.sqrt(stats.bernoulli(p).var() / 50 + stats.bernoulli(q).var() / 50)
-    assert ONE["class_noise"] == {"num_images": 50, "equal_classes": True, "two_errors": pytest.approx(expected)}
-    assert SEVERAL["class_noise"] is None
+    assert ONE.class_noise == (50, True, pytest.approx(expected))
+    assert SEVERAL.class_noise is None
     keep = np.r_[0:75, 75:150:3]  # 50 cats, but fewer of the others
     students, baselines = [STUDENTS[0][keep]], [BASELINES[0][keep]]
-    found = comparison_summary(students, baselines, LABELS[keep], teacher=None, classes=CLASSES)["class_noise"]
-    assert found["num_images"] == sorted(np.bincount(LABELS[keep]))[1]
-    assert not found["equal_classes"]
-
-
-def test_everything_can_be_written_as_json() -> None:
-    for summary in (SEVERAL, ONE, ALONE):
-        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    found = compare_logits(students, baselines, LABELS[keep], teacher=None, classes=CLASSES).class_noise
+    assert found.num_images == sorted(np.bincount(LABELS[keep]))[1]
+    assert not found.equal_classes
 
 
 @pytest.mark.parametrize(
@@ -183,7 +174,7 @@ def test_everything_can_be_written_as_json() -> None:
 def test_the_verdict_follows_from_where_the_interval_lies(
     std: float | None, low: float | None, high: float | None, kind: str
 ) -> None:
-    assert verdict({"mean": 0.5, "std": std, "low": low, "high": high}) == kind
+    assert Difference(0.5, std, low, high).verdict == kind
 
 
 # --- costs
@@ -195,42 +186,42 @@ def cost(scale: float, **given: Any) -> dict[str, Any]:
 
 def test_what_is_saved_is_teacher_by_student() -> None:
     costs = cost_summary({"teacher": [cost(21.0)], "student": [cost(2.0)], "baseline": [cost(2.0)]})
-    assert costs["saved"] == dict.fromkeys(COSTS, 10.5)
-    assert costs["teacher"] == cost(21.0)
+    assert costs.saved == dict.fromkeys(COSTS, 10.5)
+    assert costs.models["teacher"] == cost(21.0)
 
 
 def test_of_several_runs_the_median_counts() -> None:
     students = [cost(2.0, latency_median_ms=time) for time in (9.0, 1.0, 4.0)]
     costs = cost_summary({"teacher": [cost(4.0)], "student": students, "baseline": students[:2]})
-    assert costs["student"]["latency_median_ms"] == 4.0
-    assert costs["baseline"]["latency_median_ms"] == 9.0
+    assert costs.models["student"]["latency_median_ms"] == 4.0
+    assert costs.models["baseline"]["latency_median_ms"] == 9.0
 
 
 def test_costs_that_nobody_measured() -> None:
     costs = cost_summary({"teacher": [], "student": [None, cost(2.0)], "baseline": [None]})
-    assert costs["teacher"] == costs["baseline"] == dict.fromkeys([*COSTS, "latency_threads"])
-    assert costs["student"]["multiply_adds"] == cost(2.0)["multiply_adds"]
-    assert costs["saved"] == dict.fromkeys(COSTS)
+    assert costs.models["teacher"] == costs.models["baseline"] == dict.fromkeys([*COSTS, "latency_threads"])
+    assert costs.models["student"]["multiply_adds"] == cost(2.0)["multiply_adds"]
+    assert costs.saved == dict.fromkeys(COSTS)
 
 
 def test_latencies_of_different_threads_have_no_ratio() -> None:
     teachers, students = [cost(4.0, latency_threads=2)], [cost(2.0), cost(2.0)]
-    saved = cost_summary({"teacher": teachers, "student": students, "baseline": students})["saved"]
+    saved = cost_summary({"teacher": teachers, "student": students, "baseline": students}).saved
     assert saved["latency_median_ms"] is saved["latency_p95_ms"] is None
     assert saved["peak_memory_bytes"] == saved["num_parameters"] == 2
     mixed = cost_summary({"teacher": teachers, "student": [*students, *teachers], "baseline": students})
-    assert mixed["student"]["latency_threads"] is None
+    assert mixed.models["student"]["latency_threads"] is None
 
 
 def test_a_cost_of_nothing_has_no_ratio() -> None:
     free, paid = [cost(4.0, multiply_adds=0)], [cost(2.0)]
     for teachers, students in ((free, paid), (paid, free), (free, free)):
-        saved = cost_summary({"teacher": teachers, "student": students, "baseline": students})["saved"]
+        saved = cost_summary({"teacher": teachers, "student": students, "baseline": students}).saved
         assert saved["multiply_adds"] is None
         assert saved["num_parameters"] == teachers[0]["num_parameters"] / students[0]["num_parameters"]
 
 
 def test_latencies_of_different_processors_have_no_ratio() -> None:
     costs = {"teacher": [cost(4.0)], "student": [cost(2.0)], "baseline": [cost(2.0)]}
-    saved = cost_summary(costs, same_processor=False)["saved"]
+    saved = cost_summary(costs, same_processor=False).saved
     assert saved == {key: None if key in LATENCIES else 2 for key in COSTS}

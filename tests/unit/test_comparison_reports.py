@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,10 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from kdignite.comparison.numbers import COSTS, NO_SPREAD, comparison_summary, cost_summary, verdict
+from kdignite.comparison.costs import COSTS, cost_summary
+from kdignite.comparison.scores import FIDELITY, NO_SPREAD, ROLES, Difference, compare_logits
+from kdignite.comparison.summary import RunSummary, Summary
 from kdignite.errors import UserError
-from kdignite.reports.comparison import class_csv, comparison_figure, comparison_text, summary_csv, verdict_text
-from kdignite.reports.comparison.words import kept_line, subject, times
+from kdignite.reports.comparison import (
+    class_csv,
+    comparison_figure,
+    comparison_json,
+    comparison_text,
+    summary_csv,
+    verdict_text,
+)
+from kdignite.reports.comparison.sentences import compression_text, subject, times
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import BY_CLASS, OVERALL, SOURCE, Published, published
 from kdignite.reports.text import per_cent, points
@@ -55,8 +65,9 @@ def make(
     costs: tuple[Any, Any] = (BIG, SMALL),
     reference: bool = False,
     empty: Sequence[int] = (),
+    partial: bool = False,
     **given: Any,
-) -> dict[str, Any]:
+) -> Summary:
     """A summary as ``compare`` collects it."""
     rng, num_classes = np.random.default_rng(3), len(classes)
     labels = np.repeat([c for c in range(num_classes) if c not in empty], per_class)
@@ -66,38 +77,33 @@ def make(
         "baseline": [logits(rng, labels, num_classes, skill=3) for _ in range(seeds)],
     }
     taught = groups["teacher"][0] if teacher else None
-    summary = comparison_summary(groups["student"], groups["baseline"], labels, teacher=taught, classes=classes)
+    scores = compare_logits(groups["student"], groups["baseline"], labels, teacher=taught, classes=classes)
     paid = {role: [costs[role != "teacher"]] * len(group) for role, group in groups.items()}
-    about = {"arch": "cnn5", "epochs": 10, "best_epoch": 9, "partial": False}
-    summary |= {
-        "dataset": "cifar10",
-        "settings": {"loss": "kd_loss", "alpha": 0.9, "T": 4.0, "cache_dtype": "float32", "teacher_amp": "off"},
-        "seeds": list(range(seeds)),
-        "runs": [
-            {**about, "role": role, "run": f"{role}-{seed}", "seed": seed, "num_correct": right,
-             "accuracy": right / len(labels)}
-            for role in groups if summary[role] for seed, right in enumerate(summary[role]["num_correct"])
+    summary = Summary(
+        scores=scores,
+        costs=cost_summary(paid),
+        dataset="cifar10",
+        settings={"method": "kd", "alpha": 0.9, "T": 4.0, "cache_dtype": "float32", "teacher_amp": "off"},
+        seeds=list(range(seeds)),
+        runs=[
+            RunSummary(role, f"{role}-{seed}", "cnn5", seed, 10, 9, right, right / len(labels), partial)
+            for role, model in scores.models.items()
+            for seed, right in enumerate(model.num_correct)
         ],
-        "taught_by": "teacher",
-        "cost": cost_summary(paid),
-        "published": None,
-        "partial": False,
-        "short": False,
-        "notes": ["one thing", "another"],
-    }  # fmt: skip
-    if reference:
-        rows = [{"class": name, **its._asdict()} for name, its in zip(classes, published(classes), strict=True)]
-        summary["published"] = {"source": SOURCE, **OVERALL._asdict(), "per_class": rows}
-    summary |= given
-    kind = verdict(summary["difference"])
-    return summary | {"verdict": {"kind": kind, "text": verdict_text(summary, kind=kind)}}
+        teacher_name="teacher",
+        reference="original" if reference else None,
+        short=False,
+        notes=["one thing", "another"],
+    )
+    return summary._replace(**given)
 
 
-def said_of(summary: dict[str, Any]) -> str:
-    return verdict_text(summary, kind=verdict(summary["difference"]))
+def with_scores(summary: Summary, **given: Any) -> Summary:
+    """A summary with other scores."""
+    return summary._replace(scores=summary.scores._replace(**given))
 
 
-CASES: dict[str, dict[str, Any]] = {
+CASES: dict[str, Summary] = {
     "one seed": make(CIFAR10, per_class=100, reference=True),
     "gained": make(CIFAR10, per_class=200, seeds=3, gain=0.4),
     "cost": make(CIFAR10, per_class=200, seeds=3, gain=-0.4),
@@ -155,17 +161,17 @@ def test_tables_are_aligned_and_in_their_order(case: str) -> None:
 def test_the_text_starts_with_the_verdict_what_was_compared_and_what_speaks_against_it() -> None:
     summary = CASES["gained"]
     verdict, about, notes, *_ = comparison_text(summary).split("\n\n")
-    assert verdict == summary["verdict"]["text"]
+    assert verdict == verdict_text(summary)
     assert about == (
         "cifar10, 2,000 test images; student cnn5 taught by cnn5 (alpha 0.9, T 4); 10 epochs; seeds 0, 1, 2"
     )
     assert notes == "- note: one thing\n- note: another"
-    assert "note:" not in comparison_text({**summary, "notes": []})
+    assert "note:" not in comparison_text(summary._replace(notes=[]))
 
 
 def test_rounded_answers_of_the_teacher_are_told() -> None:
     summary = CASES["gained"]
-    rounded = {**summary, "settings": {**summary["settings"], "cache_dtype": "float16"}}
+    rounded = summary._replace(settings={**summary.settings, "cache_dtype": "float16"})
     assert "taught by cnn5 (alpha 0.9, T 4, cache_dtype float16); 10 epochs" in subject(rounded)
 
 
@@ -191,22 +197,22 @@ def test_a_loss_of_ones_own_and_a_teacher_that_is_not_there_are_named() -> None:
     ],
 )  # fmt: skip
 def test_verdicts(case: str, start: str) -> None:
-    found = {name: 100 * value for name, value in CASES[case]["difference"].items() if value is not None}
-    assert said_of(CASES[case]) == start.format(**found, minus=-found["mean"])
+    difference = CASES[case].scores.difference._asdict()
+    found = {name: 100 * value for name, value in difference.items() if value is not None}
+    assert verdict_text(CASES[case]) == start.format(**found, minus=-found["mean"])
 
 
 def test_no_difference_at_all_has_no_sign() -> None:
-    nothing = {"mean": -0.0, "std": 1e-9, "low": -1e-9, "high": 0.0}
+    nothing = Difference(-0.0, 1e-9, -1e-9, 0.0)
     said = "No difference shown: student - baseline is 0.00 points (95 % interval 0.00 to 0.00, 3 seeds)."
-    assert said_of({**CASES["gained"], "difference": nothing}) == said
+    assert verdict_text(with_scores(CASES["gained"], difference=nothing)) == said
 
 
 def test_seeds_that_differ_by_the_same_claim_nothing() -> None:
-    alike = {"mean": 0.0123, "std": 0.0, "low": None, "high": None}
-    summary = {**CASES["gained"], "difference": alike}
+    summary = with_scores(CASES["gained"], difference=Difference(0.0123, 0.0))
     said = "No interval can be given: student - baseline is +1.23 points in each of the 3 seeds."
-    assert said_of(summary) == said
-    summary["verdict"] = {"kind": NO_SPREAD, "text": said}
+    assert verdict_text(summary) == said
+    assert comparison_json(summary)["verdict"] == {"kind": NO_SPREAD, "text": said}
     text = comparison_text(summary)
     row = tables(text)["Accuracy on the test images"][-1]
     assert row == ["student - baseline", "+1.23", "-", "0.00", "-"]
@@ -227,10 +233,10 @@ def test_the_interval_is_said_to_be_over_seeds_of_the_student() -> None:
 def test_epochs_of_runs_that_stopped_early_are_a_range() -> None:
     summary = CASES["gained"]
     stopped = {"student-1": 7, "baseline-2": 12, "teacher-0": 30}
-    runs = [{**run, "epochs": stopped.get(run["run"], 9)} for run in summary["runs"]]
-    assert "; 7 to 12 epochs; seeds 0, 1, 2" in subject({**summary, "runs": runs})
-    alike = [{**run, "epochs": 30 if run["role"] == "teacher" else 1} for run in runs]
-    assert "; 1 epoch; seeds 0, 1, 2" in subject({**summary, "runs": alike})
+    runs = [run._replace(epochs=stopped.get(run.run, 9)) for run in summary.runs]
+    assert "; 7 to 12 epochs; seeds 0, 1, 2" in subject(summary._replace(runs=runs))
+    alike = [run._replace(epochs=30 if run.role == "teacher" else 1) for run in runs]
+    assert "; 1 epoch; seeds 0, 1, 2" in subject(summary._replace(runs=alike))
 
 
 def test_the_class_table_shows_the_spread_over_the_seeds() -> None:
@@ -238,7 +244,7 @@ def test_the_class_table_shows_the_spread_over_the_seeds() -> None:
     text = comparison_text(summary)
     header, *rows = tables(text)["By class"]
     assert header[5:] == ["std"]
-    stds = [*(row["difference_std"] for row in summary["per_class"]), summary["difference"]["std"]]
+    stds = [row.difference_std for row in (*summary.scores.per_class, summary.scores.overall)]
     assert [row[5] for row in rows] == [f"{100 * std:.1f}" for std in stds]
     assert "means over 3 seeds, std: of the difference over the seeds." in text
     assert "are noise" not in text
@@ -246,13 +252,13 @@ def test_the_class_table_shows_the_spread_over_the_seeds() -> None:
 
 def test_one_seed_says_what_is_noise_in_a_class() -> None:
     summary = CASES["one seed"]
-    p, q = (summary[role]["accuracy"]["mean"] for role in ("student", "baseline"))
+    p, q = (summary.scores.models[role].accuracy.mean for role in ("student", "baseline"))
     noise = 200 * np.sqrt((p * (1 - p) + q * (1 - q)) / 100)
     said = f"about +-{noise:.1f} points (two standard errors of a difference of two proportions) are noise."
     assert f"recognised. With 100 images a class, {said}" in comparison_text(summary)
-    uneven = {**summary, "class_noise": {**summary["class_noise"], "equal_classes": False}}
+    uneven = with_scores(summary, class_noise=summary.scores.class_noise._replace(equal_classes=False))
     assert f"recognised. With 100 images in the median class, {said}" in comparison_text(uneven)
-    sure = {**summary, "class_noise": {**summary["class_noise"], "two_errors": 0.0}}
+    sure = with_scores(summary, class_noise=summary.scores.class_noise._replace(two_errors=0.0))
     assert "are noise" not in comparison_text(sure)
 
 
@@ -262,12 +268,12 @@ def test_the_class_table_has_the_form_of_the_published_one() -> None:
         header, *rows = tables(comparison_text(summary))["By class"]
         assert header[:5] == ["class", "teacher", "student", "baseline", "student - baseline"]
         assert [row[0] for row in rows] == [*CIFAR10, "overall"]
-        for row, scores in zip(rows, summary["per_class"], strict=False):
-            assert row[1:4] == [f"{100 * scores[role]:.1f}" for role in ("teacher", "student", "baseline")]
-            assert float(row[4]) == pytest.approx(100 * scores["difference"], abs=0.051)
-        overall = [f"{100 * summary[role]['accuracy']['mean']:.1f}" for role in ("teacher", "student", "baseline")]
+        for row, scores in zip(rows, summary.scores.per_class, strict=False):
+            assert row[1:4] == [f"{100 * recall:.1f}" for recall in (scores.teacher, scores.student, scores.baseline)]
+            assert float(row[4]) == pytest.approx(100 * scores.difference, abs=0.051)
+        overall = [f"{100 * summary.scores.models[role].accuracy.mean:.1f}" for role in ROLES]
         assert rows[-1][1:4] == overall
-        assert float(rows[-1][4]) == pytest.approx(100 * summary["difference"]["mean"], abs=0.051)
+        assert float(rows[-1][4]) == pytest.approx(100 * summary.scores.difference.mean, abs=0.051)
 
 
 def test_published_columns_stand_beside() -> None:
@@ -295,7 +301,7 @@ def test_many_classes_show_the_largest_and_the_smallest_differences() -> None:
     said = "The 5 classes with the largest and the 5 with the smallest difference of 100; all: classes.csv."
     assert said in text
     shown = [row[0] for row in tables(text)["By class"][1:]]
-    ranked = [row["class"] for row in sorted(summary["per_class"], key=lambda row: -row["difference"])]
+    ranked = [row.name for row in sorted(summary.scores.per_class, key=lambda row: -row.difference)]
     assert shown == [*ranked[:5], *ranked[-5:], "overall"]
     few = comparison_text(CASES["mostly empty"])
     assert "The 4 of 30 classes that have images; all: classes.csv." in few
@@ -313,40 +319,37 @@ def test_the_accuracy_table_says_which_interval_it_is() -> None:
         assert rows["teacher"][-1] == "test images (Wilson)"
         assert rows["student"][-1] == rows["baseline"][-1] == over
         assert rows["student - baseline"][-1] == difference
-        found = summary["student"]["accuracy"]
-        assert rows["student"][0] == f"{100 * found['mean']:.2f}"
-        assert rows["student"][1] == f"{100 * found['low']:.2f} to {100 * found['high']:.2f}"
-        assert rows["student"][2] == ("-" if found["std"] is None else f"{100 * found['std']:.2f}")
+        found = summary.scores.models["student"].accuracy
+        assert rows["student"][0] == f"{100 * found.mean:.2f}"
+        assert rows["student"][1] == f"{100 * found.low:.2f} to {100 * found.high:.2f}"
+        assert rows["student"][2] == ("-" if found.std is None else f"{100 * found.std:.2f}")
 
 
 def test_mcnemar_is_said_to_be_of_this_pair() -> None:
     summary = CASES["one seed"]
-    found = summary["mcnemar"]
+    found = summary.scores.mcnemar
     said = (
-        f"Exact McNemar test, p = {found['p_value']:.2g}: {found['only_first']} test images are right in the student "
-        f"alone, {found['only_second']} in the baseline alone. It is about this pair of models, not about "
+        f"Exact McNemar test, p = {found.p_value:.2g}: {found.only_first} test images are right in the student "
+        f"alone, {found.only_second} in the baseline alone. It is about this pair of models, not about "
         "distillation: another seed gives another pair."
     )
     assert said in comparison_text(summary)
     assert "McNemar" not in comparison_text(CASES["gained"])
-    tiny = {**summary, "mcnemar": {**found, "p_value": 3e-9}}
+    tiny = with_scores(summary, mcnemar=found._replace(p_value=3e-9))
     assert "p = below 0.0001:" in comparison_text(tiny)
 
 
 def test_fidelity_and_calibration_show_their_spread() -> None:
     summary = CASES["gained"]
     found = tables(comparison_text(summary))
-    student = summary["student"]
+    student, teacher = (summary.scores.models[role] for role in ("student", "teacher"))
     assert [row[1] for row in found["Fidelity to the teacher"][1:]] == [
-        *(
-            f"{100 * student[k]['mean']:.1f} (std {100 * student[k]['std']:.1f})"
-            for k in ("agreement", "agreement_on_errors")
-        ),
-        f"{student['kl']['mean']:.3f} (std {student['kl']['std']:.3f})",
+        *(f"{100 * mean:.1f} (std {100 * std:.1f})" for mean, std in (student.agreement, student.agreement_on_errors)),
+        f"{student.kl.mean:.3f} (std {student.kl.std:.3f})",
     ]
     assert [row[1] for row in found["Calibration"][1:]] == [
-        f"{100 * summary['teacher']['ece']['mean']:.1f}",
-        f"{summary['teacher']['loss']['mean']:.3f}",
+        f"{100 * teacher.ece.mean:.1f}",
+        f"{teacher.loss.mean:.3f}",
     ]
     one = tables(comparison_text(CASES["one class"]))["Fidelity to the teacher"]
     assert one[2][1:] == ["-", "-"]  # a teacher that never errs
@@ -364,7 +367,7 @@ def test_costs_and_what_is_saved() -> None:
         ["peak memory of an image (MiB)", "20.0", "2.48", "2.48", "8.1 x smaller"],
     ]
     summary = CASES["one seed"]
-    kept = 100 * summary["student"]["accuracy"]["mean"] / summary["teacher"]["accuracy"]["mean"]
+    kept = 100 * summary.scores.models["student"].accuracy.mean / summary.scores.models["teacher"].accuracy.mean
     said = (
         f"The student keeps {kept:.1f} % of the teacher's accuracy: 21 x fewer parameters, 13 x fewer multiply-adds, "
     )
@@ -372,19 +375,19 @@ def test_costs_and_what_is_saved() -> None:
 
 
 def test_what_is_kept_where_nothing_is_saved_or_known() -> None:
-    assert kept_line(CASES["no cost"]).endswith("% of the teacher's accuracy.")
-    assert kept_line(CASES["equal cost"]).endswith("% of the teacher's accuracy.")
-    assert kept_line(CASES["dear student"]).endswith(
+    assert compression_text(CASES["no cost"]).endswith("% of the teacher's accuracy.")
+    assert compression_text(CASES["equal cost"]).endswith("% of the teacher's accuracy.")
+    assert compression_text(CASES["dear student"]).endswith(
         ": 21 x more parameters, 13 x more multiply-adds, 6.6 x slower on the CPU."
     )
-    assert kept_line(CASES["no teacher"]) == ""
+    assert compression_text(CASES["no teacher"]) == ""
 
 
 def test_a_teacher_whose_arithmetic_is_not_counted() -> None:
     summary = make(CIFAR10, costs=({**BIG, "multiply_adds": 0}, SMALL))
     row = next(row for row in tables(comparison_text(summary))["Cost"] if row[0].startswith("multiply-adds"))
     assert row[1:] == ["0.00", "19.3", "19.3", "-"]
-    assert "multiply-adds" not in kept_line(summary)
+    assert "multiply-adds" not in compression_text(summary)
     comparison_figure(summary)
 
 
@@ -437,13 +440,14 @@ def same(text: str, value: float | None) -> bool:
 def test_the_csv_of_the_classes_has_all_of_them_unrounded(case: str) -> None:
     summary = CASES[case]
     *rows, overall = read(class_csv(summary))
-    assert [row["class"] for row in rows] == [row["class"] for row in summary["per_class"]]
-    for row, scores in zip(rows, summary["per_class"], strict=True):
-        assert all(same(row[name], value) for name, value in scores.items() if name != "class")
-    assert (overall["class"], int(overall["support"])) == ("overall", summary["num_images"])
-    assert same(overall["difference"], summary["difference"]["mean"])
-    assert same(overall["student_std"], summary["student"]["accuracy"]["std"])
-    assert same(overall["teacher"], summary["teacher"] and summary["teacher"]["accuracy"]["mean"])
+    assert [row["class"] for row in rows] == [row.name for row in summary.scores.per_class]
+    for row, scores in zip(rows, summary.scores.per_class, strict=True):
+        assert all(same(row[name], value) for name, value in scores._asdict().items() if name != "name")
+    assert (overall["class"], int(overall["support"])) == ("overall", summary.scores.num_images)
+    assert same(overall["difference"], summary.scores.difference.mean)
+    models = summary.scores.models
+    assert same(overall["student_std"], models["student"].accuracy.std)
+    assert same(overall["teacher"], models["teacher"].accuracy.mean if "teacher" in models else None)
 
 
 def test_the_csv_of_the_classes_has_the_published_figures() -> None:
@@ -459,16 +463,42 @@ def test_the_csv_of_the_measures(case: str) -> None:
     summary = CASES[case]
     rows = {row["measure"]: row for row in read(summary_csv(summary))}
     assert list(rows)[:4] == ["accuracy_low", "accuracy_high", "accuracy", "loss"]
-    for role in ("teacher", "student", "baseline"):
-        group = summary[role] or {}
-        for name in ("accuracy", "loss", "ece", "agreement", "agreement_on_errors", "kl"):
-            assert same(rows[name][role], (group.get(name) or {}).get("mean"))
+    values = comparison_json(summary)
+    for role in ROLES:
+        model = values[role] or {}
+        for name in ("accuracy", "loss", "ece", *FIDELITY):
+            assert same(rows[name][role], (model.get(name) or {}).get("mean"))
             if role != "teacher":
-                assert same(rows[name][f"{role}_std"], (group.get(name) or {}).get("std"))
+                assert same(rows[name][f"{role}_std"], (model.get(name) or {}).get("std"))
         for name in COSTS:
-            assert same(rows[name][role], summary["cost"][role][name])
-        assert same(rows["accuracy_low"][role], (group.get("accuracy") or {}).get("low"))
+            assert same(rows[name][role], summary.costs.models[role][name])
+        assert same(rows["accuracy_low"][role], (model.get("accuracy") or {}).get("low"))
     assert {len(row) for row in csv.reader(io.StringIO(summary_csv(summary)))} == {6}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_can_be_written_as_json(case: str) -> None:
+    values = comparison_json(CASES[case])
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_the_json_of_a_comparison_has_every_value() -> None:
+    summary = CASES["one seed"]
+    values, scores = comparison_json(summary), summary.scores
+    own = ["num_correct", "accuracy", "loss", "ece"]
+    assert [list(values[role]) for role in ROLES] == [own, *[[*own, *FIDELITY]] * 2]
+    for role, model in scores.models.items():
+        assert values[role]["accuracy"] == model.accuracy._asdict()
+        assert values["cost"][role] == summary.costs.models[role]
+    assert values["cost"]["saved"] == summary.costs.saved
+    assert values["difference"] == scores.difference._asdict()
+    assert (values["mcnemar"], values["class_noise"]) == (scores.mcnemar._asdict(), scores.class_noise._asdict())
+    assert [list(row.values()) for row in values["per_class"]] == [list(row) for row in scores.per_class]
+    assert list(values["per_class"][0])[:3] == ["class", "support", "teacher"]
+    assert values["runs"] == [run._asdict() for run in summary.runs]
+    assert values["published"]["per_class"][3] == {"class": "cat", **BY_CLASS["cat"]._asdict()}
+    assert {key: values["published"][key] for key in ROLES} == OVERALL._asdict()
+    assert comparison_json(CASES["no teacher"])["teacher"] is comparison_json(CASES["gained"])["published"] is None
 
 
 # --- the published experiment
@@ -538,7 +568,7 @@ def panel(figure: Figure, title: str) -> Any:
 def test_the_headline_is_the_verdict() -> None:
     for case, summary in CASES.items():
         words = " ".join(text.get_text() for text in figure_of(case).texts)
-        for said in (summary["verdict"]["text"], subject(summary), kept_line(summary)):
+        for said in (verdict_text(summary), subject(summary), compression_text(summary)):
             assert said in words
     ends = "Shown: the 10 with the largest and the 10 with the smallest difference, of 100 classes."
     assert ends in words_of("hundred")
@@ -557,12 +587,11 @@ def markers(axes: Any) -> list[tuple[float, float]]:
 def test_accuracies_are_where_they_belong_with_their_intervals() -> None:
     for case in ("gained", "one seed"):
         summary, axes = CASES[case], panel(figure_of(case), "accuracy (%), 95 % intervals")
-        roles = ("teacher", "student", "baseline")
-        assert [label.get_text() for label in axes.get_yticklabels()] == list(roles)
-        assert markers(axes) == [(100 * summary[role]["accuracy"]["mean"], i) for i, role in enumerate(roles)]
+        found = [summary.scores.models[role].accuracy for role in ROLES]
+        assert [label.get_text() for label in axes.get_yticklabels()] == list(ROLES)
+        assert markers(axes) == [(100 * accuracy.mean, i) for i, accuracy in enumerate(found)]
         lines = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
-        ends = [[min(100 * summary[role]["accuracy"][end], 100) for end in ("low", "high")] for role in roles]
-        assert lines == ends
+        assert lines == [[100 * accuracy.low, min(100 * accuracy.high, 100)] for accuracy in found]
     assert panel(figure_of("one seed"), "accuracy (%), 95").get_xlabel() == "intervals over images"
     assert panel(figure_of("no teacher"), "accuracy (%), 95").get_xlabel() == "intervals over seeds"
     said = "teacher: over images; student, baseline: over seeds"
@@ -578,8 +607,7 @@ def test_cost_is_the_first_that_was_measured_for_all() -> None:
         assert axes.get_xscale() == "log"
         assert axes.get_xlabel() == label
         assert markers(axes) == [
-            (summary["cost"][role][cost] / 1e6, 100 * summary[role]["accuracy"]["mean"])
-            for role in ("teacher", "student", "baseline")
+            (summary.costs.models[role][cost] / 1e6, 100 * summary.scores.models[role].accuracy.mean) for role in ROLES
         ]
     unknown: Mapping[str, Any] = {"multiply_adds": None, "latency_median_ms": None}
     figure = comparison_figure(make(CIFAR10, costs=({**BIG, **unknown}, {**SMALL, **unknown})))
@@ -597,16 +625,16 @@ def test_every_class_has_its_marks_and_its_bar() -> None:
         panel(figure_of("twenty"), title) for title in ("recall by class", "student \N{MINUS SIGN} baseline")
     )
     names = [label.get_text() for label in recall.get_yticklabels()]
-    assert names == [*(row["class"] for row in summary["per_class"]), "all images"]
+    assert names == [*(row.name for row in summary.scores.per_class), "all images"]
     heights = dict(zip(names, recall.get_yticks(), strict=True))
     drawn = set(markers(recall))
     bars = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in gain.patches}
-    for row in summary["per_class"]:
-        assert {(100 * row[role], heights[row["class"]]) for role in ("teacher", "student", "baseline")} <= drawn
-        width = next(width for height, width in bars.items() if height == pytest.approx(heights[row["class"]]))
-        assert width == pytest.approx(100 * row["difference"])
+    for row in summary.scores.per_class:
+        assert {(100 * recall, heights[row.name]) for recall in (row.teacher, row.student, row.baseline)} <= drawn
+        width = next(width for height, width in bars.items() if height == pytest.approx(heights[row.name]))
+        assert width == pytest.approx(100 * row.difference)
     (interval,) = [line.get_xdata() for line in gain.lines if line.get_marker() == "|"]
-    assert list(interval) == [100 * summary["difference"][end] for end in ("low", "high")]
+    assert list(interval) == [100 * summary.scores.difference.low, 100 * summary.scores.difference.high]
     assert not [line for line in panel(figure_of("one seed"), "student").lines if line.get_marker() == "|"]
 
 

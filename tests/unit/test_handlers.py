@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kdignite import checkpoints, handlers, stopping
+from kdignite import checkpoints, files, handlers, stopping
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.handlers import saving, showing, state
@@ -350,7 +350,7 @@ def test_a_row_holds_the_numbers_of_its_own_epoch(trainer: Engine) -> None:
     history = attach_rows(trainer, [outcome(2), outcome(8)])
     run(trainer, 2)
     first, second = history.rows
-    names = [*handlers.COLUMNS, "recall/cat", "recall/dog"]
+    names = [*with_parts("ce", "kd"), "recall/cat", "recall/dog"]
     assert list(first) == list(second) == names
     assert [row["epoch"] for row in history.rows] == [1, 2]
     assert [row["accuracy_val"] for row in history.rows] == [0.2, 0.8]
@@ -363,7 +363,7 @@ def test_a_run_without_a_teacher_has_neither_kd_nor_its_accuracy() -> None:
     trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
     history = attach_rows(trainer, [outcome(5)], accuracy_teacher=None)
     run(trainer, 1)
-    assert history.rows[0]["kd"] is None
+    assert "kd" not in history.rows[0]
     assert history.rows[0]["accuracy_teacher"] is None
 
 
@@ -489,7 +489,7 @@ def test_the_csv_file_holds_the_rows(trainer: Engine, tmp_path: Path) -> None:
     assert lengths == [2, 3, 4]
     with (tmp_path / "metrics.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == list(handlers.COLUMNS)
+    assert list(read[0]) == with_parts("ce", "kd")
     for row, texts in zip(history.rows, read, strict=True):
         for name, text in texts.items():
             value = row[name]
@@ -519,11 +519,19 @@ def test_a_table_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch
 
 
 def test_a_row_of_a_table_may_lack_columns_and_have_others(tmp_path: Path) -> None:
-    handlers.write_csv(tmp_path / "metrics.csv", [{"epoch": 2, "loss": math.inf, "recall/cat": 0.5, "kd": None}])
+    first: handlers.Row = {"epoch": 1, "loss": 1.0, "mse": 0.5, "lr": 0.1}
+    rows = [first, {"epoch": 2, "loss": math.inf, "recall/cat": 0.5, "mse": None}]
+    handlers.write_csv(tmp_path / "metrics.csv", rows)
     with (tmp_path / "metrics.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert list(row) == list(handlers.COLUMNS)
+        _, row = csv.DictReader(file)
+    assert list(row) == with_parts("mse")
     assert {name: text for name, text in row.items() if text} == {"epoch": "2", "loss": "inf"}
+
+
+def with_parts(*parts: str) -> list[str]:
+    """The columns of a run whose loss has these parts."""
+    epoch, loss, *others = handlers.COLUMNS
+    return [epoch, loss, *parts, *others]
 
 
 class Log(NamedTuple):
@@ -539,7 +547,7 @@ LOGS = {
         lambda trainer, history, folder, writer, said: handlers.attach_metrics_csv(
             trainer, history, path=folder / "metrics.csv", say=said.append
         ),
-        (checkpoints, "replace"),
+        (files, "write_atomically"),
         "{folder}/metrics.csv",
     ),
     "TensorBoard": Log(
@@ -614,7 +622,8 @@ def plotted(folder: Path, trainer: Engine, epochs: int, outcomes: list[Outcome],
         run(trainer, epochs)
     curves = curves_in(folder)
     for tag, curve in curves.items():
-        name = next((name for name, its in handlers.COLUMNS.items() if its == tag), tag)
+        part = tag if tag.startswith("recall/") else tag.rpartition("/")[2]
+        name = next((name for name, its in handlers.COLUMNS.items() if its == tag), part)
         assert curve == [
             (row["epoch"], pytest.approx(row[name], rel=1e-6))
             for row in history.rows
@@ -859,7 +868,7 @@ def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypa
                 broken.setattr(checkpoints, "write", failing(error))
             file.put({"epoch": 1}, "best.pt")
         assert len(said) == lines
-        assert file.why == (error.strerror if error else "")
+        assert file.write_error == (error.strerror if error else "")
 
 
 def test_a_best_file_owed_at_the_end_can_still_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -928,7 +937,7 @@ def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> Non
     trainer, model = silent(step), torch.nn.Linear(1, 1)
     history = attach_rows(trainer, [outcome(3), outcome(8), outcome(8)])
     patience = handlers.attach_early_stopping(trainer, patience=5)
-    about = handlers.Snapshot(lambda: {"epoch": trainer.state.epoch})
+    about = handlers.LazyStateDict(lambda: {"epoch": trainer.state.epoch})
     attach_last(trainer, tmp_path, model=model, history=history, early_stopping=patience, about=about)
     run(trainer, 3)
     found = checkpoints.read(tmp_path / "last.pt")
@@ -965,7 +974,7 @@ def test_within_an_epoch_the_state_has_its_open_sums_and_after_it_none(tmp_path:
 
 def stopped(trainer: Engine, epochs: int = 3) -> int:
     """The number of the signal that stopped a run."""
-    with pytest.raises(stopping.Stopped) as caught, stopping.listening():
+    with pytest.raises(stopping.Stopped) as caught, stopping.graceful_stop():
         run(trainer, epochs)
     return caught.value.number
 
@@ -976,7 +985,7 @@ def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int
 
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
         if engine.state.iteration == iteration:
-            assert stopping.ask(signal.SIGTERM)
+            assert stopping.request_stop(signal.SIGTERM)
         return step(engine, batch)
 
     trainer = silent(asked)
@@ -992,39 +1001,39 @@ def test_a_run_stops_after_the_iteration_in_which_it_was_asked_to(iteration: int
 def test_an_iteration_that_was_stopped_on_its_way_is_taken_back(iteration: int, within: bool) -> None:
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
         if engine.state.iteration == iteration:
-            assert stopping.ask(signal.SIGTERM)
+            assert stopping.request_stop(signal.SIGTERM)
             if within:
-                stopping.check()
+                stopping.raise_if_requested()
         return step(engine, batch)
 
     trainer = silent(asked)
-    take_back = handlers.attach_iteration_rollback(trainer)
+    roll_back = handlers.attach_iteration_rollback(trainer)
     handlers.attach_stop(trainer)
     stopped(trainer)
     assert trainer.state.iteration == iteration
-    take_back()
+    roll_back()
     assert trainer.state.iteration == iteration - within
 
 
 def test_where_a_run_that_goes_on_is_stopped_in_its_first_step_nothing_more_is_done() -> None:
     def asked(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
-        assert stopping.ask(signal.SIGTERM)
-        stopping.check()
+        assert stopping.request_stop(signal.SIGTERM)
+        stopping.raise_if_requested()
         return step(engine, batch)
 
     trainer = resumed(silent(asked), epochs=2)
     before = trainer.state.iteration
-    take_back = handlers.attach_iteration_rollback(trainer)
-    with pytest.raises(stopping.Stopped), stopping.listening():
+    roll_back = handlers.attach_iteration_rollback(trainer)
+    with pytest.raises(stopping.Stopped), stopping.graceful_stop():
         run(trainer, 3, done=2)
-    take_back()
+    roll_back()
     assert trainer.state.iteration == before > 0
 
 
 def test_a_run_that_nobody_asks_goes_on() -> None:
     trainer = silent(step)
     handlers.attach_stop(trainer)
-    with stopping.listening():
+    with stopping.graceful_stop():
         assert run(trainer, 2).iteration == 6
 
 
@@ -1154,6 +1163,77 @@ def test_the_time_left_is_that_of_the_whole_run(monkeypatch: pytest.MonkeyPatch)
     assert seen == ["1:00", "0:30", "0:00"]  # 3 s a step, 10 steps an epoch
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the handlers take for the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(showing, "time", type("Clock", (), {"perf_counter": lambda: now[0]}))
+    return now
+
+
+def estimated(
+    clock: list[float],
+    *,
+    seconds: Callable[[int], float],
+    epochs: int = 4,
+    done: int = 0,
+    every: int = 1,
+    remaining: Callable[[int], handlers.Remaining] | None = None,
+) -> list[str]:
+    """What is printed of a run with epochs of 25 steps, some of which another process did."""
+
+    def timed(engine: Engine, batch: FakeBatch) -> dict[str, Tensor]:
+        clock[0] += seconds(engine.state.iteration)
+        return step(engine, batch)
+
+    lines: list[str] = []
+    trainer = resumed(silent(timed), epochs=done, epoch_length=25) if done else silent(timed)
+    left = remaining or (lambda iteration: handlers.Remaining(25 * epochs - iteration + 20))
+    handlers.attach_time_estimate(trainer, left, every=every, say=lines.append)
+    run(trainer, epochs, (1,) * 25, done=done)
+    return lines
+
+
+def test_in_a_log_the_time_left_is_printed_once_after_the_first_seconds(clock: list[float]) -> None:
+    """3 s of steps that take 0.5 s, after three that take longer; evaluations like 20 of them are still to come."""
+    lines = estimated(clock, seconds=lambda iteration: 60.0 if iteration <= 3 else 0.5)
+    assert lines == ["time      about 0:55 left on this machine, estimated from steps 4 to 9"]  # (100 - 9 + 20) / 2
+
+
+def test_a_resumed_run_is_estimated_by_what_it_has_left(clock: list[float]) -> None:
+    lines = estimated(clock, done=2, seconds=lambda iteration: 60.0 if iteration <= 53 else 0.5)
+    assert lines == ["time      about 0:30 left on this machine, estimated from steps 54 to 59"]  # (100 - 59 + 20) / 2
+
+
+def test_a_run_of_a_moment_prints_no_time(clock: list[float]) -> None:
+    assert estimated(clock, seconds=lambda iteration: 0.02) == []
+
+
+def test_the_clock_is_read_where_an_accelerator_is_waited_for(clock: list[float]) -> None:
+    """Steps seem free until the loss is read."""
+    lines = estimated(clock, every=10, seconds=lambda iteration: 10.0 if iteration % 10 == 0 else 0.0)
+    assert lines == ["time      about 1:40 left on this machine, estimated from steps 11 to 20"]  # 100 steps of 1 s
+
+
+def test_cached_logits_are_counted_by_themselves(clock: list[float]) -> None:
+    """The first step of each epoch computes the teacher's logits of a view for 50 s, which two more epochs will do."""
+
+    def remaining(iteration: int) -> handlers.Remaining:
+        epoch = (iteration - 1) // 25
+        return handlers.Remaining(75 - iteration, spent_s=50.0 * (epoch + 1), cache_s=50.0 * (2 - epoch))
+
+    first = lambda iteration: 50.0 if iteration % 25 == 1 else 0.0  # noqa: E731
+    lines = estimated(clock, epochs=3, remaining=remaining, seconds=lambda iteration: 1.0 + first(iteration))
+    assert lines == ["time      about 2:49 left on this machine, estimated from steps 4 to 6"]  # 69 + 2 * 50
+    across = estimated(clock, epochs=3, remaining=remaining, every=20, seconds=lambda iteration: 0.1 + first(iteration))
+    assert across == ["time      about 0:53 left on this machine, estimated from steps 21 to 40"]  # 3.5 + 50
+
+
+def test_with_a_terminal_the_bar_shows_it(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert estimated(clock, seconds=lambda iteration: 1.0) == []
+
+
 def test_the_table_has_a_header_and_a_line_for_each_epoch(trainer: Engine) -> None:
     lines: list[str] = []
     history = attach_rows(trainer, [outcome(5), outcome(10, finite=False)])
@@ -1175,7 +1255,20 @@ def test_the_table_of_a_run_without_a_teacher_has_no_kd() -> None:
     history = attach_rows(trainer, [outcome(5)], accuracy_teacher=None)
     handlers.attach_epoch_table(trainer, history, say=lines.append)
     run(trainer, 1)
-    assert lines[1].split()[3] == "-"
+    assert lines[0].split() == ["epoch", "loss", "ce", "train", "val", "lr", "s", "images/s"]
+    assert len(lines[1].split()) == 8
+
+
+def test_every_part_of_a_method_has_a_column_that_its_name_fits_in() -> None:
+    lines: list[str] = []
+    trainer = silent(lambda engine, batch: step(engine, batch) | {"feature_distance": torch.tensor(2.0)})
+    history = attach_rows(trainer, [outcome(5)])
+    handlers.attach_epoch_table(trainer, history, say=lines.append)
+    run(trainer, 1)
+    assert history.rows[0]["feature_distance"] == 2.0
+    assert lines[0].split()[4] == "feature_distance"
+    assert lines[1].split()[4] == "2.0000"
+    assert len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize(
@@ -1231,7 +1324,7 @@ def wired(folder: Path, writer: SummaryWriter, process: Callable[[Engine, Any], 
     handlers.attach_epoch_table(engine, history, say=lambda line: log.append(f"table {line.split()[0]}"))
     attach_best(engine, folder, payload=take("best"))
     handlers.attach_early_stopping(engine, patience=1)
-    attach_last(engine, folder, history=history, about=handlers.Snapshot(take("last")))
+    attach_last(engine, folder, history=history, about=handlers.LazyStateDict(take("last")))
     handlers.attach_stop(engine)
     return Wired(engine, log)
 
@@ -1242,9 +1335,8 @@ def test_everything_acts_in_the_order_in_which_it_was_attached(tmp_path: Path) -
         run(trainer, 2)
     epoch = ["validation", "table {}/2", "best", "last"]
     assert log == [
-        "table epoch",
         *(f"step at lr {at}.0" for at in (1, 2, 3)),
-        *(word.format(1) for word in epoch),
+        *("validation", "table epoch", "table 1/2", "best", "last"),
         *(f"step at lr {at}.0" for at in (4, 5, 6)),
         *(word.format(2) for word in epoch),
     ]

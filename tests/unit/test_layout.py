@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schedules": {"devices", "errors"},
     "models": {"errors", "network", "plugins"},
     "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
-    "config": {"errors", "data.registry"},
-    "steps": {"losses", "data", "precision"},
+    "methods": {"errors", "losses", "plugins"},
+    "config": {"errors", "data.registry", "methods.registry"},
+    "steps": {"losses", "data", "methods", "precision"},
     "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "precision", "processes"},
     "handlers": {
@@ -43,11 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "teachers": {
         *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "files", "processes", "steps"),
-        "stopping",
+        *("methods", "stopping"),
     },
-    "runs": {"checkpoints", "schema", "config", "errors", "files", "processes", PACKAGE},
-    "comparison": {"checkpoints", "config", "errors", "files", "metrics", "runs", "schema"},
-    "reports": {"metrics", "comparison", "errors"},
+    "runs": {"checkpoints", "schema", "config", "errors", "files", "methods.registry", "processes", PACKAGE},
+    "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},
+    "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "doctor": {
         *(
             "checkpoints",
@@ -65,10 +66,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor"}} | {PACKAGE}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
-MAY_IMPORT["__init__"] = {"config", "losses", "commands", "training"}  # when a name is used
-MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config", "data.registry", "models.registry", PACKAGE}
+MAY_IMPORT["__init__"] = {"config", "losses", "methods", "commands", "training"}  # when a name is used
+MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config"} | {PACKAGE}
+MAY_IMPORT["cli"] |= {"data.registry", "methods.registry", "models.registry"}
 MAY_IMPORT["__main__"] = {"cli"}
-FREE_OF_IGNITE = ("losses", "models", "data", "schedules", "steps")
+FREE_OF_IGNITE = ("losses", "methods", "models", "data", "schedules", "steps")
 
 FILES = sorted(ROOT.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}

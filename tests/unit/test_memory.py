@@ -17,7 +17,7 @@ from kdignite.memory import oom_as_failure
 FAULTS = """
 import resource
 import torch
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 
 {before}
 def step():
@@ -96,5 +96,5 @@ def faults(before: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_a_training_on_the_processor_asks_for_its_memory_once() -> None:
-    assert faults("choose_device('cpu', threads=1)") < 100
+    assert faults("set_up_device('cpu', threads=1)") < 100
     assert faults("") > 1000

@@ -1,6 +1,7 @@
 """In which type is multiplied, and that float32 is float32 afterwards."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from kdignite.data.batches import Batch
 from kdignite.devices import compute_exactly
 from kdignite.evaluation import predictor
+from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.precision import AUTOCAST, tf32
 from kdignite.steps import distill_step, supervised_step
 
@@ -47,13 +50,13 @@ BATCH = Batch(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.arange(4) % 3, t
 def test_a_step_multiplies_in_tf32_where_that_was_asked_for_and_its_teacher_does_not(amp: str) -> None:
     model, asked = Noting(), []
 
-    def teacher(batch: Batch) -> Tensor:
+    def teacher(batch: Batch) -> Outputs:
         asked.append(flags())
-        return torch.zeros(4, 3)
+        return Outputs(torch.zeros(4, 3))
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     settings = {"prepare": lambda images: images, "amp": amp}
-    distill_step(model, optimizer, teacher, alpha=0.5, T=2.0, **settings)(None, BATCH)
+    distill_step(model, optimizer, teacher, method=partial(kd, alpha=0.5, T=2.0), **settings)(None, BATCH)
     supervised_step(model, optimizer, **settings)(None, BATCH)
     assert model.noted == [(amp == "tf32",) * 2] * 4  # forward and backward of both
     assert asked == [(False, False)]

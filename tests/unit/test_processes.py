@@ -12,7 +12,7 @@ from kdignite import processes
 from kdignite.console import say
 from kdignite.errors import UserError
 from kdignite.processes import Launch, launch
-from kdignite.processes.group import LONGEST_WAIT, Group
+from kdignite.processes.group import TIMEOUT, Group
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
@@ -31,7 +31,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
 
 def test_torchrun_says_who_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch, **TORCHRUN)
-    assert launch() == Launch(rank=5, world=8, local_rank=1, local_world=4)
+    assert launch() == Launch(rank=5, world_size=8, local_rank=1, local_world_size=4)
 
 
 @pytest.mark.parametrize("missing", TORCHRUN)
@@ -40,7 +40,7 @@ def test_what_is_said_in_part_is_not_said(monkeypatch: pytest.MonkeyPatch, missi
     """Clusters set some of these variables for other purposes."""
     said = {name: text for name, text in TORCHRUN.items() if name != missing}
     launched(monkeypatch, **said, **({missing: value} if value is not None else {}))
-    assert launch() == Launch(rank=0, world=1, local_rank=0, local_world=1)
+    assert launch() == Launch(rank=0, world_size=1, local_rank=0, local_world_size=1)
 
 
 def test_before_they_have_met_the_first_process_tells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,27 +56,32 @@ def mistake() -> None:
 
 
 def test_one_process_does_everything_itself() -> None:
-    with processes.joined():
-        assert (processes.rank(), processes.world(), processes.local_rank(), processes.is_rank0()) == (0, 1, 0, True)
-        for call in (processes.on_rank0, processes.together, processes.local_first):
+    with processes.process_group():
+        assert (processes.rank(), processes.world_size(), processes.local_rank(), processes.is_rank0()) == (
+            0,
+            1,
+            0,
+            True,
+        )
+        for call in (processes.on_rank0, processes.on_all_ranks, processes.local_rank0_first):
             made = object()
             assert call(lambda made=made: made) is made
             with pytest.raises(UserError, match="a mistake"):
                 call(mistake)
         assert processes.all_gather_object(3) == [3]
         assert processes.all_reduce_max(3) == 3
-        agree = processes.Agreement()
+        agree = processes.ThrottledMax()
         assert [agree(wish) for wish in (0, 2, 0)] == [0, 2, 0]  # at every call
         values, rows, model = torch.ones(2), torch.ones(2, 3), nn.BatchNorm1d(2)
         assert processes.all_reduce_sum(values) is values
         assert processes.all_gather(rows) is rows
         assert processes.parallel(model, device=torch.device("cpu"), sync_bn=False) is model
-        processes.share_buffers(model)
+        processes.broadcast_buffers(model)
     assert not torch.distributed.is_initialized()
 
 
 def other(call: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "me", Launch(rank=1, world=2, local_rank=1, local_world=2))
+    monkeypatch.setattr(Group, "place", Launch(rank=1, world_size=2, local_rank=1, local_world_size=2))
     call()
 
 
@@ -92,9 +97,9 @@ def test_gpus_exchange_gradients_in_one_group_that_waits_as_long_as_the_others(m
     wrapped: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.distributed, "new_group", lambda **given: made.append(given) or f"group {len(made)}")
     monkeypatch.setattr(parallel, "DistributedDataParallel", lambda model, **given: wrapped.append(given) or model)
-    monkeypatch.setattr(Group, "me", Launch(rank=1, world=2, local_rank=1, local_world=2))
+    monkeypatch.setattr(Group, "place", Launch(rank=1, world_size=2, local_rank=1, local_world_size=2))
     monkeypatch.setattr(Group, "gradients", None)
     for _ in range(2):
         processes.parallel(nn.Linear(2, 2), device=torch.device("cuda", 1), sync_bn=False)
-    assert made == [{"backend": "nccl", "timeout": LONGEST_WAIT}]
+    assert made == [{"backend": "nccl", "timeout": TIMEOUT}]
     assert wrapped == [{"device_ids": [1], "process_group": "group 1"}] * 2

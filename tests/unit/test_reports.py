@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -289,12 +290,11 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: py
     path = tmp_path / "confusion_matrix.png"
     path.write_bytes(b"old")
 
-    def half_written(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
+    def half_written(descriptor: int) -> None:
+        os.ftruncate(descriptor, 10)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", half_written)
+    monkeypatch.setattr(os, "fsync", half_written)
     with pytest.raises(OSError, match="No space left"):
         save_figure(confusion_figure(CASES["two"], title="t"), path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

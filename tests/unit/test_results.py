@@ -157,7 +157,7 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
     start = HParamsPluginData.FromString(found["_hparams_/session_start_info"].plugin_data.content)
     shown = start.session_start_info.hparams
     assert set(shown) == set(results.HPARAMS)
-    assert shown["command"].string_value == config.command
+    assert shown["method"].string_value == getattr(config, "method", config.command)
     assert shown["seed"].number_value == config.seed
     assert len(shown) <= 5  # TensorBoard shows five unasked
     if isinstance(config, DistillConfig):

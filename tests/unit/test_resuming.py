@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,8 @@ from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
 from kdignite.steps import supervised_step
-from kdignite.training import identity, resume, spec, state
+from kdignite.teachers import LogitCache
+from kdignite.training import announce, identity, resume, spec, state
 from kdignite.training import trainer as trainer_module
 from kdignite.training.data import Data
 from kdignite.training.spec import RunSpec, TeacherRecord, build_spec
@@ -76,7 +77,7 @@ def ready(
     data = toy()
     config = spec.resolve(configure(kind, **{**SMALL, **given}), data, device=CPU)
     make_step = partial(supervised_step, label_smoothing=0.0, grad_clip=None, amp="off")
-    return build_spec(config, data, device=CPU, make_step=make_step, loss="its_loss", teacher_record=teacher_record)
+    return build_spec(config, data, device=CPU, make_step=make_step, teacher_record=teacher_record)
 
 
 def told_now(run: RunSpec, **given: Any) -> RunSpec:
@@ -170,7 +171,7 @@ class Distilled(NamedTuple):
 def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     root = tmp_path_factory.mktemp("runs")
     weights = root / "weights"
-    checkpoints.write(weights, ready().student.model.state_dict())
+    checkpoints.write(weights, ready().model.network.state_dict())
     shutil.copy(weights, root / "weights-2")
     run = ready(
         DistillConfig, teacher_record=TeacherRecord("teacher", SHA, 0.5), schedule="cosine", weights=str(weights)
@@ -178,7 +179,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     return Distilled(run, begun(run, root), root)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "method"])
 def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distilled, name: str) -> None:
     run, folder, root = distilled
     before = getattr(run.config, name)
@@ -196,6 +197,13 @@ def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distille
     assert resume.find(newest, root=root) is None
 
 
+def test_another_method_is_another_run(distilled: Distilled) -> None:
+    run, folder, root = distilled
+    changed = told_now(run, resume=str(folder), method="logit_mse", T=None)
+    told = refused(lambda: resume.find(changed, root=root))
+    assert told.startswith(f"{folder} has other settings: method: kd -> logit_mse; T: 4 -> unset; resume")
+
+
 def test_what_may_differ_is_told_in_one_place_each() -> None:
     assert identity.NOT_IDENTITY == FREE
     assert set(identity.MACHINE) == MACHINE
@@ -211,7 +219,6 @@ CONTENT: dict[str, tuple[Callable[[RunSpec, Path], RunSpec], str]] = {
         lambda run, _: run._replace(data=run.data._replace(splits=run.data.splits._replace(hash="8" * 64))),
         f"split: {split_source(toy().source, val_size=None).hash} -> {'8' * 64}",
     ),
-    "loss": (lambda run, _: run._replace(loss="mine:loss"), "loss: its_loss -> mine:loss"),
     "teacher": (
         lambda run, _: run._replace(teacher_record=TeacherRecord("teacher", "7" * 64, 0.5)),
         f"teacher: {SHA} -> {'7' * 64}",
@@ -483,11 +490,10 @@ def test_a_new_folder_has_the_settings_and_what_the_run_starts_from(tmp_path: Pa
     assert values.pop("command") == "distill"
     assert from_json(DistillConfig, values) == run.config
     environment = json.loads((folder / "environment.json").read_text())
-    assert {key: environment[key] for key in ("data", "split", "weights", "loss", "teacher")} == {
+    assert {key: environment[key] for key in ("data", "split", "weights", "teacher")} == {
         "data": "f" * 64,
         "split": run.data.splits.hash,
         "weights": "none",
-        "loss": "its_loss",
         "teacher": {"name": "teacher", "sha256": SHA, "accuracy": 0.5},
     }
     assert environment["packages"]["torch"] == version("torch")
@@ -545,7 +551,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     run = ready(widths=(64, 64, 64, 24, 12))
     folder = begun(run, tmp_path) if earlier else None
     root = tmp_path if earlier else tmp_path / "not" / "there" / "yet"
-    model = sum(len(value.numpy().tobytes()) for value in run.student.model.state_dict().values())
+    model = sum(len(value.numpy().tobytes()) for value in run.model.network.state_dict().values())
     needed = 3 * 3 * model  # three files of weights and two moments
     asked: list[Path] = []
 
@@ -610,6 +616,36 @@ def test_logits_that_come_from_elsewhere_now_are_noted(
     assert "another machine than before (cache: auto -> off): from here on" in capsys.readouterr().out
     resume.record_resume(moved, folder, iteration=3)
     assert "note" not in capsys.readouterr().out
+
+
+# --- what is left
+
+
+class Known(LogitCache):
+    """Cached logits of one view, which took 7 s."""
+
+    def __init__(self) -> None:
+        self.spent_s = 7.0
+
+    def seconds_left(self, views: Iterable[int]) -> float:
+        return 7.0 * len(set(views) - {0})
+
+
+def test_what_a_run_has_left_is_steps_and_evaluations() -> None:
+    """12 images to validate and 9 to test, each a third of a step of 13."""
+    run = ready(epochs=4)
+    assert announce.remaining(run, 1) == (4 * EPOCH - 1 + (5 * 12 + 9) / 39, 0, 0)
+    assert announce.remaining(run, EPOCH).steps == 3 * EPOCH + (5 * 12 + 9) / 39  # its validation comes after it
+    assert announce.remaining(run, EPOCH + 1).steps == 3 * EPOCH - 1 + (4 * 12 + 9) / 39
+    assert announce.remaining(run, 4 * EPOCH).steps == pytest.approx((2 * 12 + 9) / 39)  # the saved model once more
+
+
+@pytest.mark.parametrize(("views", "seconds"), [(None, [21.0, 14.0, 7.0, 0.0]), (2, [7.0] * 3 + [0.0]), (1, [0.0] * 4)])
+def test_views_of_the_epochs_to_come_need_logits_of_the_teacher(views: int | None, seconds: list[float]) -> None:
+    run = ready(epochs=4, views=views, augment="crop")._replace(teacher=Known())
+    found = [announce.remaining(run, EPOCH * epoch + 1) for epoch in range(4)]
+    assert [one.cache_s for one in found] == seconds
+    assert {one.spent_s for one in found} == {7.0}
 
 
 # --- the complete state
@@ -697,7 +733,7 @@ def test_a_state_comes_back_as_it_was(stopped: Stopped, tmp_path: Path) -> None:
     assert len(saved["history"]["rows"]) == 1
     assert float(saved["sums"]["images"]) == 26
     assert ("patience" in saved) == (stopped.run.config.patience is not None)
-    assert not alike(ready(**stopped.given()).student.model.state_dict(), saved["model"])
+    assert not alike(ready(**stopped.given()).model.network.state_dict(), saved["model"])
 
 
 def test_the_state_before_is_kept_beside_it(stopped: Stopped) -> None:
@@ -830,13 +866,13 @@ def test_epochs_that_other_processes_cut_in_another_way_are_not_gone_on_with(sto
 
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_weights_that_are_no_numbers_are_refused(stopped: Stopped, value: Tensor) -> None:
-    key = next(iter(stopped.run.student.model.state_dict()))
+    key = next(iter(stopped.run.model.network.state_dict()))
     told = damaged(stopped, lambda values: values["model"][key][-1, -1].fill_(value))
     assert told == f"the weights of {stopped.last} are not finite numbers: {key}"
 
 
 def test_weights_of_another_model_are_refused(stopped: Stopped) -> None:
-    key = next(iter(stopped.run.student.model.state_dict()))
+    key = next(iter(stopped.run.model.network.state_dict()))
     told = damaged(stopped, drop("model", key))
     assert told.startswith(f"the weights of {stopped.last} do not fit the model: missing {key}; unexpected none")
 
@@ -898,7 +934,7 @@ def test_nothing_of_a_state_that_was_refused_half_way_is_left(
     assert line.endswith("; previous.pt is used instead")
     saved = checkpoints.read(previous)
     assert again.trainer.state.iteration == saved["trainer"]["iteration"]
-    assert alike(again.run.student.model.state_dict(), saved["model"])
+    assert alike(again.run.model.network.state_dict(), saved["model"])
     assert alike(again.run.optimizer.state_dict()["state"], saved["optimizer"]["state"])
     assert alike(again.sums.state_dict(), saved["sums"])
 
@@ -947,7 +983,7 @@ def unwritten(stopped: Stopped) -> bool:
 
 def test_numbers_that_are_none_are_not_saved(stopped: Stopped) -> None:
     """The run is about to fail, and the state before it is what somebody can go on from."""
-    weight = next(iter(stopped.run.student.model.parameters())).data
+    weight = next(iter(stopped.run.model.network.parameters())).data
     good = weight.clone()
     weight[-1, -1] = NAN
     assert unwritten(stopped)

@@ -51,7 +51,7 @@ def test_a_flag_has_the_same_use_in_every_training_command() -> None:
 
 
 def test_what_may_name_code_is_asked_for_again_and_so_is_known() -> None:
-    assert with_use(DistillConfig, "code") == {"arch", "dataset", "teacher_arch"}
+    assert with_use(DistillConfig, "code") == {"arch", "dataset", "method", "teacher_arch"}
 
 
 def lists_of_flags(path: Path) -> list[str]:

@@ -82,7 +82,7 @@ def test_the_device_is_the_gpu_where_there_is_one_and_nothing_was_asked(
     monkeypatch: pytest.MonkeyPatch, available: bool
 ) -> None:
     with_gpus(monkeypatch, 2 if available else 0)
-    assert device_module.choose_device("auto", threads=None) == torch.device("cuda:0" if available else "cpu")
+    assert device_module.set_up_device("auto", threads=None) == torch.device("cuda:0" if available else "cpu")
 
 
 def test_a_device_that_is_there_is_taken_by_its_number_and_made_the_current_one(
@@ -90,10 +90,10 @@ def test_a_device_that_is_there_is_taken_by_its_number_and_made_the_current_one(
 ) -> None:
     """Graphs and threads that pin memory use the current one; `cuda` and `cuda:0` are one device on resuming."""
     current = with_gpus(monkeypatch, 2)
-    assert device_module.choose_device("cpu", threads=None) == CPU
+    assert device_module.set_up_device("cpu", threads=None) == CPU
     assert current == []
     for name, number in (("cuda", 0), ("cuda:1", 1), ("cuda", 1), ("cuda:0", 0)):
-        assert device_module.choose_device(name, threads=None) == torch.device("cuda", number)
+        assert device_module.set_up_device(name, threads=None) == torch.device("cuda", number)
         assert current[-1] == number
 
 
@@ -101,38 +101,38 @@ def test_a_gpu_computes_what_repeats_and_in_float32(monkeypatch: pytest.MonkeyPa
     with_gpus(monkeypatch, 1)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True, True  # others' wish
-    device_module.choose_device("cpu", threads=None)
+    device_module.set_up_device("cpu", threads=None)
     assert not cudnn.deterministic
-    device_module.choose_device("cuda", threads=None)
+    device_module.set_up_device("cuda", threads=None)
     assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, False, False, False)
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = with_gpus(monkeypatch, 4)
-    monkeypatch.setattr(processes, "world", lambda: 8)  # on two machines
+    monkeypatch.setattr(processes, "world_size", lambda: 8)  # on two machines
     for number, name in ((0, "auto"), (3, "cuda")):
         monkeypatch.setattr(processes, "local_rank", lambda number=number: number)
-        assert device_module.choose_device(name, threads=None) == torch.device("cuda", number)
+        assert device_module.set_up_device(name, threads=None) == torch.device("cuda", number)
     assert taken == [0, 3]
-    assert device_module.choose_device("cpu", threads=None) == CPU
+    assert device_module.set_up_device("cpu", threads=None) == CPU
     with pytest.raises(UserError, match="--device=cuda:1 is one GPU for all processes: --device=cuda gives each"):
-        device_module.choose_device("cuda:1", threads=None)
+        device_module.set_up_device("cuda:1", threads=None)
     monkeypatch.setattr(processes, "local_rank", lambda: 4)
     with pytest.raises(UserError, match="torch sees 4 GPUs, fewer than processes: start one for each, or say --device"):
-        device_module.choose_device("auto", threads=None)
+        device_module.set_up_device("auto", threads=None)
 
 
 def test_processes_with_and_without_a_gpu_do_not_work_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "everyones", lambda kind: [kind, "cuda"])
+    monkeypatch.setattr(processes, "all_gather_object", lambda kind: [kind, "cuda"])
     with pytest.raises(UserError, match="some of the processes have a GPU and some have none: say --device=cpu"):
-        device_module.choose_device("cpu", threads=None)
+        device_module.set_up_device("cpu", threads=None)
 
 
 @pytest.mark.parametrize(("world", "device"), [(1, "cpu"), (1, "cuda:0"), (2, "cpu")])
 def test_batchnorm_over_all_processes_needs_several_and_gpus(
     monkeypatch: pytest.MonkeyPatch, world: int, device: str
 ) -> None:
-    monkeypatch.setattr(processes, "world", lambda: world)
+    monkeypatch.setattr(processes, "world_size", lambda: world)
     with pytest.raises(UserError, match=r"--sync_bn needs several processes, each with a GPU .*: leave it out"):
         spec.resolve(baseline(sync_bn=True), toy(), device=torch.device(device))
 
@@ -142,13 +142,13 @@ def test_a_gpu_that_is_not_there_is_refused_and_not_replaced(
     monkeypatch: pytest.MonkeyPatch, name: str, count: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    told = refused(lambda: device_module.choose_device(name, threads=None))
+    told = refused(lambda: device_module.set_up_device(name, threads=None))
     assert told == f"--device={name} is not there: torch sees {count} GPUs; try --device=cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "mps", "meta", "cuda:x", "cuda:-1", "cuda:0:1", "CPU"])
 def test_what_is_no_device_is_refused(name: str) -> None:
-    told = refused(lambda: device_module.choose_device(name, threads=None))
+    told = refused(lambda: device_module.set_up_device(name, threads=None))
     assert told == f"--device must be auto, cpu, cuda or cuda:N, not {name!r}"
 
 
@@ -229,9 +229,9 @@ def test_a_gpu_that_has_no_tf32_is_told(
 
 def test_threads_are_set_where_a_number_is_given() -> None:
     torch.set_num_threads(2)
-    device_module.choose_device("cpu", threads=None)
+    device_module.set_up_device("cpu", threads=None)
     assert torch.get_num_threads() == 2
-    device_module.choose_device("cpu", threads=1)
+    device_module.set_up_device("cpu", threads=1)
     assert torch.get_num_threads() == 1
 
 
@@ -261,11 +261,11 @@ def test_opened_data_are_cut_and_lie_in_memory_once() -> None:
 def test_the_data_of_a_run_are_those_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(data_module, "open_data", lambda name, **given: asked.append((name, given)))
-    data_module.open_training_data(baseline(data_root="d", val_size=7, image_size=48), device=CPU)
+    data_module.open_training_data(baseline(data_root="d", val_size=7, image_size=48, limit_train=5), device=CPU)
     data_module.open_training_data(DistillConfig(size=64), device=CPU)
     assert asked == [
-        ("toy", {"data_root": "d", "val_size": 7, "image_size": 48, "device": CPU}),
-        ("cifar10", {"data_root": None, "val_size": None, "image_size": 64, "device": CPU}),
+        ("toy", {"data_root": "d", "val_size": 7, "image_size": 48, "device": CPU, "limit_train": 5}),
+        ("cifar10", {"data_root": None, "val_size": None, "image_size": 64, "device": CPU, "limit_train": None}),
     ]
 
 
@@ -317,9 +317,9 @@ def test_a_dry_run_is_one_epoch_and_partial() -> None:
 def test_a_limit_makes_a_run_partial_and_a_seed_does_not() -> None:
     data = toy()
     num_images = len(data.splits.train.indices)
-    assert data_module.is_partial(baseline(limit_train=5), data)
+    assert data_module.is_partial(baseline(), data._replace(limit_train=5))
     assert not data_module.is_partial(baseline(seed=5), data)
-    assert not data_module.is_partial(baseline(limit_train=num_images), data)
+    assert not data_module.is_partial(baseline(), data._replace(limit_train=num_images))
 
 
 def test_a_size_that_the_images_do_not_have_is_refused() -> None:
@@ -329,10 +329,10 @@ def test_a_size_that_the_images_do_not_have_is_refused() -> None:
 
 def test_a_limit_takes_some_of_the_training_images() -> None:
     data = toy()
-    part = data_module.training_part(baseline(limit_train=6), data)
+    part = data._replace(limit_train=6).train
     assert len(part.indices) == 6
     assert set(part.indices.tolist()) <= set(data.splits.train.indices.tolist())
-    assert torch.equal(data_module.training_part(baseline(), data).indices, data.splits.train.indices)
+    assert torch.equal(data.train.indices, data.splits.train.indices)
 
 
 # --- model
@@ -344,11 +344,11 @@ def weights_of(model: nn.Module) -> list[torch.Tensor]:
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:
     data = toy()
-    first = weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model)
+    first = weights_of(model_module.prepare_model(baseline(seed=4), data, device=CPU).network)
     torch.rand(7)
     state = torch.get_rng_state()
-    again = weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model)
-    other = weights_of(model_module.build_student(baseline(seed=5), data, device=CPU).model)
+    again = weights_of(model_module.prepare_model(baseline(seed=4), data, device=CPU).network)
+    other = weights_of(model_module.prepare_model(baseline(seed=5), data, device=CPU).network)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(map(torch.equal, first, again))
     assert not all(map(torch.equal, first, other))
@@ -358,8 +358,8 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
     data = toy()
     distill = DistillConfig(widths=WIDTHS, normalize="data", seed=4, alpha=0.3)
     pairs = zip(
-        weights_of(model_module.build_student(distill, data, device=CPU).model),
-        weights_of(model_module.build_student(baseline(seed=4), data, device=CPU).model),
+        weights_of(model_module.prepare_model(distill, data, device=CPU).network),
+        weights_of(model_module.prepare_model(baseline(seed=4), data, device=CPU).network),
         strict=True,
     )
     assert all(torch.equal(*pair) for pair in pairs)
@@ -367,7 +367,7 @@ def test_student_and_baseline_start_from_the_same_weights() -> None:
 
 def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alone() -> None:
     data = toy()
-    found = model_module.build_student(baseline(), data, device=CPU)
+    found = model_module.prepare_model(baseline(), data, device=CPU)
     part = data.splits.train
     pixels = part.images.images[part.indices].numpy() / 255
     np.testing.assert_allclose(found.preprocessing.mean, pixels.mean((0, 2, 3)), atol=6e-5)
@@ -378,17 +378,18 @@ def test_a_student_is_normalized_with_the_statistics_of_its_training_images_alon
 
 def test_statistics_do_not_depend_on_a_limit_and_can_be_those_of_imagenet() -> None:
     data = toy()
-    whole = model_module.build_student(baseline(), data, device=CPU).preprocessing
-    assert model_module.build_student(baseline(limit_train=6), data, device=CPU).preprocessing == whole
-    imagenet = model_module.build_student(baseline(normalize="imagenet"), data, device=CPU).preprocessing
+    whole = model_module.prepare_model(baseline(), data, device=CPU).preprocessing
+    limited = data._replace(limit_train=6)
+    assert model_module.prepare_model(baseline(), limited, device=CPU).preprocessing == whole
+    imagenet = model_module.prepare_model(baseline(normalize="imagenet"), data, device=CPU).preprocessing
     assert imagenet == Preprocessing(32, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
-    student = model_module.build_student(baseline(), toy(), device=CPU)
+    student = model_module.prepare_model(baseline(), toy(), device=CPU)
     assert student.architecture == Architecture("cnn5", {"widths": WIDTHS})
     images = toy().source.train.images[:2]
-    assert student.model(student.prepare(images)).shape == (2, 3)
+    assert student.network(student.prepare(images)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], 
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: str) -> None:
-    assert refused(lambda: model_module.check_architecture(config)) == told
+    assert refused(lambda: model_module.check_and_fetch_model(config)) == told
 
 
 def test_a_model_that_can_be_had_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,13 +428,13 @@ def test_a_model_that_can_be_had_passes(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(model_module, "imagenet_file", asked.append)
     (tmp_path / "w.pt").write_text("")
     for weights in ("none", str(tmp_path / "w.pt")):
-        model_module.check_architecture(baseline(weights=weights))
-    model_module.check_architecture(TeacherConfig(arch="resnet50", weights="imagenet"))
+        model_module.check_and_fetch_model(baseline(weights=weights))
+    model_module.check_and_fetch_model(TeacherConfig(arch="resnet50", weights="imagenet"))
     assert asked == ["resnet50"]  # before any data are fetched
 
 
 def test_a_function_that_cannot_be_imported_is_refused_early() -> None:
-    told = refused(lambda: model_module.check_architecture(TeacherConfig(arch="no_such_module:net")))
+    told = refused(lambda: model_module.check_and_fetch_model(TeacherConfig(arch="no_such_module:net")))
     assert told.startswith("--arch: there is no module no_such_module")
 
 
@@ -447,14 +448,14 @@ def test_weights_from_a_file_replace_the_initial_ones(tmp_path: Path, capsys: py
     given = model(seed=9)
     torch.save({"state_dict": given.state_dict()}, tmp_path / "w.pt")
     config = baseline(weights=str(tmp_path / "w.pt"))
-    student = model_module.build_student(config, toy(), device=CPU)
-    assert all(map(torch.equal, weights_of(student.model), weights_of(given)))
+    student = model_module.prepare_model(config, toy(), device=CPU)
+    assert all(map(torch.equal, weights_of(student.network), weights_of(given)))
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}\n"
 
 
 def test_weights_with_another_head_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(model(1000, seed=9).state_dict(), tmp_path / "w.pt")
-    model_module.build_student(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
+    model_module.prepare_model(baseline(weights=str(tmp_path / "w.pt")), toy(), device=CPU)
     assert capsys.readouterr().out == f"weights   {tmp_path / 'w.pt'}; a new head: linear.weight, linear.bias\n"
 
 
@@ -467,8 +468,8 @@ def test_without_weights_nothing_is_loaded_or_said(capsys: pytest.CaptureFixture
 
 
 def test_the_origin_says_what_a_model_was_trained_on() -> None:
-    data = toy()
-    config = spec.resolve(baseline(label_smoothing=0.1, limit_train=6), data, device=CPU)
+    data = toy()._replace(limit_train=6)
+    config = spec.resolve(baseline(label_smoothing=0.1), data, device=CPU)
     assert model_module.origin_of(config, data) == Origin(
         command="baseline",
         dataset="toy",

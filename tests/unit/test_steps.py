@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from kdignite.data.batches import Batch
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.evaluation import predictor
+from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.steps import Step, Teacher, distill_step, supervised_step
 
 PREPARE = preparer(Preprocessing(8, (0.5, 0.4, 0.6), (0.25, 0.3, 0.2)), device=torch.device("cpu"))
@@ -51,7 +54,7 @@ def weighted(weight: float) -> list[Batch]:
 
 
 def stored(logits: Tensor) -> Teacher:
-    return lambda batch: logits
+    return lambda batch: Outputs(logits)
 
 
 TEACHER = stored(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
@@ -94,20 +97,20 @@ def test_supervised_is_the_plain_loop(smoothing: float) -> None:
 @pytest.mark.parametrize(("alpha", "T"), [(0.3, 4.0), (0.9, 2.0), (1.0, 4.0)])
 def test_distill_is_the_loop_of_the_formula(alpha: float, T: float) -> None:
     ours, plain = network(0), network(0)
-    step = distill_step(ours, sgd(ours), TEACHER, prepare=PREPARE, alpha=alpha, T=T)
+    step = distill_step(ours, sgd(ours), TEACHER, prepare=PREPARE, method=partial(kd, alpha=alpha, T=T))
     outputs = [step(None, batch) for batch in batches()]
     optimizer = sgd(plain)
     for batch, output in zip(batches(), outputs, strict=True):
         optimizer.zero_grad()
         logits = plain(PREPARE(batch.images))
-        p, q = (TEACHER(batch) / T).softmax(1), (logits / T).softmax(1)
+        p, q = (TEACHER(batch).logits / T).softmax(1), (logits / T).softmax(1)
         ce = -logits.log_softmax(1)[torch.arange(6), batch.labels].mean()
-        kd = T**2 * (p * (p / q).log()).sum(1).mean()
-        ((1 - alpha) * ce + alpha * kd).backward()
+        soft = T**2 * (p * (p / q).log()).sum(1).mean()
+        ((1 - alpha) * ce + alpha * soft).backward()
         optimizer.step()
         torch.testing.assert_close(output["ce"], ce.detach())
-        torch.testing.assert_close(output["kd"], kd.detach())
-        torch.testing.assert_close(output["loss"], ((1 - alpha) * ce + alpha * kd).detach())
+        torch.testing.assert_close(output["kd"], soft.detach())
+        torch.testing.assert_close(output["loss"], ((1 - alpha) * ce + alpha * soft).detach())
     torch.testing.assert_close(ours.state_dict(), plain.state_dict())
 
 
@@ -115,9 +118,10 @@ def test_distill_is_the_loop_of_the_formula(alpha: float, T: float) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_alpha_0_ends_bit_equal_to_the_supervised_step(T: float, smoothing: float) -> None:
     student, baseline = network(0, dropout=0.3), network(0, dropout=0.3)
-    settings = {"prepare": PREPARE, "label_smoothing": smoothing, "grad_clip": 0.5}
-    distill = distill_step(student, sgd(student), TEACHER, alpha=0.0, T=T, **settings)
-    supervised = supervised_step(baseline, sgd(baseline), **settings)
+    settings = {"prepare": PREPARE, "grad_clip": 0.5}
+    method = partial(kd, alpha=0.0, T=T, label_smoothing=smoothing)
+    distill = distill_step(student, sgd(student), TEACHER, method=method, **settings)
+    supervised = supervised_step(baseline, sgd(baseline), label_smoothing=smoothing, **settings)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         ours = trained(student, distill, batches(6))
@@ -130,17 +134,28 @@ def test_alpha_1_changes_the_student_and_ignores_the_labels() -> None:
     student, other = network(0), network(0)
     before = copy.deepcopy(student.state_dict())
     relabelled = [batch._replace(labels=(batch.labels + 1) % 5) for batch in batches()]
-    ours = trained(student, distill_step(student, sgd(student), TEACHER, prepare=PREPARE, alpha=1.0, T=4.0), batches())
-    theirs = trained(other, distill_step(other, sgd(other), TEACHER, prepare=PREPARE, alpha=1.0, T=4.0), relabelled)
+    ours = trained(
+        student,
+        distill_step(student, sgd(student), TEACHER, prepare=PREPARE, method=partial(kd, alpha=1.0, T=4.0)),
+        batches(),
+    )
+    theirs = trained(
+        other,
+        distill_step(other, sgd(other), TEACHER, prepare=PREPARE, method=partial(kd, alpha=1.0, T=4.0)),
+        relabelled,
+    )
     assert_equal(ours, theirs)
     assert all(not torch.equal(ours[key], before[key]) for key in ("0.weight", "5.weight", "5.bias"))
 
 
 def test_another_teacher_teaches_something_else() -> None:
     weights = []
-    for logits in (TEACHER(batches()[0]), -TEACHER(batches()[0])):
+    teacher_logits = TEACHER(batches()[0]).logits
+    for logits in (teacher_logits, -teacher_logits):
         student = network(0)
-        step = distill_step(student, sgd(student), stored(logits), prepare=PREPARE, alpha=0.9, T=4.0)
+        step = distill_step(
+            student, sgd(student), stored(logits), prepare=PREPARE, method=partial(kd, alpha=0.9, T=4.0)
+        )
         weights.append(trained(student, step, batches())["5.weight"])
     assert not torch.allclose(*weights)
 
@@ -148,7 +163,7 @@ def test_another_teacher_teaches_something_else() -> None:
 def step_of(kind: str, model: nn.Module, optimizer: Optimizer, **settings: float) -> Step:
     if kind == "supervised":
         return supervised_step(model, optimizer, prepare=PREPARE, **settings)
-    return distill_step(model, optimizer, TEACHER, prepare=PREPARE, alpha=0.9, T=4.0, **settings)
+    return distill_step(model, optimizer, TEACHER, prepare=PREPARE, method=partial(kd, alpha=0.9, T=4.0), **settings)
 
 
 PARTS = {"supervised": {"loss", "ce", "correct"}, "distill": {"loss", "ce", "kd", "correct"}}
@@ -240,7 +255,13 @@ def test_a_live_teacher_is_not_changed_by_teaching() -> None:
     logits_of = predictor(teacher, prepare=PREPARE)
     before, first = digest(teacher), logits_of(batches(1)[0].images)
     teacher.train()
-    step = distill_step(student, sgd(student), lambda batch: logits_of(batch.images), prepare=PREPARE, alpha=0.9, T=4.0)
+    step = distill_step(
+        student,
+        sgd(student),
+        lambda batch: Outputs(logits_of(batch.images)),
+        prepare=PREPARE,
+        method=partial(kd, alpha=0.9, T=4.0),
+    )
     trained(student, step, batches())
     assert digest(teacher) == before
     assert torch.equal(logits_of(batches(1)[0].images), first)
@@ -253,23 +274,33 @@ def test_a_live_teacher_answers_in_eval_mode() -> None:
     student, teacher = network(0), network(1, dropout=0.5).train()
     batch = batches(1)[0]
     logits_of = predictor(teacher, prepare=PREPARE)
-    step = distill_step(student, sgd(student), lambda batch: logits_of(batch.images), prepare=PREPARE, alpha=0.9, T=4.0)
-    kd = step(None, batch)["kd"]
+    step = distill_step(
+        student,
+        sgd(student),
+        lambda batch: Outputs(logits_of(batch.images)),
+        prepare=PREPARE,
+        method=partial(kd, alpha=0.9, T=4.0),
+    )
+    found = step(None, batch)["kd"]
     with torch.no_grad():
         p = (copy.deepcopy(teacher).eval()(PREPARE(batch.images)) / 4).softmax(1)
         q = (network(0).train()(PREPARE(batch.images)) / 4).softmax(1)
-    torch.testing.assert_close(kd, 16 * (p * (p / q).log()).sum(1).mean(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found, 16 * (p * (p / q).log()).sum(1).mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_teacher_is_asked_once_a_step_with_the_batch() -> None:
     asked = []
 
-    def teacher(batch: Batch) -> Tensor:
+    def teacher(batch: Batch) -> Outputs:
         asked.append(batch)
         return TEACHER(batch)
 
     student, data = network(0), batches()
-    trained(student, distill_step(student, sgd(student), teacher, prepare=PREPARE, alpha=0.9, T=4.0), data)
+    trained(
+        student,
+        distill_step(student, sgd(student), teacher, prepare=PREPARE, method=partial(kd, alpha=0.9, T=4.0)),
+        data,
+    )
     assert len(asked) == len(data)
     assert all(one is other for one, other in zip(asked, data, strict=True))
 
@@ -279,12 +310,12 @@ def test_only_the_trained_model_multiplies_in_half_precision(amp: str, dtype: to
     model, seen = network(0), []
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
 
-    def teacher(batch: Batch) -> Tensor:
+    def teacher(batch: Batch) -> Outputs:
         product = batch.images.flatten(1).float() @ torch.ones(192, 5)
         seen.append(product.dtype)
-        return product
+        return Outputs(product)
 
-    step = distill_step(model, sgd(model), teacher, prepare=PREPARE, alpha=0.5, T=2.0, amp=amp)
+    step = distill_step(model, sgd(model), teacher, prepare=PREPARE, method=partial(kd, alpha=0.5, T=2.0), amp=amp)
     output = step(None, batches(1)[0])
     assert seen == [torch.float32, dtype]
     assert {part.dtype for name, part in output.items() if name != "correct"} == {torch.float32}
@@ -307,7 +338,7 @@ def test_the_gradients_of_a_share_are_weighted_and_its_means_are_not(weight: flo
         optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         return (
             supervised_step(model, optimizer, prepare=PREPARE),
-            distill_step(model, optimizer, TEACHER, prepare=PREPARE, alpha=0.7, T=3.0),
+            distill_step(model, optimizer, TEACHER, prepare=PREPARE, method=partial(kd, alpha=0.7, T=3.0)),
         )
 
     for which in (0, 1):

@@ -1,4 +1,4 @@
-"""A wish to stop: where it is heeded, where it is not taken, and that none outlives the block that listens."""
+"""Graceful stop: where a signal waits for the next check, where it does not, and that no request outlives its block."""
 
 import signal
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from kdignite.stopping import Stopped
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-def refused_to_wait() -> bool:
+def stops_at_once() -> bool:
     """Whether a signal that came now would have to stop the process at once."""
-    return not stopping.ask(signal.SIGINT)
+    return not stopping.request_stop(signal.SIGINT)
 
 
-def test_where_nobody_listens_a_wish_is_not_taken() -> None:
-    assert refused_to_wait()
-    stopping.check()
+def test_outside_the_block_a_signal_does_not_wait() -> None:
+    assert stops_at_once()
+    stopping.raise_if_requested()
     assert list(stopping.interruptible([1, 2])) == [1, 2]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_next_check_heeds_a_wish_and_says_which_signal_it_was(number: int) -> None:
+def test_the_next_check_stops_and_says_which_signal_it_was(number: int) -> None:
     reached: list[str] = []
 
     def work() -> None:
-        with stopping.listening():
-            stopping.check()
-            assert stopping.ask(number)
+        with stopping.graceful_stop():
+            stopping.raise_if_requested()
+            assert stopping.request_stop(number)
             reached.append("before the check")
-            stopping.check()
+            stopping.raise_if_requested()
             reached.append("after it")
 
     with pytest.raises(Stopped) as caught:
@@ -41,30 +41,30 @@ def test_the_next_check_heeds_a_wish_and_says_which_signal_it_was(number: int) -
     assert caught.value.args == (number,)
 
 
-def test_whoever_asks_twice_is_not_made_to_wait() -> None:
-    def insist() -> None:
-        with stopping.listening():
-            assert stopping.ask(signal.SIGTERM)
-            assert not stopping.ask(signal.SIGINT)
-            assert not stopping.ask(signal.SIGTERM)
-            stopping.check()
+def test_a_second_signal_does_not_wait() -> None:
+    def twice() -> None:
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGTERM)
+            assert not stopping.request_stop(signal.SIGINT)
+            assert not stopping.request_stop(signal.SIGTERM)
+            stopping.raise_if_requested()
 
     with pytest.raises(Stopped) as caught:
-        insist()
+        twice()
     assert caught.value.number == signal.SIGTERM  # the first one counts
 
 
-def test_a_handler_of_errors_does_not_take_it_for_one() -> None:
+def test_an_error_handler_does_not_catch_it() -> None:
     assert not issubclass(Stopped, Exception)
 
 
-def test_a_wish_after_the_last_check_is_heeded_at_the_end() -> None:
+def test_the_end_of_the_block_is_a_check() -> None:
     reached: list[str] = []
 
     def work() -> None:
-        with stopping.listening():
-            stopping.check()
-            assert stopping.ask(signal.SIGINT)
+        with stopping.graceful_stop():
+            stopping.raise_if_requested()
+            assert stopping.request_stop(signal.SIGINT)
             reached.append("end of the block")
         reached.append("what comes after")
 
@@ -75,21 +75,21 @@ def test_a_wish_after_the_last_check_is_heeded_at_the_end() -> None:
 
 def test_an_error_in_the_block_comes_out_as_it_is() -> None:
     def work() -> None:
-        with stopping.listening():
-            assert stopping.ask(signal.SIGINT)
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGINT)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         work()
-    assert refused_to_wait()
+    assert stops_at_once()
 
 
 @pytest.mark.parametrize("error", [None, Stopped(2), ZeroDivisionError()])
-def test_nothing_lingers_after_the_block(error: BaseException | None) -> None:
+def test_no_request_outlives_its_block(error: BaseException | None) -> None:
     def work() -> None:
-        with stopping.listening():
+        with stopping.graceful_stop():
             if error is not None:
-                stopping.ask(signal.SIGTERM)
+                stopping.request_stop(signal.SIGTERM)
                 raise error
 
     if error is None:
@@ -97,25 +97,25 @@ def test_nothing_lingers_after_the_block(error: BaseException | None) -> None:
     else:
         with pytest.raises(type(error)):
             work()
-    stopping.check()
-    assert refused_to_wait()
-    with stopping.listening():
-        stopping.check()  # the next block knows of no earlier wish
+    stopping.raise_if_requested()
+    assert stops_at_once()
+    with stopping.graceful_stop():
+        stopping.raise_if_requested()  # the request of an earlier block is gone
 
 
 def test_a_process_with_fewer_items_checks_as_often_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[None] = []
-    monkeypatch.setattr(stopping, "check", lambda: checks.append(None))
+    monkeypatch.setattr(stopping, "raise_if_requested", lambda: checks.append(None))
     for items, expected in ((2, 3), (3, 3), (4, 4)):
         assert list(stopping.interruptible(range(items), checks=3)) == list(range(items))
         assert len(checks) == expected
         checks.clear()
 
 
-def test_the_wish_of_another_process_is_heeded() -> None:
-    def work(wish: int) -> None:
-        with stopping.listening():
-            stopping.check(lambda own: max(own, wish))
+def test_the_signal_of_another_process_stops_too() -> None:
+    def work(number: int) -> None:
+        with stopping.graceful_stop():
+            stopping.raise_if_requested(lambda own: max(own, number))
 
     work(0)
     with pytest.raises(Stopped) as caught:
@@ -134,10 +134,10 @@ def test_items_are_given_up_between_two_of_them() -> None:
     used: list[int] = []
 
     def work() -> None:
-        with stopping.listening():
+        with stopping.graceful_stop():
             for item in stopping.interruptible(items()):
                 if item == 2:
-                    assert stopping.ask(signal.SIGINT)
+                    assert stopping.request_stop(signal.SIGINT)
                 used.append(item)  # what is begun is finished
 
     with pytest.raises(Stopped):

@@ -13,8 +13,8 @@ from kdignite.config import (
     TeacherConfig,
     configure,
     from_json,
-    stage_of,
     stages,
+    target_flag,
     to_json,
 )
 from kdignite.config.study import _OWN, SHARED
@@ -56,7 +56,7 @@ def flags(kind: type[Config]) -> set[str]:
 
 def test_every_flag_of_every_stage_can_be_given() -> None:
     """But for the one that follows from another, and for resuming: a study resumes its stages by itself."""
-    reached = {stage_of(name) for name in flags(ReproduceConfig)}
+    reached = {target_flag(name) for name in flags(ReproduceConfig)}
     assert flags(DistillConfig) - {name for _, name in reached} == {"teacher_arch", "resume"}
     assert {name for command, name in reached if command == "teacher"} == set(_OWN)
     assert flags(TeacherConfig) == {"preset", "name", "resume", *SHARED, *_OWN}
@@ -106,7 +106,7 @@ def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None
         ({"reference": "mine"}, "--reference must be one of original, not 'mine'"),
         (
             {"teacher": "runs/t", "teacher_epochs": 3, "teacher_lr": 0.2},
-            "--teacher=runs/t names a teacher that is there already: leave out --teacher_epochs, --teacher_lr",
+            "--teacher=runs/t names a trained teacher: leave out --teacher_epochs, --teacher_lr",
         ),
     ],
 )

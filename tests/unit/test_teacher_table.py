@@ -79,7 +79,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_answers(setting: Setting, teach: LogitCache, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
     live = live_teacher(CountingTeacher())
     for batch in setting.epoch(epoch, batch_size=batch_size, seed=seed):
-        assert torch.equal(teach(batch), live(batch))
+        assert torch.equal(teach(batch).logits, live(batch).logits)
 
 
 @pytest.mark.parametrize("batch_size", [2, 64, 499])
@@ -102,16 +102,30 @@ def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
 def test_every_view_is_asked_about_once_by_the_first_run_and_sampled_by_later_ones(setting: Setting) -> None:
     first, later = CountingTeacher(), CountingTeacher()
     teach = setting.table(first)
-    assert teach.num_missing(4) == 4 * 500
+    assert teach.num_missing(range(4)) == 4 * 500
     for epoch in range(6):  # views 0, 1, 2, 3, 0, 1
         assert_answers(setting, teach, epoch=epoch)
     assert first.count == 4 * 500
     teach = setting.table(later, seed=9)
-    assert teach.num_missing(4) == 0
+    assert teach.num_missing(range(4)) == 0
     for epoch in range(6):
         assert_answers(setting, teach, epoch=epoch, seed=9)
     assert later.count == 4 * logit_cache.VERIFIED_ROWS
     assert setting.said == []
+
+
+def test_the_time_of_what_is_missing_is_told_from_what_was_computed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 8))
+    monkeypatch.setattr(logit_cache, "time", type("Clock", (), {"perf_counter": lambda: next(now)}))
+    cache = setting.table(CountingTeacher())
+    assert (cache.spent_s, cache.seconds_left(range(4))) == (0, 0)  # nothing is known yet
+    cache.open(0)
+    assert (cache.spent_s, cache.seconds_left(range(4)), cache.seconds_left({0})) == (8, 24, 0)
+    warm = setting.table(CountingTeacher())
+    warm.open(0)
+    assert (warm.spent_s, warm.seconds_left({0})) == (0, 0)
 
 
 def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, small_blocks: None) -> None:
@@ -119,7 +133,7 @@ def test_a_block_that_is_missing_is_the_only_one_computed(setting: Setting, smal
     block_path(setting.folder, view=0, block=1).unlink()
     teacher = CountingTeacher()
     teach = setting.table(teacher)
-    assert teach.num_missing(1) == 200
+    assert teach.num_missing(range(1)) == 200
     assert_answers(setting, teach, epoch=0)
     assert teacher.count == 200 + 2 * logit_cache.VERIFIED_ROWS
 
@@ -145,7 +159,7 @@ def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(settin
         break
     teach, live = setting.table(CountingTeacher(), dtype=dtype), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
-        assert torch.equal(teach(batch), live(batch).to(getattr(torch, dtype)).float())
+        assert torch.equal(teach(batch).logits, live(batch).logits.to(getattr(torch, dtype)).float())
     assert len(setting.said) == 1
     assert "the teacher's logits differ from the cached ones by up to" in setting.said[0]
 
@@ -157,7 +171,7 @@ def test_rounding_is_believed(setting: Setting) -> None:
     teacher = CountingTeacher()
     teach = setting.table(teacher)
     for batch in setting.epoch(0):
-        torch.testing.assert_close(teach(batch), CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(teach(batch).logits, CountingTeacher()(batch.images), rtol=1e-4, atol=1e-2)
     assert teacher.count == logit_cache.VERIFIED_ROWS
     assert setting.said == []
 
@@ -182,8 +196,8 @@ def test_half_precision_rounds_and_halves(setting: Setting) -> None:
     assert sizes == [3 * 500 * 5 * 4, 3 * 500 * 5 * 2]
     teach, batch = setting.table(CountingTeacher(), dtype="float16"), next(setting.epoch(0))
     expected = CountingTeacher()(batch.images)
-    assert teach(batch).dtype == torch.float32
-    assert torch.equal(teach(batch), expected.half().float())
+    assert teach(batch).logits.dtype == torch.float32
+    assert torch.equal(teach(batch).logits, expected.half().float())
 
 
 @pytest.mark.parametrize(
@@ -213,8 +227,8 @@ def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
 ) -> None:
     teacher = CountingTeacher()
     teach = setting.table(teacher)
-    teach.logits_of = lambda images: (stopping.ask(15), teacher(images))[1]
-    with pytest.raises(stopping.Stopped), stopping.listening():
+    teach.logits_of = lambda images: (stopping.request_stop(15), teacher(images))[1]
+    with pytest.raises(stopping.Stopped), stopping.graceful_stop():
         teach(next(setting.epoch(0)))
     assert teacher.count == 100
     assert list(setting.folder.glob("*")) == []
@@ -226,7 +240,7 @@ def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting
     teacher = CountingTeacher()
     teach, live = setting.table(teacher), live_teacher(CountingTeacher())
     for batch in setting.epoch(0):
-        assert torch.equal(teach(batch), live(batch))
+        assert torch.equal(teach(batch).logits, live(batch).logits)
         block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)
     assert teacher.count == logit_cache.VERIFIED_ROWS
 
@@ -237,4 +251,4 @@ def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Sett
     batch = next(setting.epoch(0))
     with pytest.raises(AssertionError, match="not cached"):
         teach(batch._replace(indices=batch.indices + 1))
-    assert np.all(teach(batch).numpy() == CountingTeacher()(batch.images).numpy())
+    assert np.all(teach(batch).logits.numpy() == CountingTeacher()(batch.images).numpy())

@@ -41,14 +41,14 @@ def test_a_live_teacher_is_asked_about_the_images_of_the_batch() -> None:
 
     answer = live_teacher(logits_of)(Batch(images, torch.tensor([0, 1]), torch.tensor([5, 9]), 3))
     assert asked[0] is images
-    assert torch.equal(answer, torch.arange(6.0).reshape(2, 3))
+    assert torch.equal(answer.logits, torch.arange(6.0).reshape(2, 3))
 
 
 def test_a_loss_may_multiply_with_the_answers_of_a_live_teacher() -> None:
     """They come from inference mode, whose tensors no gradient may go through."""
     model = torch.nn.Flatten()
     batch = Batch(torch.ones(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([5, 9]), 3)
-    answer = live_teacher(predictor(model, prepare=lambda images: images.float()))(batch)
+    answer = live_teacher(predictor(model, prepare=lambda images: images.float()))(batch).logits
     student_logits = torch.zeros(2, 3, requires_grad=True)
     torch.nn.functional.mse_loss(student_logits, answer, reduction="sum").backward()
     (student_logits * answer).sum().backward()

@@ -234,7 +234,7 @@ def teacher(
 
 def checked(found: checkpoints.Checkpoint, **config: Any) -> teacher_module.LoadedTeacher:
     given = DistillConfig(**{"dataset": "toy", "teacher_arch": ARCH, "val_size": 60, **config})
-    return teacher_module.check_teacher(found, given, DATA, root=found.path.parent, device=CPU)
+    return teacher_module.load_checked_teacher(found, given, DATA, root=found.path.parent, device=CPU)
 
 
 def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def bare_rate(
     run = context.run("baseline", arch=arch, batch_size=batch_size, amp=amp, graph="off")
     count = 4 if context.tiny else max(40, 20_000 // batch_size)
     ready = ready_batches(run, count)
-    run.student.model.train()
+    run.model.network.train()
     update = bare_update(run, amp, teacher_record=teacher_record)
     if captured:
         update = captured_update(context, update, ready[0])
@@ -50,7 +50,7 @@ def ready_batches(run: RunSpec, count: int) -> Ready:
     generator = torch.Generator().manual_seed(0)
     ready = [
         (
-            run.student.prepare(batch.images),
+            run.model.prepare(batch.images),
             batch.labels,
             torch.randn(len(batch.labels), num_classes, generator=generator).to(run.device),
         )
@@ -63,7 +63,7 @@ def ready_batches(run: RunSpec, count: int) -> Ready:
 
 def bare_update(run: RunSpec, amp: str, *, teacher_record: bool) -> Update:
     """Forward pass, loss, backward pass, new weights."""
-    model, optimizer = run.student.model, run.optimizer
+    model, optimizer = run.model.network, run.optimizer
 
     def update(images: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
         with autocast(run.device.type, amp):

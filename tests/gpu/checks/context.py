@@ -28,7 +28,7 @@ from kdignite.steps import supervised_step
 from kdignite.streams import seeded
 from kdignite.training.capturing import Capture
 from kdignite.training.data import Data, open_training_data
-from kdignite.training.device import choose_device
+from kdignite.training.device import set_up_device
 from kdignite.training.spec import RunSpec, TeacherRecord, build_spec, resolve
 from kdignite.training.state import TrainerState
 from kdignite.training.teacher_cache import LoadedTeacher
@@ -57,7 +57,7 @@ class Context:
     """
 
     def __init__(self, device: str, *, tiny: bool) -> None:
-        self.device = choose_device(device, threads=1 if device == "cpu" else None)
+        self.device = set_up_device(device, threads=1 if device == "cpu" else None)
         self.tiny, self.cuda = tiny, self.device.type == "cuda"
         self.place = Path(tempfile.mkdtemp(prefix="part-"))  # in the folder of all processes
         self._data: Data | None = None
@@ -146,7 +146,7 @@ def state_of(run: RunSpec) -> list[Tensor]:
     """Copies of the model's and the optimiser's state."""
     states = run.optimizer.state_dict()["state"]
     values = [value for number in sorted(states) for value in states[number].values() if isinstance(value, Tensor)]
-    return [value.detach().clone() for value in (*run.student.model.state_dict().values(), *values)]
+    return [value.detach().clone() for value in (*run.model.network.state_dict().values(), *values)]
 
 
 def difference(ones: list[Tensor], others: list[Tensor]) -> float | None:

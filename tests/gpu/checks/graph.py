@@ -86,8 +86,8 @@ def _steps(context: Context, job: Job) -> None:
 def _way(context: Context, job: Job, *, graph: str) -> Way:
     run = context.run(job.kind, arch=job.arch, batch_size=job.batch_size, amp=job.amp, graph=graph, seed=3)
     replays = _noted(run.capture) if run.capture is not None else []
-    model = nn.Sequential(run.student.model, nn.Dropout(0.1))  # draws from the device's generator in every step
-    step = run.make_step(model, run.optimizer, prepare=run.student.prepare, scaler=run.scaler)
+    model = nn.Sequential(run.model.network, nn.Dropout(0.1))  # draws from the device's generator in every step
+    step = run.make_step(model, run.optimizer, prepare=run.model.prepare, scaler=run.scaler)
     return Way(run, step, run.capture, replays)
 
 

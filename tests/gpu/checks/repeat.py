@@ -29,7 +29,7 @@ def _compare(once: Callable[[], list[Tensor]], what: str) -> None:
 
 def _once(context: Context, arch: str, batch_size: int, amp: str, *, num_steps: int) -> list[Tensor]:
     run = context.run("baseline", arch=arch, batch_size=batch_size, amp=amp, seed=1)
-    step = run.make_step(run.student.model, run.optimizer, prepare=run.student.prepare, scaler=run.scaler)
+    step = run.make_step(run.model.network, run.optimizer, prepare=run.model.prepare, scaler=run.scaler)
     for batch in islice(run.batches(0, 0), num_steps):
         step(None, batch)
     return state_of(run)

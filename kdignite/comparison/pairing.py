@@ -1,4 +1,4 @@
-"""Which runs may be compared: their roles, and every reason why a comparison would not be fair."""
+"""Which runs may be compared: their roles, their pairs, and every reason why a comparison would not be fair."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,18 +9,29 @@ import numpy as np
 
 from kdignite import files, runs
 from kdignite.comparison.runs import MACHINE, RunFiles
-from kdignite.config import MISSING, PROGRAM, BaselineConfig, DistillConfig, differences, setting_text, with_role
+from kdignite.config import (
+    MISSING,
+    PROGRAM,
+    BaselineConfig,
+    DistillConfig,
+    difference_text,
+    differences,
+    is_own,
+    setting_text,
+    with_role,
+)
 from kdignite.errors import UserError, listed
 
-# What a distillation can be told and a baseline cannot: its loss and its teacher.
+# flags of the loss and of the teacher, which a baseline does not have
 LOSS_FLAGS = {one.name for one in fields(DistillConfig)} - {one.name for one in fields(BaselineConfig)}
-# What tells nothing of a recipe: names and leftovers; what is known by its content, which is compared; the machine, of
-# which a note tells; the seed, by which runs are paired.
+_SETTINGS = {"command", *(one.name for one in fields(DistillConfig))}
+# Not part of a recipe: names and places; files, whose content is compared; the machine, which a note mentions; the
+# seed, by which runs are paired.
 NOT_COMPARED = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
-NOT_ALWAYS_TOLD = ("processor", "processes", "cuda")  # by every system, and by older runs
+OPTIONAL = ("processor", "processes", "cuda")  # not recorded by every system, nor by older runs
 
 
-class Matched(NamedTuple):
+class PairedRuns(NamedTuple):
     """Runs that a fair comparison can be made of; students and baselines are pairs, in the order of their seeds."""
 
     teacher: RunFiles | None
@@ -33,36 +44,36 @@ class Matched(NamedTuple):
         return (*([self.teacher] if self.teacher else []), *self.students, *self.baselines)
 
 
-def match(found: Sequence[RunFiles]) -> Matched:
-    """Find out which run is what, and refuse a comparison that would not be fair."""
-    matched = _by_role(found)
-    _check_images(matched.all)
-    _check_teacher(matched)
-    for role, group in (("student", matched.students), ("baseline", matched.baselines)):
-        _check_group(group, role=role)
-    _check_seeds(matched)
-    _check_pairs(matched)
-    return matched
+def pair_runs(found: Sequence[RunFiles]) -> PairedRuns:
+    """Sort runs by role and seed, and refuse a comparison that would not be fair."""
+    paired = _by_role(found)
+    _check_images(paired.all)
+    _check_teacher(paired.students, paired.teacher)
+    _check_group(paired.students, role="student")
+    _check_group(paired.baselines, role="baseline")
+    _check_seeds(paired)
+    _check_pairs(paired)
+    return paired
 
 
 def check_students(found: Sequence[RunFiles], *, besides: Sequence[str]) -> None:
-    """Refuse students that nobody could choose from: they had other data, another teacher or another recipe."""
+    """Refuse students between which no choice is fair: their data, teachers or other settings differ."""
     others = [run for run in found if run.role != "student"]
     if others:
         raise UserError(f"{others[0].folder} is a {others[0].role}, not a student")
     _check_images(found)
-    _check_teacher(Matched(None, tuple(found), ()))
+    _check_teacher(found, None)
     _check_recipe(found, role="student", besides=besides)
 
 
 def machine_notes(found: Sequence[RunFiles]) -> list[str]:
-    """What the runs were computed with, where it differs: it may change the last bits, and with them the weights."""
+    """Parts of the machine that differ: they may change the last bits, and with them the weights."""
     notes = []
     for name in MACHINE:
         labels: dict[Any, list[str]] = {}
         for run in found:
             for value in run.computed_with(name):
-                if value is not None or name not in NOT_ALWAYS_TOLD:
+                if value is not None or name not in OPTIONAL:
                     shown = setting_text(value)[:12] if name == "commit" else setting_text(value)
                     labels.setdefault(shown, []).append(run.label)
         if len(labels) > 1:
@@ -77,8 +88,7 @@ def same_processor(found: Sequence[RunFiles]) -> bool:
     return all(len({setting_text(value) for value in values if value is not None}) <= 1 for values in recorded)
 
 
-def _by_role(found: Sequence[RunFiles]) -> Matched:
-    """Sorted by seed; the count of each role is checked."""
+def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
     teachers, students, baselines = (
         [run for run in found if run.role == role] for role in ("teacher", "student", "baseline")
     )
@@ -92,11 +102,11 @@ def _by_role(found: Sequence[RunFiles]) -> Matched:
         )
     if len(teachers) > 1:
         raise UserError(
-            f"compare takes one teacher, and has {_joined([run.folder for run in teachers])}: keep the one that taught "
-            f"{students[0].folder}, which is called {_teacher_of(students[0])['name']!r}"
+            f"compare takes one teacher, and has {', '.join(str(run.folder) for run in teachers)}: keep the teacher of "
+            f"{students[0].folder}, {students[0].result['teacher']['name']!r}"
         )
     ordered = (tuple(sorted(group, key=lambda run: run.seed)) for group in (students, baselines))
-    return Matched(teachers[0] if teachers else None, *ordered)
+    return PairedRuns(teachers[0] if teachers else None, *ordered)
 
 
 def _check_images(found: Sequence[RunFiles]) -> None:
@@ -104,7 +114,7 @@ def _check_images(found: Sequence[RunFiles]) -> None:
     for run in others:
         both = f"{first.folder} and {run.folder}"
         if run.classes != first.classes:
-            raise UserError(f"{both} know different classes: compare runs on the same data")
+            raise UserError(f"{both} have different classes: compare runs on the same data")
         for key, what in (("fingerprint", "different data"), ("split", "different training and validation images")):
             if run.result[key] != first.result[key]:
                 which = " against ".join(f"{one.result['dataset']} {one.result[key][:12]}" for one in (first, run))
@@ -119,24 +129,24 @@ def _check_images(found: Sequence[RunFiles]) -> None:
             )
 
 
-def _check_teacher(matched: Matched) -> None:
+def _check_teacher(students: Sequence[RunFiles], teacher: RunFiles | None) -> None:
     """All students had one teacher, and it is the one that was given."""
-    taught = {_teacher_of(run)["sha256"]: run for run in matched.students}
-    if len(taught) > 1:
-        who = ", ".join(f"{_teacher_of(run)['name']!r} ({run.folder})" for run in taught.values())
+    recorded = {run.result["teacher"]["sha256"]: run for run in students}
+    if len(recorded) > 1:
+        who = ", ".join(f"{run.result['teacher']['name']!r} ({run.folder})" for run in recorded.values())
         raise UserError(f"the students had different teachers, {who}: compare those of one teacher")
-    if matched.teacher is None:
+    if teacher is None:
         return
-    path = matched.teacher.folder / runs.BEST
+    path = teacher.folder / runs.BEST
     if not path.is_file():
-        raise UserError(f"{matched.teacher.folder} has no {runs.BEST}, by which a teacher is known: leave it out")
+        raise UserError(f"{teacher.folder} has no {runs.BEST}, which identifies a teacher: leave it out")
     sha256 = files.sha256(path)
-    if sha256 not in taught:
-        student, other = matched.students[0], _teacher_of(matched.students[0])
+    if sha256 not in recorded:
+        other = students[0].result["teacher"]
         raise UserError(
-            f"{matched.teacher.folder} did not teach {student.folder}: its {runs.BEST} (sha256 {sha256[:12]}) is not "
-            f"the file of the teacher, {other['name']!r} (sha256 {other['sha256'][:12]}): name the run of that one, or "
-            "leave the teacher out"
+            f"{teacher.folder} is not the teacher of {students[0].folder}: its {runs.BEST} (sha256 {sha256[:12]}) is "
+            f"not the file of {other['name']!r} (sha256 {other['sha256'][:12]}): name the run of that one, or leave "
+            "the teacher out"
         )
 
 
@@ -154,9 +164,6 @@ def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str
     """Runs of a role differ in their seed alone, and in the settings that are named."""
     for run in group[1:]:
         differences = _differences(group[0], run, free=NOT_COMPARED | {*besides})
-        if group[0].result.get("loss") != run.result.get("loss"):
-            losses = [f"{setting_text(one.result.get('loss'))} ({one.folder})" for one in (group[0], run)]
-            differences.append(f"loss: {' against '.join(losses)}")
         if differences:
             raise UserError(
                 f"the {role}s differ in more than {' and '.join((*besides, 'the seed'))}: {'; '.join(differences)}: "
@@ -164,13 +171,13 @@ def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str
             )
 
 
-def _check_seeds(matched: Matched) -> None:
-    students, baselines = ({run.seed for run in group} for group in (matched.students, matched.baselines))
+def _check_seeds(paired: PairedRuns) -> None:
+    students, baselines = ({run.seed for run in group} for group in (paired.students, paired.baselines))
     if students == baselines:
         return
     lacking = [
-        f"{role} of seed {_joined(sorted(seeds))}"
-        for role, seeds in (("no baseline", students - baselines), ("no student", baselines - students))
+        f"no {role} of seed {', '.join(map(str, sorted(seeds)))}"
+        for role, seeds in (("baseline", students - baselines), ("student", baselines - students))
         if seeds
     ]
     command, seed = ("baseline", students - baselines) if students - baselines else ("distill", baselines - students)
@@ -180,36 +187,28 @@ def _check_seeds(matched: Matched) -> None:
     )
 
 
-def _check_pairs(matched: Matched) -> None:
+def own_parameters(student: RunFiles) -> set[str]:
+    """The settings of a student that are parameters of a method of the user's own."""
+    return {*student.config} - _SETTINGS if is_own(student.config.get("method")) else set()
+
+
+def _check_pairs(paired: PairedRuns) -> None:
     """Student and baseline of a seed share everything but the loss."""
-    pairs = zip(matched.students, matched.baselines, strict=True)
-    found = [line for pair in pairs for line in _differences(*pair, free=NOT_COMPARED | LOSS_FLAGS)]
+    pairs = zip(paired.students, paired.baselines, strict=True)
+    free = NOT_COMPARED | LOSS_FLAGS | own_parameters(paired.students[0])
+    found = [line for pair in pairs for line in _differences(*pair, free=free)]
     if found:
         raise UserError(
-            f"student and baseline differ in more than the loss, so nobody could say what distillation did: "
+            f"student and baseline differ in more than the loss, so the effect of distillation cannot be isolated: "
             f"{'; '.join(found)}: train one of them again with the flags of the other"
         )
 
 
 def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]:
-    """A line for each setting that differs, as it is typed."""
-    first, second = (run.config | {"weights": _initial_weights(run)} for run in (one, other))
+    """A line for each setting that differs; initial weights are compared by their sha256 where it is recorded."""
+    first, second = (
+        run.config | {"weights": run.environment.get("weights", run.config.get("weights", MISSING))}
+        for run in (one, other)
+    )
     found = differences(first, second, besides=free - {"weights"}, missing=MISSING)
-    return [
-        f"--{name}: {setting_text(before)} ({one.folder}) against {setting_text(now)} ({other.folder})"
-        for name, before, now in found
-    ]
-
-
-def _initial_weights(run: RunFiles) -> Any:
-    """What identifies the initial weights: a word or the sha256 of a file; of older runs the flag as it was typed."""
-    return run.environment.get("weights", run.config.get("weights", MISSING))
-
-
-def _teacher_of(student: RunFiles) -> dict[str, Any]:
-    taught: dict[str, Any] = student.result["teacher"]
-    return taught
-
-
-def _joined(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values))
+    return [f"--{difference_text(item, before=f' ({one.folder})', now=f' ({other.folder})')}" for item in found]

@@ -1,0 +1,37 @@
+"""``methods``: the distillation methods there are, and what is known of each."""
+
+from kdignite.config import MethodsConfig
+from kdignite.methods.registry import METHODS, REQUIRED, Method, Parameter, find_method
+
+WORDS = """ce: cross-entropy with the labels. student, teacher: logits, of which softmax makes probabilities.
+KL(p || q): sum over classes of p (log p - log q). Every term is a mean over the batch."""
+
+
+def methods(config: MethodsConfig) -> None:
+    """Print a line for each method, or everything about one."""
+    if config.method:
+        print(describe_method(config.method))
+        return
+    width = max(map(len, METHODS))
+    for name, one in METHODS.items():
+        print(f"{name:<{width}}  {one.idea}\n{'':{width}}  loss = {one.equation}")
+    print("\none in full: python -m kdignite methods NAME; your own: --method=package.module:function")
+
+
+def describe_method(name: str) -> str:
+    """Idea, equation, parameters, source, and what a method needs of its teacher."""
+    one = find_method(name)
+    rows = [f"  --{key:<8} {_domain(parameter)}: {parameter.help}" for key, parameter in one.parameters.items()]
+    return "\n".join([*_lines(name, one), "parameters", *(rows or ["  none"]), WORDS])
+
+
+def _lines(name: str, one: Method) -> list[str]:
+    values = {"method": name, "idea": one.idea, "loss": one.equation, "needs": f"{one.needs} of the teacher"}
+    return [f"{key:<8} {value}" for key, value in {**values, "source": one.source}.items() if value]
+
+
+def _domain(one: Parameter) -> str:
+    words = {"low": "at least", "high": "at most", "above": "above", "below": "below"}
+    limits = [f"{words[key]} {limit:g}" for key, limit in one.domain.items() if limit is not None]
+    default = "no default" if one.default is REQUIRED else f"default {one.default:g}"
+    return ", ".join([default, " and ".join(limits)]) if limits else default

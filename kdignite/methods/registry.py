@@ -1,0 +1,189 @@
+"""Distillation methods by name. Nothing here imports torch: the help, the config and the reports read the rows.
+
+A method is one pure function ``(student, teacher, labels, *, parameters) -> Terms`` and one row. A method of the user's
+own is named ``package.module:function``; its row is read from the function.
+"""
+
+import difflib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from kdignite.errors import UserError
+from kdignite.plugins import import_function
+
+TRAINING = ("label_smoothing",)  # settings of every training, which a method may take besides its parameters
+REQUIRED = inspect.Parameter.empty
+
+
+class Parameter(NamedTuple):
+    """A number that a method takes: a flag of ``distill``, an axis of ``sweep``."""
+
+    default: Any  # REQUIRED: it has none
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    grid: tuple[float, ...] = ()  # what ``sweep`` tries unless told
+
+    @property
+    def domain(self) -> dict[str, float | None]:
+        """The limits of its values."""
+        return {"low": self.low, "high": self.high, "above": self.above, "below": self.below}
+
+
+class Method(NamedTuple):
+    """A row: what the help, the config, the reports and the training step know of a method."""
+
+    function: str  # module:function
+    idea: str
+    equation: str
+    parameters: Mapping[str, Parameter]
+    source: str
+    needs: str = "logits"  # of the teacher
+
+
+ALPHA = Parameter(
+    0.9,
+    "weight of the teacher's term; 0 is the baseline, 1 ignores the labels",
+    low=0,
+    high=1,
+    grid=(0.5, 0.9, 1.0),
+)
+METHODS = {
+    "kd": Method(
+        "kdignite.methods.logits:kd",
+        idea="match the teacher's softened class probabilities",
+        equation="(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)",
+        parameters={
+            "alpha": ALPHA,
+            "T": Parameter(
+                4.0,
+                "temperature that softens both distributions; 1 leaves them as they are",
+                above=0,
+                high=1000,
+                grid=(1.0, 2.0, 4.0, 8.0),
+            ),
+        },
+        source="Hinton, Vinyals & Dean 2015, arXiv:1503.02531",
+    ),
+    "logit_mse": Method(
+        "kdignite.methods.logits:logit_mse",
+        idea="match the centred logits, which is kd at a large temperature",
+        equation="(1 - alpha) * ce + alpha * sum_c (student - teacher)^2 / (2 C), both less their mean over classes",
+        parameters={"alpha": ALPHA},
+        source="Ba & Caruana 2014, arXiv:1312.6184; Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.1",
+    ),
+}
+DEFAULT = "kd"
+
+
+def find_method(name: str) -> Method:
+    """The row of a method.
+
+    Args:
+        name: a key of `METHODS`, or ``package.module:function``, whose row is read from the function: the first line of
+            its docstring, and its keyword-only arguments as parameters.
+
+    Returns:
+        The row.
+
+    Raises:
+        UserError: if there is no such method, or the function's arguments are not those of a method.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if ":" in name:
+        return _own_method(name)
+    close = difflib.get_close_matches(name, METHODS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UserError(f"--method must be one of {', '.join(METHODS)}, or package.module:function, not {name!r}{hint}")
+
+
+def check_method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a method, its defaults where none is given.
+
+    Args:
+        name: of the method.
+        given: parameters by name; None: its default.
+
+    Returns:
+        A value for each parameter of the method.
+
+    Raises:
+        UserError: if the method does not take a parameter that was given, or needs one that was not.
+    """
+    parameters = find_method(name).parameters
+    strange = [key for key, value in given.items() if value is not None and key not in parameters]
+    if strange:
+        takes = " and ".join(f"--{key}" for key in parameters) or "no parameter"
+        raise UserError(f"--method={name} takes {takes}, not --{strange[0]}: leave that out")
+    values = {key: one.default if given.get(key) is None else given[key] for key, one in parameters.items()}
+    missing = [key for key, value in values.items() if value is REQUIRED]
+    if missing:
+        raise UserError(f"--method={name} needs --{missing[0]}=NUMBER")
+    return values
+
+
+def bind_method(name: str, parameters: Mapping[str, Any], *, label_smoothing: float) -> Callable[..., Any]:
+    """A method with its parameters bound: a function of student, teacher and labels.
+
+    Args:
+        name: of the method.
+        parameters: a value for each of them, as `check_method` returns.
+        label_smoothing: of the training.
+
+    Returns:
+        A `kdignite.methods.terms.Loss`.
+
+    Raises:
+        UserError: if labels are to be smoothed, and the method takes no ``label_smoothing``.
+    """
+    function = _function(name)
+    if "label_smoothing" in inspect.signature(function).parameters:
+        return partial(function, **parameters, label_smoothing=label_smoothing)
+    if label_smoothing:
+        raise UserError(f"--method={name} takes no label_smoothing: leave out --label_smoothing")
+    return partial(function, **parameters)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a method that was given as a function.
+
+    Raises:
+        UserError: if the function has no name by which it can be imported again.
+    """
+    name = getattr(function, "__qualname__", "")
+    if not name.isidentifier():
+        what = name or f"{type(function).__module__}.{type(function).__qualname__}"
+        raise UserError(f"the method {what} has no name of its own: write it as a def outside of other functions")
+    return f"{function.__module__}:{name}"
+
+
+def short_name(name: str) -> str:
+    """How the names of runs call a method: a function without its module."""
+    return name.rpartition(":")[2]
+
+
+def _function(name: str) -> Callable[..., Any]:
+    if name in METHODS:
+        function: Callable[..., Any] = pkgutil.resolve_name(METHODS[name].function)
+        return function
+    return import_function(name, flag="method")
+
+
+def _own_method(name: str) -> Method:
+    function = _function(name)
+    arguments = list(inspect.signature(function).parameters.values())
+    own = [one for one in arguments if one.kind is one.KEYWORD_ONLY and one.name not in TRAINING]
+    if sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in arguments) != 3:
+        raise UserError(f"--method={name} must be a function of (student, teacher, labels, *, parameters)")
+    idea = (inspect.getdoc(function) or "a method of your own").partition("\n")[0]
+    parameters = {one.name: Parameter(one.default, f"parameter of {name}") for one in own}
+    wrong = [key for key, one in parameters.items() if not isinstance(one.default, int | float | type)]
+    if wrong:
+        raise UserError(f"--method={name}: the default of {wrong[0]} must be a number, or there must be none")
+    return Method(name, idea, "", parameters, source=name)

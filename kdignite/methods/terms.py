@@ -1,0 +1,63 @@
+"""What a method is given, and what it gives back."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kdignite.errors import UserError, brief
+
+
+class Outputs(NamedTuple):
+    """What a network computes from a batch of B images."""
+
+    logits: Tensor  # (B, C), in at least float32
+    features: Mapping[str, Tensor] = {}  # by layer name; empty unless the method asked for them
+
+
+class Terms(NamedTuple):
+    """What a method computes from the outputs of student and teacher."""
+
+    loss: Tensor  # scalar, mean over the batch: what is minimised
+    parts: dict[str, Tensor]  # scalars, unweighted; each becomes a column of metrics.csv and the tag loss/NAME
+
+
+class Loss(Protocol):
+    """A method whose parameters are bound."""
+
+    def __call__(self, student: Outputs, teacher: Outputs, labels: Tensor, /) -> Terms:
+        """The terms of a batch; gradients flow through the student's outputs alone."""
+        ...
+
+
+def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collection[str]) -> None:
+    """Refuse a method whose terms a training could not use, before it begins: tried on two images.
+
+    Args:
+        method: with its parameters bound.
+        name: of the method, for the message.
+        num_classes: C.
+        reserved: names that no part may have.
+
+    Raises:
+        UserError: saying what a method has to return.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits, teacher_logits = torch.randn(2, 2, num_classes, generator=generator)
+    found: Any = method(Outputs(logits.requires_grad_()), Outputs(teacher_logits), torch.arange(2) % num_classes)
+    why = _misfit(found, reserved=reserved)
+    if why:
+        raise UserError(f"--method={name} must return Terms(loss, parts), scalars that depend on the student: {why}")
+
+
+def _misfit(found: Any, *, reserved: Collection[str]) -> str:
+    if not isinstance(found, Terms) or not isinstance(found.parts, dict):
+        return f"it returned {brief(found)}"
+    for name, value in {"loss": found.loss, **found.parts}.items():
+        if not isinstance(value, Tensor) or value.shape:
+            return f"{brief(name)} is not a scalar tensor"
+    strange = [name for name in found.parts if name in reserved or not str(name).isidentifier()]
+    if strange:
+        return f"a part cannot be called {brief(strange[0])!r}"
+    return "" if found.loss.requires_grad else "its loss has no gradient"

@@ -1,0 +1,83 @@
+"""The sentences of a comparison, and which of its classes are shown."""
+
+from kdignite.comparison.costs import COSTS
+from kdignite.comparison.scores import GAINED, LOST, NO_DIFFERENCE, NO_SPREAD, ONE_SEED
+from kdignite.comparison.summary import Summary
+from kdignite.config import setting_text
+from kdignite.metrics import Ranking, best_and_worst
+from kdignite.reports.published import OVERALL, Published, published
+from kdignite.reports.text import NO_SCORE, per_cent, points
+
+DEFAULTS = {"method": "kd", "cache_dtype": "float32", "teacher_amp": "off"}  # settings that are not named
+EQUAL = "equal"
+OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
+
+
+def verdict_text(summary: Summary) -> str:
+    """What the comparison shows, in a sentence that claims no more than the runs allow."""
+    difference, seeds = summary.scores.difference, len(summary.seeds)
+    mean, low, high = (points(share, digits=2) for share in (difference.mean, difference.low, difference.high))
+    is_mean, size = f"student - baseline is {mean} points", per_cent(abs(difference.mean), digits=2)
+    interval = f"95 % interval {low} to {high}, {seeds} seeds"
+    short = "short " if summary.short else ""
+    sentence = {
+        ONE_SEED: f"One {short}seed proves nothing about distillation: {is_mean}.",
+        NO_SPREAD: f"No interval can be given: {is_mean} in each of the {seeds} seeds.",
+        GAINED: f"Distillation gained {size} points of accuracy ({interval}).",
+        LOST: f"Distillation cost {size} points of accuracy ({interval}).",
+        NO_DIFFERENCE: f"No difference shown: {is_mean} ({interval}).",
+    }[difference.verdict]
+    return sentence + (" Only part of the images was seen: nothing to quote." if summary.partial else "")
+
+
+def subject(summary: Summary) -> str:
+    """What was compared, in one line."""
+    archs = {run.role: run.arch for run in reversed(summary.runs)}
+    changed = {name: value for name, value in summary.settings.items() if value not in (None, DEFAULTS.get(name))}
+    settings = ", ".join(f"{name} {setting_text(value)}" for name, value in changed.items())
+    epochs = [run.epochs for run in summary.runs if run.role != "teacher" and run.epochs is not None]
+    low, high = min(epochs), max(epochs)  # with --patience each may have stopped at another epoch
+    seeds = summary.seeds
+    parts = [
+        f"{summary.dataset}, {summary.scores.num_images:,} test images",
+        f"student {archs['student']} taught by {archs.get('teacher', summary.teacher_name)} ({settings})",
+        f"{low} to {high} epochs" if low != high else f"{low} epoch{'s' * (low != 1)}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+    ]
+    return "; ".join(parts)
+
+
+def compression_text(summary: Summary) -> str:
+    """How much of the teacher's accuracy the student keeps, and how much of its cost it saves."""
+    models, saved = summary.scores.models, summary.costs.saved
+    if "teacher" not in models or not models["teacher"].accuracy.mean:
+        return ""
+    kept = models["student"].accuracy.mean / models["teacher"].accuracy.mean
+    labels = {"num_parameters": "parameters", "multiply_adds": "multiply-adds", "latency_median_ms": "on the CPU"}
+    ratios = {label: times(saved[key], key) for key, label in labels.items()}
+    parts = [f"{ratio} {label}" for label, ratio in ratios.items() if ratio not in (NO_SCORE, EQUAL)]
+    tail = f": {', '.join(parts)}" if parts else ""
+    return f"The student keeps {per_cent(kept)} % of the teacher's accuracy{tail}."
+
+
+def times(ratio: float | None, cost: str) -> str:
+    """How many times cheaper the student is than its teacher."""
+    if ratio is None:
+        return NO_SCORE
+    word = COSTS[cost].smaller
+    ratio, word = (ratio, word) if ratio >= 1 else (1 / ratio, OPPOSITE[word])
+    shown = f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
+    return EQUAL if shown == "1.0" else f"{shown} x {word}"
+
+
+def shown_classes(summary: Summary, *, most: int, each: int) -> Ranking:
+    """The classes to show: all in class order, or those with the largest and with the smallest difference."""
+    rows = summary.scores.per_class
+    if len(rows) <= most:
+        return Ranking(best=list(range(len(rows))), worst=[])
+    return best_and_worst([row.difference or 0.0 for row in rows], [row.support for row in rows], each=each)
+
+
+def published_rows(summary: Summary) -> list[Published]:
+    """What was published of each class, and last of all images; nothing unless asked for."""
+    return [*published([row.name for row in summary.scores.per_class]), OVERALL] if summary.reference else []

@@ -1,0 +1,292 @@
+"""The table of methods: rows, parameters, functions of one's own, and what a training could not use."""
+
+import ast
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import kdignite as kd
+from kdignite.commands.methods import describe_method
+from kdignite.config import DistillConfig, SweepConfig, configure, to_json
+from kdignite.errors import UserError
+from kdignite.handlers import COLUMNS
+from kdignite.losses import kd_divergence
+from kdignite.methods.logits import logit_mse
+from kdignite.methods.registry import METHODS, TRAINING, bind_method, check_method, find_method, name_of
+from kdignite.methods.terms import Outputs, Terms, check_terms
+from kdignite.runs import default_name
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def logits(seed: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def margin(student: Outputs, teacher: Outputs, labels: Tensor, *, weight: float = 2.0, gap: float) -> Terms:
+    """Keep the distance of two networks below a gap."""
+    distance = (student.logits - teacher.logits).abs().mean()
+    return Terms(weight * torch.relu(distance - gap), {"distance": distance})
+
+
+class Scaled:
+    """A method with a setting that its name does not tell."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Terms:
+        return margin(*args, **kwargs)
+
+    def method(self, *args: Any, **kwargs: Any) -> Terms:
+        return margin(*args, **kwargs)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a method of one's own, in a module that can be imported."""
+    module = ModuleType("my_methods")
+    module.margin = margin  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_methods", module)
+    return "my_methods:margin"
+
+
+def refused(function: Callable[[], Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        function()
+    return str(caught.value)
+
+
+# --- rows
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_row_says_what_its_function_takes(name: str) -> None:
+    row = METHODS[name]
+    function = pkgutil.resolve_name(row.function)
+    arguments = inspect.signature(function).parameters.values()
+    assert [one.name for one in arguments if one.kind is not one.KEYWORD_ONLY] == ["student", "teacher", "labels"]
+    keywords = {one.name for one in arguments if one.kind is one.KEYWORD_ONLY}
+    assert keywords - set(TRAINING) == set(row.parameters)
+    assert all(word in function.__doc__ for word in ("Args:", "Returns:", "Raises:", "Source:", "``loss = "))
+    assert row.idea
+    assert row.source
+    defaults = check_method(name, {})
+    assert check_method(name, dict.fromkeys(row.parameters)) == defaults
+    for key, parameter in row.parameters.items():
+        assert configure(DistillConfig, method=name, **{key: parameter.default}).parameters == defaults
+        assert len(parameter.grid) > 1
+        assert configure(SweepConfig, method=name, **{key: parameter.grid}).axes[key] == parameter.grid
+    terms = bind_method(name, defaults, label_smoothing=0.1)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    assert all(not value.shape for value in (terms.loss, *terms.parts.values()))
+
+
+def test_a_method_inside_is_one_function_and_one_row() -> None:
+    """No other file of the package knows a method by its name."""
+    root = Path(kd.__file__).parent
+    wanted = {name for name in METHODS if name != "kd"}  # the default, whose parameters presets name
+    found = [
+        str(path.relative_to(root))
+        for path in sorted(root.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id in wanted)
+        or (isinstance(node, ast.Constant) and node.value in wanted)
+        or (isinstance(node, ast.FunctionDef) and node.name in wanted)
+    ]
+    assert sorted(set(found)) == ["methods/logits.py", "methods/registry.py"]
+    assert len(found) == 2 * len(wanted)
+
+
+# --- logit_mse
+
+
+def test_logit_mse_is_the_formula_and_so_is_its_gradient() -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1)
+    terms = logit_mse(Outputs(student), Outputs(teacher), LABELS, alpha=0.3)
+    s, t = (one.detach() - one.detach().mean(1, keepdim=True) for one in (student, teacher))
+    mse = sum((s[b, c] - t[b, c]) ** 2 for b in range(4) for c in range(3)) / (4 * 2 * 3)
+    ce = -torch.log_softmax(student.detach(), 1)[torch.arange(4), LABELS].mean()
+    torch.testing.assert_close(terms.parts, {"ce": ce, "mse": mse})
+    torch.testing.assert_close(terms.loss.detach(), 0.7 * ce + 0.3 * mse)
+    (gradient,) = torch.autograd.grad(terms.parts["mse"], student)
+    torch.testing.assert_close(gradient, (s - t) / (4 * 3))
+
+
+def test_logit_mse_is_the_limit_of_kd_at_large_temperatures() -> None:
+    student, teacher = Outputs(logits(0)), Outputs(logits(1))
+    mse = logit_mse(student, teacher, LABELS, alpha=0.5).parts["mse"]
+    errors = [abs(kd_divergence(student.logits, teacher.logits, T=T) - mse) for T in (10.0, 100.0, 1000.0)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3 * mse
+
+
+@pytest.mark.parametrize("shift", [-3.0, 700.0])
+def test_logit_mse_does_not_see_a_shift_of_a_row(shift: float) -> None:
+    shifts = torch.tensor([[shift], [0.0], [-shift], [1.0]], dtype=torch.float64)
+    terms = logit_mse(Outputs(logits(0) + shifts), Outputs(logits(1) - shifts), LABELS, alpha=1.0)
+    torch.testing.assert_close(terms.loss, logit_mse(Outputs(logits(0)), Outputs(logits(1)), LABELS, alpha=1.0).loss)
+
+
+def test_logit_mse_of_equal_networks_is_0_and_stationary() -> None:
+    student = logits(0).requires_grad_()
+    loss = logit_mse(Outputs(student), Outputs(logits(0)), LABELS, alpha=1.0).loss
+    loss.backward()
+    assert loss == 0
+    assert not student.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logit_mse_of_large_logits_in_half_precision_is_finite(dtype: torch.dtype) -> None:
+    student = (500 * torch.sign(logits(0))).to(dtype).requires_grad_()
+    teacher = (-500 * torch.sign(logits(0))).to(dtype).requires_grad_()
+    loss = logit_mse(Outputs(student), Outputs(teacher), LABELS, alpha=0.5).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert torch.isfinite(student.grad).all()
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize(("alpha", "shape"), [(1.5, (4, 3)), (-0.1, (4, 3)), (0.5, (4, 1)), (0.5, (1, 3))])
+def test_logit_mse_refuses_what_is_outside_its_domain(alpha: float, shape: tuple[int, int]) -> None:
+    with pytest.raises(UserError):
+        logit_mse(Outputs(logits(0)), Outputs(torch.zeros(shape)), LABELS, alpha=alpha)
+
+
+# --- parameters
+
+
+def test_parameters_are_those_of_the_method() -> None:
+    assert configure(DistillConfig).parameters == {"alpha": 0.9, "T": 4.0}
+    assert configure(DistillConfig, T=2.0).parameters == {"alpha": 0.9, "T": 2.0}
+    assert configure(DistillConfig, method="logit_mse", alpha=0.25).parameters == {"alpha": 0.25}
+    assert to_json(configure(DistillConfig, method="logit_mse"))["T"] is None
+
+
+def test_a_preset_leaves_out_the_parameters_of_another_method() -> None:
+    assert configure(DistillConfig, preset="reference").parameters == {"alpha": 1.0, "T": 8.0}
+    assert configure(DistillConfig, preset="reference", method="kd").parameters == {"alpha": 1.0, "T": 8.0}
+    assert configure(DistillConfig, preset="reference", method="logit_mse").parameters == {"alpha": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"method": "logit_mse", "T": 4.0}, "--method=logit_mse takes --alpha, not --T: leave that out"),
+        ({"method": "logitmse"}, "did you mean logit_mse?"),
+        ({"method": "logit_mse", "alpha": 1.5}, "--alpha must be at most 1, not 1.5"),
+        ({"T": 0.0}, "--T must be above 0, not 0"),
+        ({"T": float("nan")}, "--T must be finite, not nan"),
+        ({"method": "no_such_module:f"}, "--method: there is no module no_such_module"),
+    ],
+)
+def test_a_parameter_that_does_not_suit_is_refused(settings: dict[str, Any], told: str) -> None:
+    assert told in refused(lambda: configure(DistillConfig, **settings))
+
+
+def test_a_sweep_is_a_map(own: str) -> None:
+    config = configure(SweepConfig, method="logit_mse", alpha=(0.5, 1.0))
+    assert config.axes == {"alpha": (0.5, 1.0)}
+    assert configure(SweepConfig, method=own, gap=(0.5, 1.0)).axes == {"weight": (2.0,), "gap": (0.5, 1.0)}
+    assert "takes --alpha, not --T" in refused(lambda: configure(SweepConfig, method="logit_mse", T=(1.0,)))
+
+
+# --- names
+
+
+def test_the_name_of_a_run_says_its_method_where_it_is_not_the_default(own: str) -> None:
+    assert default_name(configure(DistillConfig, alpha=0.5, T=1.0)) == "distill-a0.5-T1"
+    assert default_name(configure(DistillConfig, method="logit_mse", seed=1)) == "distill-logit_mse-a0.9-seed1"
+    assert default_name(configure(DistillConfig, method=own, gap=0.25)) == "distill-margin-w2-g0.25"
+
+
+# --- functions of one's own
+
+
+def test_a_function_is_a_method_by_its_name(own: str) -> None:
+    assert name_of(margin) == f"{__name__}:margin"
+    config = configure(DistillConfig, method=own, gap=0.25)
+    assert config.parameters == {"weight": 2.0, "gap": 0.25}
+    assert to_json(config) | {"gap": 0.25, "weight": 2.0, "method": own, "alpha": None, "T": None} == to_json(config)
+    assert refused(lambda: configure(DistillConfig, method=own)) == f"--method={own} needs --gap=NUMBER"
+    assert find_method(own).idea == "Keep the distance of two networks below a gap."
+
+
+def test_a_function_itself_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, sys.modules["kdignite"]))
+    monkeypatch.setattr(sys.modules[__name__], "margin", margin, raising=False)
+    assert configure(DistillConfig, method=margin, gap=0.5).method == f"{__name__}:margin"
+
+
+def nested() -> Any:
+    def method(*args: Any, **kwargs: Any) -> Terms:
+        return margin(*args, **kwargs)
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        (partial(margin, gap=2.0), "functools.partial"),
+        (lambda *args, **kwargs: margin(*args, **kwargs, gap=1.0), "<lambda>"),
+        (nested(), "nested.<locals>.method"),
+        (Scaled(), f"{__name__}.Scaled"),
+        (Scaled().method, "Scaled.method"),
+    ],
+)
+def test_a_function_without_a_name_of_its_own_is_refused(method: Any, what: str) -> None:
+    assert refused(lambda: configure(DistillConfig, method=method)) == (
+        f"the method {what} has no name of its own: write it as a def outside of other functions"
+    )
+
+
+def test_labels_are_smoothed_by_methods_that_can(own: str) -> None:
+    assert refused(lambda: bind_method(own, {"gap": 1.0}, label_smoothing=0.1)) == (
+        f"--method={own} takes no label_smoothing: leave out --label_smoothing"
+    )
+    plain, smooth = (
+        bind_method("kd", {"alpha": 0.0, "T": 1.0}, label_smoothing=share)(
+            Outputs(logits(0)), Outputs(logits(1)), LABELS
+        )
+        for share in (0.0, 0.1)
+    )
+    assert plain.loss != smooth.loss
+
+
+def misfits() -> dict[str, tuple[Callable[..., Any], str]]:
+    def returning(value: Callable[[Tensor], Any]) -> Callable[..., Any]:
+        return lambda student, teacher, labels: value(student.logits.sum())
+
+    return {
+        "a tensor": (returning(lambda loss: loss), "it returned a Tensor"),
+        "a vector": (returning(lambda loss: Terms(loss.expand(2), {})), "loss is not a scalar tensor"),
+        "a number": (returning(lambda loss: Terms(loss, {"ce": 1.0})), "ce is not a scalar tensor"),
+        "a column": (returning(lambda loss: Terms(loss, {"lr": loss})), "a part cannot be called 'lr'"),
+        "words": (returning(lambda loss: Terms(loss, {"two words": loss})), "a part cannot be called 'two words'"),
+        "a constant": (returning(lambda loss: Terms(loss.detach(), {})), "its loss has no gradient"),
+    }
+
+
+@pytest.mark.parametrize("case", misfits())
+def test_terms_that_a_training_cannot_use_are_refused_before_it(case: str) -> None:
+    method, why = misfits()[case]
+    told = refused(lambda: check_terms(method, "mine:it", num_classes=3, reserved=COLUMNS))
+    assert told == f"--method=mine:it must return Terms(loss, parts), scalars that depend on the student: {why}"
+
+
+# --- the command
+
+
+def test_a_method_is_described_from_its_row(own: str) -> None:
+    text = describe_method("kd")
+    assert "alpha * T^2 * KL(teacher/T || student/T)" in text
+    assert "--T        default 4, at most 1000 and above 0: temperature" in text
+    assert "arXiv:1503.02531" in text
+    assert "--gap      no default: parameter of my_methods:margin" in describe_method(own)
