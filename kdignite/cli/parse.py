@@ -87,7 +87,7 @@ def _values(command: str, tokens: Sequence[str]) -> dict[str, str]:
 
 def _method_in(tokens: Sequence[str]) -> str:
     """The method that is named, whose function says which flags there are besides."""
-    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    pairs = zip(tokens, [*tokens[1:], ""], strict=False)  # there may be no token
     return next(
         (token.partition("=")[2] or value for token, value in pairs if token.partition("=")[0] == "--method"), ""
     )

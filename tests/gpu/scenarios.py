@@ -20,7 +20,6 @@ import numpy as np
 import pretended
 import torch
 from ignite.engine import Engine, Events
-from kdignite.doctor.mistakes import with_new_head
 from PIL import Image
 from torch import Tensor, nn
 
@@ -52,6 +51,7 @@ from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part
 from kdignite.devices import to_host
+from kdignite.doctor.settings import with_new_head
 from kdignite.evaluation import evaluate, predictor
 from kdignite.handlers import showing
 from kdignite.methods.logits import kd

@@ -336,7 +336,7 @@ class TestCommand:
         assert "left out: train mode: here the same as 'as recorded'" in out
         assert "left out: no BatchNorm statistics: here the same as 'as recorded'" in out
         assert "left out: nothing loaded, train mode: here the same as 'nothing loaded'" in out
-        assert "Which of these is yours? --observed=ACC lists those" in out
+        assert "--observed=ACC lists the settings that score what you got" in out
 
     @pytest.mark.parametrize(
         ("flags", "text"),
