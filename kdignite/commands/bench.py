@@ -106,13 +106,10 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         epochs=1,
         amp=config.amp,
         graph=config.graph,
-        device=config.device,
-        threads=config.threads,
     )
     check_amp(settings, device=device)
     data = open_training_data(settings, device=device)
-    splits = data.splits
-    data = data._replace(splits=splits._replace(val=limited(splits.val, VALIDATION_IMAGES)))
+    data = data._replace(splits=data.splits._replace(val=limited(data.splits.val, VALIDATION_IMAGES)))
     settings = resolve(settings, data, device=device)
     teacher = _teacher(config.teacher_arch, settings, num_classes=len(data.source.classes), device=device)
     loaded = LoadedTeacher(teacher, TeacherRecord(config.teacher_arch, "of random weights", 0.0))
@@ -241,8 +238,7 @@ def _laps(job: Job, place: Path) -> dict[str, list[float]]:
         teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device)
     run = _assembled(job, place, cache="off")
     teach(next(run.batches(0, 0)))  # fills the cache
-    model, optimizer, watch = run.model.network, run.optimizer, Stopwatch(job.device)
-    model.train()
+    model, optimizer, watch = run.model.network.train(), run.optimizer, Stopwatch(job.device)
     for batch in run.batches(0, 0):
         images = run.model.prepare(batch.images)
         watch.lap("data")
