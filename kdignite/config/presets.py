@@ -17,11 +17,7 @@ _ORIGINAL: dict[str, Value] = {
 # preset -> command -> what differs from the defaults above, which are the preset "standard"
 PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "standard": {"teacher": {}, "distill": {}, "baseline": {}},
-    "quick": {
-        "teacher": {"epochs": 2},
-        "distill": {"epochs": 2},
-        "baseline": {"epochs": 2},
-    },
+    "quick": {"teacher": {"epochs": 2}, "distill": {"epochs": 2}, "baseline": {"epochs": 2}},
     # for figures that can be made again: several seeds, and float32, which is the same on every processor to rounding;
     # alpha and T are what validation images chose for cnn5 on CIFAR-10 (docs/results.md)
     "reference": {

@@ -176,11 +176,7 @@ class DistillConfig(TrainConfig):
     command: ClassVar[str] = "distill"
 
     dataset: str | None = flag(
-        None,
-        f"{CHOICES}; unset: the teacher's with --teacher, else cifar10",
-        group="data",
-        role="content",
-        code=True,
+        None, f"{CHOICES}; unset: the teacher's with --teacher, else cifar10", group="data", role="content", code=True
     )
     method: str = flag(
         DEFAULT,

@@ -77,10 +77,7 @@ def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> So
         train=ImageSet(*train),
         val=None,
         test=ImageSet(*test),
-        fingerprint=fingerprint(
-            classes,
-            {"train": content_digest(*train), "test": content_digest(*test)},
-        ),
+        fingerprint=fingerprint(classes, {"train": content_digest(*train), "test": content_digest(*test)}),
         default_val_size=5000,
         default_test_size=0.1,
         default_augment="crop+flip",

@@ -47,11 +47,7 @@ class Method(NamedTuple):
 
 
 ALPHA = Parameter(
-    0.9,
-    "weight of the teacher's term; 0 is the baseline, 1 ignores the labels",
-    low=0,
-    high=1,
-    grid=(0.5, 0.9, 1.0),
+    0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1, grid=(0.5, 0.9, 1.0)
 )
 METHODS = {
     "kd": Method(

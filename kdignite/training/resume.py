@@ -25,14 +25,7 @@ from kdignite.config import (
 from kdignite.console import say
 from kdignite.data.registry import is_code
 from kdignite.errors import UserError, listed
-from kdignite.training.identity import (
-    MACHINE,
-    NOT_IDENTITY,
-    USERS_CODE,
-    identity_of,
-    recorded_identity,
-    sources_of,
-)
+from kdignite.training.identity import MACHINE, NOT_IDENTITY, USERS_CODE, identity_of, recorded_identity, sources_of
 from kdignite.training.spec import RunSpec
 from kdignite.training.state import TrainerState, restore
 from kdignite.training.teacher import fitting_teachers
