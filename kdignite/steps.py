@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
-from kdignite.methods.terms import Loss, Outputs
+from kdignite.methods.terms import Loss, Outputs, Terms
 from kdignite.precision import AUTOCAST, autocast, tf32
 
 Parts = dict[str, Tensor]
@@ -55,24 +55,63 @@ class MakeStep(Protocol):
         ...
 
 
-def supervised_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    *,
-    prepare: Prepare,
-    label_smoothing: float = 0.0,
-    grad_clip: float | None = None,
-    amp: str = "off",
-    scaler: GradScaler | None = None,
-    around: Around = as_it_is,
-) -> Step:
+def supervised_step(model: nn.Module, optimizer: Optimizer, *, label_smoothing: float = 0.0, **settings: Any) -> Step:
     """A step of training on the labels: ``loss = ce``.
 
     Args:
         model: from prepared images to logits.
         optimizer: over its parameters.
-        prepare: from uint8 images to the model's input.
         label_smoothing: in [0, 1).
+        settings: of `training_step`.
+
+    Returns:
+        The step; its output holds ``loss`` and ``ce`` (means over the batch) and ``correct`` (a count).
+    """
+
+    def terms(student: Outputs, labels: Tensor) -> Terms:
+        ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing)
+        return Terms(ce, {"ce": ce})
+
+    return training_step(model, optimizer, terms, **settings)
+
+
+def distill_step(student: nn.Module, optimizer: Optimizer, teacher: Teacher, *, method: Loss, **settings: Any) -> Step:
+    """A step of distillation: ``loss`` is that of the method.
+
+    Args:
+        student: from prepared images to logits.
+        optimizer: over its parameters.
+        teacher: from a batch to outputs, whatever computes or stores them; it is run before the update, and amp does
+            not affect it: its outputs have to be the same for every student.
+        method: from the outputs of student and teacher, and the labels, to its terms; under amp it gets float32.
+        settings: of `training_step`.
+
+    Returns:
+        The step; its output holds ``loss``, every part of the method (means over the batch) and ``correct`` (a count).
+    """
+    return training_step(student, optimizer, method, teacher=teacher, **settings)
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    terms_of: Callable[..., Terms],
+    *,
+    prepare: Prepare,
+    teacher: Teacher | None = None,
+    grad_clip: float | None = None,
+    amp: str = "off",
+    scaler: GradScaler | None = None,
+    around: Around = as_it_is,
+) -> Step:
+    """A step: forward pass, terms, backward pass, new weights.
+
+    Args:
+        model: from prepared images to logits.
+        optimizer: over its parameters.
+        terms_of: from the outputs of the model, those of the teacher if there is one, and the labels.
+        prepare: from uint8 images to the model's input.
+        teacher: from a batch to outputs.
         grad_clip: largest norm of the gradient; None: no clipping.
         amp: ``off``, ``bf16``, ``fp16`` or ``tf32``: in which type the model multiplies; weights, loss and update stay
             float32.
@@ -81,73 +120,25 @@ def supervised_step(
         around: how the update is run.
 
     Returns:
-        The step; its output holds ``loss`` and ``ce`` (means over the batch) and ``correct`` (a count).
+        The step.
     """
     apply = _updater(model, optimizer, grad_clip=grad_clip, scaler=scaler)
 
     def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
-        images, labels = inputs
+        images, labels, *teacher_logits = inputs
         with tf32(amp):
             logits = _forward(model, prepare(images), amp=amp)
-            loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            apply(_weighted(loss, weight))
-            return _detached(loss=loss, ce=loss, correct=_num_correct(logits, labels))
+            terms = terms_of(Outputs(logits), *map(Outputs, teacher_logits), labels)
+            apply(_weighted(terms.loss, weight))
+            return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(logits, labels))
 
     train, run = _trainer(model), around(update)
 
     def step(engine: Any, batch: Batch) -> Parts:
         del engine
         train()
-        return run(batch.images, batch.labels, weight=batch.weight)
-
-    return step
-
-
-def distill_step(
-    student: nn.Module,
-    optimizer: Optimizer,
-    teacher: Teacher,
-    *,
-    prepare: Prepare,
-    method: Loss,
-    grad_clip: float | None = None,
-    amp: str = "off",
-    scaler: GradScaler | None = None,
-    around: Around = as_it_is,
-) -> Step:
-    """A step of distillation: ``loss`` is that of the method.
-
-    Args:
-        student: from prepared images to logits.
-        optimizer: over its parameters.
-        teacher: from a batch to outputs, whatever computes or stores them.
-        prepare: from uint8 images to the student's input.
-        method: from the outputs of student and teacher, and the labels, to its terms; under amp it gets float32.
-        grad_clip: largest norm of the gradient; None: no clipping.
-        amp: in which type the student multiplies, as for `supervised_step`; the teacher, whose outputs have to be the
-            same for every student, is not affected.
-        scaler: as for `supervised_step`.
-        around: how the update is run; the teacher is run before.
-
-    Returns:
-        The step; its output holds ``loss``, every part of the method (means over the batch) and ``correct`` (a count).
-    """
-    apply = _updater(student, optimizer, grad_clip=grad_clip, scaler=scaler)
-
-    def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
-        images, labels, teacher_logits = inputs
-        with tf32(amp):
-            logits = _forward(student, prepare(images), amp=amp)
-            terms = method(Outputs(logits), Outputs(teacher_logits), labels)
-            apply(_weighted(terms.loss, weight))
-            return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(logits, labels))
-
-    train, run = _trainer(student), around(update)
-
-    def step(engine: Any, batch: Batch) -> Parts:
-        del engine
-        train()
-        return run(batch.images, batch.labels, teacher(batch).logits, weight=batch.weight)
+        inputs = () if teacher is None else (teacher(batch).logits,)
+        return run(batch.images, batch.labels, *inputs, weight=batch.weight)
 
     return step
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kdignite.config import shared
-from kdignite.config.checks import check_name, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
 
@@ -17,9 +16,7 @@ class DataConfig(Config):
 
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
-    image_size: int | None = flag(
-        None, "side in pixels at which folder images are kept; unset: 32", low=8, high=1024, group="data"
-    )
+    image_size: int | None = shared.image_size("side in pixels at which folder images are kept; unset: 32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +48,11 @@ class BenchConfig(Config):
 
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
-    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function", group="model")
+    arch: str = shared.arch("cnn5")
     teacher_arch: str = flag(
         "resnet56", "the teacher, whose weights may be random: they do not change its speed", group="distillation"
     )
-    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2, group="training")
+    batch_size: int = shared.batch_size(100)
     num_images: int | None = flag(
         None,
         "images that a measurement trains on; unset: all, 50,000 at most. Where the teacher is asked for each, 5,000 "
@@ -68,12 +65,7 @@ class BenchConfig(Config):
     amp: str = shared.amp()
     graph: str = shared.graph()
     threads: int | None = shared.threads()
-    name: str | None = flag(None, "name of the new folder in runs/; unset: bench")
-
-    def __post_init__(self) -> None:
-        """Check each field."""
-        super().__post_init__()
-        check_name(self.name)
+    name: str | None = shared.run_name("name of the new folder in runs/; unset: bench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +78,7 @@ class EvaluateConfig(Config):
     split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
-    arch: str | None = flag(None, "package.module:function again, for a model of your own", group="model")
+    arch: str | None = shared.own_arch()
     device: str = shared.device()
     threads: int | None = shared.threads()
 
@@ -114,12 +106,11 @@ class CompareConfig(Config):
         choices=("original",),
         group="comparison",
     )
-    name: str | None = flag(None, "name of the new folder in runs/; unset: compare-STUDENT")
+    name: str | None = shared.run_name("name of the new folder in runs/; unset: compare-STUDENT")
 
     def __post_init__(self) -> None:
         """Check each field; runs are required."""
         super().__post_init__()
-        check_name(self.name)
         if not self.runs or not all(self.runs):
             raise UserError(
                 "compare needs the folders of finished runs: python -m kdignite compare runs/TEACHER runs/STUDENT "
@@ -134,7 +125,7 @@ class AdoptConfig(Config):
     command: ClassVar[str] = "adopt"
 
     file: str = flag("", "a file that torch.save wrote: a state dict, or a dict that holds one")
-    arch: str = flag("", "model: a name of the list below, or package.module:function", group="model")
+    arch: str = shared.arch("")
     size: int | None = flag(
         None, "side in pixels of the images the model was trained on", low=8, high=1024, group="model"
     )
@@ -148,24 +139,15 @@ class AdoptConfig(Config):
     classes: tuple[str, ...] | None = flag(
         None, "class names in the order of the outputs; unset: the data set's order", group="data"
     )
-    widths: tuple[int, ...] | None = flag(
-        None, "channels of each convolution, for models that take them", group="model"
-    )
-    stem: str | None = flag(
-        None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
-    )
-    name: str | None = flag(None, "name of the run folder in runs/; unset: adopted-ARCH")
+    widths: tuple[int, ...] | None = shared.widths()
+    stem: str | None = shared.stem()
+    name: str | None = shared.run_name("name of the run folder in runs/; unset: adopted-ARCH")
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
-    val_size: float | None = flag(
-        None,
+    val_size: float | None = shared.val_size(
         "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
-        above=0,
-        group="data",
     )
-    image_size: int | None = flag(
-        None, "side in pixels at which folder images are kept; unset: --size", low=8, high=1024, group="data"
-    )
+    image_size: int | None = shared.image_size("side in pixels at which folder images are kept; unset: --size")
     allow_weak_teacher: bool = flag(False, "adopt it even if its accuracy is near chance", group="distillation")
     device: str = shared.device()
     threads: int | None = shared.threads()
@@ -173,8 +155,6 @@ class AdoptConfig(Config):
     def __post_init__(self) -> None:
         """Check each field; file, model and preprocessing are required, never assumed."""
         super().__post_init__()
-        check_name(self.name)
-        check_val_size(self.val_size)
         missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
         if not self.file:
             raise UserError(

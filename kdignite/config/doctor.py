@@ -1,15 +1,18 @@
 """The flags of ``doctor``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kdignite.config import shared
-from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
 
-_KD = METHODS["kd"].parameters
+
+def _of_kd(name: str, meaning: str) -> Any:
+    """A parameter of ``kd`` for another use."""
+    one = METHODS["kd"].parameters[name]
+    return flag(one.default, meaning, low=one.low, high=one.high, above=one.above, group="distillation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +62,11 @@ class DoctorConfig(Config):
         "package.module:function again, for a model of your own; without RUN: the model that --weights are for",
         group="model",
     )
-    alpha: float = flag(
-        _KD["alpha"].default,
-        "weight of a teacher's term, for the statistics of a teacher's targets",
-        low=0,
-        high=1,
-        group="distillation",
-    )
-    T: float = flag(
-        _KD["T"].default,
-        "temperature, for the statistics of a teacher's targets",
-        above=0,
-        high=1000,
-        group="distillation",
-    )
+    alpha: float = _of_kd("alpha", "weight of a teacher's term, for the statistics of a teacher's targets")
+    T: float = _of_kd("T", "temperature, for the statistics of a teacher's targets")
     num_images: int = flag(2_000, "images evaluated at most, spread over the whole split", low=1, group="data")
     draws: int = flag(10, "repetitions of a random mistake, such as a new head", low=3)
-    name: str | None = flag(None, "name of the new folder in runs/; unset: doctor-RUN")
+    name: str | None = shared.run_name("name of the new folder in runs/; unset: doctor-RUN")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
     device: str = shared.device()
@@ -84,7 +75,6 @@ class DoctorConfig(Config):
     def __post_init__(self) -> None:
         """Check each field; a run is required, or a file and its model."""
         super().__post_init__()
-        check_name(self.name)
         if not self.run and not (self.weights and self.arch):
             raise UserError(
                 "doctor needs a run folder or a checkpoint, python -m kdignite doctor runs/NAME --observed=10, or "

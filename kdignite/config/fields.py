@@ -32,10 +32,11 @@ def flag(
     code: bool = False,
     shown: bool = False,
     parameter: bool = False,
+    check: Callable[[Value], None] | None = None,
 ) -> Any:
     """A dataclass field with what the command line needs to know of it."""
     domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
-    use = {"group": group, "role": role, "code": code, "shown": shown, "parameter": parameter}
+    use = {"group": group, "role": role, "code": code, "shown": shown, "parameter": parameter, "check": check}
     return field(default=default, metadata={"help": help, **domain, **use})
 
 
@@ -63,6 +64,8 @@ class Config:
         for one in fields(self):
             if "help" in one.metadata:
                 _check(one, getattr(self, one.name))
+            if one.metadata.get("check"):
+                one.metadata["check"](getattr(self, one.name))
 
 
 def with_role(kind: type[Config], *roles: Role) -> set[str]:

@@ -1,51 +1,52 @@
-"""Flags that several commands have, each written once."""
+"""Flags that several commands have, each written once; a call makes one, with what is its own."""
 
-from typing import Any
+from functools import partial
 
+from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import flag
 from kdignite.data.registry import CHOICES
 
-
-def dataset() -> Any:
-    """Which images."""
-    return flag("cifar10", CHOICES, group="data", role="content", code=True)
-
-
-def dataset_now() -> Any:
-    """Which images, for a model that names them itself."""
-    return flag(None, "where the images are now, if not where the checkpoint says", group="data", role="content")
-
-
-def data_root() -> Any:
-    """Where data sets lie."""
-    return flag(None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place")
-
-
-def device() -> Any:
-    """What computes."""
-    return flag("auto", "auto, cpu, cuda or cuda:N", role="machine")
-
-
-def threads() -> Any:
-    """How many threads a CPU has for one process."""
-    return flag(None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine")
-
-
-def amp() -> Any:
-    """In which type a training multiplies."""
-    return flag(
-        "auto",
-        "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device "
-        "has instructions for it, else off",
-        choices=("auto", "off", "bf16", "fp16", "tf32"),
-    )
-
-
-def graph() -> Any:
-    """Whether a GPU captures its steps."""
-    return flag(
-        "auto",
-        "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
-        choices=("auto", "off"),
-        role="display",
-    )
+preset = partial(
+    flag,
+    "standard",
+    "a whole recipe by one name; any flag overrides one value of it",
+    group="training",
+    role="display",
+    check=check_preset,
+)
+run_name = partial(flag, None, role="display", check=check_name)
+dataset = partial(flag, "cifar10", CHOICES, group="data", role="content", code=True)
+dataset_now = partial(
+    flag, None, "where the images are now, if not where the checkpoint says", group="data", role="content"
+)
+data_root = partial(flag, None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place")
+val_size = partial(flag, None, above=0, group="data", role="content", check=check_val_size)
+image_size = partial(flag, None, low=8, high=1024, group="data")
+arch = partial(flag, help="model: a name of the list below, or package.module:function", group="model", code=True)
+own_arch = partial(flag, None, "package.module:function again, for a model of your own", group="model")
+widths = partial(flag, None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model")
+stem = partial(
+    flag, None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
+)
+epochs = partial(flag, help="passes over the training images", low=1, group="training", shown=True)
+batch_size = partial(flag, help="images in a training step; BatchNorm needs two", low=2, group="training")
+lr = partial(flag, help="peak learning rate, for the batch size in use", above=0, group="training")
+weight_decay = partial(
+    flag, help="weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
+)
+device = partial(flag, "auto", "auto, cpu, cuda or cuda:N", role="machine")
+threads = partial(flag, None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine")
+amp = partial(
+    flag,
+    "auto",
+    "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device has "
+    "instructions for it, else off",
+    choices=("auto", "off", "bf16", "fp16", "tf32"),
+)
+graph = partial(
+    flag,
+    "auto",
+    "on a GPU: capture the training step as a CUDA graph, which changes no number (auto), or not (off)",
+    choices=("auto", "off"),
+    role="display",
+)

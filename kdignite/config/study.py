@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar, NamedTuple
 
+from kdignite.config import shared
 from kdignite.config.build import configure, to_json
-from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
@@ -44,10 +44,8 @@ class Study(Config):
 
     command: ClassVar[str] = "reproduce"
 
-    preset: str = flag(
-        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
-    )
-    name: str | None = flag(None, "name of the study's folder in runs/; unset: reproduce-PRESET", role="display")
+    preset: str = shared.preset()
+    name: str | None = shared.run_name("name of the study's folder in runs/; unset: reproduce-PRESET")
     seeds: int = flag(
         1, "how often student and baseline are trained, with the seeds from --seed on", low=1, role="display"
     )
@@ -58,7 +56,6 @@ class Study(Config):
     def __post_init__(self) -> None:
         """Check each field, and with them the config of every stage."""
         super().__post_init__()
-        check_name(self.name)
         stages(self)
 
 

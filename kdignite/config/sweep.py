@@ -4,8 +4,8 @@ from dataclasses import dataclass, fields, make_dataclass
 from itertools import product
 from typing import ClassVar
 
+from kdignite.config import shared
 from kdignite.config.build import configure, to_json
-from kdignite.config.checks import check_name
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import DistillConfig
@@ -24,10 +24,8 @@ class Sweep(Config):
 
     command: ClassVar[str] = "sweep"
 
-    preset: str = flag(
-        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
-    )
-    name: str | None = flag(None, "name of the study's folder in runs/; unset: sweep-PRESET", role="display")
+    preset: str = shared.preset()
+    name: str | None = shared.run_name("name of the study's folder in runs/; unset: sweep-PRESET")
     seed: int = flag(0, "the first seed", low=0)
     seeds: int = flag(
         1, "how often each point of the grid is trained, with the seeds from --seed on", low=1, role="display"
@@ -36,7 +34,6 @@ class Sweep(Config):
     def __post_init__(self) -> None:
         """Check each field, and with them the config of every run; what was left open of the grid is the method's."""
         super().__post_init__()
-        check_name(self.name)
         method = find_method(self.method_name)
         check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
         for name, one in method.parameters.items():

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kdignite.config import shared
-from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import Config, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
 from kdignite.data.registry import CHOICES
@@ -20,29 +19,17 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 class TrainConfig(Config):
     """What every training command can be told."""
 
-    preset: str = flag(
-        "standard", "a whole recipe by one name; any flag overrides one value of it", group="training", role="display"
-    )
-    name: str | None = flag(
-        None, "name of the run folder in runs/; unset: made from the command and its settings", role="display"
-    )
+    preset: str = shared.preset()
+    name: str | None = shared.run_name("name of the run folder in runs/; unset: made from the command and its settings")
 
     dataset: str | None = shared.dataset()
     data_root: str | None = shared.data_root()
-    val_size: float | None = flag(
-        None,
+    val_size: float | None = shared.val_size(
         "validation images held out of the training set: a count, or a fraction below 1; unset: as the teacher of the "
         "run, or the newest one, has it, else the data set's",
-        above=0,
-        group="data",
-        role="content",
     )
-    image_size: int | None = flag(
-        None,
+    image_size: int | None = shared.image_size(
         "side in pixels at which folder images are kept; unset: the teacher's, else the model's input size",
-        low=8,
-        high=1024,
-        group="data",
     )
     augment: str | None = flag(
         None,
@@ -58,13 +45,9 @@ class TrainConfig(Config):
         None, "train on this many images only; the run is marked as partial", low=2, group="data"
     )
 
-    arch: str = flag("cnn5", "model: a name of the list below, or package.module:function", group="model", code=True)
-    widths: tuple[int, ...] | None = flag(
-        None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model"
-    )
-    stem: str | None = flag(
-        None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
-    )
+    arch: str = shared.arch("cnn5")
+    widths: tuple[int, ...] | None = shared.widths()
+    stem: str | None = shared.stem()
     weights: str = flag(
         "none",
         "initial weights: none, imagenet (resnet18/34/50), or a state dict in a file of safetensors or torch.save",
@@ -80,13 +63,11 @@ class TrainConfig(Config):
         group="model",
     )
 
-    epochs: int = flag(10, "passes over the training images", low=1, group="training", shown=True)
-    batch_size: int = flag(100, "images in a training step; BatchNorm needs two", low=2, group="training")
-    lr: float = flag(0.1, "peak learning rate, for the batch size in use", above=0, group="training")
+    epochs: int = shared.epochs(10)
+    batch_size: int = shared.batch_size(100)
+    lr: float = shared.lr(0.1)
     momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1, group="training")
-    weight_decay: float = flag(
-        5e-4, "weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
-    )
+    weight_decay: float = shared.weight_decay(5e-4)
     optimizer: str = flag(
         "nesterov",
         "SGD with Nesterov's momentum, SGD with classical momentum, or AdamW",
@@ -133,9 +114,6 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         """Check each field, then those that depend on one another."""
         super().__post_init__()
-        check_preset(self.preset)
-        check_name(self.name)
-        check_val_size(self.val_size)
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
         if self.optimizer == "nesterov" and not self.momentum:
@@ -150,15 +128,11 @@ class TeacherConfig(TrainConfig):
 
     command: ClassVar[str] = "teacher"
 
-    arch: str = flag(
-        "fastresnet", "model: a name of the list below, or package.module:function", group="model", code=True
-    )
-    epochs: int = flag(30, "passes over the training images", low=1, group="training")
-    batch_size: int = flag(250, "images in a training step; BatchNorm needs two", low=2, group="training")
-    lr: float = flag(0.25, "peak learning rate, for the batch size in use", above=0, group="training")
-    weight_decay: float = flag(
-        1.2e-3, "weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
-    )
+    arch: str = shared.arch("fastresnet")
+    epochs: int = shared.epochs(30)
+    batch_size: int = shared.batch_size(250)
+    lr: float = shared.lr(0.25)
+    weight_decay: float = shared.weight_decay(1.2e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
