@@ -29,13 +29,11 @@ if TYPE_CHECKING:
         configure,
     )
     from kdignite.losses import LossParts, cross_entropy, kd_divergence, kd_loss
-    from kdignite.methods.registry import METHODS
     from kdignite.methods.terms import Outputs, Terms
     from kdignite.training.extensions import RunView
 
 __version__ = "0.1.0"
 __all__ = [
-    "METHODS",
     "AdoptConfig",
     "BaselineConfig",
     "CompareConfig",
@@ -64,7 +62,6 @@ __all__ = [
 _ELSEWHERE = {
     **dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses"),
     **dict.fromkeys(("Outputs", "Terms"), "kdignite.methods.terms"),
-    "METHODS": "kdignite.methods.registry",
     "configure": "kdignite.config",
     "RunView": "kdignite.training.extensions",
 }

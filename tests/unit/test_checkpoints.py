@@ -485,7 +485,9 @@ class Breaks(dict[str, Any]):
         raise Interrupted
 
 
-@pytest.mark.parametrize("value", [object(), b"bytes", {1, 2}, {(1, 2): 3}, np.float32(1)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), b"bytes", {1, 2}, {(1, 2): 3}, np.float32(1)], ids=["object", "bytes", "set", "key", "numpy"]
+)
 def test_what_a_file_cannot_hold_is_an_error_before_it_is_touched(tmp_path: Path, value: object) -> None:
     path = saved(tmp_path / "best.safetensors")
     before = path.read_bytes()
