@@ -39,10 +39,7 @@ ARCHIVE, PICKLE = b"PK\x03\x04", b"\x80"  # what files of torch.save start with
 
 
 def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
-    """Write nested values and tensors so that at every moment either the old or the new file is complete on the disk.
-
-    Temporary file in the same folder, sync, rename, sync of the folder; the old file is gone only with the rename.
-    """
+    """Write nested values and tensors so that at every moment the old or the new file is complete on the disk."""
     tensors: dict[str, Tensor] = {}
     values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)

@@ -78,10 +78,7 @@ class SettingResults(NamedTuple):
 
 
 def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, progress: bool = False) -> SettingResults:
-    """Evaluate a model in its recorded setting and under each mistake.
-
-    Settings that the model cannot run are skipped, and those whose logits are the same as another's.
-    """
+    """Evaluate a model in its recorded setting and under each mistake that it can run and that changes its logits."""
     recorded, *variants = _preprocessing_settings(tested)
     logits = recorded.run(sample, 0)
     results, skipped = [SettingLogits(recorded, logits[None])], []

@@ -42,10 +42,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 def attach_tensorboard(
     trainer: Engine, history: History, writer: SummaryWriter, *, say: Callable[[str], None] = print
 ) -> None:
-    """Write every row of the history to TensorBoard, under the same tags in every run; x is the epoch.
-
-    torch's writer is used, not Ignite's logger, which writes another file layout where tensorboardX is installed.
-    """
+    """Write every row by torch's writer: Ignite's logger has another layout where tensorboardX is installed."""
 
     def plot_last() -> None:
         _plot(writer, history.rows[-1])

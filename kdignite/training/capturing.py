@@ -120,10 +120,7 @@ class _Saved:
         self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
 
     def put_back(self) -> None:
-        """Restore everything, in the same places.
-
-        What the optimiser has made since is zeros, as it starts; what the model has made is gone, to be made again.
-        """
+        """Restore everything, in the same places; what the model has made since is gone, to be made again."""
         new = self._new()
         with torch.no_grad():
             for where, name, tensor, values in self._places:

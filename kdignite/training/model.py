@@ -85,10 +85,7 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """The model of a checkpoint with its weights, on the CPU.
-
-    The weights are compared with what the description describes before memory is taken for it.
-    """
+    """The model of a checkpoint on the CPU; weights are compared with the description before it takes memory."""
     name, options = checkpoint.description.architecture
     num_classes, size = len(checkpoint.description.classes), checkpoint.description.preprocessing.size
     try:

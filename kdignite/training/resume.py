@@ -49,11 +49,7 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
 
 
 def resumed(config: C, *, root: Path) -> C | runs.Finished:
-    """What ``--resume`` decides before data are loaded: the settings to train with, or a run that has finished.
-
-    ``--resume=RUN``: the settings that it recorded. ``--resume``: those given, and the teacher of the newest unfinished
-    run that may be meant, though there may be a newer one by now.
-    """
+    """What ``--resume`` decides before data are loaded: the settings and teacher to go on with, or a finished run."""
     if config.resume != NEWEST:
         folder = _named(config, root=root)
         return _finished(folder) or _recorded_config(config, folder, root=root)
