@@ -46,7 +46,7 @@ class Layout(NamedTuple):
 
 
 def comparison_figure(summary: Summary) -> Figure:
-    """Accuracy with intervals and against cost, recall and difference by class, 20 classes at most; the verdict on top."""
+    """Accuracy with intervals and against cost, recall and difference by class (20 at most), under the verdict."""
     with mpl.style.context(STYLE):
         panel = _class_panel(summary)
         header = _header_lines(summary, panel.note)
