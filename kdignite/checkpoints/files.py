@@ -45,7 +45,7 @@ def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = Non
     """
     tensors: dict[str, Tensor] = {}
     values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(values, separators=(",", ":"))
     content = memoryview(safetensors.torch.save(tensors, metadata={"kdignite": text}))
     digest = hashlib.sha256(content).hexdigest().encode()
 
