@@ -42,7 +42,7 @@ def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = Non
     """Write nested values and tensors so that at every moment the old or the new file is complete on the disk."""
     tensors: dict[str, Tensor] = {}
     values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(values, separators=(",", ":"))
     content = memoryview(safetensors.torch.save(tensors, metadata={"kdignite": text}))
     digest = hashlib.sha256(content).hexdigest().encode()
 

@@ -372,8 +372,6 @@ def test_what_is_no_file_of_safetensors_is_refused(tmp_path: Path, content: byte
         '"a":{"$items":[[[],1]]}',
         '"a":{"$items":[[1.5,1]]}',
         f'"a":{{"$items":[{",".join(f"[{(2**61 - 1) * index},0]" for index in range(1, 9))}]}}',  # of one hash
-        '"a":{"$float":"x"}',
-        '"a":{"$float":{}}',
         '"a":' + "[" * 100_000,
         '"a":' + "[" * 500 + "]" * 500,
         '"a":' + '{"$tuple":[' * 400 + "]}" * 400,
