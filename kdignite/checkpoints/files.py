@@ -130,7 +130,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _refusing(path: Path, otherwise: str) -> Iterator[None]:
-    """Within the block an unreadable file is the user's mistake, told in one line."""
+    """Within the block an unreadable file is a `UserError` of one line."""
     try:
         yield
     except UserError:

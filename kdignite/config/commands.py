@@ -1,4 +1,4 @@
-"""What the commands that do not train can be told."""
+"""The settings of the commands that do not train."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +21,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig(Config):
-    """List the kept answers of teachers, and remove those that are not wanted any more."""
+    """List cached teacher logits, and remove those that are not needed."""
 
     command: ClassVar[str] = "cache"
 
@@ -55,8 +55,7 @@ class BenchConfig(Config):
     batch_size: int = shared.batch_size(100)
     num_images: int | None = flag(
         None,
-        "images that a measurement trains on; unset: all, 50,000 at most. Where the teacher is asked for each, 5,000 "
-        "of them at most",
+        "images that a measurement trains on; unset: all, 50,000 at most. With a live teacher 5,000 at most",
         low=2,
         group="data",
     )

@@ -19,7 +19,7 @@ from kdignite.streams import seeded, stream
 RECORDED, PERMUTED, SHUFFLED = "as recorded", "classes permuted", "order shuffled"
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)  # of networks, for shapes that they cannot take
 
-STRICT, BOTH = "strict=True, then mend the keys", "strict=True, model.eval()"
+STRICT, BOTH = "strict=True, then fix the keys", "strict=True, model.eval()"
 # name, what was done, what to do; which weights are new (see `_model_with`), and the mode: train, views, both
 MODEL_SETTINGS = (
     ("train mode", "no model.eval()", "model.eval()", "", "train"),

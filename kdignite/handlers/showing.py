@@ -156,17 +156,17 @@ def duration(seconds: float) -> str:
 
 
 def _tolerating_full_disk(write: Callable[[], None], *, what: str, say: Callable[[str], None]) -> Callable[[], None]:
-    """The same, but a log that cannot be written is told once and costs no training."""
-    told = False
+    """The same, but a log that cannot be written is one warning and does not stop the training."""
+    warned = False
 
     def attempt() -> None:
-        nonlocal told
+        nonlocal warned
         try:
             write()
         except OSError as error:
-            if not told:
+            if not warned:
                 say(f"warning   {what} cannot be written ({reason(error)}): the training goes on without")
-            told = True
+            warned = True
 
     return attempt
 

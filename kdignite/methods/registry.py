@@ -27,7 +27,7 @@ class Parameter(NamedTuple):
     high: float | None = None
     above: float | None = None
     below: float | None = None
-    grid: tuple[float, ...] = ()  # what ``sweep`` tries unless told
+    grid: tuple[float, ...] = ()  # what ``sweep`` tries by default
 
     @property
     def domain(self) -> dict[str, float | None]:

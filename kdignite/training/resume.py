@@ -37,7 +37,7 @@ STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moment
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
-    """A training command that all processes work on, and that knows ``--resume``."""
+    """A training command that all processes run, with ``--resume``."""
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
