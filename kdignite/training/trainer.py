@@ -203,7 +203,7 @@ def _resume_hint(run: RunSpec, folder: Path) -> Iterator[None]:
     except BrokenPipeError:  # nobody reads what is printed
         raise
     except OSError as error:
-        raise RunFailed(f"{error}: correct that (free space on a full disk), then resume with {resume}") from error
+        raise RunFailed(f"{error}: fix that (free space on a full disk), then resume with {resume}") from error
     except Exception:
         raise
     except BaseException:

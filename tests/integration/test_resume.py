@@ -514,9 +514,7 @@ def test_a_best_file_that_can_never_be_written_is_a_failure(root: Path, monkeypa
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    with pytest.raises(
-        RunFailed, match=r"best\.safetensors cannot be written \(No space left on device\): correct that"
-    ):
+    with pytest.raises(RunFailed, match=r"best\.safetensors cannot be written \(No space left on device\): fix that"):
         baseline(alone(**settings("baseline")), root=root)
     assert not (root / "run" / "result.json").exists()
 
