@@ -344,7 +344,7 @@ def lookups(folder: Path) -> Found:
             for number, one in enumerate((on_device(part, GPU), part)):
                 kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
                 table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
-                answers.append([table(batch).cpu() for batch in training_batches(one, **settings)(0, 0)])
+                answers.append([table(batch).logits.cpu() for batch in training_batches(one, **settings)(0, 0)])
             found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
     module.DEVICE_BYTES = 2**30
     try:
