@@ -70,8 +70,18 @@ def read(path: Path) -> dict[str, Any]:
         return dict(unflatten(values, tensors))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint of kdignite."""
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of kdignite, completely and checked; nothing in it can run.
+
+    Args:
+        path: a ``best.safetensors``.
+
+    Returns:
+        The description of the model, and its weights on the CPU.
+
+    Raises:
+        UserError: if it is missing, damaged, or of another kind or format.
+    """
     with _opened(path) as file:
         if not _is_own(file.read(DIGEST.stop)):
             raise no_checkpoint(path)

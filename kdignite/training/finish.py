@@ -49,7 +49,7 @@ def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
         known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in trainer_state.history.rows)
         why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
         raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
-    return checkpoints.load(best)
+    return checkpoints.load_checkpoint(best)
 
 
 def _result(

@@ -179,7 +179,7 @@ def _recorded_score(best: Path) -> float | None:
     if not best.exists():
         return None
     try:
-        return checkpoints.load(best).description.validation.accuracy
+        return checkpoints.load_checkpoint(best).description.validation.accuracy
     except UserError as error:
         say(f"warning   {error}; the best of the epochs to come takes its place")
         return None

@@ -119,7 +119,7 @@ def everything(folder: Path) -> Found:
 
 def _somebodys(root: Path) -> Path:
     path = root / "theirs.pt"
-    torch.save(checkpoints.load(root / "teacher" / "best.safetensors").weights, path)
+    torch.save(checkpoints.load_checkpoint(root / "teacher" / "best.safetensors").weights, path)
     return path
 
 
@@ -191,7 +191,8 @@ def resumed(folder: Path) -> Found:
 
 def _weights(folder: Path) -> dict[str, list[float]]:
     return {
-        name: value.flatten().tolist() for name, value in checkpoints.load(folder / "best.safetensors").weights.items()
+        name: value.flatten().tolist()
+        for name, value in checkpoints.load_checkpoint(folder / "best.safetensors").weights.items()
     }
 
 
