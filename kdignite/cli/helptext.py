@@ -15,7 +15,6 @@ WIDTH = 100  # columns
 
 
 def overview() -> str:
-    """The help of the whole program."""
     blocks = [
         f"kdignite {__version__}: train a teacher, distil it into a student, see what that bought.",
         f"usage: {PROGRAM} COMMAND [--flag=value ...]",
@@ -26,7 +25,6 @@ def overview() -> str:
 
 
 def command_help(command: str) -> str:
-    """The help of one command."""
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]

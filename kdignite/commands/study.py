@@ -23,7 +23,6 @@ class StudyState(NamedTuple):
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Finished stages, by name."""
         stages: dict[str, dict[str, Any]] = self.manifest["stages"]
         return stages
 

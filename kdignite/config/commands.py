@@ -82,7 +82,6 @@ class EvaluateConfig(Config):
     threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
-        """Check each field; the run is required."""
         super().__post_init__()
         if not self.run:
             raise UserError("evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME")
@@ -108,7 +107,6 @@ class CompareConfig(Config):
     name: str | None = shared.run_name("name of the new folder in runs/; unset: compare-STUDENT")
 
     def __post_init__(self) -> None:
-        """Check each field; runs are required."""
         super().__post_init__()
         if not self.runs or not all(self.runs):
             raise UserError(
@@ -152,7 +150,6 @@ class AdoptConfig(Config):
     threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
-        """Check each field; file, model and preprocessing are required, never assumed."""
         super().__post_init__()
         missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
         if not self.file:

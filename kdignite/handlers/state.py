@@ -105,7 +105,6 @@ class Clock:
         return self.spent + (time.perf_counter() - self.running_since if self.running_since is not None else 0.0)
 
     def run(self) -> float:
-        """Seconds of the run so far."""
         return time.perf_counter() - self.run_began
 
     def state_dict(self) -> dict[str, float]:

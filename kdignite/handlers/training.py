@@ -22,7 +22,6 @@ class LossNotFinite(RunFailed):
     """The mean loss of the open epoch is no number any more."""
 
     def __init__(self, message: str, loss: float = math.nan) -> None:
-        """Keep the loss."""
         super().__init__(message)
         self.loss = loss
 

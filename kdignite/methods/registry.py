@@ -31,7 +31,6 @@ class Parameter(NamedTuple):
 
     @property
     def domain(self) -> dict[str, float | None]:
-        """The limits of its values."""
         return {"low": self.low, "high": self.high, "above": self.above, "below": self.below}
 
 

@@ -232,7 +232,6 @@ class LogitCache:
 
 
 def table_bytes(cache_spec: CacheSpec, *, views: int, num_classes: int, dtype: str) -> int:
-    """Size of the logits of all views."""
     return views * len(cache_spec.part.indices) * num_classes * np.dtype(dtype).itemsize
 
 

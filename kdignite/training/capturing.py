@@ -32,12 +32,10 @@ class Capture:
     """
 
     def __init__(self, full: int, *, say: Callable[[str], None], record: Record | None = None) -> None:
-        """Nothing was captured yet."""
         self.full, self.say, self.record = full, say, record or cuda_graph
         self.outcome = NOT_YET  # or `CAPTURED`, or why it could not be
 
     def __call__(self, make_step: MakeStep) -> MakeStep:
-        """Steps whose updates are captured."""
 
         def make(model: nn.Module, optimizer: Optimizer, /, **settings: Any) -> Step:
             return make_step(model, optimizer, **settings, around=partial(self.around, model, optimizer))

@@ -40,7 +40,6 @@ def evaluated(run: RunSpec, part: Part) -> Iterator[Any]:
 
 
 def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
-    """The model that the run has saved."""
     best = trainer_state.best.path
     trainer_state.best.flush()
     if trainer_state.best.pending is not None:

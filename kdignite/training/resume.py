@@ -133,7 +133,6 @@ def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
 
 
 def _named(config: TrainConfig, *, root: Path) -> Path:
-    """The folder that ``--resume=RUN`` means."""
     for path in (Path(str(config.resume)), root / str(config.resume)):
         folder = path.parent if path.is_file() else path
         if (folder / runs.CONFIG).is_file():
@@ -159,7 +158,6 @@ def _check_ours(config: TrainConfig, folder: Path) -> None:
 
 
 def _finished(folder: Path) -> runs.Finished | None:
-    """A run that has its result already."""
     if not (folder / runs.RESULT).is_file():
         return None
     result = files.read_json(folder / runs.RESULT)

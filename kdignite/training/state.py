@@ -46,7 +46,6 @@ class HostCopy:
     """Weights and optimiser of a run on the CPU, copied once for all that is saved after a step or an epoch."""
 
     def __init__(self, run: RunSpec, trainer: Engine, history: handlers.History) -> None:
-        """Nothing was copied yet."""
         self.run, self.trainer, self.history = run, trainer, history
         self._when: tuple[int, int] | None = None
         self._held: dict[str, Any] = {}
@@ -69,7 +68,6 @@ class Saver:
     """
 
     def __init__(self, trainer_state: TrainerState, folder: Path) -> None:
-        """Nothing is being written."""
         self.trainer_state, self.folder = trainer_state, folder
         self._thread = ThreadPoolExecutor(1, "save") if is_accelerator(trainer_state.run.device) else None
         self._writing: Future[None] | None = None

@@ -162,7 +162,6 @@ def _validation(run: RunSpec) -> Callable[[], Outcome]:
 
 
 def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, Any]:
-    """What `runs.BEST` holds at this moment."""
     scored = trainer.state.metrics
     description = Description(
         architecture=run.model.architecture,
