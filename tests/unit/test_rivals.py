@@ -3,6 +3,7 @@
 import copy
 import importlib
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import Part, limited, split_source
 from kdignite.evaluation import predictor
 from kdignite.losses import kd_loss
+from kdignite.methods.logits import kd
 from kdignite.models.registry import build_model
 from kdignite.steps import distill_step
 from kdignite.teachers import live_teacher
@@ -88,7 +90,7 @@ def test_the_plain_loop_ends_with_the_weights_of_kdignite(plain: ModuleType) -> 
     before, data = copy.deepcopy(teacher.state_dict()), batches(5)
     sgd = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (ours, theirs)]
     reference = live_teacher(predictor(copy.deepcopy(teacher), prepare=PREPARE))
-    step = distill_step(ours, sgd[0], reference, prepare=PREPARE, alpha=0.7, T=3.0)
+    step = distill_step(ours, sgd[0], reference, prepare=PREPARE, method=partial(kd, alpha=0.7, T=3.0))
     losses = [float(step(None, batch)["loss"]) for batch in data]
     prepared = [(PREPARE(batch.images), batch.labels) for batch in data]
     mean_loss = plain.train_epoch(theirs, teacher, prepared, optimizer=sgd[1], alpha=0.7, T=3.0)
