@@ -60,6 +60,7 @@ def test_everything_is_in_one_folder(study: Finished) -> None:
 def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finished) -> None:
     own = {
         "command",
+        "method",
         "alpha",
         "T",
         "teacher",
@@ -89,7 +90,7 @@ def test_every_saved_model_was_evaluated_again(study: Finished) -> None:
 def test_run_again_it_trains_nothing(
     study: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("teacher", "distill", "baseline", "compare", "answer"):
+    for name in ("teacher", "distill", "baseline", "compare", "evaluate_checkpoint"):
         monkeypatch.setattr(module, name, lambda *args, **given: pytest.fail("ran again"))
     before = manifest(study.folder)
     again = reproduce(tiny(seeds=2), root=study.folder.parent)

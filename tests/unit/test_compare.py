@@ -519,9 +519,9 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_students_of_different_methods(root: Path) -> None:
     again(root, "student-1", "distill", config={"seed": 1, "method": "mine:method", "gap": 0.5})
     assert refused(root, *ALL) == (
-        "the students differ in more than the seed: --method: kd (runs/student-0) against mine:method (runs/student-1);"
-        " --alpha: 0.9 (runs/student-0) against unset (runs/student-1); --T: 4 (runs/student-0) against unset "
-        "(runs/student-1); --gap: not recorded (runs/student-0) against 0.5 (runs/student-1): compare one of them at a "
+        "the students differ in more than the seed: --method: kd (runs/student-0) -> mine:method (runs/student-1);"
+        " --alpha: 0.9 (runs/student-0) -> unset (runs/student-1); --T: 4 (runs/student-0) -> unset "
+        "(runs/student-1); --gap: not recorded (runs/student-0) -> 0.5 (runs/student-1): compare one of them at a "
         "time"
     )
 
