@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdignite.checkpoints.files import load_checkpoint
     from kdignite.commands.adopt import adopt
     from kdignite.commands.baseline import baseline
     from kdignite.commands.compare import compare
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from kdignite.losses import LossParts, cross_entropy, kd_divergence, kd_loss
     from kdignite.methods.terms import Outputs, Terms
     from kdignite.training.extensions import RunView
+    from kdignite.training.model import load_predictor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "evaluate",
     "kd_divergence",
     "kd_loss",
+    "load_checkpoint",
+    "load_predictor",
     "reproduce",
     "sweep",
     "teacher",
@@ -63,6 +67,8 @@ _ELSEWHERE = {
     **dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses"),
     **dict.fromkeys(("Outputs", "Terms"), "kdignite.methods.terms"),
     "configure": "kdignite.config",
+    "load_checkpoint": "kdignite.checkpoints.files",
+    "load_predictor": "kdignite.training.model",
     "RunView": "kdignite.training.extensions",
 }
 

@@ -8,17 +8,11 @@ LONGEST_WORD = 300  # characters of each
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct, in one line: what was expected, what came, what to type next.
-
-    The command line prints the line and exits with 2; from Python it is an ordinary ``ValueError``.
-    """
+    """A mistake that the user can correct, in one line: what was expected, what came, what to type next; exit 2."""
 
 
 class RunFailed(RuntimeError):
-    """A run that was set up correctly and cannot go on (its loss is NaN, say).
-
-    The command line prints the line and exits with 1.
-    """
+    """A run that was set up correctly and cannot go on (its loss is NaN, say); exit 1."""
 
 
 def printable(text: str) -> str:

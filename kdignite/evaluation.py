@@ -1,7 +1,7 @@
 """The one evaluation: validation while training, ``evaluate``, and the check of a teacher are this function."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from ignite.engine import Engine
@@ -58,13 +58,13 @@ def evaluate(logits_of: Predictor, batches: Iterable[Batch], *, num_classes: int
 
 
 @oom_as_failure("end other programs that use it")
-def tally(answer: Callable[[Batch], Tensor], batches: Iterable[Batch], *, num_classes: int) -> Outcome:
-    """Count answers by class, whatever computes or stores them."""
-    engine, store = Engine(_kept(answer)), EpochOutputStore()
-    engine.logger.disabled = True  # errors are raised and told once, by whoever called
-    store.attach(engine, "answers")
+def tally(logits_of: Callable[[Batch], Tensor], batches: Iterable[Batch], *, num_classes: int) -> Outcome:
+    """Count predictions by class, from logits that are computed or cached."""
+    engine, store = Engine(_evaluation_step(logits_of)), EpochOutputStore()
+    engine.logger.disabled = True  # the caller reports errors
+    store.attach(engine, "outputs")
     state = engine.run(batches, max_epochs=1)
-    own = [torch.cat(column).cpu() for column in zip(*state.answers, strict=True)] or [torch.empty(0)] * 3
+    own = [torch.cat(column).cpu() for column in zip(*state.outputs, strict=True)] or [torch.empty(0)] * 3
     logits, labels, indices = map(processes.all_gather, own)
     confusion = _confusion(logits, labels, num_classes=num_classes)
     return Outcome(logits.float(), labels, indices, confusion, float(cross_entropy(logits.double(), labels)))
@@ -78,9 +78,8 @@ def _confusion(logits: Tensor, labels: Tensor, *, num_classes: int) -> Tensor:
     return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def _kept(answer: Callable[[Batch], Tensor]) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
-    def keep(engine: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        del engine
-        return answer(batch), batch.labels, batch.indices  # on the device, which is waited for once, at the end
+def _evaluation_step(logits_of: Callable[[Batch], Tensor]) -> Callable[[Engine, Batch], tuple[Tensor, Tensor, Tensor]]:
+    def step(_: Engine, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        return logits_of(batch), batch.labels, batch.indices  # on the device, which is waited for once, at the end
 
-    return keep
+    return step

@@ -16,10 +16,7 @@ def autocast(device_type: str, amp: str) -> torch.autocast:
 
 @contextmanager
 def tf32(amp: str) -> Iterator[None]:
-    """With ``--amp=tf32`` a GPU multiplies float32 in TF32 (8 bits of exponent, 10 of mantissa) within the block.
-
-    Forward and backward pass both have to be inside.
-    """
+    """Within the block, forward and backward pass, ``--amp=tf32`` multiplies float32 with 10 bits of mantissa."""
     if amp != "tf32":
         yield
         return

@@ -59,7 +59,6 @@ def is_name(value: object) -> bool:
 
 
 def count(values: Mapping[str, Any], key: str, *, low: int = 0, high: int = LARGEST_COUNT) -> int:
-    """A whole number in [low, high]."""
     value = _value(values, key)
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{key} must be a whole number from {low} to {high}, not {brief(value)}")
@@ -67,7 +66,6 @@ def count(values: Mapping[str, Any], key: str, *, low: int = 0, high: int = LARG
 
 
 def number(values: Mapping[str, Any], key: str, *, above: float = -math.inf, below: float = math.inf) -> float:
-    """A finite number between two others."""
     value = _value(values, key)
     if type(value) not in (int, float) or not is_finite(value) or not above < value < below:
         limits = "".join(f" {word} {end:g}" for word, end in (("above", above), ("below", below)) if math.isfinite(end))

@@ -144,10 +144,7 @@ def training_step(
 
 
 def _trainer(model: nn.Module) -> Callable[[], None]:
-    """Puts a model into training mode, where it is not: an evaluation between two steps can never leave it in another.
-
-    Every module is looked at, since a wrapper is not told when the model inside it is evaluated.
-    """
+    """Puts every module into training mode where it is not; a wrapper does not know that its model was evaluated."""
     modules = list(model.modules())
 
     def train() -> None:

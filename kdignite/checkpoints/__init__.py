@@ -14,7 +14,7 @@ from kdignite.checkpoints.description import (
     from_payload,
     to_payload,
 )
-from kdignite.checkpoints.files import UNREADABLE, load, read, read_foreign, write
+from kdignite.checkpoints.files import UNREADABLE, load_checkpoint, read, read_foreign, write
 from kdignite.checkpoints.weights import (
     check_fit,
     check_storable,

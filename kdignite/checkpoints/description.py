@@ -71,7 +71,7 @@ class Checkpoint(NamedTuple):
 
 
 def to_payload(description: Description, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a checkpoint file holds: plain values that JSON knows, and tensors."""
+    """What a checkpoint file holds: plain JSON values, and tensors."""
     return {
         "format": FORMAT,
         "kdignite": kdignite.__version__,
@@ -132,7 +132,7 @@ def _architecture(values: Mapping[str, Any]) -> Architecture:
 
 
 def _option(key: str, value: Any) -> Any:
-    """A word, a number, or some of them; what the model takes, its builder knows."""
+    """A word, a number, or some of them; its builder checks what it takes."""
     items = value if isinstance(value, list | tuple) else [value]
     large = any(isinstance(item, int | float) and abs(item) > LARGEST_OPTION for item in items)
     if large or not schema.is_setting(value):
@@ -163,7 +163,7 @@ def _validation(values: Mapping[str, Any]) -> Validation:
     return Validation(
         num_correct=schema.count(values, "num_correct", high=num_images),
         num_images=num_images,
-        epoch=schema.count(values, "epoch"),  # 0: adopted, of which nobody knows
+        epoch=schema.count(values, "epoch"),  # 0: adopted: unknown
     )
 
 

@@ -39,13 +39,10 @@ ARCHIVE, PICKLE = b"PK\x03\x04", b"\x80"  # what files of torch.save start with
 
 
 def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
-    """Write nested values and tensors so that at every moment either the old or the new file is complete on the disk.
-
-    Temporary file in the same folder, sync, rename, sync of the folder; the old file is gone only with the rename.
-    """
+    """Write nested values and tensors so that at every moment the old or the new file is complete on the disk."""
     tensors: dict[str, Tensor] = {}
     values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
-    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(values, separators=(",", ":"))
     content = memoryview(safetensors.torch.save(tensors, metadata={"kdignite": text}))
     digest = hashlib.sha256(content).hexdigest().encode()
 
@@ -73,8 +70,18 @@ def read(path: Path) -> dict[str, Any]:
         return dict(unflatten(values, tensors))
 
 
-def load(path: Path) -> Checkpoint:
-    """Read a checkpoint of kdignite."""
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of kdignite, completely and checked; nothing in it can run.
+
+    Args:
+        path: a ``best.safetensors``.
+
+    Returns:
+        The description of the model, and its weights on the CPU.
+
+    Raises:
+        UserError: if it is missing, damaged, or of another kind or format.
+    """
     with _opened(path) as file:
         if not _is_own(file.read(DIGEST.stop)):
             raise no_checkpoint(path)
@@ -133,7 +140,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _refusing(path: Path, otherwise: str) -> Iterator[None]:
-    """Within the block an unreadable file is the user's mistake, told in one line."""
+    """Within the block an unreadable file is a `UserError` of one line."""
     try:
         yield
     except UserError:

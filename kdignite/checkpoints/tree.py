@@ -1,17 +1,16 @@
 """Nested values as what JSON holds and a flat dict of tensors, and back to the last bit.
 
-JSON has no tensors, no tuples, no dicts with numbers as keys and no infinite numbers. Each is written as a dict with a
-single key, one of the words below.
+JSON has no tensors, no tuples and no dicts with numbers as keys: each is written as a dict whose only key is one of the
+words below.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-TENSOR, TUPLE, ITEMS, FLOAT = "$tensor", "$tuple", "$items", "$float"
+TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 WEIGHTS = "weights"  # in a checkpoint; these tensors keep the names that they have in the state dict
 RESERVED = "__metadata__"  # of the format
 LARGEST_KEY = 2**31  # hashes of larger numbers can be made to collide
@@ -32,7 +31,7 @@ def flatten(value: Any, tensors: dict[str, Tensor], path: tuple[str, ...] = ()) 
     if isinstance(value, list | tuple):
         held = [flatten(item, tensors, (*path, str(index))) for index, item in enumerate(value)]
         return {TUPLE: held} if isinstance(value, tuple) else held
-    return {FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+    return value
 
 
 def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -45,7 +44,6 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         TENSOR: lambda name: tensors[name],
         TUPLE: lambda items: tuple(unflatten(items, tensors)),
         ITEMS: lambda items: {_key(key): unflatten(item, tensors) for key, item in items},
-        FLOAT: float,
     }
     tag = next(iter(value), "")
     return undo[tag](value[tag]) if tag in undo else {key: unflatten(item, tensors) for key, item in value.items()}

@@ -30,9 +30,8 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, sourc
             f"the weights of {source} do not fit the model: missing {listed(missing)}; unexpected {listed(unexpected)}"
             f"{_prefix_hint(own, weights)}"
         )
-    wrong = [
-        f"{key} {_shape(weights[key])} for {_shape(own[key])}" for key in own if not _alike(weights[key], own[key])
-    ]
+    shapes = {key: (_shape(weights[key]), _shape(own[key])) for key in own}
+    wrong = [f"{key} {given} for {needed}" for key, (given, needed) in shapes.items() if given != needed]
     if wrong:
         raise UserError(f"the weights of {source} do not fit the model: {listed(wrong)}")
     broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
@@ -94,10 +93,6 @@ def _plain(value: Any) -> dict[Any, Any]:
 
 def _is_storable(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in DTYPES and not value.is_meta
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def _shape(value: Tensor) -> str:

@@ -15,7 +15,6 @@ WIDTH = 100  # columns
 
 
 def overview() -> str:
-    """The help of the whole program."""
     blocks = [
         f"kdignite {__version__}: train a teacher, distil it into a student, see what that bought.",
         f"usage: {PROGRAM} COMMAND [--flag=value ...]",
@@ -26,7 +25,6 @@ def overview() -> str:
 
 
 def command_help(command: str) -> str:
-    """The help of one command."""
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
@@ -114,12 +112,12 @@ def _default_by_method(command: str, one: Field[Any]) -> str:
     """The default of a parameter in each method that takes it, and in each preset that has another for its method."""
     rows = {name: method.parameters[one.name] for name, method in METHODS.items() if one.name in method.parameters}
     of_method = {name: setting_text(row.grid if command == "sweep" else row.default) for name, row in rows.items()}
-    told = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
+    texts = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
     recipes = {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()} if command != "sweep" else {}
     others = [
         f"[{preset}] {setting_text(recipe[one.name])}" for preset, recipe in recipes.items() if one.name in recipe
     ]
-    return f"default {', '.join([*dict.fromkeys(told), *others])}"
+    return f"default {', '.join([*dict.fromkeys(texts), *others])}"
 
 
 def _origin(command: str, one: Field[Any]) -> CommandFlag:

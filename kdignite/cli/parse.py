@@ -28,7 +28,6 @@ class ParsedArgs(NamedTuple):
 
 
 def parse_args(argv: Sequence[str]) -> ParsedArgs:
-    """Parse and check a command line."""
     args = list(argv)
     if not args:
         return ParsedArgs("help")

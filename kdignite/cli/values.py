@@ -18,12 +18,7 @@ _LARGEST = 2**63 - 1  # what torch takes as a seed or a size
 
 
 def coerce(one: Field[Any], text: str) -> Any:
-    """The value of a flag.
-
-    Text is taken as it is (``42``, ``None`` and ``run#1`` are texts), but for a ``~`` at its beginning, which shells
-    leave alone after ``=``. Numbers are decimal: ``010`` is 10. A list is written with commas. The config checks
-    domains afterwards.
-    """
+    """The value of a flag: text as it is but for a ``~`` in front, decimal numbers, lists with commas."""
     try:
         return _read(text, bare_type(one.type))
     except ValueError as error:

@@ -149,10 +149,7 @@ def _trials(job: Job, place: Path) -> dict[str, Trial]:
 
 
 def _distilled(job: Job, *, cache: Path | str | None, captured: bool = True) -> float:
-    """The training phase of ``distill``, with metrics, logs and checkpoints; no cache: a new one for each trial.
-
-    The CUDA graph of a run is captured beforehand, unless that would fill the cache as well.
-    """
+    """The training phase of ``distill``, its CUDA graph captured beforehand; no cache: a new one for each trial."""
 
     with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
         folder = runs.create(Path(place), name=None, default="run")

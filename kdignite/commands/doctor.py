@@ -51,7 +51,7 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     if not config.run:
         return _weights_only(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)
-    checkpoint, device = checkpoints.load(path), set_up_device(config.device, threads=config.threads)
+    checkpoint, device = checkpoints.load_checkpoint(path), set_up_device(config.device, threads=config.threads)
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
     summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}

@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
 
 def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
     """Evaluate a checkpoint on the images of a split; nothing is written."""
-    checkpoint = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(config.run, root=root)))
+    checkpoint = processes.on_rank0(lambda: checkpoints.load_checkpoint(runs.find_checkpoint(config.run, root=root)))
     origin = checkpoint.description.origin
     device = set_up_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)

@@ -83,7 +83,8 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
     named = plan.students[0].teacher
     check_and_fetch_model(plan.baselines[0])
     if named is not None:
-        origin = processes.on_rank0(lambda: checkpoints.load(runs.find_checkpoint(named, root=root)).description.origin)
+        path = runs.find_checkpoint(named, root=root)
+        origin = processes.on_rank0(lambda: checkpoints.load_checkpoint(path).description.origin)
         dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
         image_size = origin.image_size
     else:

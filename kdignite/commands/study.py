@@ -23,7 +23,6 @@ class StudyState(NamedTuple):
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        """Finished stages, by name."""
         stages: dict[str, dict[str, Any]] = self.manifest["stages"]
         return stages
 
@@ -56,7 +55,7 @@ def open_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path
 
 
 def with_amp(config: S, stage: TrainConfig) -> S:
-    """The study with one data type of products for all its runs, whatever processor it is resumed on."""
+    """The study with one setting of mixed precision for all its runs, whatever processor it is resumed on."""
     device = set_up_device(stage.device, threads=stage.threads)
     amp: dict[str, Any] = {"amp": choose_amp(stage.amp, device=device)}
     return replace(config, **amp)

@@ -40,7 +40,6 @@ class PairedRuns(NamedTuple):
 
     @property
     def all(self) -> tuple[RunFiles, ...]:
-        """Every run, the teacher first."""
         return (*([self.teacher] if self.teacher else []), *self.students, *self.baselines)
 
 

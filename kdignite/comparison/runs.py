@@ -46,7 +46,6 @@ class RunFiles(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """The seed of a run that trained."""
         return int(self.result["seed"])
 
     def computed_with(self, part: str) -> list[Any]:
@@ -68,7 +67,6 @@ def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
-    """Read a run folder."""
     result, classes = _result(folder)
     logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes))
     recorded, num_correct = result["test"]["num_correct"], int((logits.argmax(axis=1) == labels).sum())

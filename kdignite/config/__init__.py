@@ -1,4 +1,4 @@
-"""What a command can be told: frozen settings, their one default each, and the presets.
+"""The settings of every command: frozen, their one default each, and the presets.
 
 A field is a flag of the command line: its default is the ``standard`` preset, its metadata the help text and the
 domain. Building a config checks every value, so that a config that exists is valid. Nothing here imports torch.

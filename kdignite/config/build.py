@@ -54,7 +54,6 @@ def to_json(config: Config) -> dict[str, Value]:
 
 
 def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
-    """The config that `to_json` wrote."""
     unknown = sorted(set(values) - {one.name for one in fields(kind) if "help" in one.metadata})
     if unknown:
         raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")

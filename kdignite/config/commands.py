@@ -1,4 +1,4 @@
-"""What the commands that do not train can be told."""
+"""The settings of the commands that do not train."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +21,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig(Config):
-    """List the kept answers of teachers, and remove those that are not wanted any more."""
+    """List cached teacher logits, and remove those that are not needed."""
 
     command: ClassVar[str] = "cache"
 
@@ -55,8 +55,7 @@ class BenchConfig(Config):
     batch_size: int = shared.batch_size(100)
     num_images: int | None = flag(
         None,
-        "images that a measurement trains on; unset: all, 50,000 at most. Where the teacher is asked for each, 5,000 "
-        "of them at most",
+        "images that a measurement trains on; unset: all, 50,000 at most. With a live teacher 5,000 at most",
         low=2,
         group="data",
     )
@@ -83,7 +82,6 @@ class EvaluateConfig(Config):
     threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
-        """Check each field; the run is required."""
         super().__post_init__()
         if not self.run:
             raise UserError("evaluate needs a run folder or a checkpoint: python -m kdignite evaluate runs/NAME")
@@ -109,7 +107,6 @@ class CompareConfig(Config):
     name: str | None = shared.run_name("name of the new folder in runs/; unset: compare-STUDENT")
 
     def __post_init__(self) -> None:
-        """Check each field; runs are required."""
         super().__post_init__()
         if not self.runs or not all(self.runs):
             raise UserError(
@@ -153,7 +150,6 @@ class AdoptConfig(Config):
     threads: int | None = shared.threads()
 
     def __post_init__(self) -> None:
-        """Check each field; file, model and preprocessing are required, never assumed."""
         super().__post_init__()
         missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
         if not self.file:

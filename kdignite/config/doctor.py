@@ -10,7 +10,6 @@ from kdignite.methods.registry import METHODS
 
 
 def _of_kd(name: str, meaning: str) -> Any:
-    """A parameter of ``kd`` for another use."""
     one = METHODS["kd"].parameters[name]
     return flag(one.default, meaning, low=one.low, high=one.high, above=one.above, group="distillation")
 

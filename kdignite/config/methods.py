@@ -45,7 +45,6 @@ def with_method(kind: type[C], method: str) -> type[C]:
 
 
 def parameter_names(kind: type[Config] | Config) -> list[str]:
-    """The flags that are parameters of methods."""
     return [one.name for one in fields(kind) if one.metadata.get("parameter")]
 
 

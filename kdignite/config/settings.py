@@ -24,13 +24,11 @@ class Difference(NamedTuple):
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, besides: Collection[str] = (), missing: Any = None
 ) -> list[Difference]:
-    """The settings that are not the same."""
     pairs = [(name, before.get(name, missing), now.get(name, missing)) for name in {**before, **now}]
     return [Difference(*pair) for pair in pairs if pair[0] not in besides and pair[1] != pair[2]]
 
 
 def differences_text(found: Iterable[Difference]) -> str:
-    """Differences in one line."""
     return "; ".join(map(difference_text, found))
 
 

@@ -39,7 +39,7 @@ threads = partial(flag, None, "CPU threads; unset: one a core, under torchrun on
 amp = partial(
     flag,
     "auto",
-    "products in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, which is bf16 where the device has "
+    "mixed precision in training: off (float32), bf16, fp16, tf32 (NVIDIA GPUs), or auto, bf16 where the device has "
     "instructions for it, else off",
     choices=("auto", "off", "bf16", "fp16", "tf32"),
 )

@@ -47,7 +47,6 @@ class Sweep(Config):
 
     @property
     def method_name(self) -> str:
-        """The method of all runs."""
         return getattr(self, "method", None) or DEFAULT
 
     @property

@@ -1,4 +1,4 @@
-"""What the training commands can be told; the defaults are the preset ``standard``."""
+"""The settings of the training commands; the defaults are the preset ``standard``."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,7 +17,7 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """What every training command can be told."""
+    """The settings of every training command."""
 
     preset: str = shared.preset()
     name: str | None = shared.run_name("name of the run folder in runs/; unset: made from the command and its settings")
@@ -174,20 +174,20 @@ class DistillConfig(TrainConfig):
     )
     cache: str = flag(
         "auto",
-        "where the teacher's answers are kept for later runs: auto (runs/.teacher_cache, up to 1 GiB), off (none are: "
-        "it is asked for every batch), or a folder",
+        "where teacher logits are cached for later runs: auto (runs/.teacher_cache, up to 1 GiB), off (a live "
+        "teacher), or a folder",
         group="distillation",
         role="machine",
     )
     cache_dtype: str = flag(
         "float32",
-        "how they are kept; float16 halves them and rounds",
+        "data type of cached teacher logits; float16 halves them and rounds",
         choices=("float32", "float16"),
         group="distillation",
     )
     teacher_amp: str = flag(
         "off",
-        "products of the teacher's answers: off (float32), bf16, or tf32 (NVIDIA GPUs); faster, and a little different",
+        "mixed precision of the teacher: off (float32), bf16, or tf32 (NVIDIA GPUs); faster, and a little different",
         choices=("off", "bf16", "tf32"),
         group="distillation",
     )

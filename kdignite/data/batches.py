@@ -63,10 +63,7 @@ def num_batches(num_images: int, batch_size: int, *, world: int = 1) -> int:
 
 
 def chunks(indices: Tensor, batch_size: int, *, world: int = 1) -> tuple[Tensor, ...]:
-    """Cut an order into batches; the last, smaller one is kept.
-
-    A last batch that has not `SMALLEST_BATCH` images for every process joins the batch before it.
-    """
+    """Cut an order into batches; a last one below `SMALLEST_BATCH` images a process joins the one before it."""
     parts: tuple[Tensor, ...] = indices.split(batch_size)
     if len(parts) > 1 and len(parts[-1]) < SMALLEST_BATCH * world:
         return (*parts[:-2], torch.cat(parts[-2:]))
@@ -111,11 +108,7 @@ def view_batches(
 
 
 def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_iteration: int = 0) -> Iterator[Batch]:
-    """All batches of a run from an iteration on, as one stream.
-
-    An engine replays an epoch from its first batch when it resumes; a stream that starts in the middle of the epoch
-    gives it the batches that are still to come.
-    """
+    """All batches of a run from an iteration on; an engine that resumes would replay the epoch from its first one."""
     first_epoch, start = divmod(first_iteration, epoch_length)
     for epoch in range(first_epoch, epochs):
         yield from batches(epoch, start if epoch == first_epoch else 0)
@@ -145,10 +138,7 @@ def image_side(images: ImageSet) -> int:
 def _assemble(
     images: ImageSet, wanted: tuple[Tensor, ...], *, view: int, view_seed: int, augment: str
 ) -> Iterator[Batch]:
-    """Batches of one view. An accelerator gets all indices at once and assembles several batches together.
-
-    A pixel depends on the view and its image alone, so a batch is the same whatever is assembled with it.
-    """
+    """Batches of one view; an accelerator assembles several together, which changes no pixel."""
     if not wanted:
         return
     device, in_memory = images.labels.device, isinstance(images.images, Tensor)

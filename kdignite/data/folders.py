@@ -111,7 +111,7 @@ def read_image(path: Path, *, size: int) -> Tensor:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except DECODE_ERRORS as error:
-        raise UserError(f"{path} is not a readable image ({reason(error)}): mend it or remove it") from error
+        raise UserError(f"{path} is not a readable image ({reason(error)}): repair or remove it") from error
 
 
 def resize_and_crop(image: Image.Image, *, size: int) -> Tensor:

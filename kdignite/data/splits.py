@@ -60,7 +60,6 @@ def split_source(source: Source, *, val_size: float | None) -> Splits:
 
 
 def all_images(images: ImageSet) -> Part:
-    """All images of a set."""
     return Part(images, torch.arange(len(images.labels)))
 
 

@@ -132,10 +132,7 @@ def _collate(items: list[Tensor | Failure]) -> Tensor | Failure:
 
 
 def _init_worker(_number: int) -> None:
-    """Ignore Ctrl-C and a scheduler's SIGTERM, which reach every process of a run: the main one decides when to stop.
-
-    SIGTERM from the main process ends a worker, also while Python exits: without that it would wait for ever.
-    """
+    """Ignore Ctrl-C and a scheduler's SIGTERM, which the main process handles; only its own SIGTERM ends a worker."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if hasattr(signal, "sigwaitinfo"):  # macOS does not say which process sent a signal
         threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
@@ -162,10 +159,7 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _sigchld_handler_kept() -> Iterator[None]:
-    """Undo torch's handler of SIGCHLD, which raises wherever the program is, maybe within a step or a save.
-
-    Without it the error is raised where the next batch is awaited.
-    """
+    """Undo torch's handler of SIGCHLD, which raises anywhere: the next batch that is awaited raises the error."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
         yield

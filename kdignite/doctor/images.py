@@ -27,10 +27,7 @@ class ImageSample(NamedTuple):
 
 
 def sample_images(part: Part, *, num_images: int, augment: str) -> ImageSample:
-    """Choose images: whole batches of 100 neighbours, at equal distances over the part.
-
-    Neighbours, because in training mode the logits depend on the batch, and scripts that do not shuffle make these.
-    """
+    """Whole batches of 100 neighbours at equal distances, as scripts make them that do not shuffle."""
     every = chunks(torch.arange(len(part.indices)), BATCH)
     count = max(1, min(len(every), num_images // BATCH))
     rows = tuple(every[i * len(every) // count] for i in range(count))

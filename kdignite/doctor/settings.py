@@ -19,7 +19,7 @@ from kdignite.streams import seeded, stream
 RECORDED, PERMUTED, SHUFFLED = "as recorded", "classes permuted", "order shuffled"
 SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)  # of networks, for shapes that they cannot take
 
-STRICT, BOTH = "strict=True, then mend the keys", "strict=True, model.eval()"
+STRICT, BOTH = "strict=True, then fix the keys", "strict=True, model.eval()"
 # name, what was done, what to do; which weights are new (see `_model_with`), and the mode: train, views, both
 MODEL_SETTINGS = (
     ("train mode", "no model.eval()", "model.eval()", "", "train"),
@@ -78,10 +78,7 @@ class SettingResults(NamedTuple):
 
 
 def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, progress: bool = False) -> SettingResults:
-    """Evaluate a model in its recorded setting and under each mistake.
-
-    Settings that the model cannot run are skipped, and those whose logits are the same as another's.
-    """
+    """Evaluate a model in its recorded setting and under each mistake that it can run and that changes its logits."""
     recorded, *variants = _preprocessing_settings(tested)
     logits = recorded.run(sample, 0)
     results, skipped = [SettingLogits(recorded, logits[None])], []

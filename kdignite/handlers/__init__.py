@@ -2,7 +2,7 @@
 
 Each ``attach_*`` takes the engine first, registers what it does, and returns what others may want to read or save. They
 run in the order in which they are attached, so a pipeline lists them in one visible place. This folder is the only
-place that knows events.
+place that uses events.
 """
 
 from kdignite.handlers.saving import (

@@ -48,10 +48,7 @@ class BestFile:
 def attach_best_checkpoint(
     trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]], score: float | None = None
 ) -> None:
-    """Write the best checkpoint whenever the validation accuracy is better than ever before.
-
-    Ignite's Checkpoint would keep a first score of NaN for ever: epochs without a finite score are left out.
-    """
+    """Write the best checkpoint; epochs with a score of NaN, which Ignite would keep for ever, are left out."""
 
     def accuracy(engine: Engine) -> float:
         return float(engine.state.metrics["accuracy_val"])
@@ -73,10 +70,7 @@ def attach_best_checkpoint(
 
 
 def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) -> None:
-    """Save the complete state after every epoch, and every so many seconds; attached last, so that it is complete.
-
-    Not Ignite's Checkpoint, which counts events. Several processes save together, when it is due in any of them.
-    """
+    """Save the complete state after every epoch and every so many seconds, which Ignite's Checkpoint cannot count."""
     saved_at, largest = time.monotonic(), processes.ThrottledMax()
 
     def save_now() -> None:

@@ -42,10 +42,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 def attach_tensorboard(
     trainer: Engine, history: History, writer: SummaryWriter, *, say: Callable[[str], None] = print
 ) -> None:
-    """Write every row of the history to TensorBoard, under the same tags in every run; x is the epoch.
-
-    torch's writer is used, not Ignite's logger, which writes another file layout where tensorboardX is installed.
-    """
+    """Write every row by torch's writer: Ignite's logger has another layout where tensorboardX is installed."""
 
     def plot_last() -> None:
         _plot(writer, history.rows[-1])
@@ -159,17 +156,17 @@ def duration(seconds: float) -> str:
 
 
 def _tolerating_full_disk(write: Callable[[], None], *, what: str, say: Callable[[str], None]) -> Callable[[], None]:
-    """The same, but a log that cannot be written is told once and costs no training."""
-    told = False
+    """The same, but a log that cannot be written is one warning and does not stop the training."""
+    warned = False
 
     def attempt() -> None:
-        nonlocal told
+        nonlocal warned
         try:
             write()
         except OSError as error:
-            if not told:
+            if not warned:
                 say(f"warning   {what} cannot be written ({reason(error)}): the training goes on without")
-            told = True
+            warned = True
 
     return attempt
 

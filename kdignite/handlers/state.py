@@ -84,10 +84,7 @@ def tag_of(name: str) -> str:
 
 
 class Clock:
-    """Seconds of the steps of the open epoch, and of the whole run; a resumed run continues both.
-
-    Not Ignite's Timer, which has no state to restore.
-    """
+    """Seconds of the steps of the open epoch and of the whole run, across resumes; Ignite's Timer has no state."""
 
     def __init__(self) -> None:
         self.spent = 0.0  # on the steps of the open epoch, up to the last pause
@@ -108,7 +105,6 @@ class Clock:
         return self.spent + (time.perf_counter() - self.running_since if self.running_since is not None else 0.0)
 
     def run(self) -> float:
-        """Seconds of the run so far."""
         return time.perf_counter() - self.run_began
 
     def state_dict(self) -> dict[str, float]:

@@ -22,16 +22,12 @@ class LossNotFinite(RunFailed):
     """The mean loss of the open epoch is no number any more."""
 
     def __init__(self, message: str, loss: float = math.nan) -> None:
-        """Keep the loss."""
         super().__init__(message)
         self.loss = loss
 
 
 def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: LearningRate) -> None:
-    """Set the learning rate before every step, from the number of the step alone.
-
-    A function of the iteration has no state, which torch's and Ignite's schedulers have: resuming is exact for free.
-    """
+    """Set the learning rate of every step as a function of its number: there is no scheduler's state to resume."""
 
     def set_rate(engine: Engine) -> None:
         set_learning_rate(optimizer, lr_at(engine.state.iteration - 1))
@@ -40,10 +36,7 @@ def attach_learning_rate(trainer: Engine, optimizer: Optimizer, *, lr_at: Learni
 
 
 def attach_step_seed(trainer: Engine, *, seed: int, device: torch.device) -> None:
-    """Seed what modules such as Dropout draw from, before every step, from (seed, iteration).
-
-    Other processes than the first add their rank, since they see other images.
-    """
+    """Seed Dropout and its kind before every step, from (seed, iteration), and the rank where it is not 0."""
     of_rank = () if processes.is_rank0() else (processes.rank(),)
     trainer.add_event_handler(
         Events.ITERATION_STARTED, lambda engine: seed_device(device, "step", seed, engine.state.iteration, *of_rank)

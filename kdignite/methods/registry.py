@@ -27,11 +27,10 @@ class Parameter(NamedTuple):
     high: float | None = None
     above: float | None = None
     below: float | None = None
-    grid: tuple[float, ...] = ()  # what ``sweep`` tries unless told
+    grid: tuple[float, ...] = ()  # what ``sweep`` tries by default
 
     @property
     def domain(self) -> dict[str, float | None]:
-        """The limits of its values."""
         return {"low": self.low, "high": self.high, "above": self.above, "below": self.below}
 
 

@@ -12,10 +12,7 @@ INTERVAL_S = 0.5  # between two exchanges of `ThrottledMax`
 
 
 def on_rank0(make: Callable[[], T]) -> T:
-    """Call a function in the first process only; every process gets its value or its error.
-
-    Not ``idist.one_rank_only``, which returns nothing in the other processes and lets them wait after an error.
-    """
+    """Call in the first process; all get its value or error, which ``idist.one_rank_only`` does not give them."""
     values = [on_all_ranks(make if is_rank0() else _nothing)]
     if world_size() > 1:
         import torch.distributed as dist
@@ -40,10 +37,7 @@ def on_all_ranks(make: Callable[[], T]) -> T:
 
 
 def local_rank0_first(make: Callable[[], T]) -> T:
-    """Call a function in one process of each machine, then in the others, which find what the first has fetched.
-
-    Not ``idist.one_rank_first``, after whose errors the others wait for ever.
-    """
+    """Call in one process of each machine, then in the others; ``idist.one_rank_first`` hangs after an error."""
     first = local_rank() == 0
     early = on_all_ranks(make if first else _nothing)
     late = on_all_ranks(_nothing if first else make)
@@ -67,10 +61,7 @@ def all_reduce_max(number: int) -> int:
 
 
 class ThrottledMax:
-    """`all_reduce_max` of one number, for every iteration: the processes exchange theirs about twice a second.
-
-    Each exchange makes them wait for one another. All count the same calls, so all know when the next is due.
-    """
+    """`all_reduce_max` of one number at every iteration, exchanged about twice a second, since each exchange waits."""
 
     def __init__(self) -> None:
         self.calls, self.every = 0, 1

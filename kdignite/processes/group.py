@@ -50,10 +50,7 @@ def is_reporter() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Within the block the processes that torchrun started form a group; nothing where it started one.
-
-    An existing group, such as that of ``idist.Parallel``, is used and left as it is.
-    """
+    """Within the block the processes of torchrun form a group, or use one that exists; nothing where there is one."""
     import torch.distributed as dist
 
     existing = dist.is_initialized()
@@ -73,11 +70,7 @@ def process_group() -> Iterator[None]:
 
 
 def free_group_threads() -> None:
-    """End the threads of a closed group: models that nothing refers to any more keep them alive.
-
-    A thread that still frees tensors while Python ends would abort the process. Called when a group is closed, and
-    again at the end, where an error held such models until it was reported.
-    """
+    """End the threads of a closed group, which would abort the process if they freed tensors while Python ends."""
     if launch().world_size > 1:
         gc.collect()
 

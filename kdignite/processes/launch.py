@@ -16,6 +16,5 @@ class Launch(NamedTuple):
 
 
 def launch() -> Launch:
-    """What torchrun says of this process."""
     numbers = [os.environ.get(name, "") for name in VARIABLES]
     return Launch(*map(int, numbers)) if all(number.isdecimal() for number in numbers) else Launch()

@@ -31,10 +31,7 @@ def all_gather(rows: "Tensor") -> "Tensor":
 
 
 def parallel(model: "nn.Module", *, device: "torch.device", sync_bn: bool) -> "nn.Module":
-    """A model whose gradients are the means over all processes after each backward pass.
-
-    Not ``idist.auto_model``, which moves a model to a GPU wherever there is one: ``--device=cpu`` would not hold.
-    """
+    """A model whose gradients are means over all processes; ``idist.auto_model`` would override ``--device=cpu``."""
     if world_size() == 1:
         return model
     import torch.distributed as dist

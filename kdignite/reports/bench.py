@@ -59,7 +59,6 @@ def bench_summary(
 
 
 def bench_text(summary: Summary) -> str:
-    """The machine and two tables."""
     speedup, repeats = summary["speedup"], summary["job"]["repeats"]
     warm = speedup["warm_over_live"]["median"]
     return "\n\n".join(

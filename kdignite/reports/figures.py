@@ -56,11 +56,7 @@ class ScoreRows(NamedTuple):
 
 @styled
 def confusion_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
-    """What was called what.
-
-    Up to 20 classes: the whole matrix, rows = true class, columns = predicted class, counts in the cells, shaded by the
-    share of the true class (a class without images is grey). Above that: the 20 most frequent confusions as bars.
-    """
+    """The confusion matrix, shaded by the share of the true class; above 20 classes the 20 most frequent confusions."""
     if len(summary["per_class"]) > MAX_CLASSES:
         return _confused_pairs(summary, title=title)
     return _matrix(summary, title=title)
@@ -68,11 +64,7 @@ def confusion_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
 
 @styled
 def classification_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
-    """Precision, recall and F1 of the classes as bars from zero, with their values and the macro average.
-
-    Up to 20 classes in class order; above that the 10 best and 10 worst classes by F1, in that order. A class without
-    images has no bars.
-    """
+    """Precision, recall and F1 as bars, in class order; above 20 classes the 10 best and the 10 worst by F1."""
     shown = _score_rows(summary)
     names = [short(row["class"]) for row in shown.rows]
     width = text_width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3

@@ -46,7 +46,6 @@ OWN_NAMES = {"airplane": "plane", "automobile": "car"}  # CIFAR-10's names -> th
 
 
 def published(classes: Sequence[str]) -> list[Published]:
-    """What was published of each class."""
     names = [OWN_NAMES.get(name, name) for name in classes]
     if sorted(names) != sorted(BY_CLASS):
         shown = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")

@@ -23,7 +23,6 @@ class Axis(NamedTuple):
     values: list[float]
 
     def place(self, point: GridPoint) -> int:
-        """Where a point of the grid is."""
         return self.values.index(point.parameters[self.name]) if self.name else 0
 
 

@@ -15,11 +15,7 @@ Row = Mapping[str, Any]
 
 
 def evaluation_table(summary: Mapping[str, Any], *, title: str) -> str:
-    """The evaluation of one split as text.
-
-    Up to 20 classes all of them are shown in class order; above that the 5 best and 5 worst by F1 and the 10 most
-    frequent confusions, and the text says so. Scores are in per cent; the accuracy of a class is its recall.
-    """
+    """The evaluation of one split as text, in per cent; above 20 classes the 5 best, the 5 worst and 10 confusions."""
     many = len(summary["per_class"]) > MAX_CLASSES
     parts = [title, overall_line(summary), *(_extremes(summary) if many else _all_classes(summary))]
     return "\n\n".join(parts) + "\n"

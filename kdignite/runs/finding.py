@@ -17,10 +17,7 @@ class Finished(NamedTuple):
 
 
 def finished_teachers(root: Path) -> list[Finished]:
-    """Finished runs of ``teacher``, the newest first by the time in their result.
-
-    Neither partial runs nor adopted models, whose training images are unknown: those have to be named.
-    """
+    """Finished runs of ``teacher``, newest first; partial runs and adopted models have to be named."""
     found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
     return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
 

@@ -15,11 +15,7 @@ HELD = (errno.EACCES, errno.EAGAIN)  # either, by POSIX, if another process hold
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder within the block.
-
-    The system releases it when the process ends, also by ``kill -9``. It is a POSIX lock, which forked workers do not
-    inherit: they may live for some seconds longer.
-    """
+    """Hold the lock of a run folder: POSIX, so that ``kill -9`` releases it and forked workers do not inherit it."""
     path = folder / LOCK
     descriptor = _acquire(path)
     try:

@@ -55,7 +55,6 @@ def table_key(determines: Mapping[str, Any]) -> str:
 
 
 def block_path(folder: Path, *, view: int, block: int) -> Path:
-    """The file of a block."""
     return folder / f"view-{view:05d}{f'-{block}' if block else ''}.logits"
 
 

@@ -64,11 +64,7 @@ class DeviceTable(NamedTuple):
 
 
 class LogitCache:
-    """A teacher that looks logits up; the first batch of a view computes those that are missing.
-
-    A file that is damaged, or differs from what the teacher computes now, is replaced with a warning. Logits that
-    cannot be written stay in memory until the next view.
-    """
+    """A teacher that looks logits up, computes those that are missing, and replaces files that are damaged or wrong."""
 
     def __init__(
         self,
@@ -236,7 +232,6 @@ class LogitCache:
 
 
 def table_bytes(cache_spec: CacheSpec, *, views: int, num_classes: int, dtype: str) -> int:
-    """Size of the logits of all views."""
     return views * len(cache_spec.part.indices) * num_classes * np.dtype(dtype).itemsize
 
 

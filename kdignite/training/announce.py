@@ -29,11 +29,7 @@ def announce(run: RunSpec) -> None:
 
 
 def remaining(run: RunSpec, iteration: int) -> Remaining:
-    """What a run still has to do after a step of the training.
-
-    An evaluation of an image counts as a third of a step on it, whose backward pass takes about twice as long as its
-    forward pass. Not counted: an early stop, and the figures at the end.
-    """
+    """What a run still has to do; evaluating an image counts as a third of a step on it, an early stop not at all."""
     config, splits, cache = run.config, run.data.splits, run.teacher
     epoch = (iteration - 1) // run.epoch_length  # from 0
     num_images = len(splits.val.indices) * (config.epochs - epoch + 1) + len(splits.test.indices)

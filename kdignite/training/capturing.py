@@ -32,12 +32,10 @@ class Capture:
     """
 
     def __init__(self, full: int, *, say: Callable[[str], None], record: Record | None = None) -> None:
-        """Nothing was captured yet."""
         self.full, self.say, self.record = full, say, record or cuda_graph
         self.outcome = NOT_YET  # or `CAPTURED`, or why it could not be
 
     def __call__(self, make_step: MakeStep) -> MakeStep:
-        """Steps whose updates are captured."""
 
         def make(model: nn.Module, optimizer: Optimizer, /, **settings: Any) -> Step:
             return make_step(model, optimizer, **settings, around=partial(self.around, model, optimizer))
@@ -120,10 +118,7 @@ class _Saved:
         self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
 
     def put_back(self) -> None:
-        """Restore everything, in the same places.
-
-        What the optimiser has made since is zeros, as it starts; what the model has made is gone, to be made again.
-        """
+        """Restore everything, in the same places; what the model has made since is gone, to be made again."""
         new = self._new()
         with torch.no_grad():
             for where, name, tensor, values in self._places:

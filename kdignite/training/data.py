@@ -35,7 +35,6 @@ class Data(NamedTuple):
 
 
 def data_folder(data_root: str | None) -> Path:
-    """The folder of data sets."""
     return Path(data_root or os.environ.get("KDIGNITE_DATA") or DATA_ROOT)
 
 
@@ -67,7 +66,6 @@ def open_data(
 
 
 def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
-    """The data that a training command names."""
     return open_data(
         config.dataset or DATASET,
         data_root=config.data_root,

@@ -40,16 +40,15 @@ def evaluated(run: RunSpec, part: Part) -> Iterator[Any]:
 
 
 def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
-    """The model that the run has saved."""
     best = trainer_state.best.path
     trainer_state.best.flush()
     if trainer_state.best.pending is not None:
-        raise RunFailed(f"{best} cannot be written ({trainer_state.best.write_error}): mend that, then resume the run")
+        raise RunFailed(f"{best} cannot be written ({trainer_state.best.write_error}): fix that, then resume the run")
     if not best.is_file():
         known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in trainer_state.history.rows)
         why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
         raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
-    return checkpoints.load(best)
+    return checkpoints.load_checkpoint(best)
 
 
 def _result(

@@ -21,6 +21,7 @@ from kdignite.plugins import import_function
 from kdignite.streams import seeded
 from kdignite.training.data import Data, is_partial
 
+CPU = torch.device("cpu")
 FIT_IMAGES = 2_000  # enough for second moments of pixels
 
 
@@ -85,10 +86,7 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """The model of a checkpoint with its weights, on the CPU.
-
-    The weights are compared with what the description describes before memory is taken for it.
-    """
+    """The model of a checkpoint on the CPU; weights are compared with the description before it takes memory."""
     name, options = checkpoint.description.architecture
     num_classes, size = len(checkpoint.description.classes), checkpoint.description.preprocessing.size
     try:
@@ -105,13 +103,28 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
 def load_predictor(
     checkpoint: Checkpoint,
     *,
-    classes: tuple[str, ...],
-    device: torch.device,
-    arch: str | None,
-    again: str,
+    classes: tuple[str, ...] | None = None,
+    device: torch.device = CPU,
+    arch: str | None = None,
+    again: str = "arch=",
     amp: str = "off",
 ) -> Predictor:
-    """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes."""
+    """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes.
+
+    Args:
+        checkpoint: as `load_checkpoint` reads it.
+        classes: of the outputs, in their order; None: that of the checkpoint.
+        device: that computes.
+        arch: of a model of the user's own, which a file never names by itself: ``package.module:function``, repeated.
+        again: how that is repeated, for the error.
+        amp: ``off``, or the mixed precision that the model multiplies in.
+
+    Returns:
+        From uint8 images (N, 3, S, S) to logits (N, C) float32, in eval mode and without gradient.
+
+    Raises:
+        UserError: if the model cannot be built, its weights do not fit, or the classes are others.
+    """
     description = checkpoint.description
     name = description.architecture.name
     if ":" not in name and arch not in (None, name):
@@ -123,7 +136,7 @@ def load_predictor(
         )
     model = load_model(checkpoint)
     prepare = preparer(description.preprocessing, device=device)
-    order = _class_order(checkpoint, classes, device)
+    order = None if classes is None else _class_order(checkpoint, classes, device)
     return predictor(_on(model, device), prepare=prepare, order=order, amp=amp)
 
 

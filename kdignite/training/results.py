@@ -59,10 +59,7 @@ def cost_of(model: nn.Module, *, size: int, file: Path) -> dict[str, Any]:
 
 
 def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
-    """Add to TensorBoard what is known at the end: test scores, settings, figures.
-
-    The settings are written as three summaries of the run's own event file: ``add_hparams`` would open a second run.
-    """
+    """Add test scores, settings and figures to TensorBoard; ``add_hparams`` would open a second run."""
     for name in ("accuracy", "loss", "ece"):
         writer.add_scalar(f"test/{name}", result["test"][name], epoch)
     for name in ("confusion_matrix", "classification_report"):

@@ -37,7 +37,7 @@ STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moment
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
-    """A training command that all processes work on, and that knows ``--resume``."""
+    """A training command that all processes run, with ``--resume``."""
 
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
@@ -49,11 +49,7 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
 
 
 def resumed(config: C, *, root: Path) -> C | runs.Finished:
-    """What ``--resume`` decides before data are loaded: the settings to train with, or a run that has finished.
-
-    ``--resume=RUN``: the settings that it recorded. ``--resume``: those given, and the teacher of the newest unfinished
-    run that may be meant, though there may be a newer one by now.
-    """
+    """What ``--resume`` decides before data are loaded: the settings and teacher to go on with, or a finished run."""
     if config.resume != NEWEST:
         folder = _named(config, root=root)
         return _finished(folder) or _recorded_config(config, folder, root=root)
@@ -137,7 +133,6 @@ def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
 
 
 def _named(config: TrainConfig, *, root: Path) -> Path:
-    """The folder that ``--resume=RUN`` means."""
     for path in (Path(str(config.resume)), root / str(config.resume)):
         folder = path.parent if path.is_file() else path
         if (folder / runs.CONFIG).is_file():
@@ -163,7 +158,6 @@ def _check_ours(config: TrainConfig, folder: Path) -> None:
 
 
 def _finished(folder: Path) -> runs.Finished | None:
-    """A run that has its result already."""
     if not (folder / runs.RESULT).is_file():
         return None
     result = files.read_json(folder / runs.RESULT)

@@ -46,7 +46,6 @@ class HostCopy:
     """Weights and optimiser of a run on the CPU, copied once for all that is saved after a step or an epoch."""
 
     def __init__(self, run: RunSpec, trainer: Engine, history: handlers.History) -> None:
-        """Nothing was copied yet."""
         self.run, self.trainer, self.history = run, trainer, history
         self._when: tuple[int, int] | None = None
         self._held: dict[str, Any] = {}
@@ -69,7 +68,6 @@ class Saver:
     """
 
     def __init__(self, trainer_state: TrainerState, folder: Path) -> None:
-        """Nothing is being written."""
         self.trainer_state, self.folder = trainer_state, folder
         self._thread = ThreadPoolExecutor(1, "save") if is_accelerator(trainer_state.run.device) else None
         self._writing: Future[None] | None = None
@@ -109,10 +107,7 @@ class Saver:
 
 
 def restore(trainer_state: TrainerState, folder: Path) -> None:
-    """Put a run where it was stopped: at its start, if that was before its first save.
-
-    The first process reads the files, and the others get what it could use.
-    """
+    """Put a run where it was stopped, or at its start before its first save; the first process reads the files."""
     used = processes.on_rank0(lambda: _restored(trainer_state, folder))
     if used is not None and not processes.is_rank0():
         _load(trainer_state, *used)
@@ -227,10 +222,7 @@ def _check_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tens
 
 
 def _lay_out(optimizer: Optimizer) -> None:
-    """Give every moment the memory layout of its parameter, which fused kernels pair number by number as they lie.
-
-    ``load_state_dict`` keeps the layout of the file: weights in channels_last memory would get those of other weights.
-    """
+    """Give every moment the memory layout of its parameter, which fused kernels pair number by number."""
     for parameter, held in optimizer.state.items():
         for name, value in held.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -34,7 +34,7 @@ def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finish
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     """The teacher that ``--teacher`` names, or the newest finished one for the same data and split."""
     if config.teacher is not None:
-        checkpoint = checkpoints.load(runs.find_checkpoint(config.teacher, root=root))
+        checkpoint = checkpoints.load_checkpoint(runs.find_checkpoint(config.teacher, root=root))
         _check_dataset(checkpoint, config)
         say(f"teacher   {checkpoint.path}")
         return checkpoint
@@ -48,7 +48,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
             f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
         )
     say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
-    return checkpoints.load(newest.folder / runs.BEST)
+    return checkpoints.load_checkpoint(newest.folder / runs.BEST)
 
 
 def inherit_from_newest(config: C, *, root: Path) -> C:
@@ -56,7 +56,7 @@ def inherit_from_newest(config: C, *, root: Path) -> C:
     newest = next(fitting_teachers(config, root=root), None)
     if newest is None:
         return config
-    inherited = inherit(config, checkpoints.load(newest.folder / runs.BEST).description.origin)
+    inherited = inherit(config, checkpoints.load_checkpoint(newest.folder / runs.BEST).description.origin)
     if inherited != config:
         say(f"data      settings as {newest.folder} has them")
     return inherited

@@ -162,7 +162,6 @@ def _validation(run: RunSpec) -> Callable[[], Outcome]:
 
 
 def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, Any]:
-    """What `runs.BEST` holds at this moment."""
     scored = trainer.state.metrics
     description = Description(
         architecture=run.model.architecture,
@@ -179,7 +178,7 @@ def _recorded_score(best: Path) -> float | None:
     if not best.exists():
         return None
     try:
-        return checkpoints.load(best).description.validation.accuracy
+        return checkpoints.load_checkpoint(best).description.validation.accuracy
     except UserError as error:
         say(f"warning   {error}; the best of the epochs to come takes its place")
         return None
@@ -203,7 +202,7 @@ def _resume_hint(run: RunSpec, folder: Path) -> Iterator[None]:
     except BrokenPipeError:  # nobody reads what is printed
         raise
     except OSError as error:
-        raise RunFailed(f"{error}: mend that (make room on a full disk), then resume with {resume}") from error
+        raise RunFailed(f"{error}: fix that (free space on a full disk), then resume with {resume}") from error
     except Exception:
         raise
     except BaseException:

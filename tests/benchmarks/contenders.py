@@ -109,7 +109,7 @@ def rival_run(bench: Bench, rival: Rival, *, workers: int) -> Measure:
 
 def _kdignite_record(bench: Bench, run: Path) -> Record:
     """What a run folder says, in the words of the rivals' records; they are tested with their last weights."""
-    best = checkpoints.load(run / runs.BEST)
+    best = checkpoints.load_checkpoint(run / runs.BEST)
     if best.description.preprocessing != bench.checkpoint.description.preprocessing:
         raise SystemExit("the student's input is normalized in another way than the teacher's, which is another job")
     student = load_model(best)

@@ -85,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> Bench:
     Returns:
         What every measurement needs.
     """
-    checkpoint = checkpoints.load(arguments.teacher.resolve())
+    checkpoint = checkpoints.load_checkpoint(arguments.teacher.resolve())
     description = checkpoint.description
     images = load_images(
         arguments.dataset,

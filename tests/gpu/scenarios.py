@@ -119,7 +119,7 @@ def everything(folder: Path) -> Found:
 
 def _somebodys(root: Path) -> Path:
     path = root / "theirs.pt"
-    torch.save(checkpoints.load(root / "teacher" / "best.safetensors").weights, path)
+    torch.save(checkpoints.load_checkpoint(root / "teacher" / "best.safetensors").weights, path)
     return path
 
 
@@ -191,7 +191,8 @@ def resumed(folder: Path) -> Found:
 
 def _weights(folder: Path) -> dict[str, list[float]]:
     return {
-        name: value.flatten().tolist() for name, value in checkpoints.load(folder / "best.safetensors").weights.items()
+        name: value.flatten().tolist()
+        for name, value in checkpoints.load_checkpoint(folder / "best.safetensors").weights.items()
     }
 
 
@@ -344,7 +345,7 @@ def lookups(folder: Path) -> Found:
             for number, one in enumerate((on_device(part, GPU), part)):
                 kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
                 table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
-                answers.append([table(batch).cpu() for batch in training_batches(one, **settings)(0, 0)])
+                answers.append([table(batch).logits.cpu() for batch in training_batches(one, **settings)(0, 0)])
             found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
     module.DEVICE_BYTES = 2**30
     try:

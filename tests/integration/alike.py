@@ -18,7 +18,7 @@ WALL_CLOCK = {"seconds", "images_per_s"}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(folder / "best.safetensors").weights
+    return checkpoints.load_checkpoint(folder / "best.safetensors").weights
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -56,7 +56,7 @@ def assert_alike(one: Path, other: Path) -> None:
 
 def is_same_in_any_batch(folder: Path, *, batch_size: int) -> bool:
     """Whether this processor computes the teacher's answers to the same bits in batches and in chunks of the table."""
-    checkpoint = checkpoints.load(folder / "best.safetensors")
+    checkpoint = checkpoints.load_checkpoint(folder / "best.safetensors")
     prepare = preparer(checkpoint.description.preprocessing, device=torch.device("cpu"))
     model = load_model(checkpoint).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randint(256, (1297, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -19,6 +19,8 @@ from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.methods.registry import bind_method
+from kdignite.methods.terms import Outputs
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step
 
@@ -54,19 +56,16 @@ def trained(share: Share) -> dict[str, Any]:
     model, teacher = convolutional(), linear(3)
     optimizer = build_optimizer(model, kind="nesterov", lr=0.1, momentum=0.9, weight_decay=1e-3)
 
-    def teach(batch: Batch) -> Tensor:
+    def teach(batch: Batch) -> Outputs:
         with torch.no_grad():
-            logits: Tensor = teacher(prepared(batch.images).flatten(1))
-            return logits
+            return Outputs(teacher(prepared(batch.images).flatten(1)))
 
     step = distill_step(
         processes.parallel(model, device=CPU, sync_bn=False),
         optimizer,
         teach,
         prepare=prepared,
-        alpha=0.7,
-        T=3.0,
-        label_smoothing=0.1,
+        method=bind_method("kd", {"alpha": 0.7, "T": 3.0}, label_smoothing=0.1),
         grad_clip=0.3,
     )
     engine = Engine(step)

@@ -246,7 +246,7 @@ def test_runs_that_were_not_trained_alike_are_refused(trained: Path) -> None:
 
 
 def test_initial_weights_are_known_by_what_their_file_holds(trained: Path, tmp_path: Path) -> None:
-    weights = checkpoints.load(trained / "student-0" / "best.safetensors").weights
+    weights = checkpoints.load_checkpoint(trained / "student-0" / "best.safetensors").weights
     torch.save(weights, tmp_path / "a.pt")
     shutil.copy(tmp_path / "a.pt", tmp_path / "moved.pt")
     torch.save({key: value.abs() for key, value in weights.items()}, tmp_path / "other.pt")

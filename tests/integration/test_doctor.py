@@ -82,7 +82,8 @@ def world(trained: Finished) -> World:
 
 def asked_on(split: str, trained: Finished) -> Diagnosis:
     config = DoctorConfig(run=str(trained.folder), split=split, threads=1)
-    return diagnose(config, checkpoints.load(trained.folder / "best.safetensors"), device=torch.device("cpu"))
+    checkpoint = checkpoints.load_checkpoint(trained.folder / "best.safetensors")
+    return diagnose(config, checkpoint, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -28,16 +28,16 @@ def test_the_python_examples_run_one_after_another(blocks: list[str], tmp_path: 
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         ".teacher_cache",
         *("teacher", "distill-a0.7-T3", "baseline", "compare-distill-a0.7-T3"),
-        *("distill-a0.5-T2", "distill-a0.9-T4", "baseline-2", "baseline-seed1"),
+        *("distill-logit_matching-a0.5-T2", "distill-a0.9-T4", "baseline-2", "baseline-seed1"),
     }
-    losses = {
-        name: json.loads((tmp_path / "runs" / name / "result.json").read_text())["loss"]
-        for name in ("distill-a0.7-T3", "distill-a0.5-T2", "baseline")
+    methods = {
+        name: json.loads((tmp_path / "runs" / name / "result.json").read_text())["method"]
+        for name in ("distill-a0.7-T3", "distill-logit_matching-a0.5-T2", "baseline")
     }
-    assert losses == {
+    assert methods == {
         "distill-a0.7-T3": "kd",
-        "distill-a0.5-T2": "__main__:logit_matching",
-        "baseline": "cross_entropy",
+        "distill-logit_matching-a0.5-T2": "__main__:logit_matching",
+        "baseline": None,
     }
 
 

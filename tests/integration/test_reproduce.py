@@ -242,6 +242,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
     }
     for name in ("teacher", "distill-a0.9-T4", "baseline"):
         weights, unbroken = (
-            checkpoints.load(folder / name / "best.safetensors").weights for folder in (done.folder, study.folder)
+            checkpoints.load_checkpoint(folder / name / "best.safetensors").weights
+            for folder in (done.folder, study.folder)
         )
         assert all(torch.equal(weights[key], unbroken[key]) for key in weights)

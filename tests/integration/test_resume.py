@@ -453,7 +453,7 @@ def test_a_loss_that_is_no_number_is_in_the_table_and_in_no_file(root: Path, mon
     rows = table(root / "run")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert rows[1]["loss"] in ("nan", "inf")
-    assert checkpoints.load(root / "run" / "best.safetensors").description.validation.epoch == 1
+    assert checkpoints.load_checkpoint(root / "run" / "best.safetensors").description.validation.epoch == 1
     state = checkpoints.read(root / "run" / "last.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
 
@@ -514,7 +514,7 @@ def test_a_best_file_that_can_never_be_written_is_a_failure(root: Path, monkeypa
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    with pytest.raises(RunFailed, match=r"best\.safetensors cannot be written \(No space left on device\): mend that"):
+    with pytest.raises(RunFailed, match=r"best\.safetensors cannot be written \(No space left on device\): fix that"):
         baseline(alone(**settings("baseline")), root=root)
     assert not (root / "run" / "result.json").exists()
 

@@ -99,7 +99,7 @@ def test_the_result_is_what_the_predictions_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
-    result, description = read(name, runs.RESULT), checkpoints.load(SHIPPED / name / runs.BEST).description
+    result, description = read(name, runs.RESULT), checkpoints.load_checkpoint(SHIPPED / name / runs.BEST).description
     assert description.validation.num_correct == pytest.approx(result["val"]["num_correct"], abs=2)
     assert description.validation.epoch == result["best_epoch"]
     assert description.origin.split == result["split"]

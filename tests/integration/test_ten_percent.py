@@ -99,7 +99,7 @@ def test_the_wrong_size_is_refused_where_the_network_would_swallow_it(root: Path
 
 
 def test_a_model_left_in_train_mode_is_evaluated_in_eval_mode(taught: Finished, root: Path) -> None:
-    checkpoint = checkpoints.load(taught.folder / "best.safetensors")
+    checkpoint = checkpoints.load_checkpoint(taught.folder / "best.safetensors")
     model = model_module.build_model(
         "cnn5", num_classes=10, size=32, options=checkpoint.description.architecture.options
     )
@@ -152,7 +152,7 @@ class TestAdopt:
     FED: dict[str, Any] = {"arch": "cnn5", "widths": (16,) * 5, "dataset": "digits", "threads": 1}  # noqa: RUF012
 
     def settings(self, taught: Finished) -> dict[str, Any]:
-        preprocessing = checkpoints.load(taught.folder / "best.safetensors").description.preprocessing
+        preprocessing = checkpoints.load_checkpoint(taught.folder / "best.safetensors").description.preprocessing
         return {**self.FED, "size": 32, "mean": preprocessing.mean, "std": preprocessing.std}
 
     def foreign(self, taught: Finished, root: Path, *, prefix: str = "") -> str:
@@ -180,7 +180,8 @@ class TestAdopt:
         torch.save(weights, root / "half.pt")
         run = adopt(AdoptConfig(file=str(root / "half.pt"), **self.settings(taught)), root=root)
         assert "tensors in half precision are kept as float32" in capsys.readouterr().out
-        assert checkpoints.load(run.folder / "best.safetensors").weights["conv1.weight"].dtype == torch.float32
+        weights = checkpoints.load_checkpoint(run.folder / "best.safetensors").weights
+        assert weights["conv1.weight"].dtype == torch.float32
 
     def test_a_common_prefix_is_named(self, taught: Finished, root: Path) -> None:
         file = self.foreign(taught, root, prefix="module.")

@@ -37,7 +37,7 @@ TAGS = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val", "
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(folder / "best.safetensors").weights
+    return checkpoints.load_checkpoint(folder / "best.safetensors").weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -74,7 +74,7 @@ def test_the_result_is_what_the_predictions_say(taught: Finished) -> None:
 
 def test_the_result_holds_the_cost_of_the_saved_model(taught: Finished) -> None:
     best, cost = taught.folder / "best.safetensors", taught.result["cost"]
-    weights = checkpoints.load(best).weights
+    weights = checkpoints.load_checkpoint(best).weights
     stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
     assert cost["num_parameters"] == 9 * (3 * 16 + 4 * 16 * 16) + 2 * 5 * 16 + 16 * 10 + 10
     assert cost["multiply_adds"] == 9 * (3 * 16 * 32**2 + 16 * 16 * (16**2 + 8**2 + 4**2 + 2**2)) + 16 * 10
@@ -87,7 +87,7 @@ def test_validation_accuracy_is_one_number_everywhere(
     taught: Finished, root: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """While training, in ``evaluate --split=val``, and of the same model as a teacher."""
-    recorded = checkpoints.load(taught.folder / "best.safetensors").description.validation
+    recorded = checkpoints.load_checkpoint(taught.folder / "best.safetensors").description.validation
     with (taught.folder / "metrics.csv").open() as file:
         while_training = max(float(row["accuracy_val"]) for row in csv.DictReader(file))
     evaluated = evaluate(EvaluateConfig(run="teacher", split="val", threads=1), root=root).result
@@ -168,7 +168,7 @@ def test_partial_runs_are_marked_and_never_teach_unasked(tmp_path: Path) -> None
     run = teacher(learner(fast_dev_run=True), root=tmp_path)
     assert run.folder.name == "teacher-dev"
     assert run.result["partial"]
-    assert checkpoints.load(run.folder / "best.safetensors").description.origin.partial
+    assert checkpoints.load_checkpoint(run.folder / "best.safetensors").description.origin.partial
     limited = teacher(learner(limit_train=100, epochs=1), root=tmp_path)
     assert limited.result["partial"]
     with pytest.raises(UserError, match=r"has no finished teacher for digits: make one, python -m kdignite teacher"):
@@ -224,7 +224,7 @@ def test_last_is_kept_only_on_request(root: Path) -> None:
 
 def test_teacher_and_student_of_different_input_sizes(root: Path) -> None:
     run = distill(student(size=48, epochs=1, normalize="imagenet"), root=root)
-    preprocessing = checkpoints.load(run.folder / "best.safetensors").description.preprocessing
+    preprocessing = checkpoints.load_checkpoint(run.folder / "best.safetensors").description.preprocessing
     assert (preprocessing.size, preprocessing.mean) == (48, (0.485, 0.456, 0.406))
 
 

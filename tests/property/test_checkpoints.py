@@ -92,7 +92,7 @@ def test_reading_undoes_writing(description: Description, weights: dict[str, Ten
     with TemporaryDirectory() as folder:
         path = Path(folder) / "best.safetensors"
         checkpoints.write(path, checkpoints.to_payload(description, weights))
-        found = checkpoints.load(path)
+        found = checkpoints.load_checkpoint(path)
     assert same(found.description, description)
     assert same(found.weights, weights)
 
@@ -140,7 +140,7 @@ def load(content: bytes) -> checkpoints.Checkpoint | None:
         path = Path(folder) / "best.safetensors"
         path.write_bytes(content)
         try:
-            return checkpoints.load(path)
+            return checkpoints.load_checkpoint(path)
         except UserError:
             return None
 

@@ -23,6 +23,7 @@ from kdignite.config import (
     to_json,
 )
 from kdignite.errors import UserError
+from kdignite.methods.registry import METHODS
 
 EXAMPLES = settings(deadline=None, max_examples=100)
 LARGEST = 2**63 - 1
@@ -36,6 +37,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.just(0.0),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
+    "method": st.just("kd"),  # whose parameters all the others are
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),
@@ -124,6 +126,8 @@ def test_what_is_given_wins_over_the_preset(preset: str, chosen: dict[str, Any],
     names = data.draw(st.sets(st.sampled_from(sorted(set(chosen) - {"preset"}))))
     config = configure(DistillConfig, preset=preset, **{name: chosen[name] for name in names})
     plain = configure(DistillConfig, preset=preset)
+    for name, row in METHODS["kd"].parameters.items():  # None is the default of the method
+        chosen[name] = row.default if chosen[name] is None else chosen[name]
     for one in flags(DistillConfig):
         assert getattr(config, one.name) == (chosen if one.name in names else vars(plain))[one.name]
     assert config.given is not None

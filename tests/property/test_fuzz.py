@@ -395,7 +395,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model_of(folder: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-    found = checkpoints.load(folder / "best.safetensors")
+    found = checkpoints.load_checkpoint(folder / "best.safetensors")
     weights = dict(sorted(load_model(found).state_dict().items()))
     again = checkpoints.from_payload(checkpoints.to_payload(found.description, found.weights), found.path)
     assert same(again.description, found.description)

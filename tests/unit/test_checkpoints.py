@@ -78,7 +78,7 @@ def digest(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def refused(path: Path, *, read: Callable[[Path], Any] = checkpoints.load) -> str:
+def refused(path: Path, *, read: Callable[[Path], Any] = checkpoints.load_checkpoint) -> str:
     with pytest.raises(UserError) as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -102,7 +102,7 @@ def misfit(weights: Weights) -> str:
 
 def test_description_weights_and_outputs_come_back_as_they_were(tmp_path: Path) -> None:
     model = trained().eval()
-    found = checkpoints.load(saved(tmp_path / "best.safetensors", model))
+    found = checkpoints.load_checkpoint(saved(tmp_path / "best.safetensors", model))
     assert found.description == describe()
     assert isinstance(found.description.architecture.options["widths"], tuple)
     assert found.path == tmp_path / "best.safetensors"
@@ -180,7 +180,7 @@ def test_tensors_whose_names_would_be_the_same_are_kept_apart(tmp_path: Path) ->
 
 def test_weights_come_back_on_the_cpu_and_do_not_share_memory_with_the_model(tmp_path: Path) -> None:
     model = trained()
-    found = checkpoints.load(saved(tmp_path / "best.safetensors", model))
+    found = checkpoints.load_checkpoint(saved(tmp_path / "best.safetensors", model))
     before = digest(model)
     for value in found.weights.values():
         assert value.device.type == "cpu"
@@ -191,7 +191,7 @@ def test_weights_come_back_on_the_cpu_and_do_not_share_memory_with_the_model(tmp
 def test_a_file_is_replaced(tmp_path: Path) -> None:
     path = saved(tmp_path / "best.safetensors", validation=Validation(1, 2, 1))
     saved(path, validation=Validation(2, 2, 2))
-    assert checkpoints.load(path).description.validation == Validation(2, 2, 2)
+    assert checkpoints.load_checkpoint(path).description.validation == Validation(2, 2, 2)
     assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
 
 

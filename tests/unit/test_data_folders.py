@@ -182,7 +182,7 @@ def test_unreadable_image_is_named(
     monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
     path = root / "train" / "bee" / "b.png"
     path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"train/bee/b.png is not a readable image \(.*\): mend it or remove it"):
+    with pytest.raises(UserError, match=r"train/bee/b.png is not a readable image \(.*\): repair it or remove it"):
         load(root).train.images[4]
 
 

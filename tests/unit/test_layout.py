@@ -1,8 +1,10 @@
 """The rules of the layout, read from the source: who may import whom, what is never written, and what needs torch."""
 
 import ast
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import kdignite
 ROOT = Path(kdignite.__file__).parent
 PACKAGE = "kdignite"  # the package itself: its version and its place
 LONGEST_BODY = 40  # lines of a function without its docstring
+USUAL_BODY = 6  # median of them
+LONGEST_FILE = 260  # lines
+LARGEST_SHARE = 0.16  # of all lines in one folder
 
 # module -> what it may import from the package, besides its own parts; a folder stands for all its modules
 MAY_IMPORT: dict[str, set[str]] = {
@@ -66,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor"}} | {PACKAGE}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
-MAY_IMPORT["__init__"] = {"config", "losses", "methods", "commands", "training"}  # when a name is used
+MAY_IMPORT["__init__"] = {"checkpoints", "config", "losses", "methods", "commands", "training"}  # when a name is used
 MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config"} | {PACKAGE}
 MAY_IMPORT["cli"] |= {"data.registry", "methods.registry", "models.registry"}
 MAY_IMPORT["__main__"] = {"cli"}
@@ -211,6 +216,17 @@ def test_no_function_is_longer_than_it_should_be() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (lines := body_lines(node)) > LONGEST_BODY
     }
     assert long == {}
+
+
+def test_functions_files_and_folders_stay_small() -> None:
+    functions = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert statistics.median(map(body_lines, functions)) <= USUAL_BODY
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {str(path.relative_to(ROOT)) for path, count in lines.items() if count > LONGEST_FILE} == set()
+    folders = Counter({path.relative_to(ROOT).parts[0]: 0 for path in FILES})
+    for path, count in lines.items():
+        folders[path.relative_to(ROOT).parts[0]] += count
+    assert {name for name, count in folders.items() if count > LARGEST_SHARE * sum(lines.values())} == set()
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -329,7 +329,9 @@ def test_a_header_that_claims_something_else_is_refused(tmp_path: Path, case: st
         for name, content in (("theirs", stored(header, data)), ("own", own('"format":2', header, data))):
             (tmp_path / name).write_bytes(content)
             assert f"{name} is damaged, or was not" in refused(checkpoints.read_foreign, tmp_path / name)
-        assert "own is damaged, or was not written by kdignite" in refused(checkpoints.load, tmp_path / "own")
+        assert "own is damaged, or was not written by kdignite" in refused(
+            checkpoints.load_checkpoint, tmp_path / "own"
+        )
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -357,7 +359,8 @@ def test_what_is_no_file_of_safetensors_is_refused(tmp_path: Path, content: byte
     (tmp_path / "bad.safetensors").write_bytes(content)
     for read in (checkpoints.read, checkpoints.read_foreign):
         assert "bad.safetensors is damaged, or was not written by" in refused(read, tmp_path / "bad.safetensors")
-    assert "bad.safetensors is no kdignite checkpoint" in refused(checkpoints.load, tmp_path / "bad.safetensors")
+    told = refused(checkpoints.load_checkpoint, tmp_path / "bad.safetensors")
+    assert "bad.safetensors is no kdignite checkpoint" in told
 
 
 @pytest.mark.parametrize(
@@ -372,8 +375,6 @@ def test_what_is_no_file_of_safetensors_is_refused(tmp_path: Path, content: byte
         '"a":{"$items":[[[],1]]}',
         '"a":{"$items":[[1.5,1]]}',
         f'"a":{{"$items":[{",".join(f"[{(2**61 - 1) * index},0]" for index in range(1, 9))}]}}',  # of one hash
-        '"a":{"$float":"x"}',
-        '"a":{"$float":{}}',
         '"a":' + "[" * 100_000,
         '"a":' + "[" * 500 + "]" * 500,
         '"a":' + '{"$tuple":[' * 400 + "]}" * 400,
@@ -414,7 +415,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     elif kind == "loop":
         path.symlink_to(path)
-    for read in (checkpoints.read, checkpoints.load, checkpoints.read_foreign):
+    for read in (checkpoints.read, checkpoints.load_checkpoint, checkpoints.read_foreign):
         assert refused(read, path) == "there is no file result.json"
     assert refused(files.read_json, path).startswith(("result.json is no file", "result.json cannot be read"))
 
@@ -427,7 +428,7 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", forbidden)
-    for read in (checkpoints.read, checkpoints.load, checkpoints.read_foreign):
+    for read in (checkpoints.read, checkpoints.load_checkpoint, checkpoints.read_foreign):
         assert "Permission denied" in refused(read, path)
 
 
@@ -514,14 +515,14 @@ CLAIMS: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("where", "value", "told"), CLAIMS)
 def test_a_description_with_an_impossible_value_is_refused(tmp_path: Path, where: str, value: Any, told: str) -> None:
-    assert told in refused(checkpoints.load, written(tmp_path, payload(**{where: value})))
+    assert told in refused(checkpoints.load_checkpoint, written(tmp_path, payload(**{where: value})))
 
 
 @pytest.mark.parametrize("key", ["architecture", "classes", "preprocessing", "origin", "validation"])
 def test_what_a_description_lacks_is_named(tmp_path: Path, key: str) -> None:
     content = payload()
     del content[key]
-    assert f"(it has no {key})" in refused(checkpoints.load, written(tmp_path, content))
+    assert f"(it has no {key})" in refused(checkpoints.load_checkpoint, written(tmp_path, content))
 
 
 # --- models that no computer could hold
@@ -554,7 +555,7 @@ def test_no_memory_is_taken_for_a_model_that_the_weights_do_not_fit(
 
     path = written(tmp_path, payload(**changes))
     monkeypatch.setattr(model_module, "build_model", never)
-    assert told in refused(lambda path: model_module.load_model(checkpoints.load(path)), path)
+    assert told in refused(lambda path: model_module.load_model(checkpoints.load_checkpoint(path)), path)
 
 
 @pytest.mark.parametrize("name", registry.MODELS)
@@ -732,7 +733,7 @@ def test_the_run_of_the_tests_is_read_as_it_is(tmp_path: Path) -> None:
         ("result.json", {"name": 1}, "name must be text"),
         ("result.json", {"arch": "\x1b[2J"}, "arch must be a name without control characters"),
         ("result.json", {"dataset": "a\nb"}, "dataset must be a word"),
-        ("result.json", {"loss": {"a": 1}}, "loss must be a word"),
+        ("config.json", {"method": {"a": 1}}, "method is no setting"),
         ("result.json", {"partial": "no"}, "partial must be true or false"),
         ("result.json", {"seed": 1e300}, "seed must be a whole number"),
         ("result.json", {"epochs": -1}, "epochs must be a whole number"),

@@ -229,7 +229,7 @@ def teacher(
     weights = average(torch.eye(3) if outputs is None else outputs).state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoints.write(path, checkpoints.to_payload(described, weights))
-    return checkpoints.load(path)
+    return checkpoints.load_checkpoint(path)
 
 
 def checked(found: checkpoints.Checkpoint, **config: Any) -> teacher_module.LoadedTeacher:

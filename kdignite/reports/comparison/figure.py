@@ -44,11 +44,7 @@ class Layout(NamedTuple):
 
 @styled
 def comparison_figure(summary: Summary) -> Figure:
-    """Accuracy with intervals, accuracy against cost, recall and difference by class; the verdict is the headline.
-
-    Up to 20 classes all of them, in class order; above that the 10 with the largest and the 10 with the smallest
-    difference. Without a teacher or its cost the panel of costs is left out.
-    """
+    """Accuracy with intervals and against cost, recall and difference by class (20 at most), under the verdict."""
     panel = _class_panel(summary)
     header = _header_lines(summary, panel.note)
     left = max(0.75, text_width(panel.names, size=FONT_SIZE) + 0.2)

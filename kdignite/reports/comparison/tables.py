@@ -27,11 +27,7 @@ FIDELITY_LABELS = {
 
 
 def comparison_text(summary: Summary) -> str:
-    """The whole report but its picture.
-
-    Up to 20 classes all of them are shown in class order; above that the 5 with the largest and the 5 with the smallest
-    difference.
-    """
+    """The whole report but its picture; above 20 classes the 5 with the largest and the smallest difference."""
     parts = [
         verdict_text(summary),
         subject(summary),

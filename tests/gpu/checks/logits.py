@@ -23,7 +23,7 @@ def check(context: Context) -> None:
     images = _images(60 if context.tiny else 1000)
     for name in ("teacher",) if context.tiny else ("teacher", "student", "baseline"):
         path = ROOT / "runs" / "reference" / name / "best.safetensors"
-        checkpoint = context.attempt(f"read {path}", partial(checkpoints.load, path))
+        checkpoint = context.attempt(f"read {path}", partial(checkpoints.load_checkpoint, path))
         if checkpoint is None:
             continue
         context.attempt(f"{name} on both", partial(_devices, context, name, checkpoint, images))
