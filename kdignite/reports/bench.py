@@ -3,13 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, STYLE, text_width
+from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, new_figure, styled, text_width
 from kdignite.reports.text import markdown_table
 from kdignite.timing import median_range, paired_ratio
 
@@ -78,34 +75,33 @@ def bench_text(summary: Summary) -> str:
     )
 
 
+@styled
 def bench_figure(summary: Summary) -> Figure:
     """Bars of images per second and of the parts of a step."""
     rates = {name: rate for name, rate in summary["images_per_s"].items() if name in summary["of_bare"]}
     parts = summary["step_seconds"]
     names = [*rates, *parts]
-    with mpl.style.context(STYLE):
-        heights = [ROW * len(one) for one in (rates, parts)]
-        height = sum(heights) + 2 * (ABOVE + BELOW)
-        figure = Figure(figsize=(WIDTH, height))
-        FigureCanvasAgg(figure)
-        left = text_width(names, size=FONT_SIZE) + MARGIN
-        job = summary["job"]
-        figure.text(
-            0.1 / WIDTH,
-            1 - 0.2 / height,
-            f"{job['student']} distilled from {job['teacher']}, batch {job['batch_size']}, --amp={job['amp']}",
-            size=FONT_SIZE + 1,
-            va="center",
-        )
-        bottom = height
-        for title, rows, colour, length in (
-            ("images/s", {name: tuple(rate.values()) for name, rate in rates.items()}, BLUE, heights[0]),
-            ("ms of a step", {name: (1e3 * part,) * 3 for name, part in parts.items()}, GREEN, heights[1]),
-        ):
-            bottom -= ABOVE + length
-            axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + 3 * MARGIN) / WIDTH, length / height))
-            _bars(axes, rows, title=title, colour=colour)
-            bottom -= BELOW
+    heights = [ROW * len(one) for one in (rates, parts)]
+    height = sum(heights) + 2 * (ABOVE + BELOW)
+    figure = new_figure(WIDTH, height)
+    left = text_width(names, size=FONT_SIZE) + MARGIN
+    job = summary["job"]
+    figure.text(
+        0.1 / WIDTH,
+        1 - 0.2 / height,
+        f"{job['student']} distilled from {job['teacher']}, batch {job['batch_size']}, --amp={job['amp']}",
+        size=FONT_SIZE + 1,
+        va="center",
+    )
+    bottom = height
+    for title, rows, colour, length in (
+        ("images/s", {name: tuple(rate.values()) for name, rate in rates.items()}, BLUE, heights[0]),
+        ("ms of a step", {name: (1e3 * part,) * 3 for name, part in parts.items()}, GREEN, heights[1]),
+    ):
+        bottom -= ABOVE + length
+        axes = figure.add_axes((left / WIDTH, bottom / height, 1 - (left + 3 * MARGIN) / WIDTH, length / height))
+        _bars(axes, rows, title=title, colour=colour)
+        bottom -= BELOW
     return figure
 
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,9 +20,21 @@ from matplotlib.ticker import MaxNLocator
 
 from kdignite.files import write_atomically
 from kdignite.metrics import Confused, Ranking, best_and_worst, top_confusions
-from kdignite.reports.style import BLUE, DPI, FONT_SIZE, GREEN, ORANGE, SHADES, SMALL, STYLE, ink, short, text_width
+from kdignite.reports.style import (
+    BLUE,
+    FONT_SIZE,
+    GREEN,
+    ORANGE,
+    SHADES,
+    SMALL,
+    ink,
+    new_figure,
+    short,
+    styled,
+    text_width,
+)
 
-SAVED: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.08, "metadata": {"Software": None}}
+SAVED: dict[str, Any] = {"dpi": 200, "bbox_inches": "tight", "pad_inches": 0.08, "metadata": {"Software": None}}
 MAX_CLASSES = 20  # more cells cannot be read in a printed figure
 NUM_ENDS = 10
 NUM_CONFUSIONS = 20
@@ -44,33 +54,33 @@ class ScoreRows(NamedTuple):
     note: str  # which classes these are, if not all
 
 
+@styled
 def confusion_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
     """The confusion matrix, shaded by the share of the true class; above 20 classes the 20 most frequent confusions."""
-    with mpl.style.context(STYLE):
-        if len(summary["per_class"]) > MAX_CLASSES:
-            return _confused_pairs(summary, title=title)
-        return _matrix(summary, title=title)
+    if len(summary["per_class"]) > MAX_CLASSES:
+        return _confused_pairs(summary, title=title)
+    return _matrix(summary, title=title)
 
 
+@styled
 def classification_figure(summary: Mapping[str, Any], *, title: str) -> Figure:
     """Precision, recall and F1 as bars, in class order; above 20 classes the 10 best and the 10 worst by F1."""
-    with mpl.style.context(STYLE):
-        shown = _score_rows(summary)
-        names = [short(row["class"]) for row in shown.rows]
-        width = text_width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3
-        figure, axes = _figure(width=width, height=0.42 * (shown.positions[-1] + 1) + 1.5)
-        _score_bars(axes, shown, names=names)
-        _score_columns(axes, shown)
-        axes.axvline(100 * summary["macro"]["f1"], color="0.25", linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
-        _score_legend(figure)
-        _title(figure, title, summary, note=shown.note)
-        return _arranged(figure)
+    shown = _score_rows(summary)
+    names = [short(row["class"]) for row in shown.rows]
+    width = text_width(names, size=FONT_SIZE) + 3.4 + COLUMNS["support"] / 72 + 0.3
+    figure, axes = _figure(width=width, height=0.42 * (shown.positions[-1] + 1) + 1.5)
+    _score_bars(axes, shown, names=names)
+    _score_columns(axes, shown)
+    axes.axvline(100 * summary["macro"]["f1"], color="0.25", linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
+    _score_legend(figure)
+    _title(figure, title, summary, note=shown.note)
+    return _arranged(figure)
 
 
+@styled
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG with 200 dots an inch, with neither date nor versions: the same figure, the same bytes."""
-    with mpl.style.context(STYLE):
-        write_atomically(path, lambda file: figure.savefig(file, format="png", **SAVED))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", **SAVED))
 
 
 def _matrix(summary: Mapping[str, Any], *, title: str) -> Figure:
@@ -195,8 +205,7 @@ def _remove_box(axes: Axes) -> None:
 
 def _figure(*, width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure, in inches, that arranges itself so that nothing is cut or overlaps."""
-    figure = Figure(figsize=(max(width, 4.2), height), layout="compressed")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(width, 4.2), height, layout="compressed")
     return figure, figure.add_subplot()
 
 

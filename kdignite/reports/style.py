@@ -3,21 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.style
 import numpy as np
 import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-DPI = 200
 FONT_SIZE = 9.0  # points, as are all sizes
 SMALL = 8.0
-STYLE: list[str | dict[str, Any]] = [
-    "default",
-    {"font.size": FONT_SIZE, "text.parse_math": False},
-]  # a class may be called "$5$"
+# a class may be called "$5$"
+STYLE: list[str | dict[str, Any]] = ["default", {"font.size": FONT_SIZE, "text.parse_math": False}]
+styled = matplotlib.style.context(STYLE)  # decorates what draws or saves a figure
 # Okabe & Ito 2008: distinguishable with every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 MAX_NAME = 28  # characters; longer names are cut in the middle
+
+
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """A figure without ``pyplot``; sizes in inches."""
+    figure = Figure(figsize=(width, height), **options)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def short(name: str) -> str:

@@ -2,18 +2,15 @@
 
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kdignite.comparison.sweep import GridPoint, SweepSummary
 from kdignite.methods.registry import DEFAULT
-from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, STYLE, VERMILION, ink
-from kdignite.reports.text import csv_text, markdown_table, per_cent
+from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, VERMILION, ink, new_figure, styled
+from kdignite.reports.text import NO_SCORE, csv_text, markdown_table, per_cent
 
 CELL = (0.85, 0.5)  # inches, wide and high
 MARGINS = (1.1, 1.35)  # inches, for the names of the axes, the colours, and the title
@@ -80,28 +77,27 @@ def _plain(point: GridPoint) -> dict[str, Any]:
     return {**values.pop("parameters"), **values}
 
 
+@styled
 def sweep_figure(summary: SweepSummary) -> Figure:
     """A heat map of the mean validation accuracy over two parameters, at the best value of any other."""
     y, x = _axes(summary)
-    with mpl.style.context(STYLE):
-        size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * len(y.values))
-        figure = Figure(figsize=size, layout="compressed")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        means = np.full((len(y.values), len(x.values)), np.nan)
-        for place, point in _placed(summary).items():
-            means[place] = 100 * point.mean
-        mesh = axes.pcolormesh(means, cmap=SHADES, edgecolors="white", linewidth=1.5)
-        figure.colorbar(mesh, ax=axes, label="validation accuracy (%)").outline.set_visible(False)
-        _label_cells(axes, summary, shades=mesh.to_rgba(means))
-        axes.set_xticks(np.arange(len(x.values)) + 0.5, [f"{value:g}" for value in x.values])
-        axes.set_yticks(np.arange(len(y.values)) + 0.5, [f"{value:g}" if y.name else "" for value in y.values])
-        axes.set_xlabel(x.name)
-        axes.set_ylabel(y.name)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        figure.suptitle(chosen_text(summary).replace("validation: ", "validation:\n"), fontsize=FONT_SIZE + 1)
-        return figure
+    size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * len(y.values))
+    figure = new_figure(*size, layout="compressed")
+    axes = figure.add_subplot()
+    means = np.full((len(y.values), len(x.values)), np.nan)
+    for place, point in _placed(summary).items():
+        means[place] = 100 * point.mean
+    mesh = axes.pcolormesh(means, cmap=SHADES, edgecolors="white", linewidth=1.5)
+    figure.colorbar(mesh, ax=axes, label="validation accuracy (%)").outline.set_visible(False)
+    _label_cells(axes, summary, shades=mesh.to_rgba(means))
+    axes.set_xticks(np.arange(len(x.values)) + 0.5, [f"{value:g}" for value in x.values])
+    axes.set_yticks(np.arange(len(y.values)) + 0.5, [f"{value:g}" if y.name else "" for value in y.values])
+    axes.set_xlabel(x.name)
+    axes.set_ylabel(y.name)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(chosen_text(summary).replace("validation: ", "validation:\n"), fontsize=FONT_SIZE + 1)
+    return figure
 
 
 def _label_cells(axes: Axes, summary: SweepSummary, *, shades: Any) -> None:
@@ -132,31 +128,18 @@ def _placed(summary: SweepSummary) -> dict[tuple[int, int], GridPoint]:
 
 def _map(summary: SweepSummary) -> list[list[str]]:
     y, x = _axes(summary)
-    means = {place: point.mean for place, point in _placed(summary).items()}
+    means = {place: per_cent(point.mean, digits=2) for place, point in _placed(summary).items()}
     rows = [
-        [
-            f"{y.name} {value:g}" if y.name else "",
-            *(per_cent(means.get((row, column)), digits=2) for column in range(len(x.values))),
-        ]
-        for row, value in enumerate(y.values)
+        [f"{y.name} {value:g}" if y.name else "", *(means.get((i, j), NO_SCORE) for j in range(len(x.values)))]
+        for i, value in enumerate(y.values)
     ]
     return [["", *(f"{x.name} {value:g}" for value in x.values)], *reversed(rows)]
 
 
 def _rows(summary: SweepSummary) -> list[list[str]]:
-    ranked = sorted(summary.points, key=lambda point: (-len(point.seeds), -point.mean))
-    names = summary.names
-    return [
-        [*names, "seeds", "mean %", "std", "lowest", "highest"],
-        *(
-            [
-                *(f"{point.parameters[name]:g}" for name in names),
-                ",".join(map(str, point.seeds)),
-                *(
-                    per_cent(share, digits=2)
-                    for share in (point.mean, point.std, min(point.accuracies), max(point.accuracies))
-                ),
-            ]
-            for point in ranked
-        ),
-    ]
+    rows = [[*summary.names, "seeds", "mean %", "std", "lowest", "highest"]]
+    for point in sorted(summary.points, key=lambda point: (-len(point.seeds), -point.mean)):
+        values = [f"{point.parameters[name]:g}" for name in summary.names]
+        shares = (point.mean, point.std, min(point.accuracies), max(point.accuracies))
+        rows.append([*values, ",".join(map(str, point.seeds)), *(per_cent(share, digits=2) for share in shares)])
+    return rows

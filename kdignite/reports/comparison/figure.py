@@ -5,10 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-import matplotlib.style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -25,7 +22,7 @@ from kdignite.reports.comparison.panels import (
     recalls,
 )
 from kdignite.reports.comparison.sentences import compression_text, shown_classes, subject, verdict_text
-from kdignite.reports.style import FONT_SIZE, SMALL, STYLE, short, text_width
+from kdignite.reports.style import FONT_SIZE, SMALL, new_figure, short, styled, text_width
 
 MAX_CLASSES = 20
 NUM_ENDS = 10
@@ -45,21 +42,20 @@ class Layout(NamedTuple):
     height: float
 
 
+@styled
 def comparison_figure(summary: Summary) -> Figure:
     """Accuracy with intervals and against cost, recall and difference by class (20 at most), under the verdict."""
-    with mpl.style.context(STYLE):
-        panel = _class_panel(summary)
-        header = _header_lines(summary, panel.note)
-        left = max(0.75, text_width(panel.names, size=FONT_SIZE) + 0.2)
-        lower = ROW * (panel.positions[-1] + 1.2)
-        height = BELOW + lower + ABOVE + BELOW + UPPER + ABOVE + LINE * len(header) + 0.15
-        layout = Layout(left, max(2.4, WIDTH - left - GAP - NARROW - RIGHT), lower, height)
-        figure = Figure(figsize=(layout.left + layout.wide + GAP + NARROW + RIGHT, height))
-        FigureCanvasAgg(figure)
-        _upper_panels(figure, summary, layout)
-        _lower_panels(figure, summary, panel, layout)
-        _draw_header(figure, header, layout)
-        return figure
+    panel = _class_panel(summary)
+    header = _header_lines(summary, panel.note)
+    left = max(0.75, text_width(panel.names, size=FONT_SIZE) + 0.2)
+    lower = ROW * (panel.positions[-1] + 1.2)
+    height = BELOW + lower + ABOVE + BELOW + UPPER + ABOVE + LINE * len(header) + 0.15
+    layout = Layout(left, max(2.4, WIDTH - left - GAP - NARROW - RIGHT), lower, height)
+    figure = new_figure(layout.left + layout.wide + GAP + NARROW + RIGHT, height)
+    _upper_panels(figure, summary, layout)
+    _lower_panels(figure, summary, panel, layout)
+    _draw_header(figure, header, layout)
+    return figure
 
 
 def _header_lines(summary: Summary, note: str) -> list[tuple[str, dict[str, Any]]]:
