@@ -1,16 +1,21 @@
 """A method with a parameter of its own, a model, a data set and a handler, all from outside the package, end to end."""
 
 import csv
+import importlib
+import io
 import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import kdignite as kd
+from kdignite.cli import main
 
 from .alike import assert_alike
 
@@ -59,24 +64,31 @@ METHOD = ("--method=outside:hinge", "--gap=0.25")
 TEACHER = ("--teacher=runs/teacher", "--teacher_arch=outside:net")
 
 
+pytestmark = pytest.mark.usefixtures("few_pixels")
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the user's module and a teacher."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The current folder, with the user's module and a teacher."""
     place = tmp_path_factory.mktemp("outside")
     (place / "outside.py").write_text(MODULE, encoding="utf-8")
-    typed(place, "teacher", *QUICK, "--epochs=6")
-    return place
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(place)
+        monkeypatch.syspath_prepend(str(place))
+        typed("teacher", *QUICK, "--epochs=6")
+        yield place
+    sys.modules.pop("outside", None)
 
 
-def typed(place: Path, *words: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "kdignite", *words]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def typed(*words: str) -> str:
+    """What a command prints that is typed in the current folder."""
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(words) == 0
+    return out.getvalue()
 
 
 def test_a_student_is_distilled_and_compared(place: Path) -> None:
-    said = typed(place, "distill", *QUICK, "--epochs=3", *METHOD, *TEACHER)
+    said = typed("distill", *QUICK, "--epochs=3", *METHOD, *TEACHER)
     assert "method    outside:hinge: Forgive the student a distance from its teacher., gap=0.25, weight=1\n" in said
     folder = place / "runs/distill-hinge-g0.25-w1"
     result = json.loads((folder / "result.json").read_text())
@@ -94,16 +106,16 @@ def test_a_student_is_distilled_and_compared(place: Path) -> None:
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     shown = HParamsPluginData.FromString(content).session_start_info.hparams
     assert (shown["method"].string_value, shown["gap"].number_value) == ("outside:hinge", 0.25)
-    typed(place, "baseline", *QUICK, "--epochs=3")
-    report = typed(place, "compare", "runs/teacher", str(folder.relative_to(place)), "runs/baseline")
+    typed("baseline", *QUICK, "--epochs=3")
+    report = typed("compare", "runs/teacher", str(folder.relative_to(place)), "runs/baseline")
     assert "(method outside:hinge, gap 0.25, weight 1)" in report
-    again = typed(place, "evaluate", str(folder.relative_to(place)), "--arch=outside:net", "--dataset=outside:stripes")
+    again = typed("evaluate", str(folder.relative_to(place)), "--arch=outside:net", "--dataset=outside:stripes")
     assert f"({result['test']['num_correct']} of 100 images)" in again
 
 
 def test_a_stopped_run_is_resumed_by_the_line_that_it_prints(place: Path) -> None:
     words = (*QUICK, "--epochs=3", *METHOD, *TEACHER, "--keep_last")
-    typed(place, "distill", *words, "--name=whole")
+    typed("distill", *words, "--name=whole")
     code = "\n".join(
         [
             "import signal, sys",
@@ -128,7 +140,7 @@ def test_a_stopped_run_is_resumed_by_the_line_that_it_prints(place: Path) -> Non
     python, dash, module, *resume = shlex.split(line.partition("resume with: ")[2])
     assert (python, dash, module) == ("python", "-m", "kdignite")
     assert {"--method=outside:hinge", "--arch=outside:net", "--dataset=outside:stripes"} <= set(resume)
-    said = typed(place, *resume)
+    said = typed(*resume)
     assert "resume    after iteration 17 of 36" in said
     whole, stopped = (place / "runs" / name for name in ("whole", "stopped"))
     assert_alike(whole, stopped)
@@ -136,7 +148,7 @@ def test_a_stopped_run_is_resumed_by_the_line_that_it_prints(place: Path) -> Non
 
 def test_a_sweep_goes_over_a_parameter_of_ones_own(place: Path) -> None:
     words = ("sweep", *QUICK, "--epochs=1", "--method=outside:hinge", "--gap=0,0.5", "--weight=0.5,2", *TEACHER)
-    said = typed(place, *words)
+    said = typed(*words)
     assert "Chosen on validation: --method=outside:hinge --gap=" in said
     folder = place / "runs/sweep-standard"
     summary = json.loads((folder / "sweep.json").read_text())
@@ -149,15 +161,12 @@ def test_a_sweep_goes_over_a_parameter_of_ones_own(place: Path) -> None:
 
 def test_a_study_takes_the_method(place: Path) -> None:
     words = ("reproduce", *QUICK, *METHOD, "--teacher=runs/teacher", "--teacher_arch=outside:net")
-    said = typed(place, *words, "--epochs=1")
+    said = typed(*words, "--epochs=1")
     assert "(method outside:hinge, gap 0.25, weight 1)" in said
 
 
-def test_the_same_from_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    monkeypatch.syspath_prepend(str(place))
-    import outside
-
+def test_the_same_from_python(place: Path) -> None:
+    outside = importlib.import_module("outside")
     config = kd.configure(
         kd.DistillConfig,
         **{"dataset": "outside:stripes", "val_size": 60.0, "arch": "outside:net", "size": 8, "epochs": 1},
