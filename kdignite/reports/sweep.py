@@ -13,6 +13,8 @@ from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, VERMILION, ink, new
 from kdignite.reports.text import NO_SCORE, csv_text, markdown_table, per_cent
 
 CELL = (0.85, 0.5)  # inches, wide and high
+MIN_ROWS = 3  # of which the colour bar has room for its name
+TITLE = 60  # characters of a line
 MARGINS = (1.1, 1.35)  # inches, for the names of the axes, the colours, and the title
 
 
@@ -81,7 +83,7 @@ def _plain(point: GridPoint) -> dict[str, Any]:
 def sweep_figure(summary: SweepSummary) -> Figure:
     """A heat map of the mean validation accuracy over two parameters, at the best value of any other."""
     y, x = _axes(summary)
-    size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * len(y.values))
+    size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * max(MIN_ROWS, len(y.values)))
     figure = new_figure(*size, layout="compressed")
     axes = figure.add_subplot()
     means = np.full((len(y.values), len(x.values)), np.nan)
@@ -96,8 +98,13 @@ def sweep_figure(summary: SweepSummary) -> Figure:
     axes.set_ylabel(y.name)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.suptitle(chosen_text(summary).replace("validation: ", "validation:\n"), fontsize=FONT_SIZE + 1)
+    figure.suptitle(_title(summary), fontsize=FONT_SIZE + 1)
     return figure
+
+
+def _title(summary: SweepSummary) -> str:
+    first, _, second = chosen_text(summary).partition(": ")
+    return f"{first}:\n" + (second if len(second) <= TITLE else second.replace(" % (", " %\n("))
 
 
 def _label_cells(axes: Axes, summary: SweepSummary, *, shades: Any) -> None:
