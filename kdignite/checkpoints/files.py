@@ -42,6 +42,8 @@ def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = Non
     """Write nested values and tensors so that at every moment the old or the new file is complete on the disk."""
     tensors: dict[str, Tensor] = {}
     values = {"sha256": ZEROS.decode(), **flatten(payload, tensors)}
+    for name, shared in _sharing(tensors):
+        tensors[name] = shared.clone()  # safetensors refuses tensors in the same memory
     text = json.dumps(values, separators=(",", ":"))
     content = memoryview(safetensors.torch.save(tensors, metadata={"kdignite": text}))
     digest = hashlib.sha256(content).hexdigest().encode()
@@ -51,6 +53,12 @@ def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = Non
             file.write(part)
 
     write_atomically(path, save, previous=previous)
+
+
+def _sharing(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Those that lie in the memory of an earlier one."""
+    first = {one.untyped_storage().data_ptr(): name for name, one in reversed([*tensors.items()])}
+    return [(name, one) for name, one in tensors.items() if first[one.untyped_storage().data_ptr()] != name]
 
 
 def read(path: Path) -> dict[str, Any]:

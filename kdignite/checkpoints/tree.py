@@ -7,7 +7,6 @@ words below.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 TENSOR, TUPLE, ITEMS = "$tensor", "$tuple", "$items"
@@ -17,12 +16,12 @@ LARGEST_KEY = 2**31  # hashes of larger numbers can be made to collide
 
 
 def flatten(value: Any, tensors: dict[str, Tensor], path: tuple[str, ...] = ()) -> Any:
-    """The value with each tensor replaced by its name; copies of the tensors, contiguous and apart, go into a dict."""
+    """The value with each tensor replaced by its name; the tensors, contiguous, go into a dict."""
     if isinstance(value, Tensor):
         name = ".".join(path[1:] if path[0] == WEIGHTS else path)
         while name in tensors or name == RESERVED:
             name += "'"
-        tensors[name] = value.detach().clone(memory_format=torch.contiguous_format)
+        tensors[name] = value.detach().contiguous()
         return {TENSOR: name}
     if isinstance(value, Mapping):
         items = [(key, flatten(item, tensors, (*path, str(key)))) for key, item in value.items()]
