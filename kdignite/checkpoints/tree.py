@@ -21,7 +21,7 @@ def flatten(value: Any, tensors: dict[str, Tensor], path: tuple[str, ...] = ()) 
         name = ".".join(path[1:] if path[0] == WEIGHTS else path)
         while name in tensors or name == RESERVED:
             name += "'"
-        tensors[name] = value.detach().contiguous()
+        tensors[name] = value.detach().resolve_conj().resolve_neg().contiguous()
         return {TENSOR: name}
     if isinstance(value, Mapping):
         items = [(key, flatten(item, tensors, (*path, str(key)))) for key, item in value.items()]
