@@ -36,6 +36,7 @@ def passed(tmp_path: Path, *words: str) -> list[str]:
     return sorted({row["part"] for row in json.loads(out.read_text())["rows"]})
 
 
+@pytest.mark.slow
 def test_its_first_parts_run_on_a_cpu(tmp_path: Path) -> None:
     assert passed(tmp_path, "--only=env,graph") == ["env", "graph"]
 
