@@ -235,6 +235,15 @@ def test_open_sums_go_on_from_a_file(tmp_path: Path) -> None:
     assert first.means() != whole.means()
 
 
+def test_saved_sums_may_come_in_another_order() -> None:
+    parts = {"loss": torch.tensor(4.0), "kd": torch.tensor(2.0), "correct": torch.tensor(1)}
+    first, second = handlers.EpochSums(CPU), handlers.EpochSums(CPU)
+    first.add(parts, num_images=3)
+    second.load_state_dict(dict(reversed(first.state_dict().items())))
+    second.add(parts, num_images=3)
+    assert second.means() == {"loss": 4.0, "kd": 2.0, "correct": 1 / 3}
+
+
 def test_a_new_epoch_starts_with_empty_sums() -> None:
     sums = handlers.EpochSums(CPU)
     sums.add({"loss": torch.tensor(5.0)}, num_images=1)
