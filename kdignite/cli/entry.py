@@ -41,6 +41,7 @@ class Terminated(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code. A bug keeps its traceback."""
     for stream in _outputs():
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what the terminal's encoding lacks becomes a question mark

@@ -7,6 +7,7 @@ from typing import Any
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
 from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, CommandFlag, setting_text, target_flag, type_name
+from kdignite.config.fields import domain_text
 from kdignite.data.registry import DATASETS
 from kdignite.methods.registry import METHODS
 from kdignite.models.registry import MODELS
@@ -25,6 +26,7 @@ def overview() -> str:
 
 
 def command_help(command: str) -> str:
+    """Usage, example, and every flag with its type, domain, default in each preset, and meaning."""
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
@@ -90,9 +92,7 @@ def _kind(one: Field[Any]) -> str:
     """The type and the domain: ``a number above 0``."""
     if choices_of(one):
         return f"one of {', '.join(choices_of(one))}"
-    words = {"low": "at least", "high": "at most", "above": "above", "below": "below"}
-    limits = [f"{words[key]} {one.metadata[key]:g}" for key in words if one.metadata[key] is not None]
-    return f"{type_name(one.type)} {' and '.join(limits)}".rstrip()
+    return f"{type_name(one.type)} {domain_text(one.metadata)}".rstrip()
 
 
 def _default(command: str, one: Field[Any]) -> str:

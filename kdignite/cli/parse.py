@@ -28,6 +28,7 @@ class ParsedArgs(NamedTuple):
 
 
 def parse_args(argv: Sequence[str]) -> ParsedArgs:
+    """The command and the text of each flag, checked as a whole before anything runs."""
     args = list(argv)
     if not args:
         return ParsedArgs("help")

@@ -58,6 +58,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
 
 
 def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: Path, device: torch.device) -> RunSpec:
+    """The spec of a distillation, from a resolved config and a checked teacher."""
     teacher = make_teacher(loaded, config, data, root=root, device=device)
     make_step = partial(distill_step, method=_bound(config), grad_clip=config.grad_clip, amp=config.amp)
     return build_spec(

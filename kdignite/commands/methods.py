@@ -1,6 +1,7 @@
 """``methods``: the distillation methods there are, and what is known of each."""
 
 from kdignite.config import MethodsConfig
+from kdignite.config.fields import domain_text
 from kdignite.methods.registry import METHODS, REQUIRED, Method, Parameter, find_method
 
 WORDS = """ce: cross-entropy with the labels. student, teacher: logits, of which softmax makes probabilities.
@@ -31,7 +32,5 @@ def _lines(name: str, one: Method) -> list[str]:
 
 
 def _domain(one: Parameter) -> str:
-    words = {"low": "at least", "high": "at most", "above": "above", "below": "below"}
-    limits = [f"{words[key]} {limit:g}" for key, limit in one.domain.items() if limit is not None]
     default = "no default" if one.default is REQUIRED else f"default {one.default:g}"
-    return ", ".join([default, " and ".join(limits)]) if limits else default
+    return ", ".join(filter(None, (default, domain_text(one.domain))))

@@ -138,8 +138,8 @@ def _evaluate(config: TrainConfig, finished: runs.Finished) -> dict[str, int]:
         expected_images, expected = (schema.count(test, name) for name in ("num_images", "num_correct"))
     again = EvaluateConfig(
         run=str(finished.folder),
-        arch=config.arch if ":" in config.arch else None,
-        dataset=config.dataset if is_code(config.dataset or "") else None,
+        arch=config.arch if is_code(config.arch) else None,
+        dataset=config.dataset if is_code(config.dataset) else None,
         data_root=config.data_root,
         device=config.device,
         threads=config.threads,

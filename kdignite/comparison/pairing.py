@@ -16,10 +16,10 @@ from kdignite.config import (
     DistillConfig,
     difference_text,
     differences,
-    is_own,
     setting_text,
     with_role,
 )
+from kdignite.data.registry import is_code
 from kdignite.errors import UserError, listed
 
 # flags of the loss and of the teacher, which a baseline does not have
@@ -188,7 +188,7 @@ def _check_seeds(paired: PairedRuns) -> None:
 
 def own_parameters(student: RunFiles) -> set[str]:
     """The settings of a student that are parameters of a method of the user's own."""
-    return {*student.config} - _SETTINGS if is_own(student.config.get("method")) else set()
+    return {*student.config} - _SETTINGS if is_code(student.config.get("method")) else set()
 
 
 def _check_pairs(paired: PairedRuns) -> None:

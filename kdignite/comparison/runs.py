@@ -67,6 +67,7 @@ def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
 
 
 def read_run(folder: Path, *, label: str) -> RunFiles:
+    """A finished run from the files of its folder, each value checked."""
     result, classes = _result(folder)
     logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes))
     recorded, num_correct = result["test"]["num_correct"], int((logits.argmax(axis=1) == labels).sum())

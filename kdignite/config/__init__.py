@@ -18,7 +18,7 @@ from kdignite.config.commands import (
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS, config_class
-from kdignite.config.methods import is_own, parameter_names
+from kdignite.config.methods import parameter_names
 from kdignite.config.presets import PRESETS
 from kdignite.config.settings import (
     MISSING,

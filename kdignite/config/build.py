@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from kdignite.config.checks import check_preset
 from kdignite.config.fields import Config, Value
-from kdignite.config.methods import is_own, parameter_names, with_method
+from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.presets import PRESETS
+from kdignite.data.registry import is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, name_of
 
@@ -32,7 +33,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     check_preset(preset)
     if callable(given.get("method")):
         given["method"] = name_of(given["method"])
-    if is_own(given.get("method")):
+    if is_code(given.get("method")):
         kind = with_method(kind, given["method"])
     values = {**_of_preset(preset, kind, given), **given}
     if any(one.name == "given" for one in fields(kind)):

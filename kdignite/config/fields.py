@@ -13,6 +13,12 @@ Value = Any
 # what a flag is to a run. identity: it changes the numbers; content: it names something that is known by what it holds;
 # place: where things lie; machine: it may change the last bits; display: it changes no number
 Role = Literal["identity", "content", "place", "machine", "display"]
+LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "low": (operator.ge, "at least"),
+    "high": (operator.le, "at most"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+}
 # of the help, in this order
 GROUPS = ("data", "model", "training", "teacher", "distillation", "your results", "comparison", "running")
 
@@ -119,14 +125,13 @@ def _has_type(value: Value, wanted: Value) -> bool:
 
 def check_number(name: str, value: Value, domain: Mapping[str, Value]) -> None:
     """Refuse a number that is not finite, or outside the domain of its flag."""
-    rules: tuple[tuple[str, Callable[[float, float], bool], str], ...] = (
-        ("low", operator.ge, "at least"),
-        ("high", operator.le, "at most"),
-        ("above", operator.gt, "above"),
-        ("below", operator.lt, "below"),
-    )
     if not math.isfinite(value):
         raise UserError(f"--{name} must be finite, not {value}")
-    for key, holds, words in rules:
+    for key, (holds, words) in LIMITS.items():
         if domain[key] is not None and not holds(value, domain[key]):
             raise UserError(f"--{name} must be {words} {domain[key]:g}, not {value:g}")
+
+
+def domain_text(domain: Mapping[str, Value]) -> str:
+    """The limits of a number in words: ``at least 0 and at most 1``; empty where there are none."""
+    return " and ".join(f"{words} {domain[key]:g}" for key, (_, words) in LIMITS.items() if domain[key] is not None)

@@ -1,36 +1,29 @@
 """The commands, each with the class of its config."""
 
-from kdignite.config.commands import (
-    AdoptConfig,
-    BenchConfig,
-    CacheConfig,
-    CompareConfig,
-    DataConfig,
-    EvaluateConfig,
-    MethodsConfig,
-)
+from kdignite.config import commands
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
-from kdignite.config.methods import is_own, parameter_names, with_method
+from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.sweep import SweepConfig
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
+from kdignite.data.registry import is_code
 
 # in the order of --help: the whole study first, then its stages
 _KINDS = (
     ReproduceConfig,
-    DataConfig,
+    commands.DataConfig,
     TeacherConfig,
     DistillConfig,
     BaselineConfig,
-    EvaluateConfig,
+    commands.EvaluateConfig,
     DoctorConfig,
-    CompareConfig,
+    commands.CompareConfig,
     SweepConfig,
-    MethodsConfig,
-    AdoptConfig,
-    CacheConfig,
-    BenchConfig,
+    commands.MethodsConfig,
+    commands.AdoptConfig,
+    commands.CacheConfig,
+    commands.BenchConfig,
 )
 COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}
 
@@ -38,4 +31,4 @@ COMMANDS: dict[str, type[Config]] = {kind.command: kind for kind in _KINDS}
 def config_class(command: str, method: str = "") -> type[Config]:
     """The config of a command, with the parameters of a method of one's own where that is named."""
     kind = COMMANDS[command]
-    return with_method(kind, method) if is_own(method) and parameter_names(kind) else kind
+    return with_method(kind, method) if is_code(method) and parameter_names(kind) else kind

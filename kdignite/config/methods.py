@@ -20,11 +20,6 @@ def method_flags(kind: type[C]) -> type[C]:
     return kind
 
 
-def is_own(method: Value) -> bool:
-    """Whether a method is named as ``package.module:function``."""
-    return isinstance(method, str) and ":" in method
-
-
 def with_method(kind: type[C], method: str) -> type[C]:
     """A config class with a flag for each parameter of a method of one's own that the class lacks."""
     known = {one.name for one in fields(kind)}

@@ -37,9 +37,9 @@ DATASETS = {
 CHOICES = ", ".join(DATASETS)  # for messages and help
 
 
-def is_code(name: str) -> bool:
+def is_code(name: object) -> bool:
     """Whether the name of a data set, model or method is that of a function of the user's own."""
-    return ":" in name and not name.startswith(FOLDER)
+    return isinstance(name, str) and ":" in name and not name.startswith(FOLDER)
 
 
 def load_source(name: str, *, data_root: Path, image_size: int, progress: bool = True) -> "Source":

@@ -59,6 +59,7 @@ def bench_summary(
 
 
 def bench_text(summary: Summary) -> str:
+    """The machine, the rates beside the bare loop, and the parts of a step."""
     speedup, repeats = summary["speedup"], summary["job"]["repeats"]
     warm = speedup["warm_over_live"]["median"]
     return "\n\n".join(

@@ -30,6 +30,7 @@ Attach = Callable[[Engine, RunView], object]  # attaches what it likes to the ev
 
 
 def view_of_run(trainer_state: TrainerState, folder: Path) -> RunView:
+    """What a user's handler gets of a run; its rows grow with the run."""
     run = trainer_state.run
     return RunView(
         folder=folder,

@@ -22,6 +22,7 @@ def header(run: RunSpec) -> dict[str, Any]:
 
 
 def check_header(run: RunSpec, values: Mapping[str, Any], *, who: str) -> None:
+    """Refuse a complete state of another format, or of a run with other settings."""
     if values["format"] != checkpoints.FORMAT:
         raise UserError(
             f"{who} has format {values['format']}, written by kdignite {values['kdignite']}; this is kdignite "

@@ -172,7 +172,7 @@ def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
     given = set(to_json(config)) if config.given is None else set(config.given)
     for name in sorted(USERS_CODE):
         value = recorded.get(name)
-        if isinstance(value, str) and is_code(value) and getattr(config, name) != value:
+        if is_code(value) and getattr(config, name) != value:
             raise UserError(
                 f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
             )

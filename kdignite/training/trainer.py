@@ -194,7 +194,7 @@ def _advice(config: TrainConfig) -> str:
 def _resume_hint(run: RunSpec, folder: Path) -> Iterator[None]:
     """Within the block being stopped ends with the line that resumes, a full disk with what to do."""
     own = {name: getattr(run.config, name, None) for name in sorted(USERS_CODE)}
-    again = {name: value for name, value in own.items() if value and is_code(value)}
+    again = {name: value for name, value in own.items() if is_code(value)}
     again |= getattr(run.config, "parameters", {}) if "method" in again else {}  # which that function may require
     resume = command_line(run.config.command, resume=folder, **again)
     try:

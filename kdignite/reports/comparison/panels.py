@@ -34,6 +34,7 @@ class ClassPanel(NamedTuple):
 
 
 def accuracies(axes: Axes, summary: Summary) -> None:
+    """Accuracy of each model as a point with its interval."""
     found = {role: model.accuracy for role, model in summary.scores.models.items()}
     # as far as an accuracy can go; that an interval goes further is one of the notes
     ends = {role: [min(max(100 * end, 0.0), 100.0) for end in (one.low, one.high)] for role, one in found.items()}
