@@ -1,5 +1,7 @@
 """Progress of a command on stdout."""
 
+import functools
+
 from kdignite import processes
 
 
@@ -9,3 +11,9 @@ def say(line: str) -> None:
         return
     visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)
     print(visible, flush=True)
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Print a line unless this process has printed it before."""
+    say(line)

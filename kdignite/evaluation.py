@@ -13,6 +13,7 @@ from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
 from kdignite.memory import oom_as_failure
+from kdignite.outputs import logits_in
 from kdignite.precision import AUTOCAST, autocast, tf32
 
 Predictor = Callable[[Tensor], Tensor]  # uint8 images (N, 3, S, S) -> logits (N, C)
@@ -45,7 +46,7 @@ def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None
         model.eval()
         with torch.inference_mode(), tf32(amp):
             with autocast(images.device.type, amp):
-                logits: Tensor = model(prepare(images))
+                logits = logits_in(model(prepare(images)))
             logits = logits if AUTOCAST[amp] is None else logits.float()
             return logits if order is None else logits.index_select(1, order)
 

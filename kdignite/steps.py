@@ -17,6 +17,7 @@ from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
 from kdignite.methods.terms import Loss, Outputs, Terms
+from kdignite.outputs import logits_in
 from kdignite.precision import AUTOCAST, autocast, tf32
 
 Parts = dict[str, Tensor]
@@ -127,7 +128,7 @@ def training_step(
     def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
         images, labels, *teacher_logits = inputs
         with tf32(amp):
-            logits = _forward(model, prepare(images), amp=amp)
+            logits = forward(model, prepare(images), amp=amp)
             terms = terms_of(Outputs(logits), *map(Outputs, teacher_logits), labels)
             apply(_weighted(terms.loss, weight))
             return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(logits, labels))
@@ -154,9 +155,10 @@ def _trainer(model: nn.Module) -> Callable[[], None]:
     return train
 
 
-def _forward(model: nn.Module, images: Tensor, *, amp: str) -> Tensor:
+def forward(model: nn.Module, images: Tensor, *, amp: str) -> Tensor:
+    """The logits of prepared images, in float32 under amp."""
     with autocast(images.device.type, amp):
-        logits: Tensor = model(images)
+        logits = logits_in(model(images))
     return logits if AUTOCAST[amp] is None else logits.float()
 
 

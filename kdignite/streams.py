@@ -6,9 +6,11 @@ at any iteration, and comparable with one another.
 """
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 Key = str | int
@@ -36,13 +38,15 @@ def stream(*key: Key) -> torch.Generator:
 
 
 def seed_device(device: torch.device, *key: Key) -> None:
-    """Seed the default generators from which modules on a device draw, such as ``Dropout``.
+    """Seed the generators from which modules on a device draw, such as ``Dropout``: torch's, NumPy's and ``random``'s.
 
-    Not ``torch.manual_seed``, which seeds every backend and takes about 0.3 ms, too long for each iteration.
+    Not ``torch.manual_seed``, which also reaches for every GPU and takes about 0.3 ms, too long for each iteration.
     """
     seed = seed_of(*key)
     for generator in default_generators(device):
         generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def default_generators(device: torch.device) -> list[torch.Generator]:
@@ -55,17 +59,25 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
 
 
 @contextmanager
+def unchanged_generators(device: torch.device = CPU) -> Iterator[None]:
+    """Within the block anything may be drawn: afterwards torch's, NumPy's and ``random``'s generators are as before."""
+    generators = default_generators(device)
+    before = [one.get_state() for one in generators], np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        for one, state in zip(generators, before[0], strict=True):
+            one.set_state(state)
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+@contextmanager
 def seeded(*key: Key, device: torch.device = CPU) -> Iterator[None]:
-    """Within the block the `default_generators` start at the key's seed; afterwards they are as they were before.
+    """Within the block the generators of `seed_device` start at the key's seed; afterwards they are as they were.
 
     For code that draws from them, such as the initialisers of ``torch.nn``, and dropout.
     """
-    generators = default_generators(device)
-    before = [one.get_state() for one in generators]
-    try:
-        for one in generators:
-            one.manual_seed(seed_of(*key))
+    with unchanged_generators(device):
+        seed_device(device, *key)
         yield
-    finally:
-        for one, state in zip(generators, before, strict=True):
-            one.set_state(state)

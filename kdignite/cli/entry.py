@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -22,7 +23,7 @@ from fire.decorators import SetParseFns
 from kdignite import __version__, processes, stopping
 from kdignite.cli.flags import is_variadic, usage_of
 from kdignite.cli.helptext import command_help, overview
-from kdignite.cli.parse import ParsedArgs, parse_args
+from kdignite.cli.parse import TRACEBACK, ParsedArgs, parse_args
 from kdignite.cli.values import SEPARATOR, coerce
 from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig, config_class, configure
 from kdignite.errors import RunFailed, UserError, printable
@@ -83,10 +84,11 @@ def _exit_code(argv: Sequence[str]) -> int:
         with _signal_handlers():
             _run(parse_args(argv))
         return OK
-    except UserError as error:
-        message, code = f"error: {error}", USAGE_ERROR
-    except RunFailed as error:
-        message, code = f"failed: {error}", FAILED
+    except (UserError, RunFailed) as error:
+        wrong = isinstance(error, UserError)
+        message, code = f"{'error' if wrong else 'failed'}: {error}", USAGE_ERROR if wrong else FAILED
+        if TRACEBACK in argv and processes.is_reporter():
+            traceback.print_exception(error.__cause__ or error)
     except PermissionError as error:
         if error.filename is None:
             raise

@@ -6,6 +6,7 @@ from typing import Any
 
 from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
+from kdignite.cli.parse import TRACEBACK
 from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, CommandFlag, setting_text, target_flag, type_name
 from kdignite.config.fields import domain_text
 from kdignite.data.registry import DATASETS
@@ -20,7 +21,8 @@ def overview() -> str:
         f"kdignite {__version__}: train a teacher, distil it into a student, see what that bought.",
         f"usage: {PROGRAM} COMMAND [--flag=value ...]",
         "\n".join(["commands:", *(_command_entry(command) for command in COMMANDS)]),
-        f"flags of a command: {PROGRAM} COMMAND --help\nversion: {PROGRAM} --version",
+        f"flags of a command: {PROGRAM} COMMAND --help\nversion: {PROGRAM} --version\n"
+        f"where an error was raised: {TRACEBACK} beside the other flags",
     ]
     return "\n\n".join(blocks)
 

@@ -14,6 +14,7 @@ from kdignite.config import COMMANDS, PROGRAM, bare_type
 from kdignite.errors import UserError, brief
 
 HELP = ("-h", "--help")
+TRACEBACK = "--traceback"  # anywhere: an error shows where it was raised
 _NEGATIVE = re.compile(r"-(\.?[0-9]|(inf|infinity|nan)$)", re.IGNORECASE)
 _SHORT = re.compile(r"[A-Za-z]([0-9.+-].*)?")  # one letter, perhaps with its value: T, T4, T-4
 Flags = Mapping[str, Field[Any]]
@@ -29,7 +30,7 @@ class ParsedArgs(NamedTuple):
 
 def parse_args(argv: Sequence[str]) -> ParsedArgs:
     """The command and the text of each flag, checked as a whole before anything runs."""
-    args = list(argv)
+    args = [arg for arg in argv if arg != TRACEBACK]
     if not args:
         return ParsedArgs("help")
     first = args[0]

@@ -17,7 +17,7 @@ from kdignite.teachers import check_accuracy
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
-from kdignite.training.model import architecture_of, load_model, load_predictor
+from kdignite.training.model import architecture_of, load_predictor
 
 
 def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -57,7 +57,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     files.write_json(folder / runs.CONFIG, to_json(config))
     files.write_json(folder / runs.ENVIRONMENT, runs.environment(device) | {"data": data.source.fingerprint})
     summaries = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=folder.name)
-    cost = results.cost_of(load_model(adopted), size=description.preprocessing.size, file=folder / runs.BEST)
+    cost = results.cost_of(adopted._replace(path=folder / runs.BEST))
     result = _result(description, folder) | {"cost": cost} | summaries
     files.write_json(folder / runs.RESULT, result)
     say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")

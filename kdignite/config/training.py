@@ -191,6 +191,13 @@ class DistillConfig(TrainConfig):
         choices=("off", "bf16", "tf32"),
         group="distillation",
     )
+    teacher_outputs: str | None = flag(
+        None,
+        "what the teacher returns: logits, or probabilities (it ends in softmax or sigmoid), whose logarithm is taken; "
+        "unset: logits, and refused if they look like probabilities",
+        choices=("logits", "probabilities"),
+        group="distillation",
+    )
     allow_weak_teacher: bool = flag(
         False,
         "distil even if the teacher is near chance or not what its checkpoint says",

@@ -3,12 +3,11 @@
 Everything is measured on the CPU, whatever device trained the model, so that all runs can be compared.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +18,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from kdignite.streams import unchanged_generators
+
+T = TypeVar("T")
 NUM_THREADS = 1
 WARM_UP_CALLS = 3  # the first ones allocate memory and choose kernels
 MIN_CALLS = 20
@@ -26,18 +28,18 @@ TIMED_SECONDS = 0.5  # unless `MIN_CALLS` take longer
 
 
 class Cost(NamedTuple):
-    """What one image costs."""
+    """What one image costs; None: it could not be measured."""
 
     num_parameters: int  # trainable or not; shared ones count once
-    multiply_adds: int
-    latency_median_ms: float
-    latency_p95_ms: float
+    multiply_adds: int | None
+    latency_median_ms: float | None
+    latency_p95_ms: float | None
     latency_threads: int
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 def measure_cost(model: nn.Module, *, size: int) -> Cost:
-    """Measure a float32 copy of a model on the CPU, in eval mode, fed with one image in channels_last memory.
+    """Measure a model on the CPU, in eval mode, in which it stays, fed with one image in channels_last memory.
 
     - ``multiply_adds = flops / 2`` over convolutions, linear layers and matrix products, those of attention included;
       positions in the padding count like all others. Not counted: biases, normalisation, activations, pooling,
@@ -48,30 +50,38 @@ def measure_cost(model: nn.Module, *, size: int) -> Cost:
       the image, and everything a layer returns, such as the indices of max pooling. Views of a storage count once.
       Not counted: what a kernel allocates and frees inside itself, and what torch and Python need themselves.
 
-    The model, torch's random state and its number of threads are left as they were.
+    The random generators and torch's number of threads are left as they were.
 
     Args:
-        model: from images (N, 3, size, size) to anything; on any device, of any precision.
+        model: on the CPU, from images (N, 3, size, size) to anything; its buffers may change.
         size: side of the image, in pixels.
 
     Returns:
-        The `Cost`. All of it but the latency repeats exactly.
+        The `Cost`. All of it but the latency repeats exactly. What the model cannot be measured for, since it raises
+        there, is None: no figure is worth the run that it belongs to.
     """
-    host_copy = copy.deepcopy(model).to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    host_copy = host_copy.float().eval()
+    model.eval()
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0), device="cpu")
     image = pixels.to(torch.float32, memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]), _one_thread():  # a model may draw numbers even in eval mode
-        multiply_adds, peak = _multiply_adds(host_copy, image), _peak_memory(host_copy, image)
-        median, p95 = np.percentile(_call_times(host_copy, image), (50, 95))
+    with unchanged_generators(), _one_thread():  # a model may draw numbers even in eval mode
+        multiply_adds, peak = _measured(_multiply_adds, model, image), _measured(_peak_memory, model, image)
+        times = _measured(_call_times, model, image)
+    median, p95 = (None, None) if times is None else (float(1e3 * ms) for ms in np.percentile(times, (50, 95)))
     return Cost(
-        num_parameters=sum(parameter.numel() for parameter in host_copy.parameters()),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiply_adds=multiply_adds,
-        latency_median_ms=float(1e3 * median),
-        latency_p95_ms=float(1e3 * p95),
+        latency_median_ms=median,
+        latency_p95_ms=p95,
         latency_threads=NUM_THREADS,
         peak_memory_bytes=peak,
     )
+
+
+def _measured(measure: Callable[[nn.Module, Tensor], T], model: nn.Module, image: Tensor) -> T | None:
+    try:
+        return measure(model, image)
+    except Exception:  # noqa: BLE001  # whatever a user's network raises under a mode of torch that watches it
+        return None
 
 
 class _StorageTracker(TorchDispatchMode):

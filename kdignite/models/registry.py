@@ -3,10 +3,12 @@
 import difflib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdignite.errors import UserError, brief, reason
+from kdignite.errors import UserError, brief
+from kdignite.models.trial import try_forward
 from kdignite.plugins import USER_FUNCTION, import_function
 
 if TYPE_CHECKING:
@@ -93,10 +95,10 @@ def check_widths(widths: tuple[int, ...]) -> None:
 
 
 def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]) -> "nn.Module":
-    """Build a model with new weights on the CPU, and run it once on images of zeros.
+    """Build a model with new weights on the CPU.
 
-    Initial weights are drawn from torch's default generator, which the caller seeds. The trial leaves that generator,
-    the buffers and the training mode as they were.
+    Initial weights are drawn from torch's default generator, which the caller seeds. A user's network is run on two
+    images of zeros and on one, which makes its lazy parameters; generators, buffers and modes stay as they were.
 
     Returns:
         A module that maps images (N, 3, size, size) to logits (N, C).
@@ -110,7 +112,7 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
         model: nn.Module = builder(num_classes=num_classes, size=size, **options)
     else:
         model = _call_user_function(name, num_classes=num_classes)
-    _try_forward(model, name=name, num_classes=num_classes, size=size)
+        try_forward(model, name=name, num_classes=num_classes, size=size)
     return model
 
 
@@ -171,37 +173,9 @@ def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
         inspect.signature(function).bind(num_classes=num_classes)
     except TypeError as error:
         raise UserError(f"{name} must be callable as function(num_classes={num_classes}): {error}") from error
-    model = function(num_classes=num_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecations, such as torch's of weight_norm
+        model = function(num_classes=num_classes)
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} must return a torch.nn.Module, not {type(model).__name__}")
-    return model
-
-
-def _try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -> None:
-    """Check the output for zeros (2, 3, size, size), leaving nothing changed."""
-    import torch
-
-    images = torch.zeros(2, 3, size, size)
-    modes = [(module, module.training) for module in model.modules()]
-    # copies, since a user's module may write to its buffers in eval mode too; those of lazy modules do not exist yet
-    buffers = {key: buffer.clone() for key, buffer in model.named_buffers() if not torch.nn.parameter.is_lazy(buffer)}
-    model.eval()
-    try:
-        # no_grad, not inference_mode: the parameters of lazy modules must be trainable
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            logits = torch.func.functional_call(model, buffers, (images,))
-            single = torch.func.functional_call(model, buffers, (images[:1],))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{name} does not take two images of shape {tuple(images.shape[1:])}, or one; see --size: {reason(error)}"
-        ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    for number, output in ((2, logits), (1, single)):
-        came = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        if came != (number, num_classes):
-            raise UserError(
-                f"{name} must turn images (N, 3, {size}, {size}) into logits of shape (N, num_classes) = "
-                f"({number}, {num_classes}) for N = {number}, not {came}"
-            )
+    return model if any(one.is_meta for one in model.parameters()) else model.to("cpu")

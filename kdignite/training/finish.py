@@ -11,6 +11,7 @@ from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.models.layout import memory_format
 from kdignite.teachers import tolerance
 from kdignite.training import results
 from kdignite.training.data import DEV_STEPS, is_partial, share
@@ -31,7 +32,7 @@ def finish_run(trainer_state: TrainerState, folder: Path) -> dict[str, Any]:
     }
     saved = checkpoint.description.validation
     _check_saved(outcomes["val"], saved, best)
-    return processes.on_rank0(lambda: _result(trainer_state, folder, outcomes, best_epoch=saved.epoch))
+    return processes.on_rank0(lambda: _result(trainer_state, folder, outcomes, checkpoint))
 
 
 def evaluated(run: RunSpec, part: Part) -> Iterator[Any]:
@@ -52,7 +53,7 @@ def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
 
 
 def _result(
-    trainer_state: TrainerState, folder: Path, outcomes: dict[str, Outcome], *, best_epoch: int
+    trainer_state: TrainerState, folder: Path, outcomes: dict[str, Outcome], checkpoint: Checkpoint
 ) -> dict[str, Any]:
     """Write the evaluation of the saved model; returns what `runs.RESULT` will hold."""
     run, history, config = trainer_state.run, trainer_state.history, trainer_state.run.config
@@ -69,9 +70,10 @@ def _result(
         "split": run.data.splits.hash,
         "val_size": config.val_size,
         "arch": config.arch,
-        "cost": results.cost_of(run.model.network, size=config.size, file=trainer_state.best.path),
+        "cost": results.cost_of(checkpoint),
+        "memory_format": memory_format(run.model.network),
         "epochs": len(history.rows),
-        "best_epoch": best_epoch,
+        "best_epoch": checkpoint.description.validation.epoch,
         "graph": run.capture.outcome if run.capture else None,
         "wall_seconds": round(trainer_state.clock.run(), 1),
         "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),

@@ -1,5 +1,6 @@
 """Models: new ones with their initial weights, and those that a checkpoint describes."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,17 @@ from kdignite.config import TrainConfig
 from kdignite.console import say
 from kdignite.data.batches import pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
+from kdignite.data.registry import is_code
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
+from kdignite.models.layout import place
 from kdignite.models.registry import build_model, check_model, init_from_data, meta_state_dict
 from kdignite.models.weights import imagenet_file, transfer_weights
 from kdignite.plugins import import_function
 from kdignite.streams import seeded
 from kdignite.training.data import Data, is_partial
+from kdignite.training.rehearsal import Rehearsal, rehearse_evaluation, rehearse_training
 
 CPU = torch.device("cpu")
 FIT_IMAGES = 2_000  # enough for second moments of pixels
@@ -37,14 +41,18 @@ class PreparedModel(NamedTuple):
 def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> PreparedModel:
     """The model of a run with its initial weights, a function of the seed."""
     architecture = architecture_of(config)
+    num_classes = len(data.source.classes)
+    build = partial(
+        build_model, architecture.name, num_classes=num_classes, size=config.size, options=architecture.options
+    )
     with seeded("init", config.seed):
-        model = build_model(
-            architecture.name, num_classes=len(data.source.classes), size=config.size, options=architecture.options
-        )
+        model = build()
     checkpoints.check_storable(model.state_dict(), source=f"--arch={architecture.name}")
     statistics = _statistics(config, data)
     preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
     prepare = preparer(preprocessing, device=device)
+    if is_code(architecture.name):
+        rehearse_training(model, Rehearsal(architecture.name, build, prepare, config.size, num_classes, device), config)
     train = data.splits.train
     init_from_data(
         model,
@@ -52,7 +60,7 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
         map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
     )
     load_initial_weights(model, config)
-    return PreparedModel(_on(model, device), prepare, preprocessing, architecture)
+    return PreparedModel(place(model, device), prepare, preprocessing, architecture)
 
 
 def architecture_of(config: Any) -> Architecture:
@@ -95,9 +103,15 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         raise UserError(f"{checkpoint.path}: {error}") from None
     if described is not None:
         checkpoints.check_fit(described, checkpoint.weights, source=str(checkpoint.path))
-    model = build_model(name, num_classes=num_classes, size=size, options=options)
+    model = new_model(checkpoint)
     checkpoints.load_weights(model, checkpoint.weights, source=str(checkpoint.path))
     return model
+
+
+def new_model(checkpoint: Checkpoint) -> nn.Module:
+    """Another model as a checkpoint describes it, on the CPU and with new weights."""
+    (name, options), size = checkpoint.description.architecture, checkpoint.description.preprocessing.size
+    return build_model(name, num_classes=len(checkpoint.description.classes), size=size, options=options)
 
 
 def load_predictor(
@@ -136,8 +150,11 @@ def load_predictor(
         )
     model = load_model(checkpoint)
     prepare = preparer(description.preprocessing, device=device)
+    if is_code(name):
+        build, size = partial(new_model, checkpoint), description.preprocessing.size
+        rehearse_evaluation(model, Rehearsal(name, build, prepare, size, len(description.classes), device, amp))
     order = None if classes is None else _class_order(checkpoint, classes, device)
-    return predictor(_on(model, device), prepare=prepare, order=order, amp=amp)
+    return predictor(place(model, device), prepare=prepare, order=order, amp=amp)
 
 
 def origin_of(config: TrainConfig, data: Data) -> Origin:
@@ -160,10 +177,6 @@ def _statistics(config: TrainConfig, data: Data) -> Statistics:
         return Statistics(IMAGENET_MEAN, IMAGENET_STD)
     train = data.splits.train
     return measure_statistics(pixel_batches(train.images, sample(train.indices, STATISTICS_IMAGES).split(500)))
-
-
-def _on(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch.device) -> Tensor | None:

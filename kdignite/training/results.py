@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from kdignite import runs
+from kdignite.checkpoints import Checkpoint
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
 from kdignite.metrics.cost import measure_cost
+from kdignite.models.layout import place
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
+from kdignite.training.model import load_model
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
@@ -53,9 +56,11 @@ def write_evaluation(
     return summaries
 
 
-def cost_of(model: nn.Module, *, size: int, file: Path) -> dict[str, Any]:
-    """What a model costs to use and to keep."""
-    return {**measure_cost(model, size=size)._asdict(), "file_bytes": file.stat().st_size}
+def cost_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the model of a checkpoint costs to use and to keep, by a model built from it."""
+    model = place(load_model(checkpoint), torch.device("cpu"))
+    cost = measure_cost(model, size=checkpoint.description.preprocessing.size)
+    return {**cost._asdict(), "file_bytes": checkpoint.path.stat().st_size}
 
 
 def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
@@ -95,10 +100,14 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
 
 def _cost_line(cost: Mapping[str, Any]) -> str:
     return (
-        f"{cost['num_parameters']:,} parameters, {cost['multiply_adds'] / 1e6:,.1f} M multiply-adds, "
-        f"a file of {cost['file_bytes'] / 2**20:,.2f} MiB, {cost['latency_median_ms']:,.2f} ms an image "
-        f"(batch 1, one thread)"
+        f"{_figure(cost['num_parameters'])} parameters, {_figure(cost['multiply_adds'], 1e6, 1)} M multiply-adds, "
+        f"a file of {_figure(cost['file_bytes'], 2**20, 2)} MiB, "
+        f"{_figure(cost['latency_median_ms'], 1, 2)} ms an image (batch 1, one thread)"
     )
+
+
+def _figure(value: float | None, unit: float = 1, digits: int = 0) -> str:
+    return "-" if value is None else f"{value / unit:,.{digits}f}"
 
 
 def _arrays(outcomes: Mapping[str, Outcome]) -> dict[str, np.ndarray[Any, Any]]:

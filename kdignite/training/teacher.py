@@ -14,6 +14,7 @@ from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
+from kdignite.teachers.outputs import check_logits, log_probabilities
 from kdignite.teachers.soft_targets import label_smoothing_warning
 from kdignite.training.data import DATASET, Data, named_by
 from kdignite.training.model import load_predictor
@@ -93,6 +94,8 @@ def load_checked_teacher(
         again=command,
         amp=config.teacher_amp,
     )
+    if config.teacher_outputs == "probabilities":
+        logits_of = log_probabilities(logits_of)
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
     loaded = LoadedTeacher(logits_of, TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy))
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
@@ -100,6 +103,8 @@ def load_checked_teacher(
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
         check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
+    if config.teacher_outputs is None:
+        check_logits(outcome.logits, who=str(checkpoint.path))
     _warn(origin, config)
     return loaded._replace(teacher_record=loaded.teacher_record._replace(accuracy=accuracy))
 

@@ -20,7 +20,7 @@ from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, 
 from kdignite.training.data import DEV_STEPS, Data, share
 from kdignite.training.spec import TeacherRecord
 
-FORMAT = 3  # raised when the same key would mean other numbers
+FORMAT = 4  # raised when the same key would mean other numbers
 ON_CPU, ON_GPU = ("device", "cpu", "processor", "threads"), ("device", "cuda")  # what the last bits depend on
 LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 
@@ -137,6 +137,7 @@ def _about(
             "chunk": EVALUATION_BATCH,
             "amp": config.teacher_amp,
             "dtype": dtype,
+            "outputs": config.teacher_outputs or "logits",
             "torch": machine["packages"]["torch"],
             **{name: machine[name] for name in (ON_GPU if device.type == "cuda" else ON_CPU)},
         },

@@ -69,6 +69,7 @@ def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finis
         "cache",
         "cache_dtype",
         "teacher_amp",
+        "teacher_outputs",
     }
     for seed in ("", "-seed1"):
         student, alone = (

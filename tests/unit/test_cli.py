@@ -759,7 +759,8 @@ LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
-DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "allow_weak_teacher", "cache", "cache_dtype"}
+DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
+DISTILL |= {"cache", "cache_dtype"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},

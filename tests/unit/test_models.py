@@ -332,18 +332,22 @@ def test_module_with_another_number_of_outputs(mine: ModuleType) -> None:
 
 def test_module_that_returns_no_tensor(mine: ModuleType) -> None:
     class Pair(nn.Module):
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            return images, images
+        def forward(self, images: Tensor) -> tuple[str, Tensor]:
+            return "images", images
 
     mine.net = lambda num_classes: Pair()
-    assert refused().endswith("not tuple")
+    assert refused() == (
+        "user_models:net: it must return logits (N, C), or a tuple, dict or object in which they are first or called "
+        "'logits', not tuple"
+    )
 
 
 def test_module_for_another_size(mine: ModuleType) -> None:
     mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))
     assert refused(size=16).startswith(
-        "user_models:net does not take two images of shape (3, 16, 16), or one; see --size: "
+        "user_models:net does not take two images of shape (3, 16, 16), or one: RuntimeError: mat1 and mat2 "
     )
+    assert refused(size=16).endswith(" (--traceback shows where); it takes --size=32")
 
 
 def test_module_that_needs_more_than_one_image(mine: ModuleType) -> None:
@@ -358,7 +362,7 @@ def test_module_that_needs_more_than_one_image(mine: ModuleType) -> None:
     mine.net = lambda num_classes: Squeezed(*layers)
     assert refused().endswith("= (1, 10) for N = 1, not (10,)")
     mine.net = lambda num_classes: nn.Sequential(Squeezed(*layers), nn.BatchNorm1d(10))
-    assert "does not take two images of shape (3, 32, 32), or one; see --size: expected 2D" in refused()
+    assert "does not take two images of shape (3, 32, 32), or one: ValueError: expected 2D" in refused()
 
 
 # --- weights that follow from the data

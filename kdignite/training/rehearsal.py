@@ -1,0 +1,250 @@
+"""A network of the user's own, rehearsed: what a run will do with it is done with a second one that is thrown away."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+
+from kdignite.checkpoints import check_storable
+from kdignite.config import TrainConfig
+from kdignite.console import say_once
+from kdignite.data.batches import Batch
+from kdignite.data.preprocess import Prepare
+from kdignite.devices import as_bytes
+from kdignite.errors import RunFailed, UserError, listed
+from kdignite.evaluation import Predictor, predictor
+from kdignite.memory import oom_as_failure
+from kdignite.models.layout import place, require_contiguous
+from kdignite.models.trial import check_shapes, own_error
+from kdignite.schedules import build_optimizer
+from kdignite.steps import forward, supervised_step
+from kdignite.streams import seeded, stream, unchanged_generators
+from kdignite.teachers.outputs import SOFTMAX, activation_of
+
+NUM_IMAGES = 4
+TOLERANCE = 1e-3  # relative, between two evaluations: kernels of a GPU may sum in another order
+
+
+class Rehearsal(NamedTuple):
+    """A network of the user's own, and what is needed to try another one of its kind."""
+
+    name: str  # package.module:function
+    build: Callable[[], nn.Module]  # a new one, on the CPU
+    prepare: Prepare
+    size: int  # of its input, in pixels
+    num_classes: int
+    device: torch.device
+    amp: str = "off"  # of its evaluation
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 (4, 3, size, size) of noise."""
+        shape = (NUM_IMAGES, 3, self.size, self.size)
+        return torch.randint(256, shape, generator=stream("rehearsal")).to(torch.uint8).to(self.device)
+
+    def predictor(self, network: nn.Module) -> Predictor:
+        """The network as evaluations use it."""
+        return predictor(network, prepare=self.prepare, amp=self.amp)
+
+
+class NetworkFailed(Exception):
+    """The network raised; the message says in which mode, the cause is its error."""
+
+
+def rehearse_training(model: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None:
+    """Refuse a network that cannot be trained or evaluated as this run would; choose its memory layout.
+
+    Args:
+        model: that will be trained, new; only its memory layout is changed.
+        rehearsal: of it.
+        config: of the run, resolved.
+
+    Raises:
+        UserError: saying in which mode it failed, with its own error and what to do.
+    """
+    with seeded("init", config.seed):
+        second = rehearsal.build()
+    _check_apart(model, second, rehearsal.name)
+    _check_repeatable(model, second, rehearsal.name)
+
+    def attempt(network: nn.Module) -> None:
+        _train_once(network, rehearsal, config)
+        _evaluate_twice(network, rehearsal)
+
+    try:
+        _choose_layout(model, rehearsal, attempt)
+    except NetworkFailed as error:
+        raise UserError(f"{rehearsal.name} fails {error}{_amp_advice(rehearsal, config)}") from error.__cause__
+
+
+def rehearse_evaluation(model: nn.Module, rehearsal: Rehearsal) -> None:
+    """Refuse a network whose evaluation would not be one; choose its memory layout.
+
+    Raises:
+        UserError: as `rehearse_training`.
+    """
+    with unchanged_generators():
+        _check_apart(model, rehearsal.build(), rehearsal.name)
+    try:
+        _choose_layout(model, rehearsal, lambda network: _evaluate_twice(network, rehearsal))
+    except NetworkFailed as error:
+        raise UserError(f"{rehearsal.name} fails {error}") from error.__cause__
+
+
+def _choose_layout(model: nn.Module, rehearsal: Rehearsal, attempt: Callable[[nn.Module], None]) -> None:
+    """Try in channels_last memory, and where the network fails there, in contiguous memory."""
+    with unchanged_generators(rehearsal.device):
+        try:
+            attempt(place(rehearsal.build(), rehearsal.device))
+            return
+        except NetworkFailed as error:
+            failed = error
+        network = rehearsal.build()
+        require_contiguous(network)
+        try:
+            attempt(place(network, rehearsal.device))
+        except NetworkFailed:
+            raise failed from failed.__cause__
+    require_contiguous(model)
+    say_once(f"note      {rehearsal.name} computes in contiguous memory, since it fails in channels_last ({failed})")
+
+
+def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None:
+    """One whole step, which has to update weights and to leave the names and shapes of the state as they are."""
+    amp, name = str(config.amp), rehearsal.name
+    before = _state_shapes(network)
+    trained = [key for key, parameter in network.named_parameters() if parameter.requires_grad]
+    if not trained:
+        raise UserError(f"{name} has no parameter to train: requires_grad is False for all of them")
+    mode = "in train mode" + ("" if amp == "off" else f" in {amp} mixed precision")
+    with _failing(mode):
+        network.train()
+        logits = forward(network, rehearsal.prepare(rehearsal.images[:2]), amp=amp)
+        check_shapes(
+            [tuple(logits.shape)], name=name, num_classes=rehearsal.num_classes, size=rehearsal.size, when=f" {mode}"
+        )
+        if not logits.requires_grad:
+            raise UserError(f"{name} returns logits without gradient {mode}: see detach(), no_grad(), .data in it")
+        _step(network, rehearsal, config)
+    check_storable(network.state_dict(), source=name)
+    after = _state_shapes(network)
+    if changed := [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]:
+        raise UserError(
+            f"{name} changes its state in a training step, so no checkpoint of it could be loaded: make these as "
+            f"large as they get when it is built: {listed(changed)}"
+        )
+    idle = [key for key in trained if network.get_parameter(key).grad is None]
+    if idle:
+        say_once(f"warning   no gradient reaches {len(idle)} of {len(trained)} parameters of {name}: {listed(idle)}")
+
+
+def _step(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None:
+    optimizer = build_optimizer(
+        network,
+        kind=config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    step = supervised_step(
+        network,
+        optimizer,
+        label_smoothing=config.label_smoothing,
+        prepare=rehearsal.prepare,
+        grad_clip=config.grad_clip,
+        amp=str(config.amp),
+        scaler=GradScaler(rehearsal.device.type, enabled=config.amp == "fp16"),
+    )
+    images = rehearsal.images
+    indices = torch.arange(len(images))
+    step(None, Batch(images, (indices % rehearsal.num_classes).to(images.device), indices, view=0))
+
+
+def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
+    """Two evaluations of the same images, which have to agree, and one of a single image."""
+    name, images, logits_of = rehearsal.name, rehearsal.images, rehearsal.predictor(network)
+    with _failing("in eval mode"):
+        one, two, pair, single = (logits_of(some) for some in (images, images, images[:2], images[:1]))
+    check_shapes(
+        [tuple(pair.shape), tuple(single.shape)], name=name, num_classes=rehearsal.num_classes, size=rehearsal.size
+    )
+    training = [key or "the network itself" for key, module in network.named_modules() if module.training]
+    if training:
+        raise UserError(
+            f"{name} stays in train mode after eval(): see its train() and eval(), which must pass the mode on to "
+            f"{listed(training)}"
+        )
+    if not torch.allclose(one, two, rtol=TOLERANCE, atol=TOLERANCE * float(one.abs().max()), equal_nan=True):
+        raise UserError(
+            f"{name} is random in eval mode: two evaluations of the same images differ by up to "
+            f"{float((one - two).abs().max()):.2g}; F.dropout, for one, needs training=self.training"
+        )
+    if activation_of(one) == SOFTMAX:
+        say_once(f"warning   {name} ends in softmax: cross-entropy and distillation need logits, so leave it out")
+
+
+def _check_apart(model: nn.Module, second: nn.Module, name: str) -> None:
+    """Refuse a function whose networks share what is trained: a student would be its own teacher."""
+    others = _identities(second)
+    if shared := [key for key, identity in _identities(model).items() if identity in others.values()]:
+        raise UserError(
+            f"{name} returns networks that share weights, such as {shared[0]}, so that a student would be its own "
+            "teacher: build a new network in each call"
+        )
+
+
+def _check_repeatable(model: nn.Module, second: nn.Module, name: str) -> None:
+    """Refuse a function whose initial weights do not follow from the seed: no run of it could be repeated."""
+    state, again = model.state_dict(), second.state_dict()
+    different = [
+        key
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+        and not (key in again and value.shape == again[key].shape and as_bytes(value).equal(as_bytes(again[key])))
+    ]
+    if different:
+        raise UserError(
+            f"{name} returns other initial weights when it is called again with the same seed: {listed(different)}; "
+            "draw them from torch, numpy.random or random without a generator of its own, and initialise all of them"
+        )
+
+
+def _identities(model: nn.Module) -> dict[str, int]:
+    """Where each trained parameter lies, and which module each buffer belongs to: shared constants are no harm."""
+    trained = {key: one.data_ptr() for key, one in model.named_parameters() if one.requires_grad and one.numel()}
+    return trained | {
+        key: id(one) for key, one in model.named_modules() if any(True for _ in one.buffers(recurse=False))
+    }
+
+
+def _state_shapes(network: nn.Module) -> dict[str, object]:
+    return {key: getattr(value, "shape", None) for key, value in network.state_dict().items()}
+
+
+def _amp_advice(rehearsal: Rehearsal, config: TrainConfig) -> str:
+    """What to type where the same step passes without mixed precision."""
+    if config.amp == "off":
+        return ""
+    with unchanged_generators(rehearsal.device):
+        try:
+            network = place(rehearsal.build(), rehearsal.device)
+            _train_once(network, rehearsal, dataclasses.replace(config, amp="off"))
+        except (NetworkFailed, UserError):
+            return ""
+    return "; it passes with --amp=off"
+
+
+@contextmanager
+def _failing(mode: str) -> Iterator[None]:
+    """Within the block an error of the network becomes a `NetworkFailed` that says in which mode."""
+    try:
+        with oom_as_failure("its first step does not fit: try a smaller --batch_size, or a smaller network"):
+            yield
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:
+        raise NetworkFailed(f"{mode}: {own_error(error)}") from error
