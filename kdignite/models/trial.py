@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdignite.errors import UserError, brief, reason
+from kdignite.errors import UserError, brief
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,10 +14,9 @@ TRACEBACK = "--traceback shows where"
 
 
 def own_error(error: BaseException) -> str:
-    """What a network's own error says, in one line."""
-    said = reason(error)
-    name = type(error).__name__
-    return f"{brief(name if said == name else f'{name}: {said}', longest=200)} ({TRACEBACK})"
+    """The type of a network's own error and the first line of what it says."""
+    said = next(iter(str(error).strip().splitlines()), "")
+    return brief(f"{type(error).__name__}: {said}" if said else type(error).__name__, longest=200)
 
 
 def try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -> None:
@@ -30,10 +29,11 @@ def try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -
         try:
             outputs = [_run(model, number, size) for number in (2, 1)]
         except Exception as error:
+            why = f"{own_error(error)} ({TRACEBACK})"
             fits = next((other for other in SIZES if other != size and _runs(model, other)), None)
-            advice = f"; it takes --size={fits}" if fits else ""
             raise UserError(
-                f"{name} does not take two images of shape (3, {size}, {size}), or one: {own_error(error)}{advice}"
+                f"{name} does not take two images of shape (3, {size}, {size}), or one: {why}"
+                + (f"; it takes --size={fits}" if fits else "")
             ) from error
     check_shapes([_shape(output, name) for output in outputs], name=name, num_classes=num_classes, size=size)
 

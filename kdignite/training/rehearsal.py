@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.parameter import is_lazy
 
 from kdignite.checkpoints import check_storable
 from kdignite.config import TrainConfig
@@ -19,7 +20,7 @@ from kdignite.errors import RunFailed, UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.memory import oom_as_failure
 from kdignite.models.layout import place, require_contiguous
-from kdignite.models.trial import check_shapes, own_error
+from kdignite.models.trial import TRACEBACK, check_shapes, own_error
 from kdignite.schedules import build_optimizer
 from kdignite.steps import forward, supervised_step
 from kdignite.streams import seeded, stream, unchanged_generators
@@ -66,6 +67,11 @@ def rehearse_training(model: nn.Module, rehearsal: Rehearsal, config: TrainConfi
     Raises:
         UserError: saying in which mode it failed, with its own error and what to do.
     """
+    if lazy := [key for key, parameter in model.named_parameters() if is_lazy(parameter)]:
+        raise UserError(
+            f"{rehearsal.name} has lazy parameters that its evaluation does not make: {listed(lazy)}; give them their "
+            "size when it is built"
+        )
     with seeded("init", config.seed):
         second = rehearsal.build()
     _check_apart(model, second, rehearsal.name)
@@ -102,15 +108,16 @@ def _choose_layout(model: nn.Module, rehearsal: Rehearsal, attempt: Callable[[nn
             attempt(place(rehearsal.build(), rehearsal.device))
             return
         except NetworkFailed as error:
-            failed = error
+            failed, cause = error, error.__cause__ or error
         network = rehearsal.build()
         require_contiguous(network)
         try:
             attempt(place(network, rehearsal.device))
         except NetworkFailed:
-            raise failed from failed.__cause__
+            raise failed from cause
     require_contiguous(model)
-    say_once(f"note      {rehearsal.name} computes in contiguous memory, since it fails in channels_last ({failed})")
+    why = own_error(cause)
+    say_once(f"note      {rehearsal.name} computes in contiguous memory, since it fails in channels_last: {why}")
 
 
 def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None:
@@ -137,7 +144,7 @@ def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -
             f"{name} changes its state in a training step, so no checkpoint of it could be loaded: make these as "
             f"large as they get when it is built: {listed(changed)}"
         )
-    idle = [key for key in trained if network.get_parameter(key).grad is None]
+    idle = [key for key, parameter in network.named_parameters() if key in trained and parameter.grad is None]
     if idle:
         say_once(f"warning   no gradient reaches {len(idle)} of {len(trained)} parameters of {name}: {listed(idle)}")
 
@@ -247,4 +254,4 @@ def _failing(mode: str) -> Iterator[None]:
     except (UserError, RunFailed):
         raise
     except Exception as error:
-        raise NetworkFailed(f"{mode}: {own_error(error)}") from error
+        raise NetworkFailed(f"{mode}: {own_error(error)} ({TRACEBACK})") from error

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,15 +167,23 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
     assert {info.name.tag for info in about.experiment.metric_infos} == set(results.HPARAM_METRICS)
 
 
-def test_the_cost_of_a_model_and_of_its_file(tmp_path: Path) -> None:
+def test_the_cost_of_a_model_and_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "best.safetensors"
     file.write_bytes(b"x" * 1234)
-    model = torch.nn.Conv2d(3, 5, 3)
-    found = results.cost_of(model, size=8, file=file)
+    monkeypatch.setattr(results, "load_model", lambda checkpoint: torch.nn.Conv2d(3, 5, 3))
+    description = SimpleNamespace(preprocessing=SimpleNamespace(size=8))
+    found = results.cost_of(SimpleNamespace(description=description, path=file))  # type: ignore[arg-type]
     assert set(found) == {*Cost._fields, "file_bytes"}
     assert (found["num_parameters"], found["multiply_adds"]) == (5 * 3 * 9 + 5, 6 * 6 * 5 * 3 * 9)
     assert found["file_bytes"] == 1234
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_cost_that_cannot_be_measured_is_a_dash(made: dict[str, Any]) -> None:
+    made["cost"] |= dict.fromkeys(("multiply_adds", "latency_median_ms", "latency_p95_ms", "peak_memory_bytes"))
+    assert "cost        92,458 parameters, - M multiply-adds, a file of 0.75 MiB, - ms an image" in (
+        results.closing_lines(Path("runs/baseline"), made)
+    )
 
 
 # --- the last words
