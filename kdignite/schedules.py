@@ -61,9 +61,9 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
         weight_decay: at least 0.
 
     Returns:
-        The fused optimiser, with two parameter groups. On an accelerator the groups share the rate, a float32 tensor
-        there, and momentum starts as zeros instead of with the first gradient, which gives the same numbers: a captured
-        step reads both in place.
+        The optimiser, fused unless a parameter is complex, with two parameter groups. On an accelerator the groups
+        share the rate, a float32 tensor there, and momentum starts as zeros instead of with the first gradient, which
+        gives the same numbers: a captured step reads both in place.
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
     et al. 2013, "On the importance of initialization and momentum"; AdamW: Loshchilov & Hutter 2017, arXiv:1711.05101.
@@ -75,11 +75,12 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+    fused = not any(parameter.is_complex() for parameter in trained)  # which the fused kernels refuse
     if kind == "adamw":
         return torch.optim.AdamW(
-            groups, lr=rate, betas=(momentum, 0.999), fused=True, capturable=is_accelerator(device)
+            groups, lr=rate, betas=(momentum, 0.999), fused=fused, capturable=is_accelerator(device)
         )
-    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=kind == "nesterov", fused=True)
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=kind == "nesterov", fused=fused)
     if momentum and is_accelerator(device):
         for parameter in trained:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -4,6 +4,7 @@ Everything is measured on the CPU, whatever device trained the model, so that al
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
@@ -63,7 +64,8 @@ def measure_cost(model: nn.Module, *, size: int) -> Cost:
     model.eval()
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0), device="cpu")
     image = pixels.to(torch.float32, memory_format=torch.channels_last)
-    with unchanged_generators(), _one_thread():  # a model may draw numbers even in eval mode
+    # a model may draw numbers even in eval mode, and warn of the modes that watch it
+    with unchanged_generators(), _one_thread(), warnings.catch_warnings(action="ignore"):
         multiply_adds, peak = _measured(_multiply_adds, model, image), _measured(_peak_memory, model, image)
         times = _measured(_call_times, model, image)
     median, p95 = (None, None) if times is None else (float(1e3 * ms) for ms in np.percentile(times, (50, 95)))

@@ -108,6 +108,19 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
     return model
 
 
+def load_placed(checkpoint: Checkpoint, *, device: torch.device = CPU, amp: str = "off") -> nn.Module:
+    """The model of a checkpoint on a device, in its memory layout; one of the user's own is rehearsed first."""
+    description = checkpoint.description
+    name, preprocessing = description.architecture.name, description.preprocessing
+    model = load_model(checkpoint)
+    if is_code(name):
+        build, prepare = partial(new_model, checkpoint), preparer(preprocessing, device=device)
+        rehearse_evaluation(
+            model, Rehearsal(name, build, prepare, preprocessing.size, len(description.classes), device, amp)
+        )
+    return place(model, device)
+
+
 def new_model(checkpoint: Checkpoint) -> nn.Module:
     """Another model as a checkpoint describes it, on the CPU and with new weights."""
     (name, options), size = checkpoint.description.architecture, checkpoint.description.preprocessing.size
@@ -148,13 +161,9 @@ def load_predictor(
             f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
             f"repeat its name: {again}{name}"
         )
-    model = load_model(checkpoint)
-    prepare = preparer(description.preprocessing, device=device)
-    if is_code(name):
-        build, size = partial(new_model, checkpoint), description.preprocessing.size
-        rehearse_evaluation(model, Rehearsal(name, build, prepare, size, len(description.classes), device, amp))
+    model, prepare = load_placed(checkpoint, device=device, amp=amp), preparer(description.preprocessing, device=device)
     order = None if classes is None else _class_order(checkpoint, classes, device)
-    return predictor(place(model, device), prepare=prepare, order=order, amp=amp)
+    return predictor(model, prepare=prepare, order=order, amp=amp)
 
 
 def origin_of(config: TrainConfig, data: Data) -> Origin:

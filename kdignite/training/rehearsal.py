@@ -15,7 +15,6 @@ from kdignite.config import TrainConfig
 from kdignite.console import say_once
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
-from kdignite.devices import as_bytes
 from kdignite.errors import RunFailed, UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.memory import oom_as_failure
@@ -25,6 +24,7 @@ from kdignite.schedules import build_optimizer
 from kdignite.steps import forward, supervised_step
 from kdignite.streams import seeded, stream, unchanged_generators
 from kdignite.teachers.outputs import SOFTMAX, activation_of
+from kdignite.training.built_twice import check_apart, check_repeatable, same_bytes
 
 NUM_IMAGES = 4
 TOLERANCE = 1e-3  # relative, between two evaluations: kernels of a GPU may sum in another order
@@ -74,8 +74,8 @@ def rehearse_training(model: nn.Module, rehearsal: Rehearsal, config: TrainConfi
         )
     with seeded("init", config.seed):
         second = rehearsal.build()
-    _check_apart(model, second, rehearsal.name)
-    _check_repeatable(model, second, rehearsal.name)
+    check_apart(model, second, rehearsal.name)
+    check_repeatable(model, second, rehearsal.name)
 
     def attempt(network: nn.Module) -> None:
         _train_once(network, rehearsal, config)
@@ -94,7 +94,7 @@ def rehearse_evaluation(model: nn.Module, rehearsal: Rehearsal) -> None:
         UserError: as `rehearse_training`.
     """
     with unchanged_generators():
-        _check_apart(model, rehearsal.build(), rehearsal.name)
+        check_apart(model, rehearsal.build(), rehearsal.name)
     try:
         _choose_layout(model, rehearsal, lambda network: _evaluate_twice(network, rehearsal))
     except NetworkFailed as error:
@@ -174,6 +174,7 @@ def _step(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None
 def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
     """Two evaluations of the same images, which have to agree, and one of a single image."""
     name, images, logits_of = rehearsal.name, rehearsal.images, rehearsal.predictor(network)
+    before = {key: value.clone() for key, value in network.state_dict().items() if isinstance(value, Tensor)}
     with _failing("in eval mode"):
         one, two, pair, single = (logits_of(some) for some in (images, images, images[:2], images[:1]))
     check_shapes(
@@ -185,47 +186,21 @@ def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
             f"{name} stays in train mode after eval(): see its train() and eval(), which must pass the mode on to "
             f"{listed(training)}"
         )
-    if not torch.allclose(one, two, rtol=TOLERANCE, atol=TOLERANCE * float(one.abs().max()), equal_nan=True):
-        raise UserError(
-            f"{name} is random in eval mode: two evaluations of the same images differ by up to "
-            f"{float((one - two).abs().max()):.2g}; F.dropout, for one, needs training=self.training"
+    if not _agree(one, two):
+        changing = [key for key, value in network.state_dict().items() if not same_bytes(value, before.get(key))]
+        why = (
+            f"its buffers change: {listed(changing)}"
+            if changing
+            else "F.dropout, for one, needs training=self.training"
         )
+        raise UserError(f"{name} is not the same in two evaluations of the same images, in eval mode: {why}")
     if activation_of(one) == SOFTMAX:
         say_once(f"warning   {name} ends in softmax: cross-entropy and distillation need logits, so leave it out")
 
 
-def _check_apart(model: nn.Module, second: nn.Module, name: str) -> None:
-    """Refuse a function whose networks share what is trained: a student would be its own teacher."""
-    others = _identities(second)
-    if shared := [key for key, identity in _identities(model).items() if identity in others.values()]:
-        raise UserError(
-            f"{name} returns networks that share weights, such as {shared[0]}, so that a student would be its own "
-            "teacher: build a new network in each call"
-        )
-
-
-def _check_repeatable(model: nn.Module, second: nn.Module, name: str) -> None:
-    """Refuse a function whose initial weights do not follow from the seed: no run of it could be repeated."""
-    state, again = model.state_dict(), second.state_dict()
-    different = [
-        key
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-        and not (key in again and value.shape == again[key].shape and as_bytes(value).equal(as_bytes(again[key])))
-    ]
-    if different:
-        raise UserError(
-            f"{name} returns other initial weights when it is called again with the same seed: {listed(different)}; "
-            "draw them from torch, numpy.random or random without a generator of its own, and initialise all of them"
-        )
-
-
-def _identities(model: nn.Module) -> dict[str, int]:
-    """Where each trained parameter lies, and which module each buffer belongs to: shared constants are no harm."""
-    trained = {key: one.data_ptr() for key, one in model.named_parameters() if one.requires_grad and one.numel()}
-    return trained | {
-        key: id(one) for key, one in model.named_modules() if any(True for _ in one.buffers(recurse=False))
-    }
+def _agree(one: Tensor, two: Tensor) -> bool:
+    scale = float(one.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(one, two, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True)
 
 
 def _state_shapes(network: nn.Module) -> dict[str, object]:

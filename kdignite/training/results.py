@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -18,10 +17,9 @@ from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
 from kdignite.metrics.cost import measure_cost
-from kdignite.models.layout import place
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
-from kdignite.training.model import load_model
+from kdignite.training.model import load_placed
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
@@ -58,8 +56,7 @@ def write_evaluation(
 
 def cost_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the model of a checkpoint costs to use and to keep, by a model built from it."""
-    model = place(load_model(checkpoint), torch.device("cpu"))
-    cost = measure_cost(model, size=checkpoint.description.preprocessing.size)
+    cost = measure_cost(load_placed(checkpoint), size=checkpoint.description.preprocessing.size)
     return {**cost._asdict(), "file_bytes": checkpoint.path.stat().st_size}
 
 

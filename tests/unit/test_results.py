@@ -170,7 +170,7 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
 def test_the_cost_of_a_model_and_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "best.safetensors"
     file.write_bytes(b"x" * 1234)
-    monkeypatch.setattr(results, "load_model", lambda checkpoint: torch.nn.Conv2d(3, 5, 3))
+    monkeypatch.setattr(results, "load_placed", lambda checkpoint: torch.nn.Conv2d(3, 5, 3))
     description = SimpleNamespace(preprocessing=SimpleNamespace(size=8))
     found = results.cost_of(SimpleNamespace(description=description, path=file))  # type: ignore[arg-type]
     assert set(found) == {*Cost._fields, "file_bytes"}
