@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdignite import schema
 from kdignite.checkpoints.names import Tensors, match_names, num_fitting
-from kdignite.checkpoints.weights import COUNTER, is_plain
+from kdignite.checkpoints.weights import COUNTER, check_storable, is_plain
 from kdignite.errors import LISTED, UserError, brief, listed
 
 # what averaged models, operation counters and training modules keep beside a network
@@ -50,9 +50,10 @@ def foreign_weights(
         strip_prefix: what is taken off their names; others are left out unless the model needs them.
 
     Raises:
-        UserError: if there are none, or several that fit equally.
+        UserError: if there are none, or several that fit equally; or if no checkpoint can hold the model.
     """
     own: dict[str, Tensor] = model.state_dict()
+    check_storable(own, source="the model")
     given, notes = state_dict_in(content, path, own=own, key=key)
     if strip_prefix:
         given, left = _stripped(given, strip_prefix, own=own, path=path)

@@ -15,12 +15,13 @@ TAR_AT = 257  # bytes
 HEAD = 512  # bytes that are looked at
 # tensors under their names from whatever nested dicts and modules there are
 KEEP = (
-    "import sys, pickle, numpy, torch; keep = lambda v: keep(v.state_dict()) if isinstance(v, torch.nn.Module) else "
+    "import sys, pathlib, pickle, numpy, torch; "
+    "keep = lambda v: keep(v.state_dict()) if isinstance(v, torch.nn.Module) else "
     "{{k: keep(x) for k, x in v.items()}} if isinstance(v, dict) else torch.as_tensor(v) if "
     "isinstance(v, (torch.Tensor, numpy.ndarray)) else None; torch.save(keep({load}), sys.argv[2])"
 )
 FROM_TORCH = KEEP.format(load='torch.load(sys.argv[1], map_location="cpu", weights_only=False)')
-FROM_PICKLE = KEEP.format(load='pickle.load(open(sys.argv[1], "rb"))')
+FROM_PICKLE = KEEP.format(load="pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())")
 FROM_TORCHSCRIPT = 'import sys, torch; torch.save(torch.jit.load(sys.argv[1], "cpu").state_dict(), sys.argv[2])'
 FROM_EXPORT = "import sys, torch; torch.save(dict(torch.export.load(sys.argv[1]).state_dict), sys.argv[2])"
 FROM_ONNX = (

@@ -376,7 +376,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, how: str, wh
     path = plant(tmp_path / "bomb.pt", how=how)
     told = refused(path, read=checkpoints.read_foreign)
     assert re.match(rf"{re.escape(str(path))} {why}", told)
-    assert " python -c 'import sys, pickle, numpy, torch; keep = lambda v: " in told
+    assert " python -c 'import sys, pathlib, pickle, numpy, torch; keep = lambda v: " in told
     assert told.endswith(f" {path} {tmp_path / 'bomb-weights.pt'}")
     assert refused(path).startswith(f"{path} is no kdignite checkpoint")
     assert not Path(f"{path}.ran").exists()

@@ -754,7 +754,7 @@ RECIPE = {
     *("graph", "save_every_s"),
 }
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
-MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
+MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
 }
@@ -770,13 +770,13 @@ FROZEN = {
     "evaluate": {"split", "dataset", "data_root", "arch", "device", "threads"},
     "doctor": {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
-        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads"),
+        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads", "key"),
     },
     "compare": {"reference", "name"},
     "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
-        *("val_size", "image_size", "allow_weak_teacher", "device", "threads"),
+        *("val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),
     },
     "methods": set(),
     "cache": {"cache", "prune"},
