@@ -301,7 +301,7 @@ def test_commands_and_flags_that_are_refused(typed, line, refusal):
         (["-T-3"], "not -T-3; write --T=-3"),
         (["-T"], "not -T; write --T=VALUE"),
         (["-e", "3"], "not -e; write --epochs=3"),
-        (["-k"], "not -k; write --keep_last"),
+        (["-k"], "not -k; write one of --key, --keep_last"),
         (["-a", "3"], "not -a; write one of --augment, --arch, --amp, --allow_weak_teacher, --alpha"),
         (["-alpha=0.3"], "not -alpha=0.3; write --alpha=0.3"),
         (["-alhpa", "0.3"], "not -alhpa; write --alpha=0.3"),
