@@ -15,12 +15,6 @@ from kdignite.checkpoints.description import (
     to_payload,
 )
 from kdignite.checkpoints.files import UNREADABLE, load_checkpoint, read, read_foreign, write
-from kdignite.checkpoints.weights import (
-    check_fit,
-    check_storable,
-    is_plain,
-    load_weights,
-    prefixes,
-    state_dict_in,
-    strip_prefix,
-)
+from kdignite.checkpoints.foreign import ForeignWeights, fit_state_dict, foreign_weights, state_dict_in
+from kdignite.checkpoints.kinds import no_file
+from kdignite.checkpoints.weights import COUNTER, check_fit, check_storable, is_plain, load_weights

@@ -7,6 +7,7 @@ the SHA-256 of the whole file, computed with 64 zeros in its place.
 import hashlib
 import json
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -16,12 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kdignite.checkpoints.description import Checkpoint, from_payload, no_checkpoint
+from kdignite.checkpoints.kinds import ARCHIVE, FROM_TORCH, PICKLE, conversion, is_npz, kind_of, no_file
 from kdignite.checkpoints.tree import flatten, unflatten
 from kdignite.errors import UserError, brief
 from kdignite.files import LARGEST_JSON, write_atomically
@@ -35,7 +38,11 @@ LENGTH_BYTES = 8  # before the header: its length
 START = b'{"__metadata__":{"kdignite":"{\\"sha256\\":\\"'  # of the header of an own file
 ZEROS = b"0" * 64
 DIGEST = slice(LENGTH_BYTES + len(START), LENGTH_BYTES + len(START) + len(ZEROS))  # bytes of the file
-ARCHIVE, PICKLE = b"PK\x03\x04", b"\x80"  # what files of torch.save start with
+PROTOCOL = b"\x80\x02"  # of pickle, in files of torch.save
+OLD_MODULE = b"(X\x06\0\0\0moduleq\0"  # in those of the old format, before the class of a module
+FRAME = 0x95  # the first operand of pickle protocol 4 and 5
+HEADER_BYTES = 1024  # of a file of torch.save, within which its object begins
+NUMBERS = "biufc"  # kinds of arrays that are tensors
 
 
 def write(path: Path, payload: Mapping[str, Any], *, previous: Path | None = None) -> None:
@@ -97,15 +104,46 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_foreign(path: Path) -> Any:
-    """Read somebody else's file of ``torch.save`` or safetensors, without running anything it names; or an own one."""
+    """Read somebody else's file without running anything it names: of torch.save, safetensors or ``numpy.savez``.
+
+    Raises:
+        UserError: if it is missing, damaged, holds more than tensors and plain values, or is of another kind; the
+            error says which one, and what converts it.
+    """
     with _opened(path) as file, _refusing(path, "was not written by torch.save or safetensors"):
         start = file.read(DIGEST.stop)
         file.seek(0)
+        if not start:
+            raise ValueError("it is empty")
         if _is_own(start):
             return read(path)
-        if start.startswith((ARCHIVE, PICKLE)):
-            return _unpickled(path, file)
-        return dict(sorted(safetensors.torch.load(file.read()).items()))  # else in another order each time
+        if kind := kind_of(path, file):
+            raise UserError(f"{path} is {kind}")
+        if not start.startswith((ARCHIVE, PICKLE)):
+            return dict(sorted(safetensors.torch.load(file.read()).items()))  # else in another order each time
+        return _arrays(path, file) if start.startswith(ARCHIVE) and is_npz(_members(file)) else _unpickled(path, file)
+
+
+def _members(file: IO[bytes]) -> list[str]:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    file.seek(0)
+    return names
+
+
+def _arrays(path: Path, file: IO[bytes]) -> dict[str, Any]:
+    """The arrays of a file of ``numpy.savez`` as tensors; those of text as they are."""
+    with np.load(file, allow_pickle=False) as held:
+        try:
+            arrays = {name: held[name] for name in held.files}
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise UserError(f"{path} holds arrays of Python objects, not of numbers alone: leave them out") from error
+    return {
+        name: torch.from_numpy(one.astype(one.dtype.newbyteorder("="))) if one.dtype.kind in NUMBERS else one
+        for name, one in arrays.items()
+    }
 
 
 def _unpickled(path: Path, file: IO[bytes]) -> Any:
@@ -115,11 +153,33 @@ def _unpickled(path: Path, file: IO[bytes]) -> Any:
             warnings.simplefilter("ignore")  # of protocols that torch refuses anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        why = brief(_first_line(error.__context__ or error))  # torch's own text advises to lift the limits
+        why = _first_line(error.__context__ or error)  # torch's own text advises to lift the limits
+        named = re.search(r"GLOBAL (\S+)", why)
+        if named and _is_object_of(named[1], file):
+            what = f"is a whole pickled object, {brief(named[1])}"
+        elif why.endswith(f"operand {FRAME}"):
+            what = "was written with pickle protocol 4 or 5, which torch does not read without running code"
+        else:
+            what = f"holds more than tensors and plain values ({brief(why.partition(' was not an allowed')[0])})"
+        line = conversion(FROM_TORCH, path)
         raise UserError(
-            f"{path} is no file of torch.save, or holds more than tensors and plain values ({why}), "
-            "so it was not loaded: save the state dict alone, torch.save(model.state_dict(), FILE)"
+            f"{path} {what}, so it was not loaded and nothing in it was run; if you trust its source, this saves its "
+            f"weights alone: {line}"
         ) from error
+
+
+def _is_object_of(name: str, file: IO[bytes]) -> bool:
+    """Whether what a file of torch.save holds is one object of a class, such as a module."""
+    file.seek(0)
+    head = file.read(HEADER_BYTES)
+    if head.startswith(ARCHIVE):
+        with zipfile.ZipFile(file) as archive:
+            pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(pickled) as entry:
+                head = entry.read(HEADER_BYTES)
+    module, _, last = name.rpartition(".")
+    named = f"c{module}\n{last}\n".encode()
+    return any(start + named in head for start in (PROTOCOL, PROTOCOL + OLD_MODULE))
 
 
 def _check_archive(file: IO[bytes]) -> None:
@@ -137,7 +197,7 @@ def _check_archive(file: IO[bytes]) -> None:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A file that is opened once: what was checked is what is read, even if the name changes hands."""
     if not path.is_file():  # what follows links; a pipe or a device is none, and might never end
-        raise UserError(f"there is no file {path}")
+        raise UserError(no_file(path))
     try:
         file = path.open("rb")
     except OSError as error:

@@ -1,7 +1,6 @@
 """State dicts: loaded completely or not at all."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
@@ -14,6 +13,8 @@ DTYPES = (  # that files hold
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 )
+
+COUNTER = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -49,26 +50,6 @@ def check_storable(weights: Mapping[str, Any], *, source: str) -> None:
         )
 
 
-def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in somebody else's file: the content itself, or the one dict of tensors among its entries."""
-    held = _plain(content)
-    if is_state_dict(held):
-        return held
-    found = {key: inner for key, value in held.items() if is_state_dict(inner := _plain(value))}
-    if len(found) != 1:
-        have = f"one of {listed([str(key) for key in found])}" if found else "none"
-        raise UserError(f"{path} must hold one state dict (names to tensors); found {have}: save that one alone")
-    return next(iter(found.values()))
-
-
-def strip_prefix(weights: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    """Take a prefix off the front of every key."""
-    others = [key for key in weights if not key.startswith(prefix)]
-    if others:
-        raise UserError(f"not every key of {path} starts with {prefix!r}: {listed(others)}")
-    return {key.removeprefix(prefix): value for key, value in weights.items()}
-
-
 def prefixes(key: str) -> Iterator[str]:
     """What a key begins with, up to each of its dots: ``a.`` and ``a.b.`` of ``a.b.c``."""
     return (key[: index + 1] for index, letter in enumerate(key) if letter == ".")
@@ -84,11 +65,6 @@ def is_state_dict(value: Any) -> bool:
 def is_plain(value: Any) -> TypeGuard[Tensor]:
     """Whether a value is a tensor that a file holds whole: one that is expanded may claim any amount of memory."""
     return _is_storable(value) and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def _plain(value: Any) -> dict[Any, Any]:
-    """A dict without attributes, which a pickle may have put in the place of its methods."""
-    return dict(dict.items(value)) if isinstance(value, dict) else {}
 
 
 def _is_storable(value: Any) -> bool:

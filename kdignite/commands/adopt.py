@@ -10,9 +10,10 @@ from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
 from kdignite.config import AdoptConfig, command_line, to_json
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
-from kdignite.data.specs import Preprocessing
+from kdignite.data.specs import Preprocessing, check_class_names
+from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
-from kdignite.models.registry import check_model
+from kdignite.models.registry import build_model, check_model
 from kdignite.teachers import check_accuracy
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
@@ -36,8 +37,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
     device = set_up_device(config.device, threads=config.threads)
-    weights = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
-    weights = _in_float32(checkpoints.strip_prefix(weights, config.strip_prefix, path))
+    content = checkpoints.read_foreign(path)
     data = open_data(
         config.dataset,
         data_root=config.data_root,
@@ -45,14 +45,16 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         image_size=config.image_size or config.size or 0,
         device=device,
     )
-    adopted = Checkpoint(_description(config, data), weights, path)
+    description = _description(config, data)
+    weights = _weights(config, content, description)
+    adopted = Checkpoint(description, weights, path)
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
     say(f"adopted   {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
     if not config.allow_weak_teacher:
         check_accuracy(outcomes["val"], None, who=str(path))
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
-    description = adopted.description._replace(validation=validation)
+    description = description._replace(validation=validation)
     checkpoints.write(folder / runs.BEST, checkpoints.to_payload(description, weights))
     files.write_json(folder / runs.CONFIG, to_json(config))
     files.write_json(folder / runs.ENVIRONMENT, runs.environment(device) | {"data": data.source.fingerprint})
@@ -68,7 +70,7 @@ def _description(config: AdoptConfig, data: Data) -> Description:
     """Of weights that are not evaluated yet."""
     return Description(
         architecture=architecture_of(config),
-        classes=config.classes or data.source.classes,
+        classes=_class_names(config, data.source.classes),
         preprocessing=Preprocessing(config.size or 0, config.mean or (), config.std or ()),
         origin=Origin(
             command=config.command,
@@ -83,6 +85,50 @@ def _description(config: AdoptConfig, data: Data) -> Description:
         ),
         validation=Validation(0, 1, 0),
     )
+
+
+def _class_names(config: AdoptConfig, own: tuple[str, ...]) -> tuple[str, ...]:
+    """What ``--classes`` says, or the lines of the file that it names."""
+    names = config.classes or own
+    if config.classes and len(config.classes) == 1:
+        try:
+            lines = Path(config.classes[0]).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--classes={config.classes[0]} must be class names separated by commas, or a file of text with one "
+                f"in each line ({reason(error)})"
+            ) from error
+        names = tuple(filter(None, map(str.strip, lines)))
+        check_class_names(names)
+    if len(names) != len(own):
+        raise UserError(
+            f"--classes has {len(names)} names, {config.dataset} has {len(own)} classes ({listed(own)}); names with "
+            "commas go into a file, one in each line: --classes=FILE"
+        )
+    return names
+
+
+def _weights(config: AdoptConfig, content: Any, description: Description) -> dict[str, torch.Tensor]:
+    """The weights of the file as those of the model."""
+    name, options = description.architecture
+    classes, size = description.classes, description.preprocessing.size
+    model = build_model(name, num_classes=len(classes), size=size, options=options)
+    found = checkpoints.foreign_weights(
+        content, model, path=Path(config.file), key=config.key, strip_prefix=config.strip_prefix
+    )
+    for note in found.notes:
+        say(f"note      {note}")
+    own = model.state_dict()
+    wrong = [key for key in own if key in found.weights and found.weights[key].shape != own[key].shape]
+    heads = {len(found.weights[key]) for key in wrong if found.weights[key].shape[1:] == own[key].shape[1:]}
+    if heads and all(own[key].shape[:1] == (len(classes),) for key in wrong):
+        again = command_line("teacher", weights=config.file, arch=config.arch, dataset=config.dataset, **options)
+        raise UserError(
+            f"{config.file} has {max(heads)} outputs, {config.dataset} has {len(classes)} classes: it can teach "
+            f"on data of its own classes, or a training starts from it with a new head: {again}"
+        )
+    checkpoints.check_fit(own, found.weights, source=config.file)
+    return found.weights
 
 
 def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: str) -> dict[str, Outcome]:
@@ -104,10 +150,3 @@ def _result(description: Description, folder: Path) -> dict[str, Any]:
         "arch": description.architecture.name,
         **{name: getattr(description.origin, name) for name in recorded},
     }
-
-
-def _in_float32(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    half = {key: value.float() for key, value in weights.items() if value.dtype in (torch.float16, torch.bfloat16)}
-    if half:
-        say(f"note      {len(half)} tensors in half precision are kept as float32")
-    return weights | half

@@ -228,5 +228,8 @@ def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
 
 def _compare(config: DoctorConfig, model: torch.nn.Module, *, adopt: str) -> list[str]:
     path = Path(str(config.weights))
-    given = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
-    return comparison_lines(compare_state_dicts(model.state_dict(), given), file=str(path), adopt=adopt)
+    content, own = checkpoints.read_foreign(path), model.state_dict()
+    given, _ = checkpoints.state_dict_in(content, path, own=own, key=config.key)
+    adopted = checkpoints.foreign_weights(content, model, path=path, key=config.key)
+    flags = f"{adopt} {shlex.join(typed_flags({'key': config.key}))}" if config.key else adopt
+    return comparison_lines(compare_state_dicts(own, given, adopted), file=str(path), adopt=flags)

@@ -121,7 +121,7 @@ class AdoptConfig(Config):
 
     command: ClassVar[str] = "adopt"
 
-    file: str = flag("", "a file that torch.save wrote: a state dict, or a dict that holds one")
+    file: str = flag("", "a state dict, or what holds one, in a file of torch.save, safetensors or numpy.savez")
     arch: str = shared.arch("")
     size: int | None = flag(
         None, "side in pixels of the images the model was trained on", low=8, high=1024, group="model"
@@ -132,9 +132,16 @@ class AdoptConfig(Config):
     std: tuple[float, ...] | None = flag(
         None, "standard deviation of each channel, for pixels in 0..1: .229,.224,.225", group="model"
     )
-    strip_prefix: str = flag("", "take this off the front of every key, such as module.", group="model")
+    key: str = shared.key()
+    strip_prefix: str = flag(
+        "",
+        "take this off the front of the keys, such as module.; unset: what makes them fit, where one prefix does",
+        group="model",
+    )
     classes: tuple[str, ...] | None = flag(
-        None, "class names in the order of the outputs; unset: the data set's order", group="data"
+        None,
+        "class names in the order of the outputs, or a file with one in each line; unset: the data set's order",
+        group="data",
     )
     widths: tuple[int, ...] | None = shared.widths()
     stem: str | None = shared.stem()

@@ -56,6 +56,7 @@ class DoctorConfig(Config):
         "another file with a state dict: lists which keys fit RUN's model (without RUN: --arch's), and which do not",
         group="model",
     )
+    key: str = shared.key()
     arch: str | None = flag(
         None,
         "package.module:function again, for a model of your own; without RUN: the model that --weights are for",

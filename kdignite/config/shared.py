@@ -28,6 +28,12 @@ widths = partial(flag, None, "channels of each convolution, for models that take
 stem = partial(
     flag, None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
 )
+key = partial(
+    flag,
+    "",
+    "where in a file of several networks the state dict is: model_ema, models.student; or what its names begin with",
+    group="model",
+)
 epochs = partial(flag, help="passes over the training images", low=1, group="training", shown=True)
 batch_size = partial(flag, help="images in a training step; BatchNorm needs two", low=2, group="training")
 lr = partial(flag, help="peak learning rate, for the batch size in use", above=0, group="training")

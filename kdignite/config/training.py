@@ -50,10 +50,12 @@ class TrainConfig(Config):
     stem: str | None = shared.stem()
     weights: str = flag(
         "none",
-        "initial weights: none, imagenet (resnet18/34/50), or a state dict in a file of safetensors or torch.save",
+        "initial weights: none, imagenet (resnet18/34/50), or a state dict in a file of safetensors, torch.save or "
+        "numpy.savez",
         group="model",
         role="content",
     )
+    key: str = shared.key()
     size: int = flag(32, "side in pixels of the model's input", low=8, high=1024, group="model")
     normalize: str | None = flag(
         None,
@@ -118,6 +120,8 @@ class TrainConfig(Config):
             raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
         if self.optimizer == "nesterov" and not self.momentum:
             raise UserError("--optimizer=nesterov needs a --momentum above 0; without momentum it is --optimizer=sgd")
+        if self.key and self.weights in ("none", "imagenet"):
+            raise UserError(f"--key={self.key} is for a file of weights: --weights=FILE")
         if self.warmup_epochs > self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
 

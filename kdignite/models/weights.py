@@ -1,6 +1,5 @@
 """Pretrained weights: torchvision's published ones, or any state dict that fits."""
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from http.client import HTTPException
@@ -64,9 +63,9 @@ def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, sour
     own: dict[str, Tensor] = model.state_dict()
     head = _head_keys(model)
     if problems := _problems(own, state_dict, head=head):
-        prefix = _common_prefix(own, state_dict, head=head)
-        advice = f"all keys begin with {prefix!r} and fit without it: strip that" if prefix else "is it the same model?"
-        raise UserError(f"{source} does not fit the model, nothing was loaded; {advice} ({'; '.join(problems)})")
+        raise UserError(
+            f"{source} does not fit the model, nothing was loaded; is it the same model? ({'; '.join(problems)})"
+        )
     invalid = [key for key in own if key in state_dict and not _can_be_copied(state_dict[key], own[key])]
     if invalid:
         raise UserError(f"{source} holds values that are no finite numbers of the model's kind: {listed(invalid)}")
@@ -113,13 +112,3 @@ def _problems(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: l
         "of another shape": [f"{key} {shapes}" for key, shapes in match.shapes.items()],
     }
     return [f"{len(items)} {kind}: {listed(items)}" for kind, items in kinds.items() if items]
-
-
-def _common_prefix(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> str:
-    """What all keys begin with, up to a dot, and without which they fit; empty if there is no such prefix."""
-    first = next(iter(given), "")
-    for prefix in (first[: dot.end()] for dot in re.finditer(r"\.", first)):
-        stripped = {key.removeprefix(prefix): value for key, value in given.items()}
-        if all(key.startswith(prefix) for key in given) and not _problems(own, stripped, head=head):
-            return prefix
-    return ""

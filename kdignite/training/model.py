@@ -77,7 +77,7 @@ def check_and_fetch_model(config: TrainConfig) -> None:
     if config.weights == "imagenet" and config.stem == "cifar":
         raise UserError("--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights")
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
-        raise UserError(f"--weights must be none, imagenet or a file; there is no file {config.weights}")
+        raise UserError(f"--weights must be none, imagenet or a file; {checkpoints.no_file(Path(config.weights))}")
     if config.weights == "imagenet":
         processes.local_rank0_first(lambda: imagenet_file(config.arch))
 
@@ -87,10 +87,12 @@ def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
     if config.weights == "none":
         return
     path = imagenet_file(config.arch) if config.weights == "imagenet" else Path(config.weights)
-    found = checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
-    new = transfer_weights(model, found, source=config.weights)
+    found = checkpoints.foreign_weights(checkpoints.read_foreign(path), model, path=path, key=config.key)
+    new = transfer_weights(model, found.weights, source=config.weights)
     head = f"; a new head: {', '.join(new)}" if new else ""
     say(f"weights   {config.weights}{head}")
+    for note in found.notes:
+        say(f"note      {note}")
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:

@@ -299,7 +299,7 @@ class TestCommand:
         assert main(["doctor", "teacher", *flags, "--draws=3"]) == 0
         out = capsys.readouterr().out
         assert "python -m kdignite adopt theirs.pt --arch=cnn5 --widths=16,16,16,16,16 --size=32 --mean=" in out
-        assert "--strip_prefix=model." in out
+        assert "without the prefix 'model.', which every key has" in out
         assert "teacher on 300 test images of digits" in out
         summary = json.loads(Path("runs/doctor-teacher/doctor.json").read_text())
         assert "nothing loaded, train mode, views" in summary["observed"]["candidates"]

@@ -14,7 +14,7 @@ from kdignite import checkpoints, evaluation
 from kdignite.commands.adopt import adopt
 from kdignite.commands.distill import distill
 from kdignite.commands.evaluate import evaluate
-from kdignite.config import AdoptConfig, EvaluateConfig
+from kdignite.config import AdoptConfig, BaselineConfig, EvaluateConfig
 from kdignite.errors import UserError
 from kdignite.runs import Finished
 from kdignite.training import model as model_module
@@ -173,20 +173,60 @@ class TestAdopt:
         distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
         assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
 
-    def test_half_precision_is_kept_as_float32_and_said(
+    def test_half_precision_becomes_float32_and_is_said(
         self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         weights = {key: v.half() if v.is_floating_point() else v for key, v in payload_of(taught)["weights"].items()}
         torch.save(weights, root / "half.pt")
         run = adopt(AdoptConfig(file=str(root / "half.pt"), **self.settings(taught)), root=root)
-        assert "tensors in half precision are kept as float32" in capsys.readouterr().out
+        assert "note      27 tensors are converted from float16 to float32\n" in capsys.readouterr().out
         weights = checkpoints.load_checkpoint(run.folder / "best.safetensors").weights
         assert weights["conv1.weight"].dtype == torch.float32
 
-    def test_a_common_prefix_is_named(self, taught: Finished, root: Path) -> None:
+    def test_a_common_prefix_is_taken_off_and_said(
+        self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         file = self.foreign(taught, root, prefix="module.")
-        with pytest.raises(UserError, match=r"--strip_prefix=module\."):
-            adopt(AdoptConfig(file=file, **self.settings(taught)), root=root)
+        run = adopt(AdoptConfig(file=file, **self.settings(taught)), root=root)
+        assert "note      without the prefix 'module.', which every key has\n" in capsys.readouterr().out
+        weights = checkpoints.load_checkpoint(run.folder / "best.safetensors").weights
+        assert all(torch.equal(weights[key], value) for key, value in payload_of(taught)["weights"].items())
+
+    def test_one_of_several_networks_is_chosen_by_its_key(self, taught: Finished, root: Path) -> None:
+        weights = dict(payload_of(taught)["weights"])
+        torch.save({"model": {key: value * 2 for key, value in weights.items()}, "model_ema": weights}, root / "two.pt")
+        settings = {"file": str(root / "two.pt"), **self.settings(taught)}
+        with pytest.raises(UserError, match=r"choose one with --key=model or --key=model_ema$"):
+            adopt(AdoptConfig(**settings), root=root)
+        run = adopt(AdoptConfig(key="model_ema", **settings), root=root)
+        assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
+        started = BaselineConfig(weights=str(root / "two.pt"), key="model_ema")
+        model = model_module.build_model("cnn5", num_classes=10, size=32, options={"widths": (16,) * 5})
+        model_module.load_initial_weights(model, started)
+        assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+    def test_class_names_are_read_from_a_file(self, taught: Finished, root: Path) -> None:
+        order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+        weights = dict(payload_of(taught)["weights"])
+        for key in ("linear.weight", "linear.bias"):
+            weights[key] = weights[key][order]
+        torch.save(weights, root / "turned.pt")
+        (root / "names.txt").write_text("\ufeff" + "".join(f"{digit}\r\n" for digit in order), encoding="utf-8")
+        settings = {"file": str(root / "turned.pt"), **self.settings(taught)}
+        run = adopt(AdoptConfig(classes=(str(root / "names.txt"),), **settings), root=root)
+        assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
+        with pytest.raises(UserError, match=r"--classes has 3 names, digits has 10 classes \(0, 1, .*--classes=FILE$"):
+            adopt(AdoptConfig(classes=("a", "b", "c"), **settings), root=root)
+        with pytest.raises(UserError, match=r"--classes=no\.txt must be class names separated by commas, or a file"):
+            adopt(AdoptConfig(classes=("no.txt",), **settings), root=root)
+
+    def test_a_file_of_other_classes_is_told_with_what_to_type(self, taught: Finished, root: Path) -> None:
+        model = model_module.build_model("cnn5", num_classes=12, size=32, options={"widths": (16,) * 5})
+        torch.save(model.state_dict(), root / "twelve.pt")
+        with pytest.raises(UserError, match=r"has 12 outputs, digits has 10 classes: .*teacher --weights=.*twelve\.pt"):
+            adopt(AdoptConfig(file=str(root / "twelve.pt"), **self.settings(taught)), root=root)
+        with pytest.raises(UserError, match=r"is a run folder: its weights are .*best\.safetensors, and --teacher="):
+            adopt(AdoptConfig(file=str(taught.folder), **self.settings(taught)), root=root)
 
     def test_wrong_normalisation_is_refused_near_chance(self, taught: Finished, root: Path) -> None:
         file = self.foreign(taught, root)

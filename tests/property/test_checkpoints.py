@@ -175,7 +175,9 @@ def test_any_other_bytes_are_refused(content: bytes) -> None:
     keys=st.lists(st.text("abc.", min_size=1, max_size=6), min_size=1, max_size=5, unique=True),
     prefix=st.text("abm.", max_size=5),
 )
-def test_stripping_undoes_prefixing(keys: list[str], prefix: str) -> None:
-    weights = {key: torch.tensor(float(index)) for index, key in enumerate(keys)}
-    prefixed = {prefix + key: value for key, value in weights.items()}
-    assert checkpoints.strip_prefix(prefixed, prefix, Path("x")) == weights
+def test_a_prefix_is_found_and_taken_off(keys: list[str], prefix: str) -> None:
+    weights = {key: torch.ones(index + 1) for index, key in enumerate(keys)}
+    prefixed = {f"{prefix}.{key}": value for key, value in weights.items()}
+    found = checkpoints.fit_state_dict(weights, prefixed, source="x")
+    assert {key: id(value) for key, value in found.weights.items()} == {key: id(weights[key]) for key in weights}
+    assert found.notes == [f"without the prefix '{prefix}.', which every key has"]

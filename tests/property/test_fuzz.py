@@ -410,7 +410,7 @@ def state_of(folder: Path) -> Any:
 
 def weights_of(folder: Path, file: str) -> dict[str, Tensor]:
     path = folder / file
-    weights = checkpoints.strip_prefix(checkpoints.state_dict_in(checkpoints.read_foreign(path), path), "", path)
+    weights, _ = checkpoints.state_dict_in(checkpoints.read_foreign(path), path, own=payload_weights())
     checkpoints.check_fit(payload_weights(), weights, source=str(path))
     return weights
 

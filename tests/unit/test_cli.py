@@ -301,7 +301,7 @@ def test_commands_and_flags_that_are_refused(typed, line, refusal):
         (["-T-3"], "not -T-3; write --T=-3"),
         (["-T"], "not -T; write --T=VALUE"),
         (["-e", "3"], "not -e; write --epochs=3"),
-        (["-k"], "not -k; write --keep_last"),
+        (["-k"], "not -k; write one of --key, --keep_last"),
         (["-a", "3"], "not -a; write one of --augment, --arch, --amp, --allow_weak_teacher, --alpha"),
         (["-alpha=0.3"], "not -alpha=0.3; write --alpha=0.3"),
         (["-alhpa", "0.3"], "not -alhpa; write --alpha=0.3"),
@@ -754,7 +754,7 @@ RECIPE = {
     *("graph", "save_every_s"),
 }
 DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
-MODEL = {"arch", "widths", "stem", "weights", "size", "normalize"}
+MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
 }
@@ -771,13 +771,13 @@ FROZEN = {
     "evaluate": {"split", "dataset", "data_root", "arch", "device", "threads"},
     "doctor": {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
-        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads"),
+        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads", "key"),
     },
     "compare": {"reference", "name"},
     "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
-        *("val_size", "image_size", "allow_weak_teacher", "device", "threads"),
+        *("val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),
     },
     "methods": set(),
     "cache": {"cache", "prune"},

@@ -113,19 +113,6 @@ def test_half_precision_is_loaded_into_the_models_own() -> None:
     assert torch.equal(model.state_dict()["conv1.weight"], half["conv1.weight"].float())
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "net.backbone."])
-def test_a_common_prefix_is_named(prefix: str) -> None:
-    message = refused(build(), {prefix + key: value for key, value in trained().items()})
-    assert f"all keys begin with '{prefix}' and fit without it: strip that" in message
-
-
-def test_a_prefix_that_does_not_help_is_not_named() -> None:
-    state = trained("resnet20")
-    assert "begin with" not in refused(build(), {f"module.{key}": value for key, value in state.items()})
-    some = {key if key.startswith("linear") else f"module.{key}": value for key, value in trained().items()}
-    assert "begin with" not in refused(build(), some)
-
-
 def test_missing_and_unexpected_keys_are_listed() -> None:
     state = trained()
     state["convolution2.weight"] = state.pop("conv2.weight")

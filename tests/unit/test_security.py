@@ -154,7 +154,7 @@ def test_a_pickle_that_asks_for_what_it_does_not_bring_is_refused(tmp_path: Path
 
 
 def foreign_weights(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.state_dict_in(checkpoints.read_foreign(path), path)
+    return checkpoints.state_dict_in(checkpoints.read_foreign(path), path, own={})[0]
 
 
 ODD = {
@@ -416,7 +416,8 @@ def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     elif kind == "loop":
         path.symlink_to(path)
     for read in (checkpoints.read, checkpoints.load_checkpoint, checkpoints.read_foreign):
-        assert refused(read, path) == "there is no file result.json"
+        told = "result.json is a folder, not a file; weights in it: none"
+        assert refused(read, path) == (told if kind == "folder" else "there is no file result.json")
     assert refused(files.read_json, path).startswith(("result.json is no file", "result.json cannot be read"))
 
 
@@ -647,7 +648,8 @@ def test_no_door_runs_what_is_in_a_file(
     assert main(words) == 2
     error = capsys.readouterr().err
     if words[0] in ("adopt", "baseline"):
-        assert "kdignite: error: bomb.pt is no file of torch.save, or holds more than tensors and plain values" in error
+        assert "kdignite: error: bomb.pt holds more than tensors and plain values" in error
+        assert "posix.system" in error
     else:
         assert "kdignite: error: bomb.pt is no kdignite checkpoint" in error
     assert error.count("\n") == 1

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdignite import checkpoints
-from kdignite.doctor.state_dicts import Renaming, StateDictComparison, compare_state_dicts, comparison_lines
+from kdignite.doctor import state_dicts
+from kdignite.doctor.state_dicts import StateDictComparison, comparison_lines
 from kdignite.errors import UserError
 from kdignite.models.registry import build_model
 
@@ -57,16 +58,18 @@ def loaded_loosely(model: nn.Module, given: State) -> tuple[set[str], bool]:
     return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}, raised
 
 
-def adopted(model: nn.Module, given: State, strip: str) -> bool:
-    """Whether the steps of ``adopt`` accept the weights."""
+def adopted(model: nn.Module, given: State) -> bool:
+    """Whether the steps of ``adopt`` accept the weights, which are those of the file."""
     try:
-        stripped = checkpoints.strip_prefix(given, strip, Path("net.pt"))
-        half = (torch.float16, torch.bfloat16)
-        floats = {key: value.float() if value.dtype in half else value for key, value in stripped.items()}
-        checkpoints.load_weights(model, floats, source="net.pt")
+        found = checkpoints.foreign_weights(given, model, path=Path("net.pt"))
+        checkpoints.load_weights(model, found.weights, source="net.pt")
     except UserError:
         return False
     return True
+
+
+def compare_state_dicts(own: State, given: State) -> StateDictComparison:
+    return state_dicts.compare_state_dicts(own, given, checkpoints.fit_state_dict(own, given, source="net.pt"))
 
 
 def check(model: nn.Module, given: State) -> StateDictComparison:
@@ -80,7 +83,7 @@ def check(model: nn.Module, given: State) -> StateDictComparison:
     assert set(fit.as_is.matched) == changed
     assert bool(fit.as_is.shapes) == raised
     lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
-    assert fit.adoptable == adopted(build_like(model), given, fit.renaming.strip)
+    assert fit.adoptable == adopted(build_like(model), given)
     assert fit.adoptable == any(line.startswith(COMMAND) for line in lines)
     assert all(line.isprintable() for line in lines)
     return fit
@@ -94,14 +97,15 @@ def lines_of(model: nn.Module, given: State) -> list[str]:
     return comparison_lines(check(model, given), file="net.pt", adopt=ADOPT)
 
 
-def repaired(model: nn.Module, given: State) -> State:
-    """The state dict after the statements that were printed."""
-    names: dict[str, Any] = {"weights": given, "model": model, "torch": torch}
-    for line in comparison_lines(compare_state_dicts(model.state_dict(), given), file="net.pt", adopt=ADOPT):
-        if line.startswith("weights = "):
-            exec(line, names)
-    result: State = names["weights"]
-    return result
+def values(model: nn.Module, given: State) -> list[Tensor]:
+    """A model's tensors, in its order, after the steps of ``adopt``."""
+    assert adopted(model, given)
+    return [*model.state_dict().values()]
+
+
+def same(model: nn.Module, given: State, state: State) -> bool:
+    """Whether the steps of ``adopt`` load a state dict that was altered into another one."""
+    return all(torch.equal(one, other) for one, other in zip(values(model, given), state.values(), strict=True))
 
 
 # --- it fits
@@ -117,14 +121,20 @@ def test_half_precision_is_named_and_adopted() -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     lines = lines_of(build(), half)
     assert lines[1].startswith("27 of another dtype: conv1.weight float16 instead of float32, ")
-    assert lines[2:] == [COMMAND]
+    assert lines[2:] == ["27 tensors are converted from float16 to float32", "so 32 of 32 tensors fit", COMMAND]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
-def test_a_dtype_that_adopt_does_not_convert_is_repaired_in_python(dtype: torch.dtype) -> None:
-    given = {key: value.to(dtype) for key, value in foreign(build().state_dict()).items()}  # counters, too
-    assert not check(build(), given).adoptable
-    assert adopted(build(), repaired(build(), given), "")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_every_tensor_in_one_dtype_is_converted(dtype: torch.dtype) -> None:
+    state = foreign(build().state_dict())
+    given = {key: value.to(dtype) for key, value in state.items()}  # counters, too
+    fit = check(build(), given)
+    name = str(dtype).removeprefix("torch.")
+    assert fit.notes == [
+        f"27 tensors are converted from {name} to float32",
+        f"5 tensors are converted from {name} to int64",
+    ]
+    assert same(build(), given, {key: value.to(state[key].dtype) for key, value in given.items()})
 
 
 # --- prefixes
@@ -135,16 +145,14 @@ def test_a_prefix_on_every_key(prefix: str) -> None:
     lines = lines_of(build(), prefixed(foreign(build().state_dict()), prefix))
     total = sum(value.numel() for value in build().state_dict().values())
     assert lines[0] == "net.pt: 0 of the model's 32 tensors fit (the file has 32)"
-    assert lines[-3] == (
+    assert lines[-4] == (
         f"strict=False would have loaded 0 of 32 tensors (0 of {total:,} numbers) silently: the model stays random"
     )
-    assert lines[-2] == f"without the prefix '{prefix}', which every key has: 32 of 32 tensors fit"
-    assert lines[-1] == f"{COMMAND} --strip_prefix={prefix}"
+    assert lines[-3] == f"without the prefix '{prefix}', which every key has"
+    assert lines[-2:] == ["so 32 of 32 tensors fit", COMMAND]
 
 
-def test_a_prefix_is_quoted_for_the_shell() -> None:
-    [*_, last] = lines_of(build(), prefixed(foreign(build().state_dict()), "my net$(x)."))
-    assert shlex.split(last)[-1] == "--strip_prefix=my net$(x)."
+def test_a_file_is_quoted_for_the_shell() -> None:
     fit = compare_state_dicts(build().state_dict(), foreign(build().state_dict()))
     assert shlex.split(comparison_lines(fit, file="a b.pt", adopt=ADOPT)[-1])[4] == "a b.pt"
 
@@ -153,19 +161,17 @@ def test_a_prefix_that_has_to_be_added() -> None:
     model = Wrapped(build())
     given = foreign(build().state_dict())
     fit = check(model, given)
-    assert fit.renaming == Renaming(strip="", add="model.")
-    assert fit.renamed.matched == list(model.state_dict())
-    lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
-    assert "with 'model.' in front of every key: 32 of 32 tensors fit" in lines
-    assert "weights = {'model.' + key: value for key, value in weights.items()}" in lines
-    assert lines[-1] == f"then: {COMMAND} (with the new file's name)"
-    assert adopted(model, repaired(model, given), "")
+    assert fit.adopted.matched == list(model.state_dict())
+    assert fit.notes == ["with 'model.' in front of every key"]
+    assert same(model, given, given)
 
 
 def test_one_prefix_instead_of_another() -> None:
-    model, given = Wrapped(build()), prefixed(foreign(build().state_dict()), "module.net.")
-    assert check(model, given).renaming == Renaming(strip="module.net.", add="model.")
-    assert adopted(model, repaired(model, given), "")
+    state = foreign(build().state_dict())
+    given = prefixed(state, "module.net.")
+    fit = check(Wrapped(build()), given)
+    assert fit.notes == ["32 of 32 keys are renamed, such as module.net.conv1.weight to model.conv1.weight"]
+    assert same(Wrapped(build()), given, state)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -173,8 +179,7 @@ def test_a_prefix_that_has_to_be_added_to_a_part_of_the_model(prefix: str) -> No
     """The file is a backbone, the model a backbone with another head."""
     model = nn.ModuleDict({"body": build(), "top": nn.Linear(10, 3)})
     fit = check_without_adopt(model, prefixed(foreign(build().state_dict()), prefix))
-    assert fit.renaming == Renaming(strip=prefix, add="body.")
-    assert fit.renamed.missing == ["top.weight", "top.bias"]
+    assert fit.adopted.missing == ["top.weight", "top.bias"]
     assert fit.head_only
 
 
@@ -185,33 +190,34 @@ def check_without_adopt(model: nn.Module, given: State) -> StateDictComparison:
     return fit
 
 
+@pytest.mark.parametrize("prefix", ["module.", "net."])
 @pytest.mark.parametrize("part", ["linear", "conv1", "norm"])
-def test_a_prefix_on_a_part_of_the_keys(part: str) -> None:
-    given = prefixed(foreign(build().state_dict()), "module.", only=lambda key: key.startswith(part))
+def test_a_prefix_on_a_part_of_the_keys(part: str, prefix: str) -> None:
+    state = foreign(build().state_dict())
+    given = prefixed(state, prefix, only=lambda key: key.startswith(part))
     fit = check(build(), given)
-    count = sum(key.startswith("module.") for key in given)
-    assert (fit.renaming, fit.num_prefixed) == (Renaming("module.", ""), count)
+    count = sum(key.startswith(prefix) for key in given)
+    assert fit.notes == [f"without the prefix '{prefix}', which {count} of 32 keys have"]
     lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
-    assert f"without the prefix 'module.', which {count} of 32 keys have: 32 of 32 tensors fit" in lines
     assert any(f"the other {count} stay as initialised" in line for line in lines)
-    assert adopted(build(), repaired(build(), given), "")
+    assert same(build(), given, state)
 
 
-def test_other_keys_beside_those_with_the_prefix_are_dropped() -> None:
+def test_other_keys_beside_those_with_the_prefix_are_left_out() -> None:
     """What averages and training loops put beside a model, under a longer prefix."""
-    given = prefixed(foreign(build().state_dict()), "model.") | {"ema_model.x.step": torch.ones(1)}
-    fit = check(build(), given)
-    assert (fit.renaming, fit.renamed.unexpected) == (Renaming("model.", ""), ["ema_model.x.step"])
-    assert adopted(build(), repaired(build(), given), "")
+    state = foreign(build().state_dict())
+    given = prefixed(state, "model.") | {"ema_model.x.step": torch.ones(1)}
+    assert check(build(), given).notes[1] == "left out, as the model has no such tensors: ema_model.x.step"
+    assert same(build(), given, state)
 
 
-def test_keys_that_are_too_many_alone() -> None:
+def test_keys_that_are_too_many_are_refused() -> None:
     given = foreign(build().state_dict()) | {"teacher.fc": torch.ones(1)}
-    text = "\n".join(lines_of(build(), given))
-    assert "1 not in the model: teacher.fc" in text
-    assert "would have loaded 32 of 32 tensors" in text
-    assert "and dropped the file's other 1 silently" in text
-    assert adopted(build(), repaired(build(), given), "")
+    lines = lines_of(build(), given)
+    assert "1 not in the model: teacher.fc" in lines
+    assert any("would have loaded 32 of 32 tensors" in line for line in lines)
+    assert any("and dropped the file's other 1 silently" in line for line in lines)
+    assert lines[-1].startswith("adopt refuses it for teacher.fc: save the state dict without")
 
 
 def named(*keys: str) -> State:
@@ -222,20 +228,28 @@ def test_what_stripping_breaks_is_counted() -> None:
     """Without ``a.`` three fit and two do so no longer; without ``m.`` four fit."""
     own = named("a.x", "a.y", "z1", "z2", "z3", "w1", "w2")
     fit = compare_state_dicts(own, named("a.x", "a.y", "a.z1", "a.z2", "a.z3", "m.w1", "m.w2"))
-    assert fit.renaming == Renaming("m.", "")
-    assert fit.renamed.matched == ["a.x", "a.y", "w1", "w2"]
+    assert fit.adopted.matched == ["a.x", "a.y", "w1", "w2"]
 
 
-def test_of_two_prefixes_the_shorter_one_is_taken() -> None:
+def test_of_two_parts_that_fit_neither_is_taken() -> None:
     state = foreign(build().state_dict())
-    fit = check(build(), prefixed(state, "ema.model.") | prefixed(state, "model."))
-    assert fit.renaming == Renaming("model.", "")
+    for other in ("ema.", "ema.model.", "module.ema.model."):
+        given = prefixed(state, "model.") | prefixed(state, other)
+        key = other.removesuffix(".")
+        with pytest.raises(UserError, match=r"net\.pt holds several networks that fit: ") as caught:
+            checkpoints.fit_state_dict(build().state_dict(), given, source="net.pt")
+        assert str(caught.value).endswith(" or ".join(sorted([f"--key={key}", "--key=model"])))
+        given = prefixed(state, "model.") | prefixed(foreign(build().state_dict()), other)
+        found = checkpoints.foreign_weights(given, build(), path=Path("net.pt"), key="model")
+        assert all(found.weights[key] is state[key] for key in state)
+        found = checkpoints.foreign_weights(given, build(), path=Path("net.pt"), key=key)
+        assert all(found.weights[name] is given[f"{other}{name}"] for name in state)
 
 
 def test_a_prefix_within_the_names_is_not_stripped() -> None:
     """``0.`` begins many keys of a Sequential; the file fits as it stands."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
-    assert not any(compare_state_dicts(model.state_dict(), foreign(model.state_dict())).renaming)
+    assert compare_state_dicts(model.state_dict(), foreign(model.state_dict())).notes == []
 
 
 @settings(deadline=None, max_examples=40)
@@ -246,8 +260,8 @@ def test_every_prefix_on_every_part_is_found(prefix: str, chosen: set[int], wrap
     keys = {list(state)[index] for index in chosen}
     assume(not (wrapped and prefix == "model.") or len(chosen) == 32)  # the model's own prefix: no key lacks it
     fit = check(model, prefixed(state, prefix, only=keys.__contains__))
-    assert (fit.renamed.matched, fit.renamed.unexpected) == (list(state), [])
-    assert fit.adoptable == (len(chosen) == 32)
+    assert (fit.adopted.matched, fit.adopted.unexpected) == (list(state), [])
+    assert fit.adoptable
 
 
 # --- what no prefix mends
@@ -261,8 +275,7 @@ def test_a_head_of_other_classes(prefix: str) -> None:
     assert fit.classes == (10, 100)
     lines = comparison_lines(fit, file="net.pt", adopt=ADOPT)
     assert "only the head differs: the model has 10 classes, the file 100" in lines
-    assert lines[-1].endswith("with a new head: python -m kdignite teacher --weights=net.pt (and the same --arch)")
-    assert ("weights = {key.removeprefix('module.'): value for key, value in weights.items()}" in lines) == bool(prefix)
+    assert lines[-1].endswith("with a new head: python -m kdignite teacher --weights=net.pt --arch=cnn5 --size=32")
 
 
 def test_shapes_raise_even_without_strict() -> None:
@@ -296,14 +309,14 @@ def test_a_head_of_another_name_is_more_than_a_head() -> None:
     assert not check(build(), given).head_only
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
 def test_missing_counters_are_added(prefix: str) -> None:
     """A file of PyTorch before 0.4.1."""
     state = foreign(build().state_dict())
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    given = prefixed(old, prefix)
-    assert not check(build(), given).adoptable
-    assert adopted(build(), repaired(build(), given), "")
+    zeros = {key: value * 0 for key, value in state.items() if key not in old}
+    assert "set to 0: 5 counters num_batches_tracked of BatchNorm" in check(build(), prefixed(old, prefix)).notes[-1]
+    assert same(build(), prefixed(old, prefix), {key: {**old, **zeros}[key] for key in state})
 
 
 def test_another_architecture() -> None:
@@ -311,7 +324,7 @@ def test_another_architecture() -> None:
     for state in (given, prefixed(given, "module.")):
         fit = compare_state_dicts(build().state_dict(), state)
         assert not fit.head_only
-        assert fit.renaming == Renaming("", "")
+        assert fit.adopted.matched == ["linear.bias"]  # of this name and shape in both
         assert "this is another architecture" in comparison_lines(fit, file="net.pt", adopt=ADOPT)[-1]
 
 
@@ -337,7 +350,7 @@ def test_numbers_that_are_none(value: float) -> None:
 def test_long_and_invisible_names_are_neither_repeated_nor_stripped() -> None:
     for prefix in ("\x1b[31m.", "x" * 101 + "."):
         fit = compare_state_dicts(build().state_dict(), prefixed(foreign(build().state_dict()), prefix))
-        assert not any(fit.renaming)
+        assert fit.notes == []
         assert all(line.isprintable() for line in comparison_lines(fit, file="net.pt", adopt=ADOPT))
 
 
@@ -349,7 +362,7 @@ def test_names_of_many_parts_cost_nothing() -> None:
 def test_a_model_without_a_linear_layer_has_no_head() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     fit = compare_state_dicts(model.state_dict(), {"0.weight": torch.ones(4, 3, 1, 1)})
-    assert (fit.head_only, fit.classes, fit.renamed.missing) == (False, None, ["0.bias"])
+    assert (fit.head_only, fit.classes, fit.adopted.missing) == (False, None, ["0.bias"])
 
 
 @settings(deadline=None, max_examples=60)
