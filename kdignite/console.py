@@ -1,5 +1,7 @@
 """Progress of a command on stdout."""
 
+from functools import cache
+
 from kdignite import processes
 
 
@@ -9,3 +11,9 @@ def say(line: str) -> None:
         return
     visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)
     print(visible, flush=True)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Print a line the first time only: each stage of a study loads the same data."""
+    say(line)

@@ -44,6 +44,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         val_size=config.val_size,
         image_size=config.image_size or config.size or 0,
         device=device,
+        skip_broken=config.skip_broken,
     )
     adopted = Checkpoint(_description(config, data), weights, path)
     outcomes = _evaluate(adopted, data, device, arch=config.arch)

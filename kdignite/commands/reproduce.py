@@ -91,7 +91,12 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
         with prefixed_errors():
             check_and_fetch_model(plan.teacher)
         dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
-    return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
+    return DataConfig(
+        dataset=dataset,
+        data_root=plan.teacher.data_root,
+        skip_broken=plan.teacher.skip_broken,
+        image_size=image_size,
+    )
 
 
 def _teacher(plan: Stages, study: StudyState, *, root: Path) -> Path:
