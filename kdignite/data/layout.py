@@ -97,7 +97,9 @@ def _part_folders(root: Path) -> dict[str, Path]:
             raise UserError(f"{found[part]} and {folder} would both be the {part} images: rename or remove one")
         found[part] = folder
     others = len(_subfolders(root)) - len(found)
-    return {} if others > 1 and not any(map(_subfolders, found.values())) else found
+    if others > 1 and not any(map(_subfolders, found.values())):
+        return {}
+    return {part: found[part] for part in PART_NAMES if part in found}
 
 
 def _check_flat(root: Path, folders: Mapping[str, Path]) -> None:
