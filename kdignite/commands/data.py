@@ -3,7 +3,7 @@
 import torch
 
 from kdignite.config import DataConfig
-from kdignite.console import say
+from kdignite.console import say, say_once
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, describe_source
 from kdignite.reports.text import markdown_table
@@ -20,7 +20,9 @@ def data(config: DataConfig) -> Source:
         image_size=config.image_size or 32,
         skip_broken=config.skip_broken,
     )
-    say("\n".join([*source.notes, describe_source(source), class_table(source)]))
+    for line in source.notes:
+        say_once(line)
+    say(f"{describe_source(source)}\n{class_table(source)}")
     return source
 
 

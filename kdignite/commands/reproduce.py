@@ -57,11 +57,11 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     config = with_amp(config, stages(config).teacher)
     plan = stages(config)
     needed = _check(plan, root=root)
-    study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
-    say(f"study     {study.folder}; the same command goes on where it was stopped")
     classes = processes.on_rank0(lambda: data(needed).classes)
     if config.reference:
         published(classes)
+    study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
+    say(f"study     {study.folder}; the same command goes on where it was stopped")
     with locked_study(study):
         checkpoint = _teacher(plan, study, root=root)
         is_run = checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()

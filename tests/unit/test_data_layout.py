@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from kdignite.commands.data import class_table
+from kdignite.commands.data import class_table, data
+from kdignite.config import DataConfig
 from kdignite.data import checking, decode, folders
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
+from kdignite.training.data import open_data
 
 
 def picture(path: Path, grey: int = 0) -> Path:
@@ -187,6 +190,17 @@ def test_the_table_has_every_class_and_part(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_understood_is_printed_once_by_all_that_load_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, *CLASSES, "train/bee/c.png", "val/ant/x.png", "test/bee/x.png", "extra/x.png")
+    for _ in range(2):
+        open_data(f"folder:{tmp_path}", data_root=None, val_size=None, image_size=8, device=torch.device("cpu"))
+    assert capsys.readouterr().out.splitlines() == [*load(tmp_path).notes]
+    data(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
+    assert capsys.readouterr().out.splitlines()[-4:] == class_table(load(tmp_path)).splitlines()
+
+
 # --- links
 
 
@@ -232,10 +246,11 @@ def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def damaged(root: Path) -> None:
-    """Ten pictures, three of which cannot be read."""
+    """Ten pictures, three of which cannot be read: cut in their header, cut in their pixels, and text."""
     make(root, *(f"train/{name}/{index}.png" for name in ("ant", "bee") for index in range(5)))
-    for path in ("train/ant/1.png", "train/bee/0.png", "train/bee/4.png"):
-        (root / path).write_bytes((root / path).read_bytes()[:50])
+    for path, cut in (("train/ant/1.png", 20), ("train/bee/0.png", -40)):
+        (root / path).write_bytes((root / path).read_bytes()[:cut])
+    (root / "train/bee/4.png").write_text("no picture")
 
 
 def test_all_broken_files_are_found_at_once(held: str, tmp_path: Path) -> None:
