@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from kdignite.data.folders import SETS, Pictures, load_pictures
+from kdignite.data.folders import SETS, Pictures, load_pictures, path_of
 from kdignite.data.layout import class_name, missing_classes, part_of
 from kdignite.data.registry import CSV
 from kdignite.data.scan import Listing
@@ -53,7 +53,7 @@ def load_csv(name: str, *, image_size: int, progress: bool, skip_broken: bool, *
         UserError: if the table cannot be read, has an empty cell, names a picture twice or a split that is no part, has
             fewer than two classes, or a class that train has not, or if files are not readable images.
     """
-    file = Path(name.removeprefix(CSV)).expanduser()
+    file = path_of(name)
     rows = _read(file)
     parts = {part: [row for row in rows if row.part == part] for part in SETS}
     classes = _sorted_labels({row.label for row in parts["train"]})

@@ -15,7 +15,6 @@ from torch import Tensor
 from kdignite.data.checking import find_broken_once
 from kdignite.data.decode import Broken, decode_images, read_image
 from kdignite.data.layout import find_layout, utf8_text
-from kdignite.data.registry import FOLDER
 from kdignite.data.scan import Listing, scan
 from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
@@ -56,7 +55,7 @@ def load_folder(name: str, *, image_size: int, progress: bool, skip_broken: bool
         UserError: if there are fewer than two classes, a class has no images, ``val`` or ``test`` has a class that
             ``train`` has not, a link leads back, or files are not readable images (all of them are counted).
     """
-    root = folder_path(name)
+    root = path_of(name)
     layout = find_layout(name, root)
     found = scan(layout, root)
     if layout.folders["train"] == root:
@@ -64,15 +63,14 @@ def load_folder(name: str, *, image_size: int, progress: bool, skip_broken: bool
     else:
         origins = {part: f"{folder.name}/" for part, folder in layout.folders.items()}
     pictures = Pictures(root, tuple(layout.parts["train"]), found.listings, origins, (*layout.notes, *found.notes))
-    recorded = _utf8_bytes(name).decode("utf-8", "surrogateescape")
-    return load_pictures(recorded, pictures, image_size=image_size, progress=progress, skip_broken=skip_broken)
+    return load_pictures(name, pictures, image_size=image_size, progress=progress, skip_broken=skip_broken)
 
 
-def folder_path(name: str) -> Path:
-    """The folder of ``folder:PATH``, as typed or as recorded, whatever locale wrote the record; it need not exist."""
-    given = name.removeprefix(FOLDER)
+def path_of(name: str) -> Path:
+    """The path in ``folder:PATH``, as typed or as recorded, whatever locale wrote the record; it need not exist."""
+    given = name.partition(":")[2]
     path = Path(given).expanduser()
-    return path if path.is_dir() else Path(os.fsdecode(_utf8_bytes(given))).expanduser()
+    return path if path.exists() else Path(os.fsdecode(_utf8_bytes(given))).expanduser()
 
 
 def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: bool, skip_broken: bool) -> Source:
@@ -89,8 +87,7 @@ def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: b
         broken = find_broken_once(files, pictures.root, progress=progress)
     notes = [_broken_note(name, broken, len(files), skip_broken=skip_broken)] if broken else []
     listings = {part: _without(one, {found.path for found in broken}) for part, one in pictures.listings.items()}
-    if missing := sorted(set(range(len(pictures.classes))) - set(listings["train"].labels)):
-        raise UserError(f"{name}: no image of class {pictures.classes[missing[0]]!r} can be read")
+    _check_what_is_left(name, pictures.classes, listings)
     images: Iterable[Tensor | StreamedImages]
     if in_memory:
         images = decoded.split([len(one.files) for one in listings.values()])
@@ -101,7 +98,7 @@ def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: b
         for (part, one), pixels in zip(listings.items(), images, strict=True)
     }
     source = source_with_defaults(
-        name,
+        _utf8_bytes(name).decode("utf-8", "surrogateescape"),
         classes=pictures.classes,
         sets=sets,
         digests={part: _files_digest(one, pictures.root) for part, one in listings.items()},
@@ -113,10 +110,17 @@ def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: b
 def _broken_note(name: str, broken: Sequence[Broken], num_files: int, *, skip_broken: bool) -> str:
     """The files that are skipped, as a line; or the error about all of them."""
     named = listed([f"{one.path} ({one.why})" for one in broken])
-    told = f"{len(broken):,} of {num_files:,} files are not readable images: {named}"
+    told = f"{len(broken):,} of {num_files:,} files cannot be read as images: {named}"
     if not skip_broken:
         raise UserError(f"{name}: {told}; repair or remove them, or leave them out with --skip_broken")
     return f"skipped: {told}"
+
+
+def _check_what_is_left(name: str, classes: Sequence[str], listings: Mapping[str, Listing]) -> None:
+    if missing := sorted(set(range(len(classes))) - set(listings["train"].labels)):
+        raise UserError(f"{name}: no training image of class {classes[missing[0]]!r} can be read")
+    if empty := [part for part, one in listings.items() if not one.files]:
+        raise UserError(f"{name}: no {empty[0]} image can be read")
 
 
 def _without(listing: Listing, paths: Set[Path]) -> Listing:

@@ -107,6 +107,10 @@ def _kinds(files: Sequence[Path]) -> str:
     return listed([f"{count:,} {kind}" for kind, count in kinds.most_common()])
 
 
+def _count(paths: Sequence[Path], noun: str) -> str:
+    return f"{len(paths):,} {noun}{'s' * (len(paths) != 1)}"
+
+
 def _but(others: Sequence[Path]) -> str:
     return f"; Pillow reads no pictures from its files here ({_kinds(others)}): convert them" if others else ""
 
@@ -116,10 +120,9 @@ def _notes(passed: _Found, loose: Sequence[Path], root: Path) -> Iterator[str]:
         return f"such as {path.relative_to(root)}"
 
     if passed.others:
-        yield f"passed over: {len(passed.others):,} files ({_kinds(passed.others)}), {such_as(passed.others[0])}"
+        yield f"passed over: {_count(passed.others, 'file')} ({_kinds(passed.others)}), {such_as(passed.others[0])}"
     if loose:
-        yield f"passed over: {len(loose):,} pictures outside the folders of the classes, {such_as(loose[0])}"
+        yield f"passed over: {_count(loose, 'picture')} outside the folders of the classes, {such_as(loose[0])}"
     if passed.folders:
-        yield (
-            f"passed over: {len(passed.folders):,} folders (hidden, or a system's own), {such_as(passed.folders[0])}"
-        )
+        folders = _count(passed.folders, "folder")
+        yield f"passed over: {folders} (hidden, or a system's own), {such_as(passed.folders[0])}"

@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "needs training images of two or more classes, but has 1",
     ),
     "unclosed quote": (FIRST + '"some where/2.png,cat,val', r"table.csv is no table in UTF-8 \(.*\): save it as CSV"),
-    "missing file": (FIRST + "2.png,cat,val", r"1 of 3 files are not readable images: .*/2\.png \(No such file"),
+    "missing file": (FIRST + "2.png,cat,val", r"1 of 3 files cannot be read as images: .*/2\.png \(No such file"),
 }
 
 

@@ -185,7 +185,9 @@ def test_unreadable_image_is_named(
     monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
     path = root / "train" / "bee" / "b.png"
     path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"1 of 9 files are not readable images: .*/train/bee/b\.png \(.*\); repair or"):
+    with pytest.raises(
+        UserError, match=r"1 of 9 files cannot be read as images: .*/train/bee/b\.png \(.*\); repair or"
+    ):
         load(root)
 
 

@@ -132,7 +132,7 @@ def test_files_passed_over_are_counted_and_named(tmp_path: Path) -> None:
     for kind in ("2 .heic", "1 .HEIC", "1 without suffix", "1 .h5", "1 .mpg", "1 hidden"):
         assert kind in first
     assert ", such as train/ant/" in first
-    assert second == "note      passed over: 1 pictures outside the folders of the classes, such as train/loose.png"
+    assert second == "note      passed over: 1 picture outside the folders of the classes, such as train/loose.png"
 
 
 @pytest.mark.parametrize("suffix", ["h5", "hdf", "mpg", "grib", "fits", "eps", "bufr", "psd", "wmf", "heic", "txt"])
@@ -162,7 +162,7 @@ def test_folders_of_systems_are_no_classes(name: str, flat: bool, tmp_path: Path
     where = "" if flat else "train/"
     assert notes(source).splitlines() == [
         f"note      no classes: {name}/ in {tmp_path}/train (hidden, or a system's own)",
-        f"note      passed over: 1 folders (hidden, or a system's own), such as {where}ant/{name}",
+        f"note      passed over: 1 folder (hidden, or a system's own), such as {where}ant/{name}",
     ]
 
 
@@ -256,7 +256,7 @@ def damaged(root: Path) -> None:
 def test_all_broken_files_are_found_at_once(held: str, tmp_path: Path) -> None:
     damaged(tmp_path)
     told = (
-        r": 3 of 10 files are not readable images: .*/ant/1\.png \(.*\), .*/bee/0\.png .*/bee/4\.png .*--skip_broken$"
+        r": 3 of 10 files cannot be read as images: .*/ant/1\.png \(.*\), .*/bee/0\.png .*/bee/4\.png .*--skip_broken$"
     )
     with pytest.raises(UserError, match=told):
         load(tmp_path)
@@ -269,7 +269,7 @@ def test_the_others_can_be_used(held: str, tmp_path: Path) -> None:
     assert greys(source) == [0, 2, 3, 4, 6, 7, 8]
     assert source.train.labels.tolist() == [0] * 4 + [1] * 3
     assert source.notes[1] == "classes   2: ant 4, bee 3 (train)"
-    assert "skipped: 3 of 10 files are not readable images: " in source.notes[2]
+    assert "skipped: 3 of 10 files cannot be read as images: " in source.notes[2]
     for path in ("train/ant/1.png", "train/bee/0.png", "train/bee/4.png"):
         (tmp_path / path).unlink()
     assert load(tmp_path).fingerprint == source.fingerprint
@@ -278,7 +278,14 @@ def test_the_others_can_be_used(held: str, tmp_path: Path) -> None:
 def test_a_class_without_a_readable_image_is_refused(held: str, tmp_path: Path) -> None:
     make(tmp_path, *CLASSES)
     (tmp_path / "train/bee/b.png").write_bytes(b"")
-    with pytest.raises(UserError, match="no image of class 'bee' can be read"):
+    with pytest.raises(UserError, match="no training image of class 'bee' can be read"):
+        load(tmp_path, skip_broken=True)
+
+
+def test_a_part_without_a_readable_image_is_refused(held: str, tmp_path: Path) -> None:
+    make(tmp_path, *CLASSES, "val/ant/x.png")
+    (tmp_path / "val/ant/x.png").write_bytes(b"")
+    with pytest.raises(UserError, match="no val image can be read"):
         load(tmp_path, skip_broken=True)
 
 
