@@ -1,6 +1,6 @@
 """Progress of a command on stdout."""
 
-import functools
+from functools import cache
 
 from kdignite import processes
 
@@ -13,7 +13,7 @@ def say(line: str) -> None:
     print(visible, flush=True)
 
 
-@functools.cache
+@cache
 def say_once(line: str) -> None:
-    """Print a line unless this process has printed it before."""
+    """Print a line the first time only: each stage of a study loads the same data."""
     say(line)

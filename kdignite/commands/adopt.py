@@ -44,6 +44,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         val_size=config.val_size,
         image_size=config.image_size or config.size or 0,
         device=device,
+        skip_broken=config.skip_broken,
     )
     description = _description(config, data)
     weights = _weights(config, content, description)

@@ -100,6 +100,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
     settings = DistillConfig(
         dataset=config.dataset,
         data_root=config.data_root,
+        skip_broken=config.skip_broken,
         arch=config.arch,
         batch_size=config.batch_size,
         limit_train=config.num_images or MOST_IMAGES,

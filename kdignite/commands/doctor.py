@@ -215,7 +215,8 @@ def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]
 def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
     """The file of ``--weights`` compared with the model of ``--arch``."""
     dataset = config.dataset or DATASET
-    source = load_source(dataset, data_root=data_folder(config.data_root), image_size=SIZE)
+    folder = data_folder(config.data_root)
+    source = load_source(dataset, data_root=folder, image_size=SIZE, skip_broken=config.skip_broken)
     model = build_model(str(config.arch), num_classes=len(source.classes), size=SIZE, options={})
     adopt = f"--arch={config.arch} --size=... --mean=... --std=..."
     lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} --dataset={dataset}")

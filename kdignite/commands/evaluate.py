@@ -81,6 +81,7 @@ def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, devi
         data_root=config.data_root,
         image_size=origin.image_size,
         device=device,
+        skip_broken=config.skip_broken,
     )
     try:
         return opened(val_size=origin.val_size)

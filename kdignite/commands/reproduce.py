@@ -57,11 +57,11 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     config = with_amp(config, stages(config).teacher)
     plan = stages(config)
     needed = _check(plan, root=root)
-    study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
-    say(f"study     {study.folder}; the same command goes on where it was stopped")
     classes = processes.on_rank0(lambda: data(needed).classes)
     if config.reference:
         published(classes)
+    study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
+    say(f"study     {study.folder}; the same command goes on where it was stopped")
     with locked_study(study):
         checkpoint = _teacher(plan, study, root=root)
         is_run = checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()
@@ -91,7 +91,12 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
         with prefixed_errors():
             check_and_fetch_model(plan.teacher)
         dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
-    return DataConfig(dataset=dataset, data_root=plan.teacher.data_root, image_size=image_size)
+    return DataConfig(
+        dataset=dataset,
+        data_root=plan.teacher.data_root,
+        skip_broken=plan.teacher.skip_broken,
+        image_size=image_size,
+    )
 
 
 def _teacher(plan: Stages, study: StudyState, *, root: Path) -> Path:

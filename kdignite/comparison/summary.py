@@ -10,7 +10,7 @@ from kdignite.comparison.pairing import LOSS_FLAGS, PairedRuns, own_parameters, 
 from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.scores import Scores, compare_logits
 from kdignite.config import DistillConfig, parameter_names, with_role
-from kdignite.data.registry import FOLDER
+from kdignite.data.registry import PATHS
 
 _IDENTITY = with_role(DistillConfig, "identity")
 LOSS_SETTINGS = [one.name for one in fields(DistillConfig) if one.name in LOSS_FLAGS & _IDENTITY]
@@ -91,6 +91,7 @@ def _run_summary(run: RunFiles) -> RunSummary:
 
 
 def _dataset(run: RunFiles) -> str:
-    """Its name; of a folder without the path, which tells of this machine."""
+    """Its name; of pictures without the path, which tells of this machine."""
     name = str(run.result["dataset"])
-    return FOLDER + Path(name.removeprefix(FOLDER)).name if name.startswith(FOLDER) else name
+    prefix = next((one for one in PATHS if name.startswith(one)), "")
+    return prefix + Path(name.removeprefix(prefix)).name if prefix else name

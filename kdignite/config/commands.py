@@ -16,6 +16,7 @@ class DataConfig(Config):
 
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     image_size: int | None = shared.image_size("side in pixels at which folder images are kept; unset: 32")
 
 
@@ -48,6 +49,7 @@ class BenchConfig(Config):
 
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     arch: str = shared.arch("cnn5")
     teacher_arch: str = flag(
         "resnet56", "the teacher, whose weights may be random: they do not change its speed", group="distillation"
@@ -77,6 +79,7 @@ class EvaluateConfig(Config):
     split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     arch: str | None = shared.own_arch()
     device: str = shared.device()
     threads: int | None = shared.threads()
@@ -148,6 +151,7 @@ class AdoptConfig(Config):
     name: str | None = shared.run_name("name of the run folder in runs/; unset: adopted-ARCH")
     dataset: str = shared.dataset()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     val_size: float | None = shared.val_size(
         "validation images held out of the training set: a count, or a fraction below 1; unset: the data set's",
     )

@@ -69,6 +69,7 @@ class DoctorConfig(Config):
     name: str | None = shared.run_name("name of the new folder in runs/; unset: doctor-RUN")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     device: str = shared.device()
     threads: int | None = shared.threads()
 

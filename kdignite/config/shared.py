@@ -22,6 +22,9 @@ dataset_now = partial(
 data_root = partial(flag, None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place")
 val_size = partial(flag, None, above=0, group="data", role="content", check=check_val_size)
 image_size = partial(flag, None, low=8, high=1024, group="data")
+skip_broken = partial(
+    flag, False, "leave out the picture files that cannot be read, instead of refusing the data", group="data"
+)
 arch = partial(flag, help="model: a name of the list below, or package.module:function", group="model", code=True)
 own_arch = partial(flag, None, "package.module:function again, for a model of your own", group="model")
 widths = partial(flag, None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model")

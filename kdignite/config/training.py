@@ -24,6 +24,7 @@ class TrainConfig(Config):
 
     dataset: str | None = shared.dataset()
     data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
     val_size: float | None = shared.val_size(
         "validation images held out of the training set: a count, or a fraction below 1; unset: as the teacher of the "
         "run, or the newest one, has it, else the data set's",

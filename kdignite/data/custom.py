@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from kdignite.data.folders import IN_MEMORY_BYTES, SETS, resize_and_crop, source_with_defaults
+from kdignite.data.decode import resize_and_crop
+from kdignite.data.folders import IN_MEMORY_BYTES, SETS, source_with_defaults
 from kdignite.data.source import ImageSet, Indexable, Source, StreamedImages, content_digest
 from kdignite.errors import UserError
 from kdignite.plugins import import_function

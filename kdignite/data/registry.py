@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from kdignite.data.source import Source
 
 FOLDER = "folder:"  # and then a path
+CSV = "csv:"  # and then a path
+PATHS = {FOLDER: f"{FOLDER}PATH", CSV: f"{CSV}FILE"}  # beginning of a name -> kind
 
 
 class Dataset(NamedTuple):
     """A kind of data set.
 
     Attributes:
-        loader: ``module:function``, imported late; called with the name, and with ``data_root``, ``image_size`` and
-            ``progress`` as keywords, of which it takes what it needs; returns a `Source`.
+        loader: ``module:function``, imported late; called with the name, and with ``data_root``, ``image_size``,
+            ``progress`` and ``skip_broken`` as keywords, of which it takes what it needs; returns a `Source`.
         about: one line for ``--help``.
     """
 
@@ -31,7 +33,10 @@ DATASETS = {
     "cifar10": Dataset("kdignite.data.cifar:load_cifar", "60,000 photographs of 32x32 pixels in 10 classes"),
     "cifar100": Dataset("kdignite.data.cifar:load_cifar", "60,000 photographs of 32x32 pixels in 100 classes"),
     "digits": Dataset("kdignite.data.digits:load_digits", "1,797 handwritten digits of scikit-learn, no download"),
-    f"{FOLDER}PATH": Dataset("kdignite.data.folders:load_folder", "images in PATH/train/CLASS/, optional val and test"),
+    PATHS[FOLDER]: Dataset(
+        "kdignite.data.folders:load_folder", "images in PATH/train/CLASS/, optional val and test, or in PATH/CLASS/"
+    ),
+    PATHS[CSV]: Dataset("kdignite.data.csv_file:load_csv", "images in a table: path, label, optional split"),
     USER_FUNCTION: Dataset("kdignite.data.custom:load_custom", "your function, which returns arrays or Datasets"),
 }
 CHOICES = ", ".join(DATASETS)  # for messages and help
@@ -39,10 +44,12 @@ CHOICES = ", ".join(DATASETS)  # for messages and help
 
 def is_code(name: object) -> bool:
     """Whether the name of a data set, model or method is that of a function of the user's own."""
-    return isinstance(name, str) and ":" in name and not name.startswith(FOLDER)
+    return isinstance(name, str) and ":" in name and not name.startswith(tuple(PATHS))
 
 
-def load_source(name: str, *, data_root: Path, image_size: int, progress: bool = True) -> "Source":
+def load_source(
+    name: str, *, data_root: Path, image_size: int, progress: bool = True, skip_broken: bool = False
+) -> "Source":
     """Load a data set by its name, and download it first where it is missing and can be downloaded.
 
     Args:
@@ -50,20 +57,23 @@ def load_source(name: str, *, data_root: Path, image_size: int, progress: bool =
         data_root: folder of CIFAR, also for its download.
         image_size: side in pixels of images of varying size; CIFAR and the digits are always 32 x 32.
         progress: show a bar where it takes long (never without a terminal).
+        skip_broken: leave picture files out that cannot be read, instead of refusing them.
 
     Raises:
         UserError: if the name is unknown, or the data are missing, damaged or not of the expected form.
     """
-    kind = USER_FUNCTION if is_code(name) else f"{FOLDER}PATH" if name.startswith(FOLDER) else name
+    kind = USER_FUNCTION if is_code(name) else next((kind for key, kind in PATHS.items() if name.startswith(key)), name)
     if kind not in DATASETS:
         raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
     load = pkgutil.resolve_name(DATASETS[kind].loader)
-    source: Source = load(name, data_root=data_root, image_size=image_size, progress=progress)
+    source: Source = load(name, data_root=data_root, image_size=image_size, progress=progress, skip_broken=skip_broken)
     return source
 
 
 def _suggestion(name: str) -> str:
     if Path(name).is_dir():
-        return f"; did you mean folder:{name}?"
+        return f"; did you mean {FOLDER}{name}?"
+    if Path(name).suffix == ".csv":
+        return f"; did you mean {CSV}{name}?"
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
     return f"; did you mean {close[0]}?" if close else ""

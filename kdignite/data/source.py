@@ -57,6 +57,7 @@ class Source(NamedTuple):
     default_val_size: float  # a count if >= 1, a fraction below
     default_test_size: float  # likewise; used only if test is None
     default_augment: str
+    notes: tuple[str, ...] = ()  # lines to print: what was understood, what was passed over or converted
 
 
 def describe_source(source: Source) -> str:

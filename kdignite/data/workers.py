@@ -36,7 +36,6 @@ SIGNAL_CAUSES: dict[int, str] = {
 class Failure(NamedTuple):
     """What a worker returns instead of an image that it cannot decode."""
 
-    kind: type[Exception]  # UserError or RunFailed
     text: str
     trace: str = ""  # of the worker, for callers from Python
 
@@ -80,14 +79,14 @@ class LoggedDataset(Dataset[Tensor | Failure]):
         info = get_worker_info()
         self.log.record(info.id if info else 0, index)
         if self.log.closed:  # the rest of this batch is not needed
-            return Failure(RunFailed, "")
+            return Failure("")
         try:
             return self.images[index]
-        except UserError as error:
-            return Failure(UserError, str(error))
+        except UserError as error:  # every image could be decoded when the set was loaded: this one has changed
+            return Failure(str(error))
         except Exception as error:  # noqa: BLE001 - a data set of the user's own may raise anything
             text = f"worker {os.getpid()} failed to decode {_image_name(self.images, index)}: {_describe(error)}"
-            return Failure(RunFailed, text, traceback.format_exc())
+            return Failure(text, traceback.format_exc())
 
 
 def decode_batches(images: StreamedImages, wanted: Sequence[Tensor], *, pin_memory: bool) -> Iterator[Tensor]:
@@ -118,7 +117,7 @@ def decode_batches(images: StreamedImages, wanted: Sequence[Tensor], *, pin_memo
                 if pixels is None:
                     raise
             if isinstance(pixels, Failure):  # torch's own error is gone by now: it would keep the workers
-                raise pixels.kind(pixels.text) from (RuntimeError(pixels.trace) if pixels.trace else None)
+                raise RunFailed(pixels.text) from (RuntimeError(pixels.trace) if pixels.trace else None)
             yield pixels
     finally:
         log.close()
@@ -183,7 +182,7 @@ def _worker_failure(
     names = {number.value: number.name for number in signal.Signals}
     how = f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
     cause = f", {SIGNAL_CAUSES[-code]}" if -code in SIGNAL_CAUSES else ""
-    return Failure(RunFailed, f"worker {dead.pid} {how} while it decoded {image}{cause}")
+    return Failure(f"worker {dead.pid} {how} while it decoded {image}{cause}")
 
 
 def _image_name(images: StreamedImages, index: int) -> str:

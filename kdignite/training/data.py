@@ -9,6 +9,7 @@ import torch
 
 from kdignite import processes
 from kdignite.config import TrainConfig
+from kdignite.console import say_once
 from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
@@ -56,10 +57,14 @@ def open_data(
     image_size: int,
     device: torch.device,
     limit_train: int | None = None,
+    skip_broken: bool = False,
 ) -> Data:
-    """Load a data set, getting it first where it is missing, and cut it into its parts."""
-    load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
+    """Load a data set, getting it first where it is missing, say what was understood, and cut it into its parts."""
+    folder = data_folder(data_root)
+    load = partial(load_source, dataset, data_root=folder, image_size=image_size, skip_broken=skip_broken)
     source = processes.local_rank0_first(load)
+    for line in source.notes:
+        say_once(line)
     splits = split_source(source, val_size=val_size)
     train, val, test = _placed(splits, device)
     return Data(source, Splits(train, val, test, splits.hash), image_side(source.train), limit_train)
@@ -73,6 +78,7 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
         image_size=config.image_size or config.size,
         device=device,
         limit_train=config.limit_train,
+        skip_broken=config.skip_broken,
     )
 
 

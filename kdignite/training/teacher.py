@@ -11,7 +11,7 @@ from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig, command_line
 from kdignite.console import say
-from kdignite.data.registry import FOLDER
+from kdignite.data.registry import PATHS
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
 from kdignite.teachers.outputs import check_logits, log_probabilities
@@ -119,16 +119,17 @@ def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:
 
 
 def _same_place(one: str, other: str) -> bool:
-    """Whether two names mean the same data; a folder may be spelt in many ways."""
-    if one.startswith(FOLDER) and other.startswith(FOLDER):
-        here, there = (Path(name.removeprefix(FOLDER)).expanduser().resolve() for name in (one, other))
-        return here == there
+    """Whether two names mean the same data; a path may be spelt in many ways."""
+    for prefix in PATHS:
+        if one.startswith(prefix) and other.startswith(prefix):
+            here, there = (Path(name.removeprefix(prefix)).expanduser().resolve() for name in (one, other))
+            return here == there
     return one == other
 
 
 def _could_be_same(one: str, other: str) -> bool:
-    """Folders move: whether they hold the same images is checked by their fingerprint."""
-    return one == other or (one.startswith(FOLDER) and other.startswith(FOLDER))
+    """Files move: whether the images are the same is checked by their fingerprint."""
+    return one == other or all(name.startswith(tuple(PATHS)) for name in (one, other))
 
 
 def _warn(origin: Origin, config: DistillConfig) -> None:

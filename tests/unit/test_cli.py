@@ -753,7 +753,8 @@ RECIPE = {
     *("preset", "name", "seed", "device", "amp", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last"),
     *("graph", "save_every_s"),
 }
-DATA = {"dataset", "data_root", "val_size", "image_size", "augment", "view_seed", "limit_train"}  # of a whole study
+# of a whole study
+DATA = {"dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"}
 MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
@@ -764,26 +765,26 @@ DISTILL |= {"cache", "cache_dtype"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
-    "data": {"dataset", "data_root", "image_size"},
+    "data": {"dataset", "data_root", "skip_broken", "image_size"},
     "teacher": TRAIN,
     "distill": TRAIN | DISTILL | {"teacher_arch"},
     "baseline": TRAIN,
-    "evaluate": {"split", "dataset", "data_root", "arch", "device", "threads"},
+    "evaluate": {"split", "dataset", "data_root", "skip_broken", "arch", "device", "threads"},
     "doctor": {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
-        *("num_images", "draws", "name", "dataset", "data_root", "device", "threads", "key"),
+        *("num_images", "draws", "name", "dataset", "data_root", "skip_broken", "device", "threads", "key"),
     },
     "compare": {"reference", "name"},
     "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
-        *("val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),
+        *("skip_broken", "val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),
     },
     "methods": set(),
     "cache": {"cache", "prune"},
     "bench": {
         *("dataset", "data_root", "arch", "teacher_arch", "batch_size", "num_images", "repeats", "device", "amp"),
-        *("graph", "threads", "name"),
+        *("graph", "threads", "name", "skip_broken"),
     },
 }  # fmt: skip
 

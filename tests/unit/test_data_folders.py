@@ -13,7 +13,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from kdignite.data import folders
-from kdignite.data.folders import resize_and_crop
+from kdignite.data.decode import resize_and_crop
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
@@ -109,7 +109,8 @@ def test_a_palette_with_transparency_becomes_rgb_without_a_warning(tmp_path: Pat
     image = picture(tmp_path / "x.png").quantize(16)
     image.save(tmp_path / "p.png", transparency=bytes([0, 128, 255]))
     with Image.open(tmp_path / "p.png") as opened:
-        assert torch.equal(resize_and_crop(opened, size=14), resize_and_crop(image.convert("RGB"), size=14))
+        pixels = resize_and_crop(opened, size=14)
+        assert torch.equal(pixels, resize_and_crop(Image.open(tmp_path / "p.png").convert("RGBA"), size=14))
 
 
 def test_hidden_and_other_files_are_passed_over(root: Path) -> None:
@@ -142,7 +143,9 @@ def test_the_fingerprint_is_of_paths_and_sizes(root: Path) -> None:
 
 
 def test_no_train_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs images in PATH/train/CLASS/, but there is no folder .*/none/train"):
+    with pytest.raises(
+        UserError, match=r"needs images in PATH/train/CLASS/ or PATH/CLASS/, but there is no folder .*/none$"
+    ):
         load(tmp_path / "none")
 
 
@@ -182,18 +185,13 @@ def test_unreadable_image_is_named(
     monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
     path = root / "train" / "bee" / "b.png"
     path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"train/bee/b.png is not a readable image \(.*\): repair or remove it"):
-        load(root).train.images[4]
-
-
-def test_more_than_8_bits_is_refused(root: Path) -> None:
-    path = root / "train" / "bee" / "b.png"
-    Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)).save(path)
-    with pytest.raises(UserError, match=r"bee/b.png: images must have 8 bits a channel, not Pillow's mode I;16"):
+    with pytest.raises(
+        UserError, match=r"1 of 9 files cannot be read as images: .*/train/bee/b\.png \(.*\); repair or"
+    ):
         load(root)
 
 
 def test_an_image_bomb_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(UserError, match=r"is not a readable image \(Image size .* decompression bomb"):
+    with pytest.raises(UserError, match=r"b\.png \(more than 10 pixels\)"):
         load(root)

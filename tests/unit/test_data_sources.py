@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 from kdignite.data import custom
-from kdignite.data.folders import resize_and_crop
+from kdignite.data.decode import resize_and_crop
 from kdignite.data.registry import load_source
 from kdignite.data.source import ImageSet, Source, StreamedImages, content_digest, describe_source
 from kdignite.errors import UserError
@@ -88,7 +88,7 @@ class Pairs:
 def test_unknown_name(name: str, end: str) -> None:
     with pytest.raises(UserError) as caught:
         load(name)
-    choices = "cifar10, cifar100, digits, folder:PATH, package.module:function"
+    choices = "cifar10, cifar100, digits, folder:PATH, csv:FILE, package.module:function"
     assert str(caught.value) == f"--dataset must be one of {choices}, {end}"
 
 
@@ -300,7 +300,7 @@ IMAGE_WANTED = (
         ([(HWC[0] / 255, 0)], IMAGE_WANTED + r"float64 \(8, 8, 3\)"),
         ([(HWC[0, ..., :2], 0)], IMAGE_WANTED + r"uint8 \(8, 8, 2\)"),
         ([("x.png", 0)], IMAGE_WANTED + r"<U5 \(\)"),
-        ([(Image.fromarray(np.zeros((8, 8), np.uint16)), 0)], r"train\[0\]: images must have 8 bits a channel, not"),
+        ([(Image.fromarray(np.full((8, 8), 2, np.float32)), 0)], r"train\[0\]: grey values must be 0 to 1 in"),
         ([(HWC[0], 0.0)], r"train\[0\]: a label must be a whole number, not a float"),
         ([(HWC[0], "cat")], r"train\[0\]: a label must be a whole number, not a str"),
         ([(HWC[0], [0, 1])], r"train\[0\]: a label must be a whole number, not a list"),

@@ -263,9 +263,13 @@ def test_the_data_of_a_run_are_those_of_its_config(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(data_module, "open_data", lambda name, **given: asked.append((name, given)))
     data_module.open_training_data(baseline(data_root="d", val_size=7, image_size=48, limit_train=5), device=CPU)
     data_module.open_training_data(DistillConfig(size=64), device=CPU)
+    usual = {"device": CPU, "skip_broken": False}
     assert asked == [
-        ("toy", {"data_root": "d", "val_size": 7, "image_size": 48, "device": CPU, "limit_train": 5}),
-        ("cifar10", {"data_root": None, "val_size": None, "image_size": 64, "device": CPU, "limit_train": None}),
+        ("toy", {"data_root": "d", "val_size": 7, "image_size": 48, "limit_train": 5, **usual}),
+        (
+            "cifar10",
+            {"data_root": None, "val_size": None, "image_size": 64, "limit_train": None, **usual},
+        ),
     ]
 
 

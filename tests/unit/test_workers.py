@@ -165,11 +165,11 @@ def test_an_exception_is_one_line_that_says_where_and_keeps_its_traceback_for_py
     assert "in fails" in str(caught.value.__cause__)
 
 
-def test_a_mistake_of_the_user_keeps_its_own_line_whatever_it_says() -> None:
+def test_an_image_that_was_readable_when_the_set_was_loaded_fails_the_run_in_its_own_words() -> None:
     def fails() -> None:
         raise UserError("x.png: UserError: is a word\nof its text")
 
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(RunFailed) as caught:
         list(batches(over_the_bad_one(fails)))
     assert str(caught.value) == "x.png: UserError: is a word\nof its text"
 
