@@ -1,6 +1,7 @@
 """A config with every value filled in, and what it stands for: model, optimiser, step, batches, schedule."""
 
 import dataclasses
+import math
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -71,7 +72,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
-        epochs=1 if config.fast_dev_run else config.epochs,
+        epochs=_epochs(config, data),
         warmup_epochs=0.0 if config.fast_dev_run else config.warmup_epochs,
     )
 
@@ -115,6 +116,20 @@ def can_capture(config: TrainConfig, device: torch.device) -> bool:
 def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
     make_step = capture(make_step) if capture is not None else make_step
     return compiling(make_step) if compiled else make_step
+
+
+def _epochs(config: TrainConfig, data: Data) -> int:
+    """How many epochs a run has: as many more than stated as the fewest steps of its preset need."""
+    if config.fast_dev_run:
+        return 1
+    steps = _epoch_length(config, data)
+    epochs = max(config.epochs, math.ceil(config.min_steps / steps))
+    if epochs > config.epochs:
+        say(
+            f"epochs    {epochs}, not {config.epochs}: {len(data.train.indices):,} training images are {steps} steps an "
+            f"epoch, and preset {config.preset} needs {config.min_steps:,} steps or more"
+        )
+    return epochs
 
 
 def _epoch_length(config: TrainConfig, data: Data) -> int:

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors", "network", "plugins"},
     "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
     "methods": {"errors", "losses", "plugins"},
-    "config": {"errors", "data.registry", "methods.registry"},
+    "config": {"errors", "data.registry", "methods.registry", "models.registry"},
     "steps": {"losses", "data", "methods", "precision"},
     "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "precision", "processes"},
