@@ -14,6 +14,7 @@ from kdignite.config import TrainConfig
 from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
+from kdignite.evaluation import batch_norms
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep, Teacher
 from kdignite.training.capturing import Capture
@@ -22,6 +23,7 @@ from kdignite.training.data import DEV_STEPS, Data, share
 from kdignite.training.device import choose_amp
 from kdignite.training.model import PreparedModel, prepare_model
 
+FEW_STEPS = 50  # after as many, 0.9**50 = 0.5 % of the initial statistics of a BatchNorm with momentum 0.1 are left
 T = TypeVar("T", bound=TrainConfig)
 
 
@@ -49,6 +51,11 @@ class RunSpec(NamedTuple):
     lr_at: LearningRate
     teacher: Teacher | None
     teacher_record: TeacherRecord | None
+
+    @property
+    def remeasured(self) -> bool:
+        """Whether the run is so short that the statistics of BatchNorm are measured anew before each evaluation."""
+        return self.config.epochs * self.epoch_length < FEW_STEPS and bool(batch_norms(self.model.network))
 
 
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
@@ -126,8 +133,8 @@ def _epochs(config: TrainConfig, data: Data) -> int:
     epochs = max(config.epochs, math.ceil(config.min_steps / steps))
     if epochs > config.epochs:
         say(
-            f"epochs    {epochs}, not {config.epochs}: {len(data.train.indices):,} training images are {steps} steps an "
-            f"epoch, and preset {config.preset} needs {config.min_steps:,} steps or more"
+            f"epochs    {epochs}, not {config.epochs}: {len(data.train.indices):,} training images are {steps} steps "
+            f"an epoch, and preset {config.preset} needs {config.min_steps:,} steps or more"
         )
     return epochs
 

@@ -21,6 +21,7 @@ from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
 
 C = TypeVar("C", bound=TrainConfig)
+TRAIN_LONGER = "train it longer, teacher --epochs=N or reproduce --teacher_epochs=N"
 
 
 def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
@@ -94,12 +95,14 @@ def load_checked_teacher(
         amp=config.teacher_amp,
     )
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
-    loaded = LoadedTeacher(logits_of, TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy))
+    record = TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy)
+    loaded = LoadedTeacher(logits_of, record, checkpoint.description.preprocessing.size)
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
-        check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
+        expected = None if config.fast_dev_run else recorded
+        check_accuracy(outcome, expected, who=str(checkpoint.path), advice=TRAIN_LONGER)
     _warn(origin, config)
     return loaded._replace(teacher_record=loaded.teacher_record._replace(accuracy=accuracy))
 
