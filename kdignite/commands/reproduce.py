@@ -61,7 +61,7 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     classes, image_size = processes.on_rank0(lambda: _classes_and_side(needed))
-    if config.image_size is None and plan.students[0].teacher is None:
+    if plan.teacher.image_size is None and plan.students[0].teacher is None:
         plan = _with_image_size(plan, image_size)
     if config.reference:
         published(classes)

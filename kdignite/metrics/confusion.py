@@ -105,7 +105,7 @@ def class_scores(confusion: Ints) -> ClassScores:
 
 
 def macro_average(scores: ClassScores) -> AverageScores:
-    """Mean over the K classes that have images: ``sum_c score_c / K`` (the mean of the F1s, not the F1 of the means)."""
+    """Mean over the K classes with images: ``sum_c score_c / K`` (the mean of the F1s, not the F1 of the means)."""
     return _average(scores, weights=(scores.support > 0).astype(np.int64))
 
 
