@@ -7,6 +7,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import EpochOutputStore
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdignite import processes
 from kdignite.data.batches import Batch
@@ -51,6 +52,41 @@ def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None
             return logits if order is None else logits.index_select(1, order)
 
     return logits_of
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers that keep a moving average of the statistics of the batches they are trained on."""
+    return [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.momentum is not None
+    ]
+
+
+def measure_batch_norms(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Replace the running statistics of BatchNorm by their mean over some inputs, under the weights as they are.
+
+    After n steps a moving average still holds ``(1 - momentum)^n`` of its initial value: half of it after 6 steps. All
+    other layers are in eval mode meanwhile, and a layer that the model keeps in eval mode in training is left alone.
+
+    Args:
+        model: what is going to be evaluated; it is left in eval mode.
+        inputs: prepared images (N, 3, S, S), N at least 2.
+    """
+    model.train()
+    layers = [layer for layer in batch_norms(model) if layer.training]
+    momenta = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.train()
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all batches
+    with torch.no_grad():
+        for images in inputs:
+            model(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
 
 
 def evaluate(logits_of: Predictor, batches: Iterable[Batch], *, num_classes: int) -> Outcome:

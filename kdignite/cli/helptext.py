@@ -41,7 +41,8 @@ def command_help(command: str) -> str:
             "\n".join(["data sets for --dataset:", *(_row(name, one.about) for name, one in DATASETS.items())])
         )
     if "arch" in flags:
-        blocks.append("\n".join(["models for --arch:", *(_row(name, one.about) for name, one in MODELS.items())]))
+        rows = (_row(name, one.about) for name, one in MODELS.items())
+        blocks.append("\n".join(["models for --arch:", *rows, *([_recipes()] if "lr" in flags else [])]))
     return "\n\n".join(blocks)
 
 
@@ -120,6 +121,15 @@ def _default_by_method(command: str, one: Field[Any]) -> str:
         f"[{preset}] {setting_text(recipe[one.name])}" for preset, recipe in recipes.items() if one.name in recipe
     ]
     return f"default {', '.join([*dict.fromkeys(texts), *others])}"
+
+
+def _recipes() -> str:
+    by_recipe: dict[str, list[str]] = {}
+    for name, one in MODELS.items():
+        values = " ".join(f"--{flag}={setting_text(value)}" for flag, value in one.recipe._asdict().items())
+        by_recipe.setdefault(values, []).append(name)
+    texts = "; ".join(f"{', '.join(names)}: {values}" for values, names in by_recipe.items())
+    return _wrapped(f"--arch brings its recipe, which flags and presets override. {texts}", "", 0)
 
 
 def _origin(command: str, one: Field[Any]) -> CommandFlag:

@@ -133,11 +133,11 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
 
 
 def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: str) -> dict[str, Outcome]:
-    classes = data.source.classes
+    classes, size = data.source.classes, adopted.description.preprocessing.size
     logits_of = load_predictor(adopted, classes=classes, device=device, arch=arch, again="--arch=")
     return {
         split: results.checked(
-            evaluate(logits_of, evaluation_batches(part), num_classes=len(classes)), who=str(adopted.path)
+            evaluate(logits_of, evaluation_batches(part, size=size), num_classes=len(classes)), who=str(adopted.path)
         )
         for split, part in (("val", data.splits.val), ("test", data.splits.test))
     }

@@ -4,6 +4,7 @@ import torch
 
 from kdignite.config import DataConfig
 from kdignite.console import say, say_once
+from kdignite.data.batches import image_side
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, describe_source
 from kdignite.reports.text import markdown_table
@@ -22,7 +23,8 @@ def data(config: DataConfig) -> Source:
     )
     for line in source.notes:
         say_once(line)
-    say(f"{describe_source(source)}\n{class_table(source)}")
+    side = image_side(source.train)
+    say(f"{describe_source(source)}\n{'images':<12} kept at {side} x {side} pixels\n{class_table(source)}")
     return source
 
 

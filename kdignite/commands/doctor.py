@@ -13,8 +13,7 @@ from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
 from kdignite.config import DoctorConfig, command_line, typed_flags
 from kdignite.console import say
-from kdignite.data.batches import pixel_batches
-from kdignite.data.preprocess import measure_statistics, sample
+from kdignite.data.preprocess import measure_statistics
 from kdignite.data.registry import load_source
 from kdignite.doctor import matching
 from kdignite.doctor.images import ImageSample, sample_images
@@ -28,7 +27,7 @@ from kdignite.reports.figures import save_figure
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import set_up_device
-from kdignite.training.model import FIT_IMAGES, load_model, load_predictor
+from kdignite.training.model import FIT_IMAGES, load_model, load_predictor, sampled_pixels
 
 TEACHERS = ("teacher", "adopt")  # commands whose models are teachers
 SIZE = 32  # pixels; the weights of models with global pooling, so of nearly all, do not depend on it
@@ -91,7 +90,6 @@ def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.devic
     description, classes = checkpoint.description, data.source.classes
     name, options = description.architecture
     own, size = description.classes, description.preprocessing.size
-    train = data.splits.train
     return ModelUnderTest(
         model=load_model(checkpoint).to(device),
         build=lambda: build_model(name, num_classes=len(own), size=size, options=options).to(device),
@@ -99,7 +97,7 @@ def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.devic
         classes=classes,
         order=None if own == classes else torch.tensor([own.index(one) for one in classes], device=device),
         image_size=data.image_size,
-        statistics=measure_statistics(pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
+        statistics=measure_statistics(sampled_pixels(data.splits.train, FIT_IMAGES)),
         device=device,
     )
 

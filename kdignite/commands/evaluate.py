@@ -68,8 +68,9 @@ def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
         say("note      other data or another split than the model was trained on: it may have seen these images")
     if origin.partial:
         say("note      the model was trained on part of its images only")
-    part = getattr(data.splits, config.split)
-    outcome = run_evaluation(logits_of, evaluation_batches(part, share=share()), num_classes=len(data.source.classes))
+    part, size = getattr(data.splits, config.split), checkpoint.description.preprocessing.size
+    batches = evaluation_batches(part, size=size, share=share())
+    outcome = run_evaluation(logits_of, batches, num_classes=len(data.source.classes))
     return Evaluated(checkpoint, data, results.checked(outcome, who=str(checkpoint.path)))
 
 

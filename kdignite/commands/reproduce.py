@@ -29,6 +29,7 @@ from kdignite.config import (
     study_identity,
 )
 from kdignite.console import say
+from kdignite.data.batches import image_side
 from kdignite.data.registry import is_code
 from kdignite.errors import RunFailed, UserError
 from kdignite.reports.published import published
@@ -57,7 +58,9 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     config = with_amp(config, stages(config).teacher)
     plan = stages(config)
     needed = _check(plan, root=root)
-    classes = processes.on_rank0(lambda: data(needed).classes)
+    classes, image_size = processes.on_rank0(lambda: _classes_and_side(needed))
+    if plan.teacher.image_size is None and plan.students[0].teacher is None:
+        plan = _with_image_size(plan, image_size)
     if config.reference:
         published(classes)
     study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
@@ -90,12 +93,27 @@ def _check(plan: Stages, *, root: Path) -> DataConfig:
     else:
         with prefixed_errors():
             check_and_fetch_model(plan.teacher)
-        dataset, image_size = plan.teacher.dataset or DATASET, plan.teacher.image_size or plan.teacher.size
+        dataset = plan.teacher.dataset or DATASET
+        image_size = plan.teacher.image_size or max(plan.teacher.size, plan.baselines[0].size)
     return DataConfig(
         dataset=dataset,
         data_root=plan.teacher.data_root,
         skip_broken=plan.teacher.skip_broken,
         image_size=image_size,
+    )
+
+
+def _classes_and_side(needed: DataConfig) -> tuple[tuple[str, ...], int]:
+    source = data(needed)
+    return source.classes, image_side(source.train)
+
+
+def _with_image_size(plan: Stages, image_size: int) -> Stages:
+    """The plan with images as large as the larger of teacher and student takes them."""
+    return Stages(
+        dataclasses.replace(plan.teacher, image_size=image_size),
+        tuple(dataclasses.replace(one, image_size=image_size) for one in plan.students),
+        tuple(dataclasses.replace(one, image_size=image_size) for one in plan.baselines),
     )
 
 

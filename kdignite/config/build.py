@@ -7,10 +7,12 @@ from typing import TypeVar
 from kdignite.config.checks import check_preset
 from kdignite.config.fields import Config, Value
 from kdignite.config.methods import parameter_names, with_method
-from kdignite.config.presets import PRESETS
+from kdignite.config.presets import MIN_STEPS, PRESETS
+from kdignite.config.training import TrainConfig
 from kdignite.data.registry import is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, name_of
+from kdignite.models.registry import recipe_of
 
 C = TypeVar("C", bound=Config)
 
@@ -22,7 +24,8 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         kind: a class with a ``preset``: of a training command, `ReproduceConfig` or `SweepConfig`.
         preset: ``standard``, ``quick``, ``reference`` or ``original``.
         given: single values, which win over the preset; a ``method`` may be a function of your own, and its
-            keyword-only arguments are values too.
+            keyword-only arguments are values too. An ``arch`` brings its recipe, and without ``epochs`` a training has
+            as many as the preset's fewest steps need.
 
     Returns:
         The config, checked.
@@ -36,8 +39,10 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     if is_code(given.get("method")):
         kind = with_method(kind, given["method"])
     values = {**_of_preset(preset, kind, given), **given}
-    if any(one.name == "given" for one in fields(kind)):
-        values["given"] = tuple(values)
+    if issubclass(kind, TrainConfig):
+        steps = 0 if "epochs" in given else MIN_STEPS[preset][kind.command]
+        recipe = recipe_of(values["arch"])._asdict() if isinstance(values.get("arch"), str) else {}
+        values = {**recipe, **values, "given": tuple(values), "min_steps": steps}
     return kind(**values, preset=preset)  # type: ignore[call-arg]
 
 
@@ -46,6 +51,12 @@ def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[s
     values = PRESETS[preset].get(kind.command, {})
     apart = parameter_names(kind) if given.get("method", DEFAULT) != values.get("method", DEFAULT) else []
     return {name: value for name, value in values.items() if name not in apart}
+
+
+def planned(config: TrainConfig) -> dict[str, Value]:
+    """The flags of a training before its data are known: epochs that may become more are no number yet."""
+    epochs = f"{config.epochs}, or {config.min_steps} steps" if config.min_steps else config.epochs
+    return {**to_json(config), "epochs": epochs}
 
 
 def to_json(config: Config) -> dict[str, Value]:

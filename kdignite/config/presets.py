@@ -32,3 +32,16 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "baseline": {**_ORIGINAL, "epochs": 10},
     },
 }
+
+
+def _steps(*, teacher: int, student: int) -> dict[str, int]:
+    return {"teacher": teacher, "distill": student, "baseline": student}
+
+
+# preset -> command -> the fewest steps that its recipe needs: with few images a run has more epochs than those above
+MIN_STEPS: dict[str, dict[str, int]] = {
+    "standard": _steps(teacher=600, student=1000),
+    "quick": _steps(teacher=100, student=200),
+    "reference": _steps(teacher=600, student=1000),
+    "original": _steps(teacher=500, student=2000),
+}

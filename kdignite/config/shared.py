@@ -37,7 +37,13 @@ key = partial(
     "where in a file of several networks the state dict is: model_ema, models.student; or what its names begin with",
     group="model",
 )
-epochs = partial(flag, help="passes over the training images", low=1, group="training", shown=True)
+epochs = partial(
+    flag,
+    help="passes over the training images; unset: more where so few images are fewer steps than the preset needs",
+    low=1,
+    group="training",
+    shown=True,
+)
 batch_size = partial(flag, help="images in a training step; BatchNorm needs two", low=2, group="training")
 lr = partial(flag, help="peak learning rate, for the batch size in use", above=0, group="training")
 weight_decay = partial(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
-from kdignite.config.build import configure, to_json
+from kdignite.config.build import configure, planned
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
@@ -19,14 +19,18 @@ SHARED = (
     *("dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"),
     *("device", "amp", "graph", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"),
 )
-_FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind)}
+_FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind) if "help" in one.metadata}
 # a study resumes its stages by itself
-_OWN = tuple(one.name for one in fields(TrainConfig) if one.name not in ("preset", "name", "resume", "given", *SHARED))
+_OWN = tuple(
+    one.name
+    for one in fields(TrainConfig)
+    if one.name in _FIELDS and one.name not in ("preset", "name", "resume", *SHARED)
+)
 # what a distillation has and a training without a teacher has not; a study names its teacher's function otherwise
 _DISTILL = tuple(
     one.name
     for one in fields(DistillConfig)
-    if one.name not in {*_OWN, *SHARED, "preset", "name", "resume", "given", f"{PREFIX}arch"}
+    if one.name in _FIELDS and one.name not in {*_OWN, *SHARED, "preset", "name", "resume", f"{PREFIX}arch"}
 )
 
 
@@ -81,8 +85,8 @@ def stages(study: Study) -> Stages:
 def study_identity(study: Study) -> dict[str, Value]:
     """The settings that make two studies the same, given or from the preset."""
     plan, apart = stages(study), with_role(ReproduceConfig, "display", "place")
-    of_teacher = to_json(plan.teacher)
-    settings = to_json(plan.students[0]) | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN}
+    of_teacher = planned(plan.teacher)
+    settings = planned(plan.students[0]) | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN}
     return {name: value for name, value in settings.items() if name not in apart}
 
 

@@ -5,7 +5,7 @@ from itertools import product
 from typing import ClassVar
 
 from kdignite.config import shared
-from kdignite.config.build import configure, to_json
+from kdignite.config.build import configure, planned
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import DistillConfig
@@ -77,7 +77,7 @@ def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
 def sweep_identity(sweep: Sweep) -> dict[str, Value]:
     """The settings that all runs of a sweep share."""
     apart = with_role(SweepConfig, "display", "place") | {*sweep.axes, "seed", "resume"}
-    return {name: value for name, value in to_json(sweep_configs(sweep)[0]).items() if name not in apart}
+    return {name: value for name, value in planned(sweep_configs(sweep)[0]).items() if name not in apart}
 
 
 _FIELDS = {one.name: one for one in fields(DistillConfig)}

@@ -9,10 +9,12 @@ from kdignite.config.methods import checked_parameters, method_flags, parameter_
 from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT
+from kdignite.models.registry import recipe_of
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
 AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
+STUDENT, TEACHER = "cnn5", "fastresnet"  # where no flag names another model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class TrainConfig(Config):
         None, "train on this many images only; the run is marked as partial", low=2, group="data"
     )
 
-    arch: str = shared.arch("cnn5")
+    arch: str = shared.arch(STUDENT)
     widths: tuple[int, ...] | None = shared.widths()
     stem: str | None = shared.stem()
     weights: str = flag(
@@ -67,10 +69,10 @@ class TrainConfig(Config):
     )
 
     epochs: int = shared.epochs(10)
-    batch_size: int = shared.batch_size(100)
-    lr: float = shared.lr(0.1)
+    batch_size: int = shared.batch_size(recipe_of(STUDENT).batch_size)
+    lr: float = shared.lr(recipe_of(STUDENT).lr)
     momentum: float = flag(0.9, "momentum of SGD (AdamW: its beta1)", low=0, below=1, group="training")
-    weight_decay: float = shared.weight_decay(5e-4)
+    weight_decay: float = shared.weight_decay(recipe_of(STUDENT).weight_decay)
     optimizer: str = flag(
         "nesterov",
         "SGD with Nesterov's momentum, SGD with classical momentum, or AdamW",
@@ -113,6 +115,8 @@ class TrainConfig(Config):
     )
     # names of the values that `configure` was given; None: all of them. What was not given, a resumed run decides.
     given: tuple[str, ...] | None = field(default=None, compare=False)
+    # the fewest steps of a run, where `configure` was given no epochs: with few images they become more
+    min_steps: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         """Check each field, then those that depend on one another."""
@@ -133,11 +137,11 @@ class TeacherConfig(TrainConfig):
 
     command: ClassVar[str] = "teacher"
 
-    arch: str = shared.arch("fastresnet")
+    arch: str = shared.arch(TEACHER)
     epochs: int = shared.epochs(30)
-    batch_size: int = shared.batch_size(250)
-    lr: float = shared.lr(0.25)
-    weight_decay: float = shared.weight_decay(1.2e-3)
+    batch_size: int = shared.batch_size(recipe_of(TEACHER).batch_size)
+    lr: float = shared.lr(recipe_of(TEACHER).lr)
+    weight_decay: float = shared.weight_decay(recipe_of(TEACHER).weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from kdignite.data.workers import decode_batches
 from kdignite.devices import is_accelerator, to_device
 from kdignite.streams import stream
 
-EVALUATION_BATCH = 500  # images; fixed, so that the same weights give the same logits in every command
+EVALUATION_BATCH = 500  # images at most; fixed, so that the same weights give the same logits in every command
+EVALUATION_BYTES = 2**25  # of the float32 input of a model at most: 500 images of up to 74 pixels, 2 of 1,024
 BLOCK_BYTES = 2**24  # of pixels that an accelerator assembles at once, for several batches
 SMALLEST_BATCH = 2  # images; BatchNorm has no variance to measure in one
 Items = TypeVar("Items", Tensor, tuple[Tensor, ...])
@@ -56,6 +57,12 @@ def on_device(part: Part, device: torch.device) -> Part:
     if isinstance(images, Tensor):
         images = images.to(device)
     return part._replace(images=ImageSet(images, part.images.labels.to(device)))
+
+
+def evaluation_batch_size(images: ImageSet, size: int = 0) -> int:
+    """How many images are evaluated at once: a function of their side and of that of the model's input, in pixels."""
+    side = max(size, image_side(images))
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (3 * side**2 * 4)))
 
 
 def num_batches(num_images: int, batch_size: int, *, world: int = 1) -> int:
@@ -100,10 +107,10 @@ def training_batches(
 
 
 def view_batches(
-    part: Part, *, view: int, view_seed: int, augment: str, share: Share = SINGLE_PROCESS
+    part: Part, *, view: int, view_seed: int, augment: str, size: int = 0, share: Share = SINGLE_PROCESS
 ) -> Iterator[Batch]:
-    """One view of every image of a part, in the order of their indices."""
-    wanted = share.of(part.indices.split(EVALUATION_BATCH))
+    """One view of every image of a part, in the order of their indices; size: of a model's input, if it is larger."""
+    wanted = share.of(part.indices.split(evaluation_batch_size(part.images, size)))
     return _assemble(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
 
 
@@ -114,9 +121,11 @@ def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_itera
         yield from batches(epoch, start if epoch == first_epoch else 0)
 
 
-def evaluation_batches(part: Part, *, limit: int | None = None, share: Share = SINGLE_PROCESS) -> Iterator[Batch]:
-    """The images of a part in the order of their indices, without any augmentation."""
-    wanted = share.of(part.indices.split(EVALUATION_BATCH)[:limit])
+def evaluation_batches(
+    part: Part, *, size: int = 0, limit: int | None = None, share: Share = SINGLE_PROCESS
+) -> Iterator[Batch]:
+    """The images of a part in the order of their indices, without augmentation; size: as in `view_batches`."""
+    wanted = share.of(part.indices.split(evaluation_batch_size(part.images, size))[:limit])
     return _assemble(part.images, wanted, view=0, view_seed=0, augment="none")
 
 

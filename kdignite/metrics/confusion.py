@@ -105,8 +105,8 @@ def class_scores(confusion: Ints) -> ClassScores:
 
 
 def macro_average(scores: ClassScores) -> AverageScores:
-    """Mean over all C classes: ``sum_c score_c / C`` (the mean of the F1s, not the F1 of the means)."""
-    return _average(scores, weights=None)
+    """Mean over the K classes with images: ``sum_c score_c / K`` (the mean of the F1s, not the F1 of the means)."""
+    return _average(scores, weights=(scores.support > 0).astype(np.int64))
 
 
 def weighted_average(scores: ClassScores) -> AverageScores:
@@ -114,7 +114,7 @@ def weighted_average(scores: ClassScores) -> AverageScores:
     return _average(scores, weights=scores.support)
 
 
-def _average(scores: ClassScores, *, weights: Ints | None) -> AverageScores:
+def _average(scores: ClassScores, *, weights: Ints) -> AverageScores:
     return AverageScores(*(float(np.average(column, weights=weights)) for column in scores[:3]))
 
 

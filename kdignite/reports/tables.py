@@ -46,7 +46,7 @@ def confusion_csv(summary: Mapping[str, Any]) -> str:
 def _all_classes(summary: Mapping[str, Any]) -> list[str]:
     rows = summary["per_class"]
     empty = sum(row["support"] == 0 for row in rows)
-    note = f"Classes without images: {empty}; they count as 0 in the macro average."
+    note = f"Classes without images: {empty}; the macro average leaves them out."
     return [_class_table([*rows, _macro_row(summary)]), *([note] if empty else [])]
 
 
@@ -58,7 +58,7 @@ def _extremes(summary: Mapping[str, Any]) -> list[str]:
         said = f"The {NUM_ENDS} best and the {NUM_ENDS} worst of {len(rows)} classes by F1:"
     else:
         said = f"The {len(best)} of {len(rows)} classes that have images, by F1:"
-    note = f"Classes without images: {empty}, not ranked; they count as 0 in the macro average."
+    note = f"Classes without images: {empty}, not ranked; the macro average leaves them out."
     return [
         said,
         _class_table([*(rows[c] for c in best + worst), _macro_row(summary)]),

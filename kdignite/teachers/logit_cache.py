@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdignite import processes, stopping
-from kdignite.data.batches import EVALUATION_BATCH, SINGLE_PROCESS, Batch, Share, view_batches
+from kdignite.data.batches import SINGLE_PROCESS, Batch, Share, evaluation_batch_size, view_batches
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
@@ -41,6 +41,12 @@ class CacheSpec(NamedTuple):
     part: Part
     view_seed: int
     augment: str
+    size: int = 0  # side of the teacher's input in pixels, if larger than the images
+
+    @property
+    def chunk(self) -> int:
+        """How many images the teacher is given at once."""
+        return evaluation_batch_size(self.part.images, self.size)
 
 
 class CacheFolder(NamedTuple):
@@ -79,7 +85,8 @@ class LogitCache:
         self.logits_of, self.cache_spec, self.store = logits_of, cache_spec, store
         self.num_classes, self.seed, self.say = num_classes, seed, say
         row_bytes = num_classes * np.dtype(store.dtype).itemsize
-        self._block_rows = max(1, BLOCK_BYTES // (row_bytes * EVALUATION_BATCH)) * EVALUATION_BATCH
+        self._chunk = cache_spec.chunk
+        self._block_rows = max(1, BLOCK_BYTES // (row_bytes * self._chunk)) * self._chunk
         self._row_of = _positions(cache_spec.part)
         self._view, self._blocks = -1, list[Tensor]()
         self._device_table: DeviceTable | None = None
@@ -169,9 +176,9 @@ class LogitCache:
     def _compute(self, view: int, number: int, indices: Tensor) -> Tensor:
         """Run the teacher; each of several processes computes its share, and all get all logits."""
         started = time.perf_counter()
-        share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / EVALUATION_BATCH)
+        share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / self._chunk)
         own = torch.empty(
-            sum(map(len, share.of(indices.split(EVALUATION_BATCH)))),
+            sum(map(len, share.of(indices.split(self._chunk)))),
             self.num_classes,
             dtype=getattr(torch, self.store.dtype),
         )
@@ -184,7 +191,7 @@ class LogitCache:
             leave=False,
             disable=None if processes.is_rank0() else True,
         )
-        rows = iter(own.split(EVALUATION_BATCH))
+        rows = iter(own.split(self._chunk))
         for computed in bar:
             next(rows).copy_(computed)
         logits = processes.all_gather(own)
@@ -202,9 +209,9 @@ class LogitCache:
 
     def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
         """The teacher's logits, chunk by chunk, float32 on the CPU."""
-        part, view_seed, augment = self.cache_spec
+        part, view_seed, augment, size = self.cache_spec
         part = part._replace(indices=indices)
-        for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, share=share):
+        for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, size=size, share=share):
             yield self.logits_of(batch.images).float().cpu()
 
     def _write(self, logits: Tensor, block: BlockHeader) -> None:

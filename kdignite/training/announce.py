@@ -1,5 +1,6 @@
 """What a run will do, as it is printed, and what it still has to do, from which its time is estimated."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
@@ -7,10 +8,15 @@ import torch
 from kdignite import processes
 from kdignite.config import TrainConfig, setting_text
 from kdignite.console import say
+from kdignite.data.registry import FOLDER
 from kdignite.data.views import view_of
+from kdignite.errors import listed
 from kdignite.handlers import Remaining
+from kdignite.models.registry import MODELS, recipe_of
 from kdignite.teachers import LogitCache
 from kdignite.training.spec import RunSpec
+
+SMALLEST_OF_STEM = 64  # pixels, of which the ImageNet stem and four stages leave 2 x 2
 
 
 def announce(run: RunSpec) -> None:
@@ -26,6 +32,45 @@ def announce(run: RunSpec) -> None:
         say(line)
     if config.patience is not None and config.schedule == "onecycle":
         say("warning   --patience under --schedule=onecycle may stop before the last epochs, which gain the most")
+    for line in _notes(run):
+        say(f"note      {line}")
+
+
+def _notes(run: RunSpec) -> Iterator[str]:
+    """What a user may not expect of these settings, a line each."""
+    config, data = run.config, run.data
+    if recipe := _recipe(config):
+        yield f"{recipe} come with --arch={config.arch}"
+    if _has_large_stem(config):
+        flag = "--stem=cifar" + (" (reproduce: --teacher_stem=cifar)" if config.command == "teacher" else "")
+        yield f"{config.arch} has the stem for ImageNet, coarse for {config.size} pixels: {flag} is for small images"
+    if data.image_size < config.size:
+        keep = f": --image_size={config.size} keeps more" if str(config.dataset).startswith(FOLDER) else ""
+        yield f"images kept at {data.image_size} pixels are enlarged to --size={config.size}{keep}"
+    if config.batch_size > len(data.train.indices):
+        yield f"--batch_size={config.batch_size} is more than all {len(data.train.indices):,} training images"
+    present = torch.bincount(data.splits.val.labels, minlength=len(data.source.classes)).tolist()
+    if absent := [name for name, count in zip(data.source.classes, present, strict=True) if not count]:
+        yield f"no validation image of {listed(absent)}: the accuracy that chooses the epoch says nothing of that"
+    if run.remeasured:
+        yield (
+            f"{config.epochs * run.epoch_length} steps are too few for the running statistics of BatchNorm: they are "
+            "measured on the training images before each evaluation"
+        )
+
+
+def _recipe(config: TrainConfig) -> str:
+    """The settings that came with a model that was named, as text."""
+    given = config.given or ()
+    if "arch" not in given or config.arch == type(config).arch:
+        return ""
+    names = [name for name in recipe_of(config.arch)._fields if name not in given]
+    return ", ".join(f"{name}={setting_text(getattr(config, name))}" for name in names)
+
+
+def _has_large_stem(config: TrainConfig) -> bool:
+    takes_stem = config.arch in MODELS and "stem" in MODELS[config.arch].options
+    return takes_stem and config.stem != "cifar" and config.weights != "imagenet" and config.size < SMALLEST_OF_STEM
 
 
 def remaining(run: RunSpec, iteration: int) -> Remaining:

@@ -37,7 +37,8 @@ def finish_run(trainer_state: TrainerState, folder: Path) -> dict[str, Any]:
 
 def evaluated(run: RunSpec, part: Part) -> Iterator[Any]:
     """The batches of an evaluation that this process does: all of them, or those of a dry run."""
-    return evaluation_batches(part, limit=DEV_STEPS if run.config.fast_dev_run else None, share=share())
+    limit = DEV_STEPS if run.config.fast_dev_run else None
+    return evaluation_batches(part, size=run.config.size, limit=limit, share=share())
 
 
 def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:

@@ -1,5 +1,6 @@
 """Models: new ones with their initial weights, and those that a checkpoint describes."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ from kdignite import checkpoints, processes
 from kdignite.checkpoints import Architecture, Checkpoint, Origin
 from kdignite.config import TrainConfig
 from kdignite.console import say
-from kdignite.data.batches import pixel_batches
+from kdignite.data.batches import evaluation_batch_size, pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.registry import is_code
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from kdignite.data.splits import Part
 from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.models.layout import place
@@ -53,11 +55,8 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
     prepare = preparer(preprocessing, device=device)
     if is_code(architecture.name):
         rehearse_training(model, Rehearsal(architecture.name, build, prepare, config.size, num_classes, device), config)
-    train = data.splits.train
     init_from_data(
-        model,
-        architecture.name,
-        map(prepare, pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
+        model, architecture.name, map(prepare, sampled_pixels(data.splits.train, FIT_IMAGES, size=config.size))
     )
     load_initial_weights(model, config)
     return PreparedModel(place(model, device), prepare, preprocessing, architecture)
@@ -186,8 +185,13 @@ def origin_of(config: TrainConfig, data: Data) -> Origin:
 def _statistics(config: TrainConfig, data: Data) -> Statistics:
     if config.normalize == "imagenet":
         return Statistics(IMAGENET_MEAN, IMAGENET_STD)
-    train = data.splits.train
-    return measure_statistics(pixel_batches(train.images, sample(train.indices, STATISTICS_IMAGES).split(500)))
+    return measure_statistics(sampled_pixels(data.splits.train, STATISTICS_IMAGES))
+
+
+def sampled_pixels(part: Part, num_images: int, *, size: int = 0) -> Iterator[Tensor]:
+    """The pixels of at most so many images of a part, in batches that are small enough for a model's input."""
+    batches = sample(part.indices, num_images).split(evaluation_batch_size(part.images, size))
+    return pixel_batches(part.images, batches)
 
 
 def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch.device) -> Tensor | None:

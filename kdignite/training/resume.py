@@ -196,6 +196,7 @@ def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:
 def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
     """Runs that are not finished and have the settings given, the newest first; those left open may be any there."""
     apart, left_open = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
+    apart |= {"epochs"} if config.min_steps else set()
     given = {name: value for name, value in to_json(config).items() if name not in apart and value not in left_open}
     same = (
         folder

@@ -1,6 +1,7 @@
 """A config with every value filled in, and what it stands for: model, optimiser, step, batches, schedule."""
 
 import dataclasses
+import math
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from kdignite.config import TrainConfig
 from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
+from kdignite.evaluation import batch_norms
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep, Teacher
 from kdignite.training.capturing import Capture
@@ -21,6 +23,7 @@ from kdignite.training.data import DEV_STEPS, Data, share
 from kdignite.training.device import choose_amp
 from kdignite.training.model import PreparedModel, prepare_model
 
+FEW_STEPS = 50  # after as many, 0.9**50 = 0.5 % of the initial statistics of a BatchNorm with momentum 0.1 are left
 T = TypeVar("T", bound=TrainConfig)
 
 
@@ -49,6 +52,11 @@ class RunSpec(NamedTuple):
     teacher: Teacher | None
     teacher_record: TeacherRecord | None
 
+    @property
+    def remeasured(self) -> bool:
+        """Whether the run is so short that the statistics of BatchNorm are measured anew before each evaluation."""
+        return self.config.epochs * self.epoch_length < FEW_STEPS and bool(batch_norms(self.model.network))
+
 
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
     """The config with every value that was left open filled in, which is what a run records."""
@@ -71,7 +79,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
-        epochs=1 if config.fast_dev_run else config.epochs,
+        epochs=_epochs(config, data),
         warmup_epochs=0.0 if config.fast_dev_run else config.warmup_epochs,
     )
 
@@ -115,6 +123,20 @@ def can_capture(config: TrainConfig, device: torch.device) -> bool:
 def _faster(make_step: MakeStep, *, capture: Capture | None, compiled: bool) -> MakeStep:
     make_step = capture(make_step) if capture is not None else make_step
     return compiling(make_step) if compiled else make_step
+
+
+def _epochs(config: TrainConfig, data: Data) -> int:
+    """How many epochs a run has: as many more than stated as the fewest steps of its preset need."""
+    if config.fast_dev_run:
+        return 1
+    steps = _epoch_length(config, data)
+    epochs = max(config.epochs, math.ceil(config.min_steps / steps))
+    if epochs > config.epochs:
+        say(
+            f"epochs    {epochs}, not {config.epochs}: {len(data.train.indices):,} training images are {steps} steps "
+            f"an epoch, and preset {config.preset} needs {config.min_steps:,} steps or more"
+        )
+    return epochs
 
 
 def _epoch_length(config: TrainConfig, data: Data) -> int:

@@ -22,6 +22,7 @@ from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
 
 C = TypeVar("C", bound=TrainConfig)
+TRAIN_LONGER = "train it longer, teacher --epochs=N or reproduce --teacher_epochs=N"
 
 
 def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
@@ -97,12 +98,14 @@ def load_checked_teacher(
     if config.teacher_outputs == "probabilities":
         logits_of = log_probabilities(logits_of)
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
-    loaded = LoadedTeacher(logits_of, TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy))
+    record = TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy)
+    loaded = LoadedTeacher(logits_of, record, checkpoint.description.preprocessing.size)
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
     say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
-        check_accuracy(outcome, None if config.fast_dev_run else recorded, who=str(checkpoint.path))
+        expected = None if config.fast_dev_run else recorded
+        check_accuracy(outcome, expected, who=str(checkpoint.path), advice=TRAIN_LONGER)
     if config.teacher_outputs is None:
         check_logits(outcome.logits, who=str(checkpoint.path))
     _warn(origin, config)

@@ -10,7 +10,7 @@ import torch
 from kdignite import processes, runs
 from kdignite.config import DistillConfig
 from kdignite.console import say
-from kdignite.data.batches import EVALUATION_BATCH, evaluation_batches
+from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
 from kdignite.errors import UserError
@@ -30,13 +30,15 @@ class LoadedTeacher(NamedTuple):
 
     logits_of: Predictor
     teacher_record: TeacherRecord
+    size: int = 0  # side of its input in pixels, if larger than the images
 
 
 def make_teacher(
     loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> Teacher:
     """The teacher of a run: its cached logits, or the model itself."""
-    cache_spec, views = CacheSpec(data.train, config.view_seed, str(config.augment)), num_views(config)
+    cache_spec = CacheSpec(data.train, config.view_seed, str(config.augment), loaded.size)
+    views = num_views(config)
     cache = _cache(loaded, cache_spec, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
     if cache is None:
         return live_teacher(loaded.logits_of)
@@ -49,12 +51,12 @@ def evaluate_teacher(
     loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> Outcome:
     """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
-    cache_spec = CacheSpec(data.splits.val, 0, "none")
+    cache_spec = CacheSpec(data.splits.val, 0, "none", loaded.size)
     cache = _cache(loaded, cache_spec, config, data, views=1, dtype="float32", root=root, device=device)
     if cache is not None:
         cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
-    batches = evaluation_batches(cache_spec.part, limit=limit, share=share())
+    batches = evaluation_batches(cache_spec.part, size=loaded.size, limit=limit, share=share())
     teacher = cache or live_teacher(loaded.logits_of)
     return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
@@ -134,7 +136,7 @@ def _about(
             "images": _digest(cache_spec.part),
             "augment": cache_spec.augment,
             "view_seed": cache_spec.view_seed,
-            "chunk": EVALUATION_BATCH,
+            "chunk": cache_spec.chunk,
             "amp": config.teacher_amp,
             "dtype": dtype,
             "outputs": config.teacher_outputs or "logits",

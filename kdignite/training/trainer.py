@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from kdignite import checkpoints, files, handlers, processes, runs, stopping
 from kdignite.checkpoints import Description, Validation
 from kdignite.config import TrainConfig, command_line, setting_text
 from kdignite.console import say
-from kdignite.data.batches import EVALUATION_BATCH, run_batches
+from kdignite.data.batches import evaluation_batch_size, run_batches
 from kdignite.data.registry import is_code
 from kdignite.devices import is_accelerator
 from kdignite.errors import RunFailed, UserError
-from kdignite.evaluation import Outcome, evaluate, predictor
+from kdignite.evaluation import Outcome, evaluate, measure_batch_norms, predictor
 from kdignite.memory import oom_as_failure
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
@@ -152,9 +153,13 @@ def _run_engine(trainer_state: TrainerState) -> None:
 def _validation(run: RunSpec) -> Callable[[], Outcome]:
     logits_of = predictor(run.model.network, prepare=run.model.prepare)
     num_classes, part = len(run.data.source.classes), run.data.splits.val
-    checks = math.ceil(len(part.indices) / EVALUATION_BATCH / processes.world_size())
+    batch_size = evaluation_batch_size(part.images, run.config.size)
+    checks = math.ceil(len(part.indices) / batch_size / processes.world_size())
 
     def validate() -> Outcome:
+        if run.remeasured:
+            inputs = map(run.model.prepare, (batch.images for batch in islice(run.batches(0, 0), run.epoch_length)))
+            measure_batch_norms(run.model.network, inputs)
         processes.broadcast_buffers(run.model.network)
         return evaluate(logits_of, stopping.interruptible(evaluated(run, part), checks=checks), num_classes=num_classes)
 

@@ -71,7 +71,6 @@ def setting(tmp_path: Path) -> Setting:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 100 rows, and blocks of two chunks: 500 rows are three blocks, the last half full."""
-    monkeypatch.setattr(logit_cache, "EVALUATION_BATCH", 100)
     monkeypatch.setattr("kdignite.data.batches.EVALUATION_BATCH", 100)
     monkeypatch.setattr(logit_cache, "BLOCK_BYTES", 2 * 100 * NUM_CLASSES * 4)
 

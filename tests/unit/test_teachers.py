@@ -1,9 +1,14 @@
 """Who may teach: models that are above chance, and the ones their checkpoints say they are."""
 
 import math
+import warnings
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from kdignite.checkpoints import Validation
@@ -11,6 +16,7 @@ from kdignite.data.batches import Batch
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, predictor
 from kdignite.teachers import chance_level, check_accuracy, live_teacher, tolerance
+from kdignite.teachers.checks import balanced_accuracy, chance_p_value
 
 
 def outcome(correct: int, sizes: tuple[int, ...], *, finite: bool = True) -> Outcome:
@@ -60,26 +66,86 @@ def test_one_in_a_thousand_may_differ_and_at_least_two(num_images: int, allowed:
     assert tolerance(num_images) == allowed
 
 
+def counted(*rows: tuple[int, ...]) -> Outcome:
+    """An evaluation with this confusion matrix."""
+    confusion = torch.tensor(rows)
+    cells = torch.repeat_interleave(torch.arange(confusion.numel()), confusion.flatten())
+    labels, predicted = cells // len(rows), cells % len(rows)
+    return Outcome(torch.eye(len(rows))[predicted], labels, torch.arange(len(labels)), confusion, 1.0)
+
+
 @pytest.mark.parametrize(
     ("sizes", "level"),
     [
-        ((500,) * 10, 0.1 + 0.05 * 0.9),  # many images: the margin counts
-        ((20,) * 10, 0.1 + 3 * math.sqrt(0.1 * 0.9 / 200)),  # few: the noise
-        ((90, 10), 0.9 + 3 * math.sqrt(0.9 * 0.1 / 100)),  # the most frequent class, not 1 / C
+        ((500,) * 10, 0.1 + 0.05 * 0.9),
+        ((90, 10), 0.5 + 0.05 * 0.5),  # whatever the shares of the classes
+        ((90, 0, 10), 0.5 + 0.05 * 0.5),  # of the classes that have images
         ((50,) * 100, 0.01 + 0.05 * 0.99),
         ((7,), 1.0),
     ],
 )
-def test_the_level_of_chance_is_the_larger_of_margin_and_noise(sizes: tuple[int, ...], level: float) -> None:
-    assert chance_level(outcome(0, sizes)) == pytest.approx(level, rel=1e-12)
+def test_the_level_of_chance_is_that_of_a_constant_answer_and_a_margin(sizes: tuple[int, ...], level: float) -> None:
+    for correct in (0, sum(sizes)):  # whatever the answers
+        assert chance_level(outcome(correct, sizes)) == pytest.approx(level, rel=1e-12)
 
 
-def test_ten_equal_classes_and_5000_images_need_more_than_14_5_per_cent() -> None:
-    assert chance_level(outcome(0, (500,) * 10)) == pytest.approx(0.145)
+@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=3, max_size=3))
+def test_the_balanced_accuracy_is_that_of_scikit_learn(rows: list[list[int]]) -> None:
+    assume(sum(map(sum, rows)))
+    found = counted(*map(tuple, rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are predicted and have no images
+        theirs = balanced_accuracy_score(found.labels, found.logits.argmax(1))
+    assert balanced_accuracy(found) == pytest.approx(theirs)
 
 
-def test_chance_does_not_depend_on_the_answers() -> None:
-    assert chance_level(outcome(0, (20,) * 10)) == chance_level(outcome(200, (20,) * 10))
+@settings(max_examples=10, deadline=None)
+@given(*[st.integers(1, 15)] * 4)
+def test_of_two_classes_the_chance_is_that_of_fishers_exact_test(a: int, b: int, c: int, d: int) -> None:
+    exact = fisher_exact([[a, b], [c, d]], alternative="greater").pvalue
+    p = chance_p_value(torch.tensor([[a, b], [c, d]]))
+    assert abs(p - exact) < 5 * math.sqrt(exact * (1 - exact) / 9_999) + 1e-3
+
+
+def test_predictions_that_do_not_depend_on_the_image_pass_as_rarely_as_the_level_says() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels, passed = torch.arange(12) % 3, 0
+    for _ in range(40):
+        cells = labels * 3 + torch.randint(0, 3, (12,), generator=generator)
+        passed += chance_p_value(torch.bincount(cells, minlength=9).view(3, 3)) <= 0.05
+    assert passed <= 6  # of 40; more have a probability of 1 in 300
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(3, 0), (0, 4)],  # 7 of 7
+        [(85, 0), (0, 5)],  # 90 of 90 on 95:5
+        [(1, 0), (0, 1)],  # right everywhere is never refused
+        [(7, 0), (0, 0)],
+        [(7, 2), (1, 8)],  # 15 of 18, p = 0.0076
+        [(80, 5), (1, 4)],  # recalls 94 % and 80 %, less accurate than a constant answer
+    ],
+)
+def test_a_teacher_that_chance_does_not_explain_passes(rows: list[tuple[int, ...]]) -> None:
+    check_accuracy(counted(*rows), None, who="x")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([(85, 0), (5, 0)], "94.44% on validation, which is near chance: a student would learn nothing from it"),
+        ([(5, 0), (2, 0)], "71.43% on validation, which is near chance: a student would learn nothing from it"),
+        ([(40, 45), (2, 3)], "47.78% on validation, too few validation images to tell: chance alone does as well in "),
+        ([(3, 0), (2, 2)], "71.43% on validation, too few validation images to tell: chance alone does as well in 28."),
+    ],
+)
+def test_a_teacher_that_chance_explains_is_refused(rows: list[tuple[int, ...]], told: str) -> None:
+    found = refused(counted(*rows), None)
+    assert f"runs/teacher/best.safetensors scores {told}" in found
+    assert ("--val_size=N (now " in found) == ("too few" in told)
+    with pytest.raises(UserError, match=r"train it longer.* \(--allow_weak_teacher goes on anyway\)$"):
+        check_accuracy(counted(*rows), None, who="x", advice="train it longer")
 
 
 @pytest.mark.parametrize("correct", [4000, 3995, 4005])
