@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
         return dict(unflatten(values, tensors))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of kdignite, completely and checked; nothing in it can run.
 
     Args:
@@ -97,6 +97,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: if it is missing, damaged, or of another kind or format.
     """
+    path = Path(path)
     with _opened(path) as file:
         if not _is_own(file.read(DIGEST.stop)):
             raise no_checkpoint(path)

@@ -1,0 +1,47 @@
+"""``docs/bring-your-own.md`` works as it stands there: its code is one module, its commands are run in their order."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdignite.cli import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "bring-your-own.md"
+
+
+def blocks(language: str) -> list[str]:
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
+
+
+def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
+    commands = [line for block in blocks("") for line in block.splitlines()]
+    assert len(commands) == 11
+    for command in commands:
+        python, flag, rest, *words = shlex.split(command)
+        assert python == "python"
+        if flag == "-c":
+            subprocess.run([sys.executable, "-c", rest], check=True)
+        else:
+            assert (flag, rest) == ("-m", "kdignite")
+            assert main([*words, "--threads=1"] if words[0] != "data" else words) == 0, command
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    accuracy = {
+        name: json.loads((tmp_path / "runs" / name / "result.json").read_text())["test"]["accuracy"]
+        for name in ("alone", "theirs", "striped")
+    }
+    assert accuracy["theirs"] == accuracy["alone"] > 0.5
+    assert accuracy["striped"] > 0.8
+    assert (tmp_path / "runs" / "stripes" / "compare.md").is_file() or list((tmp_path / "runs/stripes").glob("comp*"))
+    monkeypatch.delitem(sys.modules, "mine")
