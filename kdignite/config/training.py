@@ -125,8 +125,6 @@ class TrainConfig(Config):
             raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
         if self.optimizer == "nesterov" and not self.momentum:
             raise UserError("--optimizer=nesterov needs a --momentum above 0; without momentum it is --optimizer=sgd")
-        if self.key and self.weights in ("none", "imagenet"):
-            raise UserError(f"--key={self.key} is for a file of weights: --weights=FILE")
         if self.warmup_epochs > self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
 

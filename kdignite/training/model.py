@@ -75,6 +75,8 @@ def check_and_fetch_model(config: TrainConfig) -> None:
         import_function(config.arch, flag="arch")
     if config.weights == "imagenet" and config.stem == "cifar":
         raise UserError("--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights")
+    if config.key and config.weights in ("none", "imagenet"):
+        raise UserError(f"--key={config.key} is for a file of weights: --weights=FILE")
     if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, imagenet or a file; {checkpoints.no_file(Path(config.weights))}")
     if config.weights == "imagenet":

@@ -67,7 +67,7 @@ GIVEN = {
     **{"sync_bn": True, "compile": True, "graph": "off", "skip_broken": True},
     **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
-    **{"momentum": 0.5, "label_smoothing": 0.25},
+    **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema"},
 }
 
 
