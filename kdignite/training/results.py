@@ -68,7 +68,8 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
     values = {"command": config.command, "method": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
     names = sorted({*HPARAMS, *getattr(config, "parameters", ())})
-    shown: dict[str, Any] = {name: "" if values.get(name) is None else values[name] for name in names}
+    # TensorBoard cannot sort a column in which some runs have a number and others an empty text
+    shown = {name: values[name] for name in names if values.get(name) is not None}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
         writer.file_writer.add_summary(summary)
 

@@ -87,13 +87,13 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     )
     best, host_copy = handlers.BestFile(folder / runs.BEST, say=say), HostCopy(run, trainer, history)
     if processes.is_rank0():
-        score = _recorded_score(best.path) if resumed and has_state(folder) else None
         payload = partial(_payload, run, trainer, host_copy)
-        handlers.attach_best_checkpoint(trainer, best, payload=payload, score=score)
+        handlers.attach_best_checkpoint(trainer, best, payload=payload)
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     trainer_state = TrainerState(run, trainer, sums, clock, history, best, host_copy, patience)
     if resumed:
         resume.apply(trainer_state, folder)
+        best.score = _recorded_score(best.path, history) if processes.is_rank0() and has_state(folder) else None
     return trainer_state
 
 
@@ -173,15 +173,18 @@ def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, An
     return checkpoints.to_payload(description, host_copy()["model"])
 
 
-def _recorded_score(best: Path) -> float | None:
-    """The validation accuracy of the best checkpoint of a resumed run; None: the next epoch's is better."""
+def _recorded_score(best: Path, history: handlers.History) -> handlers.Score | None:
+    """What the best checkpoint of a resumed run scored; None: the next epoch's is better."""
     if not best.exists():
         return None
     try:
-        return checkpoints.load_checkpoint(best).description.validation.accuracy
+        validation = checkpoints.load_checkpoint(best).description.validation
     except UserError as error:
         say(f"warning   {error}; the best of the epochs to come takes its place")
         return None
+    # an epoch that the state has not seen yet is done again, with the same score: it then takes the file's place
+    loss = {row["epoch"]: row["loss_val"] for row in history.rows}.get(validation.epoch)
+    return handlers.Score(validation.accuracy, -math.inf if loss is None else -loss)
 
 
 def _advice(config: TrainConfig) -> str:
