@@ -22,6 +22,7 @@ from kdignite.devices import is_accelerator
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, predictor
 from kdignite.memory import oom_as_failure
+from kdignite.training import folder as run_folder
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
 from kdignite.training.extensions import Attach, view_of_run
@@ -41,7 +42,7 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
     if isinstance(earlier, runs.Finished):
         return earlier
     announce(run)
-    with resume.opened(run, earlier, root=root) as folder:
+    with run_folder.opened(run, earlier, root=root) as folder:
         say(f"run       {folder}")
         trainer_state = build_trainer(run, folder, resumed=earlier is not None)
         with _resume_hint(run, folder), open_writer(folder) as writer:
@@ -92,7 +93,7 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     trainer_state = TrainerState(run, trainer, sums, clock, history, best, host_copy, patience)
     if resumed:
-        resume.apply(trainer_state, folder)
+        run_folder.apply(trainer_state, folder)
         best.score = _recorded_score(best.path, history) if processes.is_rank0() and has_state(folder) else None
     return trainer_state
 
