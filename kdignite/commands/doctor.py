@@ -1,6 +1,5 @@
 """``doctor``: which mistake makes a model score less than it did in training."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,7 +208,7 @@ def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]
     flags = {"arch": description.architecture.name, **options, "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
-    return _compare(config, load_model(checkpoint), adopt=shlex.join(typed_flags(flags)))
+    return _compare(config, load_model(checkpoint), adopt=typed_flags(**flags))
 
 
 def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
@@ -218,7 +217,7 @@ def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
     source = load_source(dataset, data_root=data_folder(config.data_root), image_size=SIZE)
     model = build_model(str(config.arch), num_classes=len(source.classes), size=SIZE, options={})
     adopt = f"--arch={config.arch} --size=... --mean=... --std=..."
-    lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} --dataset={dataset}")
+    lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} {typed_flags(dataset=dataset)}")
     folder = runs.create(root, name=config.name, default=f"doctor-{Path(str(config.weights)).stem}")
     files.write_json(folder / "doctor.json", {"weights": lines})
     for line in lines:

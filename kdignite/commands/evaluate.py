@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     """
     checkpoint, data, outcome = evaluate_checkpoint(config, root=root)
     who = runs.checkpoint_name(checkpoint.path)
-    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
+    folder = runs.create(root, name=config.name, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}
     summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
     files.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})

@@ -75,6 +75,7 @@ class EvaluateConfig(Config):
 
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
     split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
+    name: str | None = shared.run_name("name of the new folder in runs/; unset: evaluate-RUN-SPLIT")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
     arch: str | None = shared.own_arch()

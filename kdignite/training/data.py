@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from kdignite import processes
-from kdignite.config import TrainConfig
+from kdignite.config import TrainConfig, typed_flags
 from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
@@ -43,7 +43,7 @@ def named_by(who: object, dataset: str, *, asked: str | None) -> str:
     if asked is None and is_code(dataset):
         raise UserError(
             f"{who} was made with a data set of your own, and a file never names code to run: repeat its name: "
-            f"--dataset={brief(dataset, longest=300)}"
+            f"{typed_flags(dataset=brief(dataset, longest=300))}"
         )
     return asked or dataset
 

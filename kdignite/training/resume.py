@@ -20,6 +20,7 @@ from kdignite.config import (
     differences_text,
     from_json,
     to_json,
+    typed_flags,
     with_role,
 )
 from kdignite.console import say
@@ -152,7 +153,8 @@ def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
         value = recorded.get(name)
         if is_code(value) and getattr(config, name) != value:
             raise UserError(
-                f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
+                f"{folder} uses code of your own, and a file never names code to run: repeat its name, "
+                f"{typed_flags(**{name: value})}"
             )
     try:
         before = from_json(type(config), recorded)

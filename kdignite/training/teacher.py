@@ -9,7 +9,7 @@ import torch
 
 from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import DistillConfig, TrainConfig, command_line
+from kdignite.config import DistillConfig, TrainConfig, command_line, typed_flags
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import UserError
@@ -43,7 +43,8 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         dataset = config.dataset or DATASET
         make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
         others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
-        hint = f"; there are teachers for --dataset={' and --dataset='.join(others)}" if others else ""
+        named = " and ".join(typed_flags(dataset=other) for other in others)
+        hint = f"; there are teachers for {named}" if named else ""
         raise UserError(
             f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
         )

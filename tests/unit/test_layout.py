@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"errors", "losses", "plugins"},
     "config": {"errors", "data.registry", "methods.registry"},
     "steps": {"losses", "data", "methods", "precision"},
-    "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
+    "checkpoints": {"config", "schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "precision", "processes"},
     "handlers": {
         *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "files", "processes"),
