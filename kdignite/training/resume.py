@@ -26,6 +26,7 @@ from kdignite.config import (
 from kdignite.console import say
 from kdignite.data.registry import is_code
 from kdignite.errors import UserError, listed
+from kdignite.training.data import named_by
 from kdignite.training.identity import (
     MACHINE,
     NOT_IDENTITY,
@@ -160,7 +161,10 @@ def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
         before = from_json(type(config), recorded)
     except (UserError, TypeError) as error:
         raise UserError(f"{folder / runs.CONFIG}: {error}") from error
-    now = {name: getattr(config, name) for name in _given(config)} | {"resume": str(folder)}
+    given = _given(config)
+    if recorded.get("dataset") is not None:
+        named_by(folder, str(recorded["dataset"]), asked=config.dataset if "dataset" in given else None)
+    now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
     if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
         now = {"teacher": _teacher_of(folder, runs.finished_teachers(root))} | now
     return dataclasses.replace(before, **now)
