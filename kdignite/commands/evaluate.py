@@ -87,5 +87,6 @@ def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, devi
     except UserError as error:
         if config.dataset in (None, origin.dataset):
             raise
+        data = opened(val_size=None)
         say(f"note      {error}; evaluated on the parts that {config.dataset} has itself")
-        return opened(val_size=None)
+        return data

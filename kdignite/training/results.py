@@ -13,11 +13,13 @@ from torch.utils.tensorboard.summary import hparams
 
 from kdignite import runs
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
+from kdignite.console import say
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
 from kdignite.metrics.cost import measure_cost
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
@@ -38,6 +40,8 @@ def write_evaluation(
     folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
 ) -> dict[str, dict[str, Any]]:
     """Write predictions, figures of the last split and, for many classes, tables."""
+    if note := letters_note(classes):
+        say(note)
     summaries = {
         split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
         for split, outcome in outcomes.items()

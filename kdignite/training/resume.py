@@ -25,7 +25,7 @@ from kdignite.config import (
 )
 from kdignite.console import say
 from kdignite.data.registry import is_code
-from kdignite.errors import UserError, listed
+from kdignite.errors import UserError, counted, listed
 from kdignite.training.data import named_by
 from kdignite.training.identity import (
     MACHINE,
@@ -123,8 +123,8 @@ def _checked(run: RunSpec, folder: Path) -> Path | runs.Finished:
     before, epochs = recorded_epochs(folder), run.config.epochs
     if epochs == before:
         return _finished(folder)
-    done = files.read_json(folder / runs.RESULT).get("epochs")
-    why = f"has finished with {done} epochs, --epochs={epochs}"
+    done = files.read_json(folder / runs.RESULT).get("epochs", 0)
+    why = f"has finished with {counted(done, 'epoch')}, --epochs={epochs}"
     if epochs < before:
         raise UserError(f"{folder} {why} is too few: leave it out, or start a new run")
     if done != before:
@@ -142,7 +142,7 @@ def _is_shorter(found: list[Difference], config: TrainConfig) -> bool:
 
 def _finished(folder: Path) -> runs.Finished:
     result = files.read_json(folder / runs.RESULT)
-    say(f"resume    {folder} has already finished ({result.get('epochs')} epochs): nothing is done")
+    say(f"resume    {folder} has already finished ({counted(result.get('epochs', 0), 'epoch')}): nothing is done")
     return runs.Finished(folder, result)
 
 

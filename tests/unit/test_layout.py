@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "precision": set(),
     "processes": {"errors"},
     "stopping": {"processes"},
-    "console": {"processes"},
+    "console": {"errors", "processes"},
     "network": set(),
     "timing": set(),
     "metrics": set(),
