@@ -10,6 +10,7 @@ import torch
 from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
+from kdignite.commands.mending import conclusions
 from kdignite.config import DoctorConfig, command_line, typed_flags
 from kdignite.console import say
 from kdignite.data.batches import pixel_batches
@@ -54,10 +55,12 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
     summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}
+    found = conclusions(checkpoint, diagnosis.data, diagnosis.results, diagnosis.sample, diagnosis.split)
+    summary["conclusions"] = found
     folder = runs.create(root, name=config.name, default=f"doctor-{summary['run']}")
     save_figure(doctor_figure(summary), folder / "doctor.png")
     files.write_json(folder / "doctor.json", summary)
-    for line in (*weights, doctor_text(summary), *summary["teacher"]):
+    for line in (*weights, doctor_text(summary), *summary["conclusions"], *summary["teacher"]):
         say(line)
     say(f"files       {folder}/ (doctor.png, doctor.json)")
     return runs.Finished(folder, summary)
@@ -79,14 +82,15 @@ def diagnose(config: DoctorConfig, checkpoint: Checkpoint, *, device: torch.devi
     split = predictions.split if predictions else config.split or "val"
     part = getattr(data.splits, split)
     chosen = sample_images(part, num_images=config.num_images, augment=description.origin.augment)
-    tested = _model_under_test(checkpoint, data, device=device)
+    tested = model_under_test(checkpoint, data, device=device)
     results = run_settings(tested, chosen, draws=config.draws, progress=True)
     if not bool(torch.isfinite(results.logits[0].logits).all()):
         raise RunFailed(f"{checkpoint.path} gives logits that are not finite: its weights are broken")
     return Diagnosis(config, checkpoint, data, split, chosen, results, predictions)
 
 
-def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.device) -> ModelUnderTest:
+def model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.device) -> ModelUnderTest:
+    """A model with what the settings need of it; its classes are those of the data."""
     description, classes = checkpoint.description, data.source.classes
     name, options = description.architecture
     own, size = description.classes, description.preprocessing.size
@@ -96,7 +100,7 @@ def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.devic
         build=lambda: build_model(name, num_classes=len(own), size=size, options=options).to(device),
         preprocessing=description.preprocessing,
         classes=classes,
-        order=None if own == classes else torch.tensor([own.index(one) for one in classes], device=device),
+        own_classes=own,
         image_size=data.image_size,
         statistics=measure_statistics(pixel_batches(train.images, sample(train.indices, FIT_IMAGES).split(500))),
         device=device,
