@@ -3,14 +3,14 @@
 from functools import cache
 
 from kdignite import processes
+from kdignite.errors import spelled
 
 
 def say(line: str) -> None:
     """Print a line at once in the first process; control characters, which names in files may hold, are spelled out."""
     if not processes.is_rank0():
         return
-    visible = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in line)
-    print(visible, flush=True)
+    print("\n".join(map(spelled, line.split("\n"))), flush=True)
 
 
 @cache

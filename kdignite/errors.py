@@ -5,6 +5,7 @@ from collections.abc import Sequence
 BRIEF = 100  # characters of a value that came from a file
 LISTED = 6  # words of a list; the rest is counted
 LONGEST_WORD = 300  # characters of each
+JOINERS = "\u200c\u200d"  # between letters of Persian and parts of an emoji: no printable characters to Python
 
 
 class UserError(ValueError):
@@ -15,9 +16,19 @@ class RunFailed(RuntimeError):
     """A run that was set up correctly and cannot go on (its loss is NaN, say); exit 1."""
 
 
+def spelled(text: str) -> str:
+    """Text with its control characters spelled out."""
+    return "".join(char if char.isprintable() or char in JOINERS else ascii(char)[1:-1] for char in text)
+
+
 def printable(text: str) -> str:
     """One visible line: line breaks become blanks, other control characters are spelled out."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.splitlines()))
+    return spelled(" ".join(text.splitlines()))
+
+
+def counted(number: int, word: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def brief(value: object, *, longest: int = BRIEF) -> str:

@@ -49,7 +49,7 @@ def text(values: Mapping[str, Any], key: str, *, longest: int = LONGEST_TEXT) ->
 def name(values: Mapping[str, Any], key: str) -> str:
     value = text(values, key, longest=LONGEST_NAME)
     if not is_name(value):
-        raise ValueError(f"{key} must be a name without control characters, not {brief(value)!r}")
+        raise ValueError(f"{key} must be a name without control characters, not {brief(repr(value))}")
     return value
 
 

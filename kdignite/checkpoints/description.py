@@ -9,6 +9,7 @@ from torch import Tensor
 import kdignite
 from kdignite import schema
 from kdignite.checkpoints.weights import is_state_dict
+from kdignite.config import command_line
 from kdignite.data.specs import Preprocessing, check_class_names, preprocessing_from
 from kdignite.errors import UserError, brief
 
@@ -106,7 +107,7 @@ def no_checkpoint(path: Path) -> UserError:
     """What to do with somebody else's file."""
     return UserError(
         f"{path} is no kdignite checkpoint (it has no description of its model), or is damaged: "
-        f"python -m kdignite adopt {path} --arch=... --size=... --mean=... --std=... makes one of a state dict"
+        f"{command_line('adopt', path)} --arch=... --size=... --mean=... --std=... makes one of a state dict"
     )
 
 

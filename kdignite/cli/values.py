@@ -20,6 +20,8 @@ _LARGEST = 2**63 - 1  # what torch takes as a seed or a size
 def coerce(one: Field[Any], text: str) -> Any:
     """The value of a flag: text as it is but for a ``~`` in front, decimal numbers, lists with commas."""
     try:
+        if one.metadata["share"]:
+            return _read_share(text, bare_type(one.type))
         return _read(text, bare_type(one.type))
     except ValueError as error:
         raise UserError(
@@ -35,6 +37,19 @@ def _read(text: str, wanted: Any) -> Any:
             raise ValueError("an empty item")
         return tuple(_read(part, item) for part in parts)
     return _READERS[wanted](text)
+
+
+def _read_share(text: str, wanted: Any) -> Any:
+    """Numbers with a % sign are shares, whatever their size; a 1 without could be 1 % or 100 %."""
+    if "%" not in text:
+        if text.strip() == "1":
+            raise ValueError("1 % or 100 %")
+        return _read(text, wanted)
+    parts = [part.strip() for part in text.split(",")] if item_type(wanted) else [text.strip()]
+    shares = tuple(_read_float(part.removesuffix("%").rstrip()) / 100 for part in parts)
+    if not all(part.endswith("%") and 0 <= share <= 1 for part, share in zip(parts, shares, strict=True)):
+        raise ValueError(text)  # also a list in which only some have the sign
+    return shares if item_type(wanted) else shares[0]
 
 
 def _read_bool(text: str) -> bool:
@@ -66,6 +81,10 @@ _READERS: dict[type, Callable[[str], Any]] = {
 
 def _advice(one: Field[Any], text: str) -> str:
     wanted = bare_type(one.type)
+    if one.metadata["share"] and text.strip() == "1":
+        return f"write --{one.name}=1% or --{one.name}=100%"
+    if one.metadata["share"] and "%" in text:
+        return f"write it like --{one.name}={'90%,0.6%' if item_type(wanted) else '0.6%'}"
     if wanted is bool:
         return f"write --{one.name}=true or --{one.name}=false"
     if wanted is int and _WHOLE.fullmatch(text):

@@ -7,10 +7,15 @@ import torch
 
 from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
+from kdignite.commands.doctor import model_under_test
+from kdignite.commands.mending import adopt_again
 from kdignite.config import AdoptConfig, command_line, to_json
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.specs import Preprocessing, check_class_names
+from kdignite.doctor.conclusions import better_order, better_setting, better_text, is_far_below_chance
+from kdignite.doctor.images import sample_images
+from kdignite.doctor.settings import run_settings
 from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import build_model, check_model
@@ -19,6 +24,8 @@ from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
 from kdignite.training.model import architecture_of, load_predictor
+
+PROBED = 500  # images on which other preprocessing is tried
 
 
 def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -52,8 +59,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
     say(f"adopted   {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
-    if not config.allow_weak_teacher:
-        check_accuracy(outcomes["val"], None, who=str(path))
+    _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)
     checkpoints.write(folder / runs.BEST, checkpoints.to_payload(description, weights))
@@ -65,6 +71,33 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     files.write_json(folder / runs.RESULT, result)
     say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
     return runs.Finished(folder, result)
+
+
+def _check_settings(
+    config: AdoptConfig, adopted: Checkpoint, data: Data, outcome: Outcome, *, device: torch.device
+) -> None:
+    """Refuse a model that scores far better with another order of its classes, or is near chance, and say why."""
+    path, classes, own = adopted.path, data.source.classes, adopted.description.classes
+    labels = outcome.labels.numpy()
+    right = outcome.logits.argmax(dim=1).numpy() == labels
+    better = better_order(outcome.logits.numpy(), labels, classes=classes, own=own)
+    if better is None and not config.allow_weak_teacher:
+        try:
+            check_accuracy(outcome, None, who=str(path))
+        except UserError as error:
+            sample = sample_images(data.splits.val, num_images=PROBED, augment="")
+            labels = sample.labels.numpy()
+            results = run_settings(model_under_test(adopted, data, device=device), sample, draws=0).logits
+            better, right = better_setting(results, labels), results[0].predicted[0].numpy() == labels
+            if better is None:
+                low = ", far below chance" if is_far_below_chance(right, labels) else ""
+                raise UserError(f"{error}{low}; is it --size, --mean, --std or --classes?") from error
+    if better is None:
+        return
+    found = f"{path} scores {better_text(better, right, labels)}: {adopt_again(to_json(config), better)}"
+    if not config.allow_weak_teacher:
+        raise UserError(f"{found} (--allow_weak_teacher goes on anyway)")
+    say(f"warning   {found}")
 
 
 def _description(config: AdoptConfig, data: Data) -> Description:

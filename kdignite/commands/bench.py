@@ -20,6 +20,7 @@ from kdignite.data.batches import num_batches
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
+from kdignite.errors import counted
 from kdignite.evaluation import Predictor, predictor
 from kdignite.losses import kd_loss
 from kdignite.memory import oom_as_failure
@@ -70,7 +71,7 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         f"bench     {config.teacher_arch} teaches {config.arch}: {job.num_images:,} images, {short.num_images:,} with "
         f"a live teacher, batches of {config.batch_size}"
     )
-    say(f"device    {job.device}, {torch.get_num_threads()} threads, --amp={job.config.amp}")
+    say(f"device    {job.device}, {counted(torch.get_num_threads(), 'thread')}, --amp={job.config.amp}")
     with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
         seconds = alternate(
             _trials(job, Path(place)),

@@ -17,6 +17,7 @@ from kdignite.reports.comparison import (
     verdict_text,
 )
 from kdignite.reports.figures import save_figure
+from kdignite.reports.style import letters_note
 
 
 def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:
@@ -46,6 +47,8 @@ def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     ):
         (folder / name).write_text(content, encoding="utf-8")
     files.write_json(folder / "compare.json", values)
+    if note := letters_note(paired.students[0].classes):
+        say(note)
     say(text)
     say(f"files       {folder}/ (compare.md, compare.png, classes.csv, summary.csv, compare.json)")
     return runs.Finished(folder, values)

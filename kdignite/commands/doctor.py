@@ -1,6 +1,5 @@
 """``doctor``: which mistake makes a model score less than it did in training."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import torch
 from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
+from kdignite.commands.mending import conclusions
 from kdignite.config import DoctorConfig, command_line, typed_flags
 from kdignite.console import say
 from kdignite.data.preprocess import measure_statistics
@@ -54,10 +54,12 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
     summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}
+    found = conclusions(checkpoint, diagnosis.data, diagnosis.results, diagnosis.sample, diagnosis.split)
+    summary["conclusions"] = found
     folder = runs.create(root, name=config.name, default=f"doctor-{summary['run']}")
     save_figure(doctor_figure(summary), folder / "doctor.png")
     files.write_json(folder / "doctor.json", summary)
-    for line in (*weights, doctor_text(summary), *summary["teacher"]):
+    for line in (*weights, doctor_text(summary), *summary["conclusions"], *summary["teacher"]):
         say(line)
     say(f"files       {folder}/ (doctor.png, doctor.json)")
     return runs.Finished(folder, summary)
@@ -79,14 +81,15 @@ def diagnose(config: DoctorConfig, checkpoint: Checkpoint, *, device: torch.devi
     split = predictions.split if predictions else config.split or "val"
     part = getattr(data.splits, split)
     chosen = sample_images(part, num_images=config.num_images, augment=description.origin.augment)
-    tested = _model_under_test(checkpoint, data, device=device)
+    tested = model_under_test(checkpoint, data, device=device)
     results = run_settings(tested, chosen, draws=config.draws, progress=True)
     if not bool(torch.isfinite(results.logits[0].logits).all()):
         raise RunFailed(f"{checkpoint.path} gives logits that are not finite: its weights are broken")
     return Diagnosis(config, checkpoint, data, split, chosen, results, predictions)
 
 
-def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.device) -> ModelUnderTest:
+def model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.device) -> ModelUnderTest:
+    """A model with what the settings need of it; its classes are those of the data."""
     description, classes = checkpoint.description, data.source.classes
     name, options = description.architecture
     own, size = description.classes, description.preprocessing.size
@@ -95,7 +98,7 @@ def _model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.devic
         build=lambda: build_model(name, num_classes=len(own), size=size, options=options).to(device),
         preprocessing=description.preprocessing,
         classes=classes,
-        order=None if own == classes else torch.tensor([own.index(one) for one in classes], device=device),
+        own_classes=own,
         image_size=data.image_size,
         statistics=measure_statistics(sampled_pixels(data.splits.train, FIT_IMAGES)),
         device=device,
@@ -207,7 +210,7 @@ def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]
     flags = {"arch": description.architecture.name, **options, "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
-    return _compare(config, load_model(checkpoint), adopt=shlex.join(typed_flags(flags)))
+    return _compare(config, load_model(checkpoint), adopt=typed_flags(**flags))
 
 
 def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
@@ -217,7 +220,7 @@ def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
     source = load_source(dataset, data_root=folder, image_size=SIZE, skip_broken=config.skip_broken)
     model = build_model(str(config.arch), num_classes=len(source.classes), size=SIZE, options={})
     adopt = f"--arch={config.arch} --size=... --mean=... --std=..."
-    lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} --dataset={dataset}")
+    lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} {typed_flags(dataset=dataset)}")
     folder = runs.create(root, name=config.name, default=f"doctor-{Path(str(config.weights)).stem}")
     files.write_json(folder / "doctor.json", {"weights": lines})
     for line in lines:
@@ -230,5 +233,5 @@ def _compare(config: DoctorConfig, model: torch.nn.Module, *, adopt: str) -> lis
     content, own = checkpoints.read_foreign(path), model.state_dict()
     given, _ = checkpoints.state_dict_in(content, path, own=own, key=config.key)
     adopted = checkpoints.foreign_weights(content, model, path=path, key=config.key)
-    flags = f"{adopt} {shlex.join(typed_flags({'key': config.key}))}" if config.key else adopt
+    flags = f"{adopt} {typed_flags(key=config.key)}" if config.key else adopt
     return comparison_lines(compare_state_dicts(own, given, adopted), file=str(path), adopt=flags)

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kdignite import checkpoints, files, processes, runs
-from kdignite.checkpoints import Checkpoint, Origin
+from kdignite import checkpoints, files, processes, runs, schema
+from kdignite.checkpoints import Checkpoint, Origin, Validation
 from kdignite.config import DoctorConfig, EvaluateConfig, command_line
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
+from kdignite.data.registry import is_code
+from kdignite.doctor.conclusions import lost_lines
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
 from kdignite.evaluation import evaluate as run_evaluation
@@ -44,7 +46,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     """
     checkpoint, data, outcome = evaluate_checkpoint(config, root=root)
     who = runs.checkpoint_name(checkpoint.path)
-    folder = runs.create(root, name=None, default=f"evaluate-{who}-{config.split}")
+    folder = runs.create(root, name=config.name, default=f"evaluate-{who}-{config.split}")
     outcomes = {config.split: outcome}
     summary: dict[str, Any] = results.write_evaluation(folder, outcomes, classes=data.source.classes, title=who)
     files.write_json(folder / "evaluation.json", {"run": who, "split": config.split, **summary[config.split]})
@@ -52,8 +54,26 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     say(evaluation_table(summary[config.split], title=title))
     if config.split == "val":
         say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
+    for line in _lost(checkpoint, data, outcome, split=config.split):
+        say(f"warning     {line}")
     say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
     return runs.Finished(folder, summary[config.split])
+
+
+def _lost(checkpoint: Checkpoint, data: Data, outcome: Outcome, *, split: str) -> list[str]:
+    """A line where the accuracy that the checkpoint, or its run, recorded for the same images no longer comes."""
+    (name, _), _, _, origin, recorded = checkpoint.description
+    result = checkpoint.path.with_name(runs.RESULT)
+    if split == "test":
+        if not result.is_file() or checkpoint.path.name != runs.BEST:
+            return []
+        with schema.checked(result, advice="make the run again"):
+            test = schema.mapping(files.read_json(result), "test")
+            recorded = Validation(schema.count(test, "num_correct"), schema.count(test, "num_images"), 0)
+    if origin.split != data.splits.hash or recorded.num_images != len(outcome.labels):
+        return []
+    right = (outcome.logits.argmax(dim=1) == outcome.labels).numpy()
+    return lost_lines(recorded, right, part=results.SPLIT_NAMES[split], own_code=is_code(name))
 
 
 def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
@@ -89,5 +109,6 @@ def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, devi
     except UserError as error:
         if config.dataset in (None, origin.dataset):
             raise
+        data = opened(val_size=None)
         say(f"note      {error}; evaluated on the parts that {config.dataset} has itself")
-        return opened(val_size=None)
+        return data

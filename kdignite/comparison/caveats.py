@@ -3,6 +3,7 @@
 from kdignite.comparison.costs import THREADS, CostSummary
 from kdignite.comparison.pairing import PairedRuns, machine_notes, same_processor
 from kdignite.comparison.scores import Scores
+from kdignite.errors import counted
 
 SHORT = 5  # epochs; the preset quick has fewer
 
@@ -30,7 +31,7 @@ def _training_notes(runs: PairedRuns) -> list[str]:
         whose = "its" if len(partial) == 1 else "their"
         notes.append(f"{', '.join(partial)} used only part of {whose} images: not a result to quote")
     if epochs < SHORT:
-        notes.append(f"trained for {epochs} epoch{'s' * (epochs > 1)} only: longer training may reverse the result")
+        notes.append(f"trained for {counted(epochs, 'epoch')} only: longer training may reverse the result")
     return notes
 
 

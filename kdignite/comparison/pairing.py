@@ -10,13 +10,16 @@ import numpy as np
 from kdignite import files, runs
 from kdignite.comparison.runs import MACHINE, RunFiles
 from kdignite.config import (
+    COMMANDS,
     MISSING,
-    PROGRAM,
     BaselineConfig,
     DistillConfig,
+    command_line,
+    configure,
     difference_text,
     differences,
     setting_text,
+    to_json,
     with_role,
 )
 from kdignite.data.registry import is_code
@@ -28,6 +31,8 @@ _SETTINGS = {"command", *(one.name for one in fields(DistillConfig))}
 # Not part of a recipe: names and places; files, whose content is compared; the machine, which a note mentions; the
 # seed, by which runs are paired.
 NOT_COMPARED = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
+STANDARD = "standard"  # the preset where none is typed
+NOT_TYPED = NOT_COMPARED - with_role(DistillConfig, "content") - {"seed"}  # for a partner of a run
 OPTIONAL = ("processor", "processes", "cuda")  # not recorded by every system, nor by older runs
 
 
@@ -92,12 +97,14 @@ def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
         [run for run in found if run.role == role] for role in ("teacher", "student", "baseline")
     )
     if not students or not baselines:
-        command = "baseline" if students else "distill"
+        taught: dict[str, Any] = {"teacher": teachers[0].folder} if teachers and not students else {}
+        one = (*students, *baselines)[:1]
+        make = _partner_line("baseline" if students else "distill", *one, **taught)
         have = "; ".join(f"{run.role} {run.folder}" for run in found)
         missing = " and ".join(role for role, group in (("student", students), ("baseline", baselines)) if not group)
         raise UserError(
             f"compare needs a student and a baseline, and has no {missing} ({have}): name its run too, or make one "
-            f"with {PROGRAM} {command}"
+            f"with {make}"
         )
     if len(teachers) > 1:
         raise UserError(
@@ -182,8 +189,18 @@ def _check_seeds(paired: PairedRuns) -> None:
     command, seed = ("baseline", students - baselines) if students - baselines else ("distill", baselines - students)
     raise UserError(
         f"every seed needs a student and a baseline, there is {' and '.join(lacking)}: name those runs, make them with "
-        f"{PROGRAM} {command} --seed={min(seed)}, or leave their partners out"
+        f"{_partner_line(command, paired.students[0], seed=min(seed))}, or leave their partners out"
     )
+
+
+def _partner_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
+    """What to type for a run of a command with the data and the recipe of another run."""
+    recorded = run.config if run else {}
+    preset = recorded.get("preset", STANDARD)
+    usual = to_json(configure(COMMANDS[command], preset=preset))
+    names = {*usual, *(own_parameters(run) if run and command == "distill" else ())} - NOT_TYPED
+    changed = {name: value for name, value in recorded.items() if name in names and value != usual.get(name)}
+    return command_line(command, **{"preset": None if preset == STANDARD else preset, **changed, **given})
 
 
 def own_parameters(student: RunFiles) -> set[str]:

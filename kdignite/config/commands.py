@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from kdignite.config import shared
 from kdignite.config.fields import Config, flag
+from kdignite.config.settings import typed_flags
 from kdignite.errors import UserError
 
 
@@ -77,6 +78,7 @@ class EvaluateConfig(Config):
 
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
     split: str = flag("test", "which images: test or val", choices=("test", "val"), group="data")
+    name: str | None = shared.run_name("name of the new folder in runs/; unset: evaluate-RUN-SPLIT")
     dataset: str | None = shared.dataset_now()
     data_root: str | None = shared.data_root()
     skip_broken: bool = shared.skip_broken()
@@ -172,5 +174,11 @@ class AdoptConfig(Config):
         for key, value in (("mean", self.mean), ("std", self.std)):
             if value is None or len(value) != 3:
                 raise UserError(f"--{key} needs three numbers, red, green, blue: --{key}=.5,.5,.5")
+        if max(self.mean or (0,)) > 1:
+            mean, std = ([float(f"{x / 255:.4g}") for x in values or ()] for values in (self.mean, self.std))
+            typed = typed_flags(mean=mean, std=std)
+            raise UserError(
+                f"--mean and --std are for pixels in 0..1; those for pixels in 0..255 divided by 255: {typed}"
+            )
         if min(self.std or (0,)) <= 0:
             raise UserError(f"--std must be above 0, not {','.join(map(str, self.std or ()))}")

@@ -23,9 +23,11 @@ class DoctorConfig(Config):
     run: str = flag("", "a run folder (runs/NAME or NAME) or a checkpoint file")
     observed: float | None = flag(
         None,
-        "accuracy you got: in per cent where it is above 1, else a share (0.5 is 50 %); lists the settings that fit it",
+        "accuracy you got, as 0.6%; without the sign in per cent where it is above 1, else a share (0.5 is 50 %): "
+        "lists the settings that fit it",
         low=0,
         high=100,
+        share=True,
         group="your results",
     )
     observed_images: int | None = flag(
@@ -39,9 +41,11 @@ class DoctorConfig(Config):
     )
     per_class: tuple[float, ...] | None = flag(
         None,
-        "accuracies you got by class, in the data set's order: shares, or per cent where one is above 1",
+        "accuracies you got by class, in the data set's order: 90%,0.6%, or without the sign shares, or per cent where "
+        "one is above 1",
         low=0,
         high=100,
+        share=True,
         group="your results",
     )
     split: str | None = flag(

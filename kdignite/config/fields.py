@@ -33,6 +33,7 @@ def flag(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     alone: str = "",
+    share: bool = False,
     group: str = "running",
     role: Role = "identity",
     code: bool = False,
@@ -40,8 +41,16 @@ def flag(
     parameter: bool = False,
     check: Callable[[Value], None] | None = None,
 ) -> Any:
-    """A dataclass field with what the command line needs to know of it."""
-    domain = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "alone": alone}
+    """A dataclass field with what the command line needs to know of it; a share may also be typed as ``0.6%``."""
+    domain = {
+        "low": low,
+        "high": high,
+        "above": above,
+        "below": below,
+        "choices": choices,
+        "alone": alone,
+        "share": share,
+    }
     use = {"group": group, "role": role, "code": code, "shown": shown, "parameter": parameter, "check": check}
     return field(default=default, metadata={"help": help, **domain, **use})
 

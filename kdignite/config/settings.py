@@ -50,12 +50,12 @@ def setting_text(value: Any, *, longest: int = LONGEST) -> str:
     return brief(str(value) if isinstance(value, Path) else value, longest=longest)
 
 
-def typed_flags(flags: Mapping[str, Any]) -> list[str]:
-    """Flags as they are typed, whole, and not quoted yet."""
+def typed_flags(**flags: Any) -> str:
+    """Flags as they are typed, whole, and quoted where a shell needs it; None: not given."""
     given = {name: value for name, value in flags.items() if value is not None}
-    return [f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in given.items()]
+    return shlex.join(f"--{name}={setting_text(value, longest=sys.maxsize)}" for name, value in given.items())
 
 
 def command_line(command: str, *words: object, **flags: Any) -> str:
     """What to type, quoted where a shell needs it."""
-    return f"{PROGRAM} {shlex.join([command, *map(str, words), *typed_flags(flags)])}"
+    return f"{PROGRAM} {shlex.join([command, *map(str, words)])} {typed_flags(**flags)}".rstrip()

@@ -43,7 +43,7 @@ def check_class_names(classes: Sequence[object]) -> None:
     if wrong:
         raise UserError(
             f"a class name must be text of 1 to {schema.LONGEST_NAME} characters without control characters, "
-            f"not {brief(wrong[0])!r}"
+            f"not {brief(repr(wrong[0]))}"
         )
     if not classes or len(set(classes)) != len(classes):
         raise UserError("class names must differ from one another, and there must be some")

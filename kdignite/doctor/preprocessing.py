@@ -1,7 +1,7 @@
 """Wrong preprocessing: the classic mistakes in the input pipeline of a model."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Variant(NamedTuple):
     wrong: str
     fix: str
     prepare: Prepare
+    flags: Mapping[str, Any] | None = None  # of adopt, for a model that was trained like this; None: it has none
 
 
 def preprocessing_variants(
@@ -36,19 +37,24 @@ def preprocessing_variants(
     ``(m + s m, s^2)``, pixels in 0..255 ``(m / 255, s / 255)``, without normalisation ``(0, 1 / 255)``.
     """
 
-    def scaled(mean: tuple[float, ...], std: tuple[float, ...]) -> Prepare:
-        return preparer(right._replace(mean=mean, std=std), device=device)
+    def scaled(name: str, wrong: str, fix: str, statistics: tuple[tuple[float, ...], tuple[float, ...]]) -> Variant:
+        mean, std = statistics
+        prepare = preparer(right._replace(mean=mean, std=std), device=device)
+        return Variant(name, wrong, fix, prepare, {"mean": mean, "std": std})
 
-    prepare, zeros = scaled(right.mean, right.std), (0.0,) * 3
+    prepare, zeros = preparer(right, device=device), (0.0,) * 3
     once = "Normalize(mean, std) as recorded"
     twice = tuple(m + s * m for m, s in zip(right.mean, right.std, strict=True)), tuple(s * s for s in right.std)
     wide = tuple(m / 255 for m in right.mean), tuple(s / 255 for s in right.std)
     return [
-        Variant("not normalised", "pixels in 0..1, no Normalize", once, scaled(zeros, (1.0,) * 3)),
-        Variant("normalised twice", "Normalize applied twice", "normalise once", scaled(*twice)),
-        *_other_statistics(right, {**STATISTICS, "the data's own": own}, fix=once, device=device),
-        Variant("0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", scaled(*wide)),
-        Variant("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", scaled(zeros, (1 / 255,) * 3)),
+        scaled("not normalised", "pixels in 0..1, no Normalize", once, (zeros, (1.0,) * 3)),
+        scaled("normalised twice", "Normalize applied twice", "normalise once", twice),
+        *(
+            scaled(f"{name} statistics", f"normalised with {name} mean and std", once, statistics)
+            for name, statistics in _others(right, {**STATISTICS, "the data's own": own})
+        ),
+        scaled("0..255, normalised", "Normalize on pixels in 0..255", "divide by 255 before Normalize", wide),
+        scaled("0..255", "pixels in 0..255, no Normalize", f"divide by 255, {once}", (zeros, (1 / 255,) * 3)),
         Variant("BGR", "blue first, as OpenCV reads", "image[..., ::-1]", lambda images: prepare(images.flip(1))),
         Variant("reshaped", "(H, W, 3) reshaped to (3, H, W)", "permute(2, 0, 1), not reshape", _reshaped(prepare)),
         *_other_sizes(right, image_size=image_size, device=device),
@@ -56,16 +62,13 @@ def preprocessing_variants(
     ]
 
 
-def _other_statistics(
-    right: Preprocessing, known: dict[str, Statistics], *, fix: str, device: torch.device
-) -> Iterator[Variant]:
+def _others(right: Preprocessing, known: dict[str, Statistics]) -> Iterator[tuple[str, Statistics]]:
     """Each of the known statistics once, but the right ones."""
     seen = [Statistics(right.mean, right.std)]
     for name, statistics in known.items():
         if not any(_close(statistics, other) for other in seen):
             seen.append(statistics)
-            prepare = preparer(right._replace(mean=statistics.mean, std=statistics.std), device=device)
-            yield Variant(f"{name} statistics", f"normalised with {name} mean and std", fix, prepare)
+            yield name, statistics
 
 
 def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device) -> Iterator[Variant]:
@@ -73,7 +76,8 @@ def _other_sizes(right: Preprocessing, *, image_size: int, device: torch.device)
     for size in sizes:
         if size != right.size:
             prepare = preparer(right._replace(size=size), device=device)
-            yield Variant(f"{size} pixels", f"input of {size} x {size} pixels", f"resize to {right.size}", prepare)
+            what = f"input of {size} x {size} pixels"
+            yield Variant(f"{size} pixels", what, f"resize to {right.size}", prepare, {"size": size})
 
 
 def _reshaped(prepare: Prepare) -> Prepare:

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, ORANGE, SMALL, STYLE, VERMILION, text_width
+from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, ORANGE, SMALL, VERMILION, styled, text_width
 from kdignite.reports.text import markdown_table, per_cent
 
 Summary = Mapping[str, Any]
@@ -47,34 +45,34 @@ def advice(summary: Summary) -> list[str]:
     return lines or ["--observed=ACC lists the settings that score what you got, --predictions=FILE identifies yours."]
 
 
+@styled
 def doctor_figure(summary: Summary) -> Figure:
     """A bar for each setting, coloured by whether it fits; a line at the observed accuracy."""
-    with mpl.style.context(STYLE):
-        rows = summary["settings"]
-        names = [one["name"] for one in rows]
-        left = text_width(names, size=FONT_SIZE) + 0.35
-        figure = Figure(figsize=(left + RIGHT, ROW * len(rows) + ABOVE + BELOW))
-        FigureCanvasAgg(figure)
-        width, height = figure.get_size_inches()
-        axes = figure.add_axes((left / width, BELOW / height, (RIGHT - MARGIN) / width, ROW * len(rows) / height))
-        _bars(axes, rows, colours=[_colour(one["name"], summary) for one in rows])
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_xlabel(f"accuracy (%) on {summary['num_images']:,} images")
-        if summary["observed"]:
-            observed = 100 * summary["observed"]["accuracy"]
-            axes.axvline(observed, color="0.25", linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
-            axes.annotate(
-                f"observed {observed:.4g} %",
-                (observed, 1),
-                xytext=(0, 3),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center" if 20 < observed < 80 else "left" if observed <= 20 else "right",
-                fontsize=SMALL,
-            )
-        _legend(axes, summary)
-        figure.text(0.12 / width, 1 - 0.12 / height, _headline(summary), va="top", fontsize=FONT_SIZE + 1)
-        return figure
+    rows = summary["settings"]
+    names = [one["name"] for one in rows]
+    left = text_width(names, size=FONT_SIZE) + 0.35
+    figure = Figure(figsize=(left + RIGHT, ROW * len(rows) + ABOVE + BELOW))
+    FigureCanvasAgg(figure)
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((left / width, BELOW / height, (RIGHT - MARGIN) / width, ROW * len(rows) / height))
+    _bars(axes, rows, colours=[_colour(one["name"], summary) for one in rows])
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_xlabel(f"accuracy (%) on {summary['num_images']:,} images")
+    if summary["observed"]:
+        observed = 100 * summary["observed"]["accuracy"]
+        axes.axvline(observed, color="0.25", linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
+        axes.annotate(
+            f"observed {observed:.4g} %",
+            (observed, 1),
+            xytext=(0, 3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center" if 20 < observed < 80 else "left" if observed <= 20 else "right",
+            fontsize=SMALL,
+        )
+    _legend(axes, summary)
+    figure.text(0.12 / width, 1 - 0.12 / height, _headline(summary), va="top", fontsize=FONT_SIZE + 1)
+    return figure
 
 
 def _bars(axes: Axes, rows: Sequence[Summary], *, colours: list[str]) -> None:
@@ -85,7 +83,14 @@ def _bars(axes: Axes, rows: Sequence[Summary], *, colours: list[str]) -> None:
         if one["random"]:
             axes.plot([low, high], [place, place], color="0.25", linewidth=1.2, solid_capstyle="butt")
         axes.annotate(
-            _accuracy(one), (high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=SMALL
+            _accuracy(one),
+            (high, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            zorder=4,  # above the line of what was observed, which would run through the digits
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     axes.set_xlim(0, 100)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -98,7 +103,12 @@ def _bars(axes: Axes, rows: Sequence[Summary], *, colours: list[str]) -> None:
 
 def _legend(axes: Axes, summary: Summary) -> None:
     """The colours, in the corner where the bars are short."""
-    shown = {GREEN: "as recorded", ORANGE: "fits what was seen", VERMILION: "named by the predictions"}
+    shown = {
+        GREEN: "as recorded",
+        ORANGE: "fits what was seen",
+        VERMILION: "named by the predictions",
+        BLUE: "other mistakes",
+    }
     used = {_colour(one["name"], summary) for one in summary["settings"]}
     patches = [Patch(color=colour, label=label) for colour, label in shown.items() if colour in used]
     axes.legend(handles=patches, loc="lower right", frameon=False, fontsize=SMALL)

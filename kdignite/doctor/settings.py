@@ -1,8 +1,8 @@
 """The classic mistakes of an evaluation, each as a function from images to the logits under that mistake."""
 
 import copy
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,13 @@ from tqdm import tqdm
 from kdignite.data.preprocess import Prepare, Statistics, preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.doctor.images import ImageSample, make_batches
+from kdignite.doctor.orders import class_orders, outputs_named
 from kdignite.doctor.preprocessing import Variant, preprocessing_variants
 from kdignite.errors import reason
 from kdignite.evaluation import evaluate
 from kdignite.streams import seeded, stream
 
 RECORDED, PERMUTED, SHUFFLED = "as recorded", "classes permuted", "order shuffled"
-SHAPE_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)  # of networks, for shapes that they cannot take
 
 STRICT, BOTH = "strict=True, then fix the keys", "strict=True, model.eval()"
 # name, what was done, what to do; which weights are new (see `_model_with`), and the mode: train, views, both
@@ -38,11 +38,11 @@ RANDOM_WEIGHTS = ("head", "half", "all")  # are newly initialised
 class ModelUnderTest(NamedTuple):
     """A model as recorded, and what the settings need of it."""
 
-    model: nn.Module  # with its weights, on the device
+    model: nn.Module  # with its weights, on the device, in eval mode
     build: Callable[[], nn.Module]  # another one, newly initialised from the default generator
     preprocessing: Preprocessing
     classes: tuple[str, ...]  # of the data
-    order: Tensor | None  # (C,) int64, for each class of the data its output; None: the same order
+    own_classes: tuple[str, ...]  # in the order of the outputs
     image_size: int  # of the data set, in pixels
     statistics: Statistics  # of the data set's training images
     device: torch.device
@@ -56,6 +56,7 @@ class EvalSetting(NamedTuple):
     fix: str  # what to do
     run: Callable[[ImageSample, int], Tensor]  # images and number of the draw -> logits (N, C) float32, CPU
     random: bool = False  # whether every draw differs
+    flags: Mapping[str, Any] | None = None  # of adopt, for a model that was trained like this; None: it has none
 
 
 class SettingLogits(NamedTuple):
@@ -78,15 +79,19 @@ class SettingResults(NamedTuple):
 
 
 def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, progress: bool = False) -> SettingResults:
-    """Evaluate a model in its recorded setting and under each mistake that it can run and that changes its logits."""
-    recorded, *variants = _preprocessing_settings(tested)
+    """Evaluate a model in its recorded setting and under each mistake that it can run and that changes its logits.
+
+    Without draws only its preprocessing is varied.
+    """
+    recorded, *settings = _preprocessing_settings(tested)
     logits = recorded.run(sample, 0)
     results, skipped = [SettingLogits(recorded, logits[None])], []
-    settings = [*variants, *_model_settings(tested), *_output_settings(tested, logits)]
+    if draws:
+        settings += [*_model_settings(tested), *_output_settings(tested, logits)]
     for setting in tqdm(settings, desc="settings", leave=False, disable=None if progress else True):
         try:
             logits = torch.stack([setting.run(sample, draw) for draw in range(draws if setting.random else 1)])
-        except SHAPE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - a model of one's own may fail in any way that it was not made for
             skipped.append(f"{setting.name}: this model cannot run it ({reason(error)[:60]})")
             continue
         same = [one.setting.name for one in results if _same_logits(one.logits, logits)]
@@ -100,8 +105,11 @@ def run_settings(tested: ModelUnderTest, sample: ImageSample, *, draws: int, pro
 def _preprocessing_settings(tested: ModelUnderTest) -> list[EvalSetting]:
     """The recorded preprocessing, then the wrong ones."""
 
-    def setting(name: str, wrong: str, fix: str, prepare: Prepare) -> EvalSetting:
-        return EvalSetting(name, wrong, fix, lambda sample, _: _logits(tested, tested.model, prepare, sample))
+    def setting(name: str, wrong: str, fix: str, prepare: Prepare, flags: Mapping[str, Any] | None) -> EvalSetting:
+        def run(sample: ImageSample, _: int) -> Tensor:
+            return _logits(tested, tested.model, prepare, sample)
+
+        return EvalSetting(name, wrong, fix, run, flags=flags)
 
     right, device = tested.preprocessing, tested.device
     recorded = Variant(RECORDED, "-", "-", preparer(right, device=device))
@@ -139,9 +147,6 @@ def _model_with(tested: ModelUnderTest, loaded: str, draw: int) -> nn.Module:
 def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetting]:
     """The recorded logits with permuted classes or images."""
     num_images, num_classes = recorded.shape
-    names = [sorted(tested.classes).index(name) for name in tested.classes]
-    both = "count predictions and labels from 0"
-    first = ", ".join(tested.classes[:4]) + (", ..." if num_classes > 4 else "")
 
     def permuted(_: ImageSample, draw: int) -> Tensor:
         return recorded[:, torch.randperm(num_classes, generator=stream("doctor", "classes", draw))]
@@ -149,12 +154,12 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetti
     def shuffled(_: ImageSample, draw: int) -> Tensor:
         return recorded[torch.randperm(num_images, generator=stream("doctor", "images", draw))]
 
+    def ordered(name: str, wrong: str, fix: str, columns: list[int]) -> EvalSetting:
+        flags = {"classes": outputs_named(columns, tested.classes, tested.own_classes)}
+        return EvalSetting(name, wrong, fix, lambda *_: recorded[:, columns], flags=flags)
+
     return [
-        EvalSetting("answers one too high", "counted from 1, labels from 0", both, lambda *_: recorded.roll(1, 1)),
-        EvalSetting("answers one too low", "counted from 0, labels from 1", both, lambda *_: recorded.roll(-1, 1)),
-        EvalSetting(
-            "alphabetical classes", "classes sorted by name", f"the order {first}", lambda *_: recorded[:, names]
-        ),
+        *(ordered(*order) for order in class_orders(tested.classes)),
         EvalSetting(PERMUTED, "classes in another order", "map outputs by class name", permuted, random=True),
         EvalSetting(SHUFFLED, "labels of other images", "shuffle=False", shuffled, random=True),
     ]
@@ -196,11 +201,15 @@ def _logits(
 ) -> Tensor:
     """The logits (N, C) of a model; the mode may hold ``train`` and ``views``."""
     model.train("train" in mode)
+    order = [tested.own_classes.index(name) for name in tested.classes]
 
     def logits_of(images: Tensor) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = model(prepare(images))
-            return logits if tested.order is None else logits[:, tested.order]
+            if not isinstance(logits, Tensor) or logits.shape != (len(images), len(tested.classes)):
+                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise ValueError(f"it gives {shape}, not logits (N, C)")
+            return logits[:, order]
 
     batches = make_batches(sample, draw=draw, views="views" in mode)
     return evaluate(logits_of, batches, num_classes=len(tested.classes)).logits

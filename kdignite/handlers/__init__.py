@@ -7,6 +7,7 @@ place that uses events.
 
 from kdignite.handlers.saving import (
     BestFile,
+    Score,
     attach_best_checkpoint,
     attach_early_stopping,
     attach_iteration_rollback,
@@ -27,7 +28,7 @@ from kdignite.handlers.showing import (
     duration,
     write_csv,
 )
-from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, LazyStateDict, Row
+from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
     RECALL_CLASSES,

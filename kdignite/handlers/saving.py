@@ -5,13 +5,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint, EarlyStopping
+from ignite.handlers import EarlyStopping
 
 from kdignite import checkpoints, processes, stopping
-from kdignite.handlers.state import LazyStateDict
+
+
+class Score(NamedTuple):
+    """What an epoch scored on validation; the larger is the better: of equal accuracies that with the lower loss."""
+
+    accuracy: float
+    negative_loss: float
 
 
 class BestFile:
@@ -19,11 +25,12 @@ class BestFile:
 
     def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say
+        self.score: Score | None = None  # of the epoch that it holds; None: the next one is better
         self.pending: Mapping[str, Any] | None = None
         self.write_error = ""  # why one is pending
 
-    def put(self, payload: Mapping[str, Any], _filename: str) -> None:
-        """Write a payload in place of the earlier one: the ``save_handler`` of Ignite's Checkpoint."""
+    def put(self, payload: Mapping[str, Any]) -> None:
+        """Write a payload in place of the earlier one."""
         self.pending = payload
         self.flush()
         if self.pending is not None:
@@ -45,28 +52,23 @@ class BestFile:
             self.pending, self.write_error = None, ""
 
 
-def attach_best_checkpoint(
-    trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]], score: float | None = None
-) -> None:
-    """Write the best checkpoint; epochs with a score of NaN, which Ignite would keep for ever, are left out."""
+def attach_best_checkpoint(trainer: Engine, file: BestFile, *, payload: Callable[[], dict[str, Any]]) -> None:
+    """Write the best checkpoint; epochs with a score of NaN are left out.
 
-    def accuracy(engine: Engine) -> float:
-        return float(engine.state.metrics["accuracy_val"])
+    Ignite's Checkpoint compares one number, which cannot say that of equal accuracies the lower loss is better.
+    """
 
-    best = {"best": LazyStateDict(payload)}
-    handler = Checkpoint(best, file.put, filename_pattern=file.path.name, score_function=accuracy)
-    if score is not None:
-        handler.load_state_dict({"_saved": [(score, file.path.name)]})
-
-    def flush() -> None:
+    def save(engine: Engine) -> None:
         file.flush()
-        if handler.last_checkpoint and file.pending is None and not file.path.exists():
+        if file.score and file.pending is None and not file.path.exists():
             file.say(f"warning   {file.path} is gone: the best of the epochs to come takes its place")
-            handler.reset()
+            file.score = None
+        score = Score(float(engine.state.metrics["accuracy_val"]), -float(engine.state.metrics["loss_val"]))
+        if math.isfinite(score.accuracy) and (file.score is None or score > file.score):
+            file.score = score
+            file.put(payload())
 
-    finite = Events.EPOCH_COMPLETED(event_filter=lambda engine, _: math.isfinite(accuracy(engine)))
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, flush)
-    trainer.add_event_handler(finite, handler)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, save)
 
 
 def attach_saving(trainer: Engine, save: Callable[[], None], *, every_s: float) -> None:

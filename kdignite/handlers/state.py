@@ -1,7 +1,7 @@
 """State of handlers, in forms that can be saved."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -125,10 +125,3 @@ class History:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.rows = [dict(row) for row in state["rows"]]
-
-
-class LazyStateDict:
-    """An object for Ignite's Checkpoint whose ``state_dict`` is computed when it is saved."""
-
-    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
-        self.state_dict = make

@@ -87,12 +87,14 @@ def attach_validation(trainer: Engine, *, validate: Callable[[], Outcome]) -> No
 
     def run(engine: Engine) -> None:
         outcome = validate()
+        scores = metrics.class_scores(outcome.confusion.numpy())
+        recall = zip(scores.recall.tolist(), scores.support.tolist(), strict=True)
         engine.state.metrics.update(
             accuracy_val=outcome.num_correct / len(outcome.labels) if outcome.is_finite else math.nan,
             correct_val=outcome.num_correct,
             images_val=len(outcome.labels),
             loss_val=outcome.loss,
-            recall_val=metrics.class_scores(outcome.confusion.numpy()).recall,
+            recall_val=[value if support else None for value, support in recall],
         )
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, run)
@@ -126,7 +128,7 @@ def attach_history(
             "seconds": round(seconds, 3),
             "images_per_s": round(totals["images"] / seconds, 1),
         }
-        recall = zip(classes, state.metrics["recall_val"].tolist(), strict=True)
+        recall = zip(classes, state.metrics["recall_val"], strict=True)
         row |= {f"{RECALL}{name}": value for name, value in recall if len(classes) <= RECALL_CLASSES}
         history.rows.append(row)
         sums.reset()

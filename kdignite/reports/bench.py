@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdignite.errors import counted
 from kdignite.reports.style import BLUE, FONT_SIZE, GREEN, SMALL, new_figure, styled, text_width
 from kdignite.reports.text import markdown_table
 from kdignite.timing import median_range, paired_ratio
@@ -146,7 +147,7 @@ def _machine(summary: Summary) -> str:
     machine, job = summary["machine"], summary["job"]
     return (
         f"{job['student']} distilled from {job['teacher']}: images of {job['dataset']} in batches of "
-        f"{job['batch_size']}, --amp={job['amp']}; {machine['device']}, {machine['threads']} threads of "
+        f"{job['batch_size']}, --amp={job['amp']}; {machine['device']}, {counted(machine['threads'], 'thread')} of "
         f"{machine['cores']} cores ({machine['processor']}, {machine['cpu']}), Python {machine['python']}, "
         f"torch {machine['packages']['torch']}"
     )

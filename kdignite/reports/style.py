@@ -1,11 +1,15 @@
 """What all figures share: sizes, colours, and how texts are measured and shortened."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import matplotlib.style
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
@@ -13,12 +17,44 @@ from matplotlib.textpath import TextPath
 FONT_SIZE = 9.0  # points, as are all sizes
 SMALL = 8.0
 # a class may be called "$5$"
-STYLE: list[str | dict[str, Any]] = ["default", {"font.size": FONT_SIZE, "text.parse_math": False}]
-styled = matplotlib.style.context(STYLE)  # decorates what draws or saves a figure
+STYLE: dict[str, Any] = {"font.size": FONT_SIZE, "text.parse_math": False}
+FONT = "DejaVu Sans"  # comes with matplotlib
+# for letters that it lacks, the first that is installed
+OTHER_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS", "Noto Sans", "Noto Emoji", "Segoe UI Emoji"),
+)
 # Okabe & Ito 2008: distinguishable with every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
 MAX_NAME = 28  # characters; longer names are cut in the middle
+
+
+@cache
+def font_names() -> list[str]:
+    """The fonts of all figures: a letter is taken from the first that has it."""
+    installed = set(font_manager.get_font_names())
+    return [FONT, *(name for name in OTHER_FONTS if name in installed)]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within the block figures have their style; letters that no font has are boxes (see `letters_note`)."""
+    with matplotlib.style.context(["default", {**STYLE, "font.family": font_names()}]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+styled = drawing()  # decorates what draws or saves a figure
+
+
+def letters_note(texts: Iterable[str]) -> str:
+    """What to print of the letters that no font of the figures has; empty where there are none."""
+    fonts = [font_manager.get_font(font_manager.findfont(name)) for name in font_names()]
+    letters = sorted({letter for text in texts for letter in text if letter.isprintable()})
+    missing = "".join(letter for letter in letters if not any(font.get_char_index(ord(letter)) for font in fonts))
+    lacks = f"note      no font here has {missing[:MAX_NAME]}: figures show boxes; install one, such as Noto Sans CJK"
+    return lacks if missing else ""
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:

@@ -85,7 +85,7 @@ def _macro_row(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _class_table(rows: Iterable[Row]) -> str:
-    header = ("class", "accuracy %", "precision %", "F1 %", "images")
+    header = ("class", "recall %", "precision %", "F1 %", "images")
     return markdown_table([header, *(_class_cells(row) for row in rows)], num_names=1)
 
 

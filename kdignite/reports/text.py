@@ -2,24 +2,36 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unicodedata import category, east_asian_width
+
+from kdignite.errors import spelled
 
 NO_SCORE = "-"
+JOINED = re.compile("\u200d[\u2600-\u27bf\U0001f000-\U0001ffff]")  # later parts of one emoji
 Rows = Sequence[Sequence[str]]
 
 
 def markdown_table(rows: Rows, *, num_names: int) -> str:
     """Rows with columns of equal width: names to the left, numbers to the right."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    cells = [[spelled(cell).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(display_width(row[i]) for row in cells) for i in range(len(cells[0]))]
 
     def line(row: Sequence[str]) -> str:
-        padded = (c.ljust(w) if i < num_names else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        blanks = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = (c + b if i < num_names else b + c for i, (c, b) in enumerate(zip(row, blanks, strict=True)))
         return f"| {' | '.join(padded)} |"
 
     rule = "|".join("-" * (w + 2) if i < num_names else "-" * (w + 1) + ":" for i, w in enumerate(widths))
     return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])
+
+
+def display_width(text: str) -> int:
+    """The columns of a terminal that a text takes: two for letters of East Asia and emoji, none for what combines."""
+    shown = (char for char in JOINED.sub("", text) if category(char) not in ("Mn", "Me", "Cf"))
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in shown)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

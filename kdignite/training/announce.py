@@ -10,7 +10,7 @@ from kdignite.config import TrainConfig, setting_text
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.data.views import view_of
-from kdignite.errors import listed
+from kdignite.errors import counted, listed
 from kdignite.handlers import Remaining
 from kdignite.models.registry import MODELS, recipe_of
 from kdignite.teachers import LogitCache
@@ -27,7 +27,7 @@ def announce(run: RunSpec) -> None:
     say(f"{config.command:<9} {config.arch} ({parameters:,} parameters) on {config.dataset}, preset {config.preset}")
     say(f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images, split {splits.hash[:12]}")
     several = f" in each of {processes.world_size()} processes" if processes.world_size() > 1 else ""
-    say(f"device    {run.device}, {torch.get_num_threads()} threads{several}")
+    say(f"device    {run.device}, {counted(torch.get_num_threads(), 'thread')}{several}")
     for line in _wrapped(config):
         say(line)
     if config.patience is not None and config.schedule == "onecycle":

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from kdignite import processes
-from kdignite.config import TrainConfig
+from kdignite.config import TrainConfig, typed_flags
 from kdignite.console import say_once
 from kdignite.data.batches import Share, image_side, on_device
+from kdignite.data.folders import path_of
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
 from kdignite.data.splits import Part, Splits, limited, split_source
@@ -40,13 +41,27 @@ def data_folder(data_root: str | None) -> Path:
 
 
 def named_by(who: object, dataset: str, *, asked: str | None) -> str:
-    """The data set that a flag names, else the one that a file names; a file never names code to run."""
+    """The data set that a flag names, else the one that a file names, if it is there and no code to run."""
     if asked is None and is_code(dataset):
         raise UserError(
             f"{who} was made with a data set of your own, and a file never names code to run: repeat its name: "
-            f"--dataset={brief(dataset, longest=300)}"
+            f"{typed_flags(dataset=brief(dataset, longest=300))}"
+        )
+    if asked is None and is_gone(dataset):
+        raise UserError(
+            f"{who} was made with {brief(dataset, longest=300)}, and there is no "
+            f"{brief(str(_path_in(dataset)), longest=300)}: where is it now? --dataset={dataset.partition(':')[0]}:NEW"
         )
     return asked or dataset
+
+
+def is_gone(dataset: str) -> bool:
+    """Whether a data set is named by a path at which there is nothing."""
+    return ":" in dataset and not is_code(dataset) and not os.path.exists(_path_in(dataset))  # noqa: PTH110 - no OSError
+
+
+def _path_in(dataset: str) -> Path:
+    return path_of(dataset).absolute()
 
 
 def open_data(

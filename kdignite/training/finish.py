@@ -87,5 +87,6 @@ def _check_saved(outcome: Outcome, recorded: Validation, path: Path) -> None:
     if abs(outcome.num_correct - recorded.num_correct) > tolerance(recorded.num_images):
         raise RunFailed(
             f"{path} scores {outcome.num_correct} of {recorded.num_images} validation images, "
-            f"it scored {recorded.num_correct} while training: the file is not the model that was trained"
+            f"it scored {recorded.num_correct} while training: the file is not the model that was trained; what a "
+            "model keeps outside its state_dict, in a buffer with persistent=False or an attribute, is not in the file"
         )

@@ -46,6 +46,10 @@ def recorded_identity(folder: Path) -> dict[str, Any]:
     return _identity(config) | _flat(starts_from)
 
 
+def recorded_epochs(folder: Path) -> int:
+    return int(files.read_json(folder / runs.CONFIG)["epochs"])
+
+
 def sources_of(run: RunSpec) -> dict[str, Any]:
     """What a run starts from, by content: data, split, initial weights, teacher."""
     weights = run.config.weights

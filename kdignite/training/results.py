@@ -13,11 +13,13 @@ from torch.utils.tensorboard.summary import hparams
 from kdignite import runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
+from kdignite.console import say
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary
 from kdignite.metrics.cost import measure_cost
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
 
@@ -39,6 +41,8 @@ def write_evaluation(
     folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
 ) -> dict[str, dict[str, Any]]:
     """Write predictions, figures of the last split and, for many classes, tables."""
+    if note := letters_note(classes):
+        say(note)
     summaries = {
         split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
         for split, outcome in outcomes.items()
@@ -70,7 +74,8 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
     values = {"command": config.command, "method": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
     names = sorted({*HPARAMS, *getattr(config, "parameters", ())})
-    shown: dict[str, Any] = {name: "" if values.get(name) is None else values[name] for name in names}
+    # TensorBoard cannot sort a column in which some runs have a number and others an empty text
+    shown = {name: values[name] for name in names if values.get(name) is not None}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
         writer.file_writer.add_summary(summary)
 

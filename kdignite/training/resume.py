@@ -1,10 +1,9 @@
-"""Resuming a run that was stopped: which one, whether it still has the same settings, and its folder."""
+"""Resuming a run that was stopped: which one, and whether it still has the same settings."""
 
 import dataclasses
 import functools
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,19 +20,27 @@ from kdignite.config import (
     differences_text,
     from_json,
     to_json,
+    typed_flags,
+    with_role,
 )
 from kdignite.console import say
 from kdignite.data.registry import is_code
-from kdignite.errors import UserError, listed
-from kdignite.training.identity import MACHINE, NOT_IDENTITY, USERS_CODE, identity_of, recorded_identity, sources_of
+from kdignite.errors import UserError, counted, listed
+from kdignite.training.data import named_by
+from kdignite.training.identity import (
+    MACHINE,
+    NOT_IDENTITY,
+    USERS_CODE,
+    identity_of,
+    recorded_epochs,
+    recorded_identity,
+)
 from kdignite.training.spec import RunSpec
-from kdignite.training.state import TrainerState, restore
+from kdignite.training.state import has_state
 from kdignite.training.teacher import fitting_teachers
 
 C = TypeVar("C", bound=TrainConfig)
-EVENTS = "events.out.tfevents.*"
-ROOM = 3  # complete states that must fit on the disk: the last, the previous, and the one being written
-STATES_OF_ADAMW = 3  # a complete state holds at most the weights and two moments of each
+NO_NUMBER = with_role(DistillConfig, "display", "place", "machine")  # of a finished run these change nothing any more
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
@@ -52,7 +59,9 @@ def resumed(config: C, *, root: Path) -> C | runs.Finished:
     """What ``--resume`` decides before data are loaded: the settings and teacher to go on with, or a finished run."""
     if config.resume != NEWEST:
         folder = _named(config, root=root)
-        return _finished(folder) or _recorded_config(config, folder, root=root)
+        if (folder / runs.RESULT).is_file() and not _changed(config, folder, names=_given(config), besides=NO_NUMBER):
+            return _finished(folder)
+        return _recorded_config(config, folder, root=root)
     if not isinstance(config, DistillConfig) or config.teacher is not None:
         return config
     folders = _unfinished(config, root=root)[:1]
@@ -66,70 +75,19 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
     if config.resume is None:
         return None
     if config.resume != NEWEST:
-        _check_same(run, Path(config.resume))
-        return Path(config.resume)
+        return _checked(run, Path(config.resume))
     if config.name is not None and (root / config.name / runs.CONFIG).is_file():
         _check_ours(config, root / config.name)
-        _check_same(run, root / config.name)
-        return _finished(root / config.name) or root / config.name
+        return _checked(run, root / config.name)
     now, earlier = identity_of(run), _recorded(config, root)
-    same = [folder for folder in earlier if not differences(recorded_identity(folder), now, besides=MACHINE)]
+    apart = {folder: differences(recorded_identity(folder), now, besides=MACHINE) for folder in earlier}
+    same = [folder for folder, found in apart.items() if not found]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
-    if unfinished:
-        return unfinished[0]
-    if same:
-        return _finished(same[0])
+    shorter = [folder for folder, found in apart.items() if _is_shorter(found, config) and has_state(folder)]
+    for folder in (unfinished or same or shorter)[:1]:
+        return _checked(run, folder)
     say(f"resume    {root}/ has no run of these settings: this is a new one")
     return None
-
-
-@contextmanager
-def opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]:
-    """The folder of a run, locked: an earlier one as it is, or a new one with its settings written."""
-    with ExitStack() as held:
-        yield processes.on_rank0(lambda: held.enter_context(_opened(run, earlier, root=root)))
-
-
-@contextmanager
-def _opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]:
-    _check_room(run, root if earlier is None else earlier)
-    folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
-    with runs.locked(folder):
-        if earlier is None:
-            files.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
-            _write_config(run, folder)
-        elif (folder / runs.RESULT).exists():
-            raise UserError(f"{folder} has just been finished by another process")
-        yield folder
-
-
-def apply(trainer_state: TrainerState, folder: Path) -> None:
-    """Put a run where it was stopped, and make the folder that of this process."""
-    restore(trainer_state, folder)
-    iteration = trainer_state.trainer.state.iteration
-    processes.on_rank0(lambda: record_resume(trainer_state.run, folder, iteration=iteration))
-
-
-def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
-    """Remove half-written files and event files, which are written anew; record and print where the run is resumed."""
-    for pattern in (f"{files.TEMPORARY}*", EVENTS):
-        for path in folder.glob(pattern):
-            path.unlink()  # of a link: the link itself
-    before = files.read_json(folder / runs.CONFIG)
-    _write_config(run, folder)
-    say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
-    path = folder / runs.ENVIRONMENT
-    recorded, now = files.read_json(path), runs.environment(run.device)
-    keys = ("device", "cuda", "processes", "threads", "cpu", "processor", "kdignite", "packages")
-    changed = {key: now[key] for key in keys if recorded.get(key) != now[key]}
-    entry = {"iteration": iteration, "at": files.now(), "changed": changed}
-    files.write_json(path, recorded | {"resumed": [*recorded.get("resumed", []), entry]})
-    moved = [one for one in differences(before, to_json(run.config)) if one.name in MACHINE and one.name not in changed]
-    if changed or moved:
-        found = [Difference(key, recorded.get(key), value) for key, value in changed.items() if key != "packages"]
-        different = differences_text(found + moved) or "other packages"
-        say(f"note      another machine than before ({different}): from here on the numbers are")
-        say("          not bit-equal to those of a run that was never stopped")
 
 
 def _named(config: TrainConfig, *, root: Path) -> Path:
@@ -157,11 +115,34 @@ def _check_ours(config: TrainConfig, folder: Path) -> None:
     raise UserError(f"{folder} is a run of {command}: {command_line(str(command), resume=folder)}")
 
 
-def _finished(folder: Path) -> runs.Finished | None:
+def _checked(run: RunSpec, folder: Path) -> Path | runs.Finished:
+    """The folder of a run that goes on, also of a finished one that is to be longer; or a finished run."""
+    _check_same(run, folder)
     if not (folder / runs.RESULT).is_file():
-        return None
+        return folder
+    before, epochs = recorded_epochs(folder), run.config.epochs
+    if epochs == before:
+        return _finished(folder)
+    done = files.read_json(folder / runs.RESULT).get("epochs", 0)
+    why = f"has finished with {counted(done, 'epoch')}, --epochs={epochs}"
+    if epochs < before:
+        raise UserError(f"{folder} {why} is too few: leave it out, or start a new run")
+    if done != before:
+        raise UserError(f"{folder} {why} changes nothing: --patience={run.config.patience} stopped it")
+    if not has_state(folder):
+        raise UserError(f"{folder} {why} needs its {runs.LAST}, which --keep_last keeps: start a new run")
+    return folder
+
+
+def _is_shorter(found: list[Difference], config: TrainConfig) -> bool:
+    """Whether a run differs in its epochs alone, and can be made longer."""
+    is_longer = [one.name for one in found] == ["epochs"] and found[0].before < found[0].now
+    return is_longer and config.schedule == "constant"
+
+
+def _finished(folder: Path) -> runs.Finished:
     result = files.read_json(folder / runs.RESULT)
-    say(f"resume    {folder} has already finished ({result.get('epochs')} epochs): nothing is done")
+    say(f"resume    {folder} has already finished ({counted(result.get('epochs', 0), 'epoch')}): nothing is done")
     return runs.Finished(folder, result)
 
 
@@ -169,21 +150,35 @@ def _recorded_config(config: C, folder: Path, *, root: Path) -> C:
     """The settings that a run recorded, with those that are given now."""
     recorded = files.read_json(folder / runs.CONFIG)
     del recorded["command"]  # checked already
-    given = set(to_json(config)) if config.given is None else set(config.given)
     for name in sorted(USERS_CODE):
         value = recorded.get(name)
         if is_code(value) and getattr(config, name) != value:
             raise UserError(
-                f"{folder} uses code of your own, and a file never names code to run: repeat its name, --{name}={value}"
+                f"{folder} uses code of your own, and a file never names code to run: repeat its name, "
+                f"{typed_flags(**{name: value})}"
             )
     try:
         before = from_json(type(config), recorded)
     except (UserError, TypeError) as error:
         raise UserError(f"{folder / runs.CONFIG}: {error}") from error
+    given = _given(config)
+    if recorded.get("dataset") is not None:
+        named_by(folder, str(recorded["dataset"]), asked=config.dataset if "dataset" in given else None)
     now = {name: getattr(config, name) for name in given} | {"resume": str(folder)}
     if recorded.get("teacher", "") is None:  # it was the newest one then, which another may be now
         now = {"teacher": _teacher_of(folder, runs.finished_teachers(root))} | now
     return dataclasses.replace(before, **now)
+
+
+def _given(config: TrainConfig) -> set[str]:
+    return set(to_json(config) if config.given is None else config.given)
+
+
+def _changed(config: TrainConfig, folder: Path, *, names: Collection[str], besides: Collection[str]) -> bool:
+    """Whether one of some settings is not what a run recorded; those left open may be any there."""
+    recorded, left_open = files.read_json(folder / runs.CONFIG), (None, "auto")  # recorded as what they came to
+    values = {name: value for name, value in to_json(config).items() if name in names and name not in besides}
+    return any(recorded.get(name) != value for name, value in values.items() if value not in left_open)
 
 
 def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:
@@ -194,15 +189,9 @@ def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:
 
 
 def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
-    """Runs that are not finished and have the settings given, the newest first; those left open may be any there."""
-    apart, left_open = NOT_IDENTITY | MACHINE, (None, "auto")  # recorded as what they came to
-    apart |= {"epochs"} if config.min_steps else set()
-    given = {name: value for name, value in to_json(config).items() if name not in apart and value not in left_open}
-    same = (
-        folder
-        for folder, values in _recorded(config, root).items()
-        if all(values.get(name) == given[name] for name in given)
-    )
+    """Runs that are not finished and have the settings given, the newest first."""
+    names, apart = to_json(config), NOT_IDENTITY | MACHINE | ({"epochs"} if config.min_steps else set())
+    same = (folder for folder in _recorded(config, root) if not _changed(config, folder, names=names, besides=apart))
     return [folder for folder in same if not (folder / runs.RESULT).exists()]
 
 
@@ -228,21 +217,3 @@ def _check_same(run: RunSpec, folder: Path) -> None:
     raise UserError(
         f"{folder} has other settings: {differences_text(found)}{why}; resume it with its own, or start a new run"
     )
-
-
-def _check_room(run: RunSpec, place: Path) -> None:
-    """Refuse a disk that cannot hold what the run will save."""
-    while not place.exists():
-        place = place.parent
-    weights = sum(value.numel() * value.element_size() for value in run.model.network.state_dict().values())
-    needed, free = ROOM * STATES_OF_ADAMW * weights, shutil.disk_usage(place).free
-    if free < needed:
-        raise UserError(
-            f"the disk of {place} has {free / 1e6:.0f} MB free, checkpoints of this run need up to "
-            f"{needed / 1e6:.0f} MB: make room first"
-        )
-
-
-def _write_config(run: RunSpec, folder: Path) -> None:
-    config = to_json(dataclasses.replace(run.config, resume=None))
-    files.write_json(folder / runs.CONFIG, {"command": run.config.command} | config)

@@ -1,6 +1,7 @@
 """Which teacher a run takes, the data settings that it inherits from it, and the checks of a teacher."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -9,26 +10,37 @@ import torch
 
 from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
-from kdignite.config import DistillConfig, TrainConfig, command_line
+from kdignite.config import DistillConfig, TrainConfig, command_line, typed_flags
 from kdignite.console import say
-from kdignite.data.registry import PATHS
+from kdignite.data.registry import PATHS, is_code, load_source
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
 from kdignite.teachers.outputs import check_logits, log_probabilities
 from kdignite.teachers.soft_targets import label_smoothing_warning
-from kdignite.training.data import DATASET, Data, named_by
+from kdignite.training.data import DATASET, Data, data_folder, is_gone, named_by
 from kdignite.training.model import load_predictor
 from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
 
 C = TypeVar("C", bound=TrainConfig)
 TRAIN_LONGER = "train it longer, teacher --epochs=N or reproduce --teacher_epochs=N"
+SMALLEST = 8  # pixels a side, where images are read for their fingerprint alone
 
 
 def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finished]:
-    """Finished teachers for the data and split of a run."""
+    """Finished teachers for the data and split of a run; where theirs was moved, data are known by their content."""
+    dataset = config.dataset or DATASET
+
+    @functools.cache
+    def fingerprint() -> str:
+        folder = data_folder(config.data_root)
+        return load_source(dataset, data_root=folder, image_size=SMALLEST, progress=False).fingerprint
+
     for run in runs.finished_teachers(root):
-        same_data = _same_place(str(run.result["dataset"]), config.dataset or DATASET)
+        recorded = str(run.result["dataset"])
+        same_data = _same_place(recorded, dataset)
+        if not same_data and is_gone(recorded) and ":" in dataset and not is_code(dataset):
+            same_data = run.result["fingerprint"] == fingerprint()
         if same_data and config.val_size in (None, run.result["val_size"]):
             yield run
 
@@ -45,7 +57,8 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         dataset = config.dataset or DATASET
         make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
         others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
-        hint = f"; there are teachers for --dataset={' and --dataset='.join(others)}" if others else ""
+        named = " and ".join(typed_flags(dataset=other) for other in others)
+        hint = f"; there are teachers for {named}" if named else ""
         raise UserError(
             f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
         )

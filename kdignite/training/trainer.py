@@ -23,6 +23,7 @@ from kdignite.devices import is_accelerator
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate, measure_batch_norms, predictor
 from kdignite.memory import oom_as_failure
+from kdignite.training import folder as run_folder
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
 from kdignite.training.extensions import Attach, view_of_run
@@ -42,7 +43,7 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
     if isinstance(earlier, runs.Finished):
         return earlier
     announce(run)
-    with resume.opened(run, earlier, root=root) as folder:
+    with run_folder.opened(run, earlier, root=root) as folder:
         say(f"run       {folder}")
         trainer_state = build_trainer(run, folder, resumed=earlier is not None)
         with _resume_hint(run, folder), open_writer(folder) as writer:
@@ -88,13 +89,13 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     )
     best, host_copy = handlers.BestFile(folder / runs.BEST, say=say), HostCopy(run, trainer, history)
     if processes.is_rank0():
-        score = _recorded_score(best.path) if resumed and has_state(folder) else None
         payload = partial(_payload, run, trainer, host_copy)
-        handlers.attach_best_checkpoint(trainer, best, payload=payload, score=score)
+        handlers.attach_best_checkpoint(trainer, best, payload=payload)
     patience = handlers.attach_early_stopping(trainer, patience=config.patience) if config.patience else None
     trainer_state = TrainerState(run, trainer, sums, clock, history, best, host_copy, patience)
     if resumed:
-        resume.apply(trainer_state, folder)
+        run_folder.apply(trainer_state, folder)
+        best.score = _recorded_score(best.path, history) if processes.is_rank0() and has_state(folder) else None
     return trainer_state
 
 
@@ -178,15 +179,18 @@ def _payload(run: RunSpec, trainer: Engine, host_copy: HostCopy) -> dict[str, An
     return checkpoints.to_payload(description, host_copy()["model"])
 
 
-def _recorded_score(best: Path) -> float | None:
-    """The validation accuracy of the best checkpoint of a resumed run; None: the next epoch's is better."""
+def _recorded_score(best: Path, history: handlers.History) -> handlers.Score | None:
+    """What the best checkpoint of a resumed run scored; None: the next epoch's is better."""
     if not best.exists():
         return None
     try:
-        return checkpoints.load_checkpoint(best).description.validation.accuracy
+        validation = checkpoints.load_checkpoint(best).description.validation
     except UserError as error:
         say(f"warning   {error}; the best of the epochs to come takes its place")
         return None
+    # an epoch that the state has not seen yet is done again, with the same score: it then takes the file's place
+    loss = {row["epoch"]: row["loss_val"] for row in history.rows}.get(validation.epoch)
+    return handlers.Score(validation.accuracy, -math.inf if loss is None else -loss)
 
 
 def _advice(config: TrainConfig) -> str:

@@ -362,6 +362,52 @@ def test_more_epochs_under_a_constant_rate_are_those_of_a_longer_run(
     assert_alike(longer.folder, at_once.folder)
 
 
+@pytest.mark.parametrize("how", ["named", "newest"])
+def test_a_finished_run_under_a_constant_rate_can_be_made_longer(
+    root: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {**settings("baseline"), "schedule": "constant", "lr": 0.02, "patience": None, "keep_last": True}
+    name = {"name": "run" if how == "named" else None}
+    short = baseline(alone(**{**given, "epochs": 1, **name}), root=root)
+    if how == "named":
+        longer = resumed(root, epochs=2)
+    else:
+        longer = baseline(alone(**{**given, "epochs": 2, **name, "resume": NEWEST}), root=root)
+    assert longer.folder == short.folder
+    assert f"resume    after iteration {EPOCH} of {2 * EPOCH}" in capsys.readouterr().out
+    assert (longer.result["epochs"], json.loads((longer.folder / "config.json").read_text())["epochs"]) == (2, 2)
+    at_once = baseline(alone(**{**given, "epochs": 2, "name": "at-once"}), root=root)
+    assert_alike(longer.folder, at_once.folder)
+
+
+def test_what_a_finished_run_cannot_become_is_refused(root: Path) -> None:
+    """Whatever the flag, as for a run that is not finished; and nothing of the run is touched."""
+    given = {"schedule": "constant", "epochs": 2, "patience": None, "keep_last": False}
+    folder = baseline(alone(**{**settings("baseline"), **given}), root=root).folder
+    before = contents(folder)
+    for flags, told in (
+        ({"epochs": 3}, f"{folder} has finished with 2 epochs, --epochs=3 needs its last.safetensors, which --keep_"),
+        ({"epochs": 1}, f"{folder} has finished with 2 epochs, --epochs=1 is too few: leave it out, or start a new"),
+        ({"lr": 0.5}, f"{folder} has other settings: lr: 0.1 -> 0.5; resume it with its own, or start a new run"),
+        ({"val_size": 50.0}, f"{folder} has other settings: split: "),
+    ):
+        with pytest.raises(UserError) as caught:
+            resumed(root, **flags)
+        assert str(caught.value).startswith(told)
+        assert contents(folder) == before
+    for flags in ({"lr": 0.1}, {"threads": 2}, {"epochs": 2}, {"amp": "auto"}, {"save_every_s": 1.0}):
+        assert resumed(root, **flags).folder == folder
+    assert contents(folder) == before
+
+
+def test_a_run_that_stopped_early_is_not_made_longer(root: Path) -> None:
+    given = {"schedule": "constant", "lr": 1e-6, "patience": 1, "keep_last": True, "epochs": 4}
+    done = baseline(alone(**{**settings("baseline"), **given}), root=root)
+    assert done.result["epochs"] < 4
+    with pytest.raises(UserError, match=r"--epochs=9 changes nothing: --patience=1 stopped it"):
+        resumed(root, epochs=9)
+
+
 def test_fewer_epochs_than_are_done_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(root, monkeypatch, schedule="constant")
     with pytest.raises(UserError, match=r"the run is in epoch 2 already, --epochs=1 is too few"):

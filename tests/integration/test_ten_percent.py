@@ -4,17 +4,23 @@ Its mechanisms were weights saved under another prefix and loaded with ``strict=
 test images that went through the training transform. Each must be an error or have no effect; none may change a number.
 """
 
+import dataclasses
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kdignite import checkpoints, evaluation
+from kdignite import checkpoints, evaluation, files
+from kdignite.cli.entry import make_config
+from kdignite.cli.parse import parse_args
 from kdignite.commands.adopt import adopt
 from kdignite.commands.distill import distill
+from kdignite.commands.doctor import doctor
 from kdignite.commands.evaluate import evaluate
-from kdignite.config import AdoptConfig, BaselineConfig, EvaluateConfig
+from kdignite.config import AdoptConfig, BaselineConfig, DoctorConfig, EvaluateConfig, to_json
 from kdignite.errors import UserError
 from kdignite.runs import Finished
 from kdignite.training import model as model_module
@@ -146,6 +152,11 @@ def test_classes_in_another_order_are_mapped_and_other_classes_refused(taught: F
         accuracy(path, root)
 
 
+def pasted(told: str) -> list[str]:
+    """The line in a message, as a shell takes it."""
+    return shlex.split(told.partition("python -m kdignite ")[2].removesuffix(" (--allow_weak_teacher goes on anyway)"))
+
+
 class TestAdopt:
     """Somebody else's weights come in through one door, which checks them."""
 
@@ -230,10 +241,66 @@ class TestAdopt:
 
     def test_wrong_normalisation_is_refused_near_chance(self, taught: Finished, root: Path) -> None:
         file = self.foreign(taught, root)
-        settings = {**self.settings(taught), "mean": (200.0, 200.0, 200.0)}
-        with pytest.raises(UserError, match="near chance"):
+        settings = {**self.settings(taught), "mean": (0.9, 0.1, 0.9), "std": (30.0, 30.0, 30.0)}
+        with pytest.raises(UserError, match=r"with '.* statistics' .* which is the likely cause") as caught:
             adopt(AdoptConfig(file=file, **settings), root=root)
         assert not (root / "adopted-cnn5").exists()
+        again = make_config(parse_args(pasted(str(caught.value))))
+        assert adopt(again, root=root).result["val"]["accuracy"] > 0.7
+        with pytest.raises(UserError, match=r"by 255: --mean=0\.4824,0\.4549,0\.4078 --std=0\.2275,0\.2235,0\.2235"):
+            AdoptConfig(file=file, **{**settings, "mean": (123.0, 116.0, 104.0), "std": (58.0, 57.0, 57.0)})
+
+    def test_random_weights_are_near_chance_whatever_they_are_fed(self, taught: Finished, root: Path) -> None:
+        weights = {key: torch.zeros_like(value) for key, value in payload_of(taught)["weights"].items()}
+        torch.save(weights, root / "zeros.pt")
+        with pytest.raises(UserError, match=r"near chance.*; is it --size, --mean, --std or --classes\?"):
+            adopt(AdoptConfig(file=str(root / "zeros.pt"), **self.settings(taught)), root=root)
+
+    @pytest.mark.parametrize("name", ["answers one too low", "another order"])
+    def test_classes_in_another_order_are_found_and_can_be_pasted(
+        self, taught: Finished, root: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        outputs = [9, *range(9)] if name == "answers one too low" else [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+        weights = dict(payload_of(taught)["weights"])
+        weights |= {key: weights[key][outputs] for key in ("linear.weight", "linear.bias")}
+        torch.save(weights, root / "own.pt")
+        config = AdoptConfig(file=str(root / "own.pt"), **self.settings(taught))
+        with pytest.raises(UserError, match=rf"as recorded.* with '{name}' .*the likely cause") as caught:
+            adopt(config, root=root)
+        told = str(caught.value)
+        assert ("far below chance" in told) == (name == "answers one too low")
+        assert not (root / "adopted-cnn5").exists()
+        right = adopt(make_config(parse_args(pasted(told))), root=root)
+        assert right.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
+        # adopted all the same, it is what doctor finds
+        adopt(dataclasses.replace(config, allow_weak_teacher=True, name="wrong"), root=root)
+        capsys.readouterr()
+        few: dict[str, Any] = {"threads": 1, "draws": 3, "num_images": 100}
+        found = doctor(DoctorConfig(run="wrong", **few), root=root).result["conclusions"]
+        assert len(found) == 1
+        assert found[0] in capsys.readouterr().out
+        assert to_json(make_config(parse_args(pasted(found[0])))) == {
+            **to_json(config), "classes": [str(one) for one in outputs],
+        }  # fmt: skip
+        assert doctor(DoctorConfig(run=str(right.folder), **few), root=root).result["conclusions"] == []
+
+    def test_a_recorded_accuracy_that_no_longer_comes_is_told(
+        self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = altered(taught, root, validation={"num_correct": 10, "num_images": 200, "epoch": 1})
+        for line in (accuracy, lambda run, root: doctor(DoctorConfig(run=str(run), draws=3, threads=1), root=root)):
+            line(path, root)
+            told = "5.00% was recorded on the validation images, "
+            assert capsys.readouterr().out.count(told) == 1
+        assert accuracy("teacher", root) > 0.7
+        assert "was recorded on the validation images" not in capsys.readouterr().out
+        shutil.copytree(taught.folder, root / "other")
+        result = files.read_json(root / "other" / "result.json")
+        result["test"]["num_correct"] -= 50
+        files.write_json(root / "other" / "result.json", result)
+        for run, count in (("teacher", 0), ("other", 1)):
+            evaluate(EvaluateConfig(run=run, threads=1), root=root)
+            assert capsys.readouterr().out.count("was recorded on the test images") == count
 
     def test_preprocessing_is_never_assumed(self) -> None:
         with pytest.raises(UserError, match=r"adopt needs --size, --mean, --std: how a model was fed is never assumed"):

@@ -184,6 +184,41 @@ def test_no_other_flag_means_something_without_a_value(command, refusal):
                 assert refusal(command, *typed) == f"{command}: --{name} needs a value; write --{name}=VALUE"
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--observed=0.6%", 0.006),
+        ("--observed=0.6 %", 0.006),
+        ("--observed=1%", 0.01),
+        ("--observed=100%", 1.0),
+        ("--observed=0.6", 0.6),
+        ("--observed=10", 10.0),
+        ("--observed=1.0", 1.0),
+        ("--per_class=90%,0.6%", (0.9, 0.006)),
+        ("--per_class=1,0.5", (1.0, 0.5)),
+        ("--per_class=90,0.5", (90.0, 0.5)),
+    ],
+)
+def test_a_share_may_have_a_per_cent_sign(flag, value, config_of):
+    config = config_of("doctor", "runs/x", flag)
+    assert getattr(config, flag[2:].partition("=")[0]) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        ("--observed=1", "write --observed=1% or --observed=100%"),
+        ("--observed=101%", "write it like --observed=0.6%"),
+        ("--observed=-1%", "write it like --observed=0.6%"),
+        ("--observed=0,6%", "write it like --observed=0.6%"),
+        ("--observed=nan%", "write it like --observed=0.6%"),
+        ("--per_class=50,2%", "write it like --per_class=90%,0.6%"),
+    ],
+)
+def test_a_share_that_could_mean_two_things_is_refused(flag, advice, refusal):
+    assert refusal("doctor", "runs/x", flag).endswith(f"not '{flag.partition('=')[2]}'; {advice}")
+
+
 def test_lists_of_numbers_and_of_words(config_of):
     config = config_of(*ADOPT, "--classes=cat,dog")
     assert (config.mean, config.std, config.classes) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), ("cat", "dog"))
@@ -769,7 +804,7 @@ FROZEN = {
     "teacher": TRAIN,
     "distill": TRAIN | DISTILL | {"teacher_arch"},
     "baseline": TRAIN,
-    "evaluate": {"split", "dataset", "data_root", "skip_broken", "arch", "device", "threads"},
+    "evaluate": {"split", "name", "dataset", "data_root", "skip_broken", "arch", "device", "threads"},
     "doctor": {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
         *("num_images", "draws", "name", "dataset", "data_root", "skip_broken", "device", "threads", "key"),

@@ -1,7 +1,9 @@
 """Which runs are compared, which are refused and in which words, from folders made by hand."""
 
+import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 from kdignite import files
+from kdignite.cli.entry import make_config
+from kdignite.cli.parse import parse_args
 from kdignite.commands.compare import compare
 from kdignite.comparison.caveats import SHORT
 from kdignite.comparison.costs import COSTS
@@ -347,11 +351,13 @@ def test_predictions_of_another_run_are_noticed(root: Path) -> None:
     ("words", "line"),
     [
         (("teacher", "student-0"), "compare needs a student and a baseline, and has no baseline (teacher runs/teacher; "
-         "student runs/student-0): name its run too, or make one with python -m kdignite baseline"),
+         "student runs/student-0): name its run too, or make one with python -m kdignite baseline "
+         "--dataset=digits"),
         (("baseline-0", "baseline-1"), "compare needs a student and a baseline, and has no student (baseline "
-         "runs/baseline-0; baseline runs/baseline-1): name its run too, or make one with python -m kdignite distill"),
+         "runs/baseline-0; baseline runs/baseline-1): name its run too, or make one with python -m kdignite distill "
+         "--dataset=digits"),
         (("teacher",), "compare needs a student and a baseline, and has no student and baseline (teacher "
-         "runs/teacher): name its run too, or make one with python -m kdignite distill"),
+         "runs/teacher): name its run too, or make one with python -m kdignite distill --teacher=runs/teacher"),
         ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the teacher of "
          "runs/student-0, 'teacher'"),
         (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its "
@@ -489,8 +495,8 @@ def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path)
         ("student-1", "distill", {"seed": 0}, "runs/student-0 and runs/student-1 are both a student of seed 0: "
          "leave one of them out"),
         ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
-         "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline --seed=7, or "
-         "leave their partners out"),
+         "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline "
+         "--dataset=digits --seed=7, or leave their partners out"),
     ],
 )  # fmt: skip
 def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: dict[str, Any], line: str) -> None:
@@ -501,8 +507,20 @@ def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: 
 def test_a_seed_without_a_partner(root: Path) -> None:
     assert refused(root, *ONE, "baseline-1") == (
         "every seed needs a student and a baseline, there is no student of seed 1: name those runs, make them with "
-        "python -m kdignite distill --seed=1, or leave their partners out"
+        "python -m kdignite distill --dataset=digits --seed=1, or leave their partners out"
     )
+
+
+def test_the_line_that_makes_a_partner_can_be_pasted(root: Path) -> None:
+    """It gives the recipe of the run that is there, with every setting that differs from the preset's."""
+    own = {"preset": "quick", "widths": (8, 8, 8, 8, 8), "seed": 3, "name": "x"}
+    again(root, "student-0", "distill", config={**own, "epochs": 9, "threads": 1, "alpha": 0.25})
+    recorded = files.read_json(root / "student-0" / "config.json") | {"dataset": "folder:my pictures"}
+    files.write_json(root / "student-0" / "config.json", recorded)
+    typed = shlex.split(refused(root, "teacher", "student-0").partition("make one with python -m kdignite ")[2])
+    made, usual = make_config(parse_args(typed)), configure(BaselineConfig, preset="quick")
+    changed = {"dataset": "folder:my pictures", "widths": (8, 8, 8, 8, 8), "seed": 3, "epochs": 9}
+    assert to_json(made) == to_json(dataclasses.replace(usual, **changed))
 
 
 @pytest.fixture

@@ -381,6 +381,10 @@ def test_what_is_kept_where_nothing_is_saved_or_known() -> None:
         ": 21 x more parameters, 13 x more multiply-adds, 6.6 x slower on the CPU."
     )
     assert compression_text(CASES["no teacher"]) == ""
+    one = CASES["one seed"]
+    models = one.scores.models | {"baseline": one.scores.models["teacher"]}
+    weak = compression_text(one._replace(scores=one.scores._replace(models=models)))
+    assert weak.startswith("The teacher is no better than the baseline; the student has ")
 
 
 def test_a_teacher_whose_arithmetic_is_not_counted() -> None:

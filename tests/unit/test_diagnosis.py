@@ -155,7 +155,7 @@ def examined(model: nn.Module, **changes: Any) -> SettingResults:
         build=network,
         preprocessing=RIGHT,
         classes=tuple("bacdefg"),
-        order=None,
+        own_classes=tuple("bacdefg"),
         image_size=16,
         statistics=OWN,
         device=CPU,
@@ -189,9 +189,30 @@ def test_only_what_differs_and_runs_is_a_setting() -> None:
     assert fresh not in examined(trained).skipped
 
 
+@pytest.mark.parametrize("output", ["tuple", "dict", "none", "wide", "error"])
+def test_what_a_model_cannot_do_in_train_mode_is_left_out(output: str) -> None:
+    """As GoogLeNet, Inception and detectors, which give something else while they train."""
+
+    class Own(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> Any:
+            logits = super().forward(images)
+            if not self.training:
+                return logits
+            if output == "error":
+                raise KeyError("targets")
+            return {"tuple": (logits, logits), "dict": {"a": logits}, "none": None, "wide": logits.repeat(1, 2)}[output]
+
+    found = examined(Own(*network()))
+    names = [one.setting.name for one in found.logits]
+    assert not [name for name in names if name.startswith("train mode")]
+    assert len([line for line in found.skipped if line.startswith("train mode") and "cannot run it" in line]) == 2
+    assert {"as recorded", "BGR", "training views", "new head"} <= set(names)
+
+
 def test_the_order_of_the_classes_is_the_data_sets() -> None:
     model, order = network(), torch.tensor([3, 0, 1, 2, 6, 5, 4])
-    plain, ordered = examined(model), examined(model, order=order)
+    own = "".join("bacdefg"[order.tolist().index(place)] for place in range(7))
+    plain, ordered = examined(model), examined(model, own_classes=tuple(own))
     for one, other in zip(plain.logits, ordered.logits, strict=False):
         if one.setting.name in ("as recorded", "BGR", "not normalised"):
             assert torch.equal(one.logits[..., order], other.logits)

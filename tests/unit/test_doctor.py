@@ -159,7 +159,10 @@ def test_the_bars_are_the_accuracies_and_their_colours_what_was_found() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["as recorded", "BGR", "new head"]
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["98.5", "50.0", "5.0 to 15.0", "observed 10 %"]
+    line = next(one for one in axes.lines if one.get_linestyle() == "--")
+    assert all(text.get_zorder() > line.get_zorder() for text in axes.texts[:3])  # it runs through no number
     plain = doctor_figure(summary())
+    assert [text.get_text() for text in plain.axes[0].get_legend().get_texts()] == ["as recorded", "other mistakes"]
     assert [to_hex(bar.get_facecolor()).upper() for bar in plain.axes[0].patches] == [GREEN, BLUE, BLUE]
 
 

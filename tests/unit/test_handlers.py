@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -80,11 +80,12 @@ def outcome(correct: int, total: int = 10, *, finite: bool = True, num_classes: 
     return Outcome(logits, labels, torch.arange(total), confusion, 0.5 if finite else NAN)
 
 
-def attach_scores(trainer: Engine, accuracies: list[float]) -> None:
-    """In place of a validation: the accuracy of each epoch."""
+def attach_scores(trainer: Engine, accuracies: list[float], losses: Sequence[float] | None = None) -> None:
+    """In place of a validation: the accuracy and the loss of each epoch, the same in all where none are given."""
 
     def score(engine: Engine) -> None:
-        engine.state.metrics["accuracy_val"] = accuracies[engine.state.epoch - 1]
+        at = engine.state.epoch - 1
+        engine.state.metrics.update(accuracy_val=accuracies[at], loss_val=losses[at] if losses else 1.0)
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, score)
 
@@ -126,13 +127,14 @@ def attach_best(
     folder: Path,
     *,
     payload: Callable[[], dict[str, Any]] | None = None,
-    score: float | None = None,
+    score: handlers.Score | None = None,
     say: Callable[[str], object] = print,
 ) -> handlers.BestFile:
     """``best.safetensors``, which holds the number of its epoch where nothing else is asked for."""
     file = handlers.BestFile(folder / "best.safetensors", say=say)
     make = payload or (lambda: {"epoch": trainer.state.epoch})
-    handlers.attach_best_checkpoint(trainer, file, payload=make, score=score)
+    handlers.attach_best_checkpoint(trainer, file, payload=make)
+    file.score = score
     return file
 
 
@@ -333,7 +335,7 @@ def test_a_validation_gives_counts_and_recall(trainer: Engine) -> None:
     handlers.attach_validation(trainer, validate=lambda: outcome(7))
     found = run(trainer, 1).metrics
     assert (found["accuracy_val"], found["correct_val"], found["images_val"], found["loss_val"]) == (0.7, 7, 10, 0.5)
-    assert found["recall_val"].tolist() == [0.7, 0.0]
+    assert found["recall_val"] == [0.7, None]  # of a class without images there is none
 
 
 def test_a_validation_of_a_dead_model_has_no_accuracy(trainer: Engine) -> None:
@@ -646,14 +648,14 @@ SHARED = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val",
 
 def test_the_tags_are_those_of_every_run_and_the_steps_are_epochs(trainer: Engine, tmp_path: Path) -> None:
     curves = plotted(tmp_path, trainer, 3, [outcome(correct) for correct in (3, 5, 4)])
-    assert set(curves) == SHARED | {"loss/kd", "accuracy/teacher", "recall/cat", "recall/dog"}
+    assert set(curves) == SHARED | {"loss/kd", "accuracy/teacher", "recall/cat"}  # no dog is there
     assert all([at for at, _ in curve] == [1, 2, 3] for curve in curves.values())
 
 
 def test_a_run_without_a_teacher_has_no_curves_of_one(tmp_path: Path) -> None:
     trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
     curves = plotted(tmp_path, trainer, 1, [outcome(3)], accuracy_teacher=None)
-    assert set(curves) == SHARED | {"recall/cat", "recall/dog"}
+    assert set(curves) == SHARED | {"recall/cat"}
 
 
 def test_what_is_no_number_leaves_a_gap(trainer: Engine, tmp_path: Path) -> None:
@@ -703,10 +705,10 @@ def test_the_writer_is_closed_and_keeps_its_curves_when_a_run_fails(tmp_path: Pa
 # --- best.safetensors and last.safetensors
 
 
-def best_of(folder: Path, accuracies: list[float]) -> int | None:
+def best_of(folder: Path, accuracies: list[float], losses: Sequence[float] | None = None) -> int | None:
     """The epoch whose weights are in ``best.safetensors``."""
     trainer = silent(step)
-    attach_scores(trainer, accuracies)
+    attach_scores(trainer, accuracies, losses)
     attach_best(trainer, folder)
     run(trainer, len(accuracies))
     path = folder / "best.safetensors"
@@ -736,20 +738,43 @@ def test_the_first_best_epoch_with_a_finite_accuracy_is_kept(
     assert [file.name for file in tmp_path.iterdir()] == (["best.safetensors"] if best else [])
 
 
-@pytest.mark.parametrize(("accuracy", "by"), [(0.7, "first"), (0.8, "first"), (0.81, "second")])
-def test_a_run_that_goes_on_knows_the_score_of_the_file_that_is_there(tmp_path: Path, accuracy: float, by: str) -> None:
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [
+        ([0.5, 0.5, 0.5], [1.5, 1.2, 1.3], 2),
+        ([0.5, 0.5, 0.5], [1.5, 1.5, 1.5], 1),
+        ([0.5, 0.4, 0.5], [1.5, 0.1, 1.4], 3),  # the accuracy comes first
+        ([NAN, 0.5, 0.5], [0.1, 1.5, 1.4], 3),
+        ([0.5, 0.5], [1.5, NAN], 1),
+    ],
+)
+def test_of_equal_accuracies_that_with_the_lower_loss_is_the_best(
+    tmp_path: Path, accuracies: list[float], losses: list[float], best: int
+) -> None:
+    assert best_of(tmp_path, accuracies, losses) == best
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "by"),
+    [(0.7, 1.0, "first"), (0.8, 1.0, "first"), (0.8, 1.1, "first"), (0.8, 0.9, "second"), (0.81, 2.0, "second")],
+)
+def test_a_run_that_goes_on_knows_the_score_of_the_file_that_is_there(
+    tmp_path: Path, accuracy: float, loss: float, by: str
+) -> None:
     first, second = silent(step), resumed(silent(step), epochs=2)
     attach_scores(first, [0.4, 0.8])
     attach_best(first, tmp_path, payload=lambda: {"by": "first"})
     run(first, 2)
-    attach_scores(second, [0.0, 0.0, accuracy])
-    attach_best(second, tmp_path, payload=lambda: {"by": "second"}, score=0.8)
+    attach_scores(second, [0.0, 0.0, accuracy], [1.0, 1.0, loss])
+    attach_best(second, tmp_path, payload=lambda: {"by": "second"}, score=handlers.Score(0.8, -1.0))
     run(second, 3, done=2)
     assert checkpoints.read(tmp_path / "best.safetensors") == {"by": by}
 
 
-@pytest.mark.parametrize("score", [None, 0.8])
-def test_where_the_file_is_gone_the_best_epoch_to_come_takes_its_place(tmp_path: Path, score: float | None) -> None:
+@pytest.mark.parametrize("score", [None, handlers.Score(0.8, -1.0)])
+def test_where_the_file_is_gone_the_best_epoch_to_come_takes_its_place(
+    tmp_path: Path, score: handlers.Score | None
+) -> None:
     trainer, said = silent(step), []
     attach_scores(trainer, [0.9, 0.3, 0.5, 0.4])
     trainer.add_event_handler(
@@ -877,7 +902,7 @@ def test_another_reason_and_another_time_are_told_again(tmp_path: Path, monkeypa
         with monkeypatch.context() as broken:
             if error:
                 broken.setattr(checkpoints, "write", failing(error))
-            file.put({"epoch": 1}, "best.safetensors")
+            file.put({"epoch": 1})
         assert len(said) == lines
         assert file.write_error == (error.strerror if error else "")
 
@@ -948,7 +973,7 @@ def test_the_last_file_holds_every_state_of_its_own_epoch(tmp_path: Path) -> Non
     trainer, model = silent(step), torch.nn.Linear(1, 1)
     history = attach_rows(trainer, [outcome(3), outcome(8), outcome(8)])
     patience = handlers.attach_early_stopping(trainer, patience=5)
-    about = handlers.LazyStateDict(lambda: {"epoch": trainer.state.epoch})
+    about = SimpleNamespace(state_dict=lambda: {"epoch": trainer.state.epoch})
     attach_last(trainer, tmp_path, model=model, history=history, early_stopping=patience, about=about)
     run(trainer, 3)
     found = checkpoints.read(tmp_path / "last.safetensors")
@@ -1335,7 +1360,7 @@ def wired(folder: Path, writer: SummaryWriter, process: Callable[[Engine, Any], 
     handlers.attach_epoch_table(engine, history, say=lambda line: log.append(f"table {line.split()[0]}"))
     attach_best(engine, folder, payload=take("best"))
     handlers.attach_early_stopping(engine, patience=1)
-    attach_last(engine, folder, history=history, about=handlers.LazyStateDict(take("last")))
+    attach_last(engine, folder, history=history, about=SimpleNamespace(state_dict=take("last")))
     handlers.attach_stop(engine)
     return Wired(engine, log)
 

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outputs": set(),
     "processes": {"errors"},
     "stopping": {"processes"},
-    "console": {"processes"},
+    "console": {"errors", "processes"},
     "network": set(),
     "timing": set(),
     "metrics": {"streams"},
@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"errors", "losses", "plugins"},
     "config": {"errors", "data.registry", "methods.registry", "models.registry"},
     "steps": {"losses", "data", "methods", "outputs", "precision"},
-    "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
+    "checkpoints": {"config", "schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "outputs", "precision", "processes"},
     "handlers": {
         *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "files", "processes"),

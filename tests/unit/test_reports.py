@@ -20,8 +20,9 @@ from PIL import Image
 
 from kdignite.metrics import evaluation_summary
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
-from kdignite.reports.style import ink
+from kdignite.reports.style import ink, letters_note
 from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
+from kdignite.reports.text import markdown_table
 
 CIFAR10 = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LONG = (
@@ -89,7 +90,7 @@ def test_table_of_ten_classes_says_what_the_summary_says():
     assert f"accuracy {100 * summary['accuracy']:.1f} % ({summary['num_correct']:,} of 10,000 images)" in text
     assert f"loss {summary['loss']:.4f}, ECE {100 * summary['ece']:.1f} %" in text
     header, _, *rows = table_rows(text)
-    assert header == ["class", "accuracy %", "precision %", "F1 %", "images"]
+    assert header == ["class", "recall %", "precision %", "F1 %", "images"]
     assert [row[0] for row in rows] == [*CIFAR10, "macro average"]
     expected = [*summary["per_class"], {**summary["macro"], "support": 10_000}]
     for row, scores in zip(rows, expected, strict=True):
@@ -104,6 +105,31 @@ def test_tables_are_aligned(case):
         lines = block.strip().splitlines()
         if lines[0].startswith("|"):
             assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "columns"),
+    [
+        ("cat", "cat", 3),
+        ("\u732b", "\u732b", 2),  # a letter of two columns
+        ("e\u0301", "e\u0301", 1),  # an accent of its own
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e", 3),  # Persian needs its joiner
+        ("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680", 2),  # one emoji of two
+        ("a\u202eb", "a\\u202eb", 8),  # would turn the line around
+        ("a\tb", "a\\tb", 4),
+        ("a\nb", "a\\nb", 4),
+    ],
+)
+def test_names_of_any_script_keep_the_columns(name, shown, columns):
+    rows = markdown_table([("class", "images"), (name, "1"), ("a longer one", "2")], num_names=1).split("\n")
+    assert rows[2] == f"| {shown}{' ' * (len('a longer one') - columns)} |      1 |"
+
+
+def test_letters_that_no_font_has_are_named_once_and_in_no_warning(tmp_path: Path):
+    assert letters_note(("cat", "\u00e9t\u00e9", "tab\t")) == ""
+    classes = ("cat", "\U00012000\U00012001", "\U00012000")  # cuneiform
+    assert "no font here has \U00012000\U00012001: figures show boxes" in letters_note(classes)
+    save_figure(confusion_figure(summarise(classes), title="t"), tmp_path / "x.png")
 
 
 def test_a_bar_in_a_class_name_does_not_break_the_table():

@@ -37,6 +37,7 @@ from kdignite.errors import UserError
 from kdignite.steps import supervised_step
 from kdignite.teachers import LogitCache
 from kdignite.training import announce, identity, resume, spec, state
+from kdignite.training import folder as run_folder
 from kdignite.training import trainer as trainer_module
 from kdignite.training.data import Data
 from kdignite.training.spec import RunSpec, TeacherRecord, build_spec
@@ -87,7 +88,7 @@ def told_now(run: RunSpec, **given: Any) -> RunSpec:
 
 def begun(run: RunSpec, root: Path) -> Path:
     """The folder of a run that was stopped before its first save."""
-    with resume.opened(run, None, root=root) as folder:
+    with run_folder.opened(run, None, root=root) as folder:
         return folder
 
 
@@ -489,7 +490,7 @@ def test_with_a_name_too_another_command_and_a_link_are_refused(tmp_path: Path) 
 
 def test_a_new_folder_has_the_settings_and_what_the_run_starts_from(tmp_path: Path) -> None:
     run = ready(DistillConfig, teacher_record=TeacherRecord("teacher", SHA, 0.5), name="run", alpha=0.5)
-    with resume.opened(told_now(run, resume=NEWEST), None, root=tmp_path) as folder:
+    with run_folder.opened(told_now(run, resume=NEWEST), None, root=tmp_path) as folder:
         assert (folder / ".lock").exists()
     assert folder == tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json"}
@@ -511,7 +512,7 @@ def test_an_earlier_folder_is_opened_as_it_is(tmp_path: Path) -> None:
     folder = begun(run, tmp_path)
     (folder / "events.out.tfevents.1").write_text("x")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with resume.opened(told_now(run, resume=str(folder), save_every_s=5.0), folder, root=tmp_path) as again:
+    with run_folder.opened(told_now(run, resume=str(folder), save_every_s=5.0), folder, root=tmp_path) as again:
         assert again == folder
         assert (folder / ".lock").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -532,7 +533,7 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
     ):
         (folder / name).write_text("x")
     (folder / "events.out.tfevents.link").symlink_to(victim)
-    resume.record_resume(told_now(run, resume=str(folder), save_every_s=5.0), folder, iteration=4)
+    run_folder.record_resume(told_now(run, resume=str(folder), save_every_s=5.0), folder, iteration=4)
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
         "environment.json",
@@ -553,7 +554,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_refused_and_left_alone
     before = (folder / "config.json").read_bytes()
 
     def enter() -> None:
-        with resume.opened(told_now(run, save_every_s=5.0), folder, root=tmp_path):
+        with run_folder.opened(told_now(run, save_every_s=5.0), folder, root=tmp_path):
             pass
 
     assert refused(enter) == f"{folder} has just been finished by another process"
@@ -578,7 +579,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
         return SimpleNamespace(free=free)
 
     def enter() -> None:
-        with resume.opened(run, folder, root=root):
+        with run_folder.opened(run, folder, root=root):
             pass
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
@@ -602,16 +603,16 @@ def test_each_resumption_is_noted_with_what_is_different_now(
     run = ready()
     folder = begun(run, tmp_path)
     before = files.read_json(folder / "environment.json")
-    resume.record_resume(run, folder, iteration=4)
+    run_folder.record_resume(run, folder, iteration=4)
     assert "note" not in capsys.readouterr().out
     now = before | {"threads": 7, "processor": "Other chip", "commit": "else"}
     monkeypatch.setattr(runs, "environment", lambda device: now)
-    resume.record_resume(run, folder, iteration=5)
+    run_folder.record_resume(run, folder, iteration=5)
     out = capsys.readouterr().out
     assert f"another machine than before (threads: 1 -> 7; processor: {before['processor']} -> Other chip)" in out
     assert "not bit-equal to those of a run that was never stopped" in " ".join(out.split())
     monkeypatch.setattr(runs, "environment", lambda device: before | {"packages": {"torch": "9"}})
-    resume.record_resume(run, folder, iteration=6)
+    run_folder.record_resume(run, folder, iteration=6)
     assert "another machine than before (other packages)" in capsys.readouterr().out
     after = files.read_json(folder / "environment.json")
     noted = after.pop("resumed")
@@ -630,9 +631,9 @@ def test_logits_that_come_from_elsewhere_now_are_noted(
     """A table and the teacher itself may differ in the last bits."""
     run, folder, _ = distilled
     moved = run._replace(config=dataclasses.replace(run.config, cache="off"))
-    resume.record_resume(moved, folder, iteration=2)
+    run_folder.record_resume(moved, folder, iteration=2)
     assert "another machine than before (cache: auto -> off): from here on" in capsys.readouterr().out
-    resume.record_resume(moved, folder, iteration=3)
+    run_folder.record_resume(moved, folder, iteration=3)
     assert "note" not in capsys.readouterr().out
 
 
@@ -1023,7 +1024,7 @@ def test_no_state_is_saved_that_would_take_a_best_file_for_written(
         write(path, payload, **given)
 
     monkeypatch.setattr(checkpoints, "write", full)
-    stopped.trainer_state.best.put({"epoch": 2}, "best.safetensors")
+    stopped.trainer_state.best.put({"epoch": 2})
     assert unwritten(stopped)
     assert "best.safetensors cannot be written (No space left on device)" in capsys.readouterr().out
     monkeypatch.undo()

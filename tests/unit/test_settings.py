@@ -109,5 +109,5 @@ def test_a_line_to_type_is_quoted_for_a_shell() -> None:
     long = f"folder:/{'a' * 300}"
     line = command_line("data", dataset=long, mean=(0.5, 0.25), data_root=Path("my data"))
     assert shlex.split(line)[4:] == [f"--dataset={long}", "--mean=0.5,0.25", "--data_root=my data"]
-    assert typed_flags({"dataset": long, "stem": None}) == [f"--dataset={long}"]  # what is pasted is never cut
+    assert typed_flags(dataset=long, stem=None) == shlex.quote(f"--dataset={long}")  # what is pasted is never cut
     assert command_line("evaluate", "runs/teacher", arch="") == "python -m kdignite evaluate runs/teacher --arch="

@@ -4,6 +4,7 @@ from kdignite.comparison.costs import COSTS
 from kdignite.comparison.scores import GAINED, LOST, NO_DIFFERENCE, NO_SPREAD, ONE_SEED
 from kdignite.comparison.summary import Summary
 from kdignite.config import setting_text
+from kdignite.errors import counted
 from kdignite.metrics import Ranking, best_and_worst
 from kdignite.reports.published import OVERALL, Published, published
 from kdignite.reports.text import NO_SCORE, per_cent, points
@@ -41,7 +42,7 @@ def subject(summary: Summary) -> str:
     parts = [
         f"{summary.dataset}, {summary.scores.num_images:,} test images",
         f"student {archs['student']} distilled from {archs.get('teacher', summary.teacher_name)} ({settings})",
-        f"{low} to {high} epochs" if low != high else f"{low} epoch{'s' * (low != 1)}",
+        f"{low} to {high} epochs" if low != high else counted(low, "epoch"),
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
     ]
     return "; ".join(parts)
@@ -57,6 +58,8 @@ def compression_text(summary: Summary) -> str:
     ratios = {label: times(saved[key], key) for key, label in labels.items()}
     parts = [f"{ratio} {label}" for label, ratio in ratios.items() if ratio not in (NO_SCORE, EQUAL)]
     tail = f": {', '.join(parts)}" if parts else ""
+    if models["teacher"].accuracy.mean <= models["baseline"].accuracy.mean:  # nothing to praise
+        return f"The teacher is no better than the baseline; the student has {per_cent(kept)} % of its accuracy{tail}."
     return f"The student keeps {per_cent(kept)} % of the teacher's accuracy{tail}."
 
 
