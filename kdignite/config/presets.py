@@ -40,8 +40,8 @@ def _steps(*, teacher: int, student: int) -> dict[str, int]:
 
 # preset -> command -> the fewest steps that its recipe needs: with few images a run has more epochs than those above
 MIN_STEPS: dict[str, dict[str, int]] = {
-    "standard": _steps(teacher=600, student=1000),
+    "standard": _steps(teacher=400, student=1000),
     "quick": _steps(teacher=100, student=200),
-    "reference": _steps(teacher=600, student=1000),
+    "reference": _steps(teacher=400, student=1000),
     "original": _steps(teacher=500, student=2000),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from kdignite import checkpoints, stopping
 from kdignite.commands import reproduce as module
@@ -247,3 +248,26 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
             for folder in (done.folder, study.folder)
         )
         assert all(torch.equal(weights[key], unbroken[key]) for key in weights)
+
+
+def test_pictures_are_kept_as_large_as_the_larger_of_both_models_takes_them(tmp_path: Path) -> None:
+    for number in range(24):
+        folder = tmp_path / "pictures" / "train" / ("dark", "light")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 50), (10 + 200 * (number % 2), number, 0)).save(folder / f"{number}.png")
+    given = {"dataset": f"folder:{tmp_path / 'pictures'}", "size": 48, "fast_dev_run": True}
+    done = reproduce(tiny(**given), root=tmp_path / "runs")
+    configs = [json.loads(path.read_text()) for path in done.folder.glob("*/config.json")]
+    assert {(one["command"], one["size"], one["image_size"]) for one in configs} == {
+        ("teacher", 32, 48),
+        ("distill", 48, 48),
+        ("baseline", 48, 48),
+    }
+
+
+@pytest.mark.slow
+def test_a_quick_study_of_the_digits_has_a_good_teacher(tmp_path: Path) -> None:
+    done = reproduce(configure(ReproduceConfig, preset="quick", dataset="digits", threads=2), root=tmp_path)
+    result = json.loads((done.folder / "teacher" / "result.json").read_text())
+    assert result["val"]["accuracy"] > 0.9
+    assert result["epochs"] == 17  # of six steps, for the 100 that the preset needs

@@ -94,6 +94,23 @@ def test_stopped_after_any_iteration_it_ends_the_same(
     assert_alike(again.folder, whole.folder)
 
 
+@pytest.mark.parametrize("iteration", [2, 8, 11])
+def test_a_run_too_short_for_batch_norm_ends_the_same_whether_stopped_or_not(
+    taught: Finished, root: Path, iteration: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statistics are measured anew before each evaluation: a function of the weights and the data alone."""
+    short = {"limit_train": 200, "epochs": 3, "name": "run"}  # 12 steps
+    whole = distill(student(**short, alpha=0.0), root=root)
+    assert whole.result["val"]["accuracy"] > 0.15
+    (root / "run").rename(root / "whole")
+    asked_to_stop(monkeypatch, iteration)
+    with pytest.raises(stopping.Stopped):
+        baseline(alone(**short), root=root)
+    again = baseline(configure(BaselineConfig, resume="run"), root=root)
+    one, other = (checkpoints.load_checkpoint(folder / "best.safetensors") for folder in (root / "whole", again.folder))
+    assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())
+
+
 def test_the_line_that_resumes_can_be_pasted_whatever_the_folder_is_called(
     taught: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
