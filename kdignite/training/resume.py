@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,7 +73,7 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
         _check_same(run, root / config.name)
         return _finished(root / config.name) or root / config.name
     now, earlier = identity_of(run), _recorded(config, root)
-    same = [folder for folder in earlier if not differences(recorded_identity(folder), now, besides=MACHINE)]
+    same = [folder for folder in earlier if _is_same(folder, now)]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     if unfinished:
         return unfinished[0]
@@ -206,13 +206,23 @@ def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
 
 
 def _recorded(config: TrainConfig, root: Path) -> dict[Path, dict[str, Any]]:
-    """What runs of the same command recorded, by folder, the newest first; what cannot be read is left out."""
+    """What runs of the same command recorded, by folder, the newest first; what cannot be read is skipped."""
     found = {}
     paths = (path for path in root.glob(f"*/{runs.CONFIG}") if not path.parent.is_symlink())
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
-        with suppress(UserError):
+        try:
             found[path.parent] = files.read_json(path)
+        except UserError as error:
+            runs.skipped(path.parent, error)
     return {folder: values for folder, values in found.items() if values.get("command") == config.command}
+
+
+def _is_same(folder: Path, identity: dict[str, Any]) -> bool:
+    try:
+        return not differences(recorded_identity(folder), identity, besides=MACHINE)
+    except UserError as error:
+        runs.skipped(folder, error)
+        return False
 
 
 def _check_same(run: RunSpec, folder: Path) -> None:

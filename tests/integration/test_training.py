@@ -145,7 +145,7 @@ def test_seeds_differ(root: Path) -> None:
 def test_the_same_tags_in_every_run(taught: Finished, root: Path) -> None:
     distilled = distill(student(), root=root)
     recalls = {f"recall/{digit}" for digit in range(10)}
-    tests = {"test/accuracy", "test/loss", "test/ece"}
+    tests = {"test/accuracy", "test/balanced_accuracy", "test/loss", "test/ece"}
     of_teacher, of_student = scalars(taught.folder), scalars(distilled.folder)
     assert set(of_teacher.Tags()["scalars"]) == TAGS | recalls | tests
     assert set(of_student.Tags()["scalars"]) == TAGS | recalls | tests | {"loss/kd", "accuracy/teacher"}

@@ -20,7 +20,7 @@ from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes
 from kdignite.comparison.runs import read_run
 from kdignite.config import PRESETS, BaselineConfig, CompareConfig, DistillConfig, TeacherConfig, configure, to_json
 from kdignite.errors import UserError
-from kdignite.metrics import evaluation_summary
+from kdignite.metrics import evaluation_summary, recorded
 
 KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": BaselineConfig}
 CLASSES = ("cat", "dog", "frog")
@@ -65,7 +65,7 @@ def make(
         "epochs": settings.get("epochs", 10),
         "best_epoch": 3,
         "teacher": None,
-        "test": evaluation_summary(logits, labels, classes=classes),
+        "test": recorded(evaluation_summary(logits, labels, classes=classes)),
     }
     about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": "c0ffee", "packages": {"torch": "2.9.0"}}
     files.write_json(folder / "config.json", settings)
@@ -689,7 +689,7 @@ def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
 def test_an_interval_beyond_all_accuracies(root: Path) -> None:
     sure = 9 * np.eye(3)[LABELS].astype(np.float32)
     predictions(logits=lambda _: sure)(root / "student-1")
-    rewritten(test=evaluation_summary(sure, LABELS, classes=CLASSES))(root / "student-1")
+    rewritten(test=recorded(evaluation_summary(sure, LABELS, classes=CLASSES)))(root / "student-1")
     summary = compared(root, *ALL)
     assert summary["student"]["accuracy"]["high"] > 1
     assert "an interval reaches beyond what an accuracy can be: 2 seeds are too few for it" in summary["notes"]
