@@ -1,7 +1,5 @@
 """Images in folders: ``PATH/train/<class>/*``, and optionally ``PATH/val`` and ``PATH/test`` likewise."""
 
-import hashlib
-import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
+from kdignite.data.fingerprint import content_hashes, files_digest
 from kdignite.data.registry import FOLDER
 from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
@@ -62,15 +61,17 @@ def load_folder(name: str, *, image_size: int, progress: bool, **_: object) -> S
         raise UserError(f"{root / 'train'} needs a folder for each of two or more classes, but has {len(classes)}")
     listings = {key: _list_images(root / key, classes) for key in SETS if (root / key).is_dir()}
     num_bytes = sum(len(one.files) for one in listings.values()) * 3 * image_size**2
+    hashes = content_hashes({key: one.files for key, one in listings.items()}, root, progress=progress)
     if num_bytes <= IN_MEMORY_BYTES:
         tensors = {key: _decode(one.files, image_size, progress=progress) for key, one in listings.items()}
         sets = {key: ImageSet(tensors[key], torch.tensor(one.labels)) for key, one in listings.items()}
     else:
         read = partial(read_image, size=image_size)
         sets = {
-            key: ImageSet(StreamedImages(one.files, read), torch.tensor(one.labels)) for key, one in listings.items()
+            key: ImageSet(StreamedImages(one.files, read), torch.tensor(one.labels), hashes[key])
+            for key, one in listings.items()
         }
-    digests = {key: _files_digest(one, root) for key, one in listings.items()}
+    digests = {key: files_digest(hashes[key], one.labels) for key, one in listings.items()}
     recorded = _utf8_bytes(name).decode("utf-8", "surrogateescape")
     return source_with_defaults(recorded, classes=classes, sets=sets, digests=digests)
 
@@ -186,12 +187,3 @@ def _decode(files: Sequence[Path], size: int, *, progress: bool) -> Tensor:
         for index, image in enumerate(bar):
             images[index] = image
     return images
-
-
-def _files_digest(listing: Listing, root: Path) -> str:
-    """A hash of paths and file sizes: independent of the size in pixels and of whether the images fit in memory."""
-    files = [
-        (_utf8_text(path.relative_to(root).as_posix(), errors="surrogateescape"), path.stat().st_size)
-        for path in listing.files
-    ]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

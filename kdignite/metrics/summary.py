@@ -19,7 +19,7 @@ NUM_CONFUSIONS = 20  # that a summary lists
 
 
 def recorded(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file records of a summary: plain JSON values, whose number does not grow with the square of the classes."""
+    """What a file records of a summary: all but the matrix, which grows with the square of the classes."""
     return {key: value for key, value in summary.items() if key != "confusion"}
 
 

@@ -24,7 +24,8 @@ def overall_line(summary: Mapping[str, Any]) -> str:
     correct, total = summary["num_correct"], summary["num_images"]
     return (
         f"accuracy {per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
-        f"balanced {per_cent(summary['balanced_accuracy'])} %, loss {summary['loss']:.4f}, ECE {per_cent(summary['ece'])} %"
+        f"balanced {per_cent(summary['balanced_accuracy'])} %, "
+        f"loss {summary['loss']:.4f}, ECE {per_cent(summary['ece'])} %"
     )
 
 

@@ -9,7 +9,9 @@ import torch
 
 from kdignite import processes
 from kdignite.config import TrainConfig
+from kdignite.console import say
 from kdignite.data.batches import Share, image_side, on_device
+from kdignite.data.checks import absent_notes, copies_notes
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
 from kdignite.data.splits import Part, Splits, limited, split_source
@@ -61,12 +63,14 @@ def open_data(
     load = partial(load_source, dataset, data_root=data_folder(data_root), image_size=image_size)
     source = processes.local_rank0_first(load)
     splits = split_source(source, val_size=val_size)
+    for line in [*source.notes, *copies_notes({"train": splits.train, "val": splits.val, "test": splits.test})]:
+        say(line)
     train, val, test = _placed(splits, device)
     return Data(source, Splits(train, val, test, splits.hash), image_side(source.train), limit_train)
 
 
 def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
-    return open_data(
+    data = open_data(
         config.dataset or DATASET,
         data_root=config.data_root,
         val_size=config.val_size,
@@ -74,6 +78,10 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
         device=device,
         limit_train=config.limit_train,
     )
+    parts = {"train": data.train, "val": data.splits.val, "test": data.splits.test}
+    for line in absent_notes({key: part.labels for key, part in parts.items()}, data.source.classes):
+        say(line)
+    return data
 
 
 def share() -> Share:
