@@ -112,7 +112,13 @@ def fingerprint(classes: tuple[str, ...], digests: Mapping[str, str]) -> str:
 
 def content_digest(images: Tensor, labels: Tensor) -> str:
     """sha256 in hex of ``shape, images, labels`` (the shape: the same bytes could be other images)."""
-    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    digest.update(images.contiguous().numpy().data)
+    digest = pixels_digest(images)
     digest.update(labels.to(torch.int64).contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def pixels_digest(images: Tensor) -> "hashlib._Hash":
+    """The hash object of `content_digest` before the labels."""
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    digest.update(images.contiguous().numpy().data)
+    return digest

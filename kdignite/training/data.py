@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdignite import processes
 from kdignite.config import TrainConfig
@@ -16,6 +17,7 @@ from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
+from kdignite.losses import balanced_weights
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -81,7 +83,16 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
     parts = {"train": data.train, "val": data.splits.val, "test": data.splits.test}
     for line in absent_notes({key: part.labels for key, part in parts.items()}, data.source.classes):
         say(line)
+    if (weights := class_weights(config, data)) is not None:
+        say(f"balance   classes weigh {float(weights.min()):.3g} to {float(weights.max()):.3g} in the cross-entropy")
     return data
+
+
+def class_weights(config: TrainConfig, data: Data) -> Tensor | None:
+    """The weights of the classes in the loss; None: all 1."""
+    if config.balance == "none":
+        return None
+    return balanced_weights(data.train.labels, num_classes=len(data.source.classes))
 
 
 def share() -> Share:

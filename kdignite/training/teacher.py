@@ -11,7 +11,7 @@ from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig, command_line
 from kdignite.console import say
-from kdignite.data.registry import FOLDER
+from kdignite.data.registry import FOLDER, is_code
 from kdignite.errors import UserError
 from kdignite.teachers import check_accuracy
 from kdignite.teachers.soft_targets import label_smoothing_warning
@@ -95,6 +95,7 @@ def load_checked_teacher(
             f"{checkpoint.path} was trained on another split or other images of {origin.dataset} "
             f"(--val_size={origin.val_size}) than this run's (--val_size={config.val_size}), so it may have seen the "
             "validation images: use the same data and --val_size for both"
+            + (", and let your function return the same each time" if is_code(origin.dataset) else "")
         )
     command = command_line("distill", teacher=checkpoint.path, teacher_arch="")
     logits_of = load_predictor(
