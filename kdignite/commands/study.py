@@ -33,14 +33,14 @@ def find_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path
     folders = [root / config.name] if config.name else sorted(root.glob(default), reverse=True)
     for path in (folder / runs.MANIFEST for folder in folders):
         try:
-            manifest = _read(path) if path.exists() else {}
+            manifest = files.read_json(path) if path.exists() else {}
         except UserError as error:
             if config.name:
                 raise
             runs.skipped(path.parent, error)
             continue
         if manifest.get("settings") == settings:
-            return StudyState(path.parent, manifest)
+            return StudyState(path.parent, _read(path))
     return None
 
 

@@ -490,7 +490,7 @@ def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path)
          "leave one of them out"),
         ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
          "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline --seed=7, or "
-         "leave their partners out"),
+         "leave out runs/student-1, runs/baseline-1"),
     ],
 )  # fmt: skip
 def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: dict[str, Any], line: str) -> None:
@@ -501,7 +501,7 @@ def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: 
 def test_a_seed_without_a_partner(root: Path) -> None:
     assert refused(root, *ONE, "baseline-1") == (
         "every seed needs a student and a baseline, there is no student of seed 1: name those runs, make them with "
-        "python -m kdignite distill --seed=1, or leave their partners out"
+        "python -m kdignite distill --seed=1, or leave out runs/baseline-1"
     )
 
 

@@ -256,7 +256,7 @@ def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.Ca
     assert found.teacher_record.accuracy == 1.0
     assert found.teacher_record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert capsys.readouterr().out == "          100.00% on validation, 100.00% when it was saved\n"
-    images, labels = DATA.source.train
+    images, labels, _ = DATA.source.train
     assert torch.equal(found.logits_of(images).argmax(1), labels)
 
 
