@@ -11,7 +11,7 @@ from typing import IO, Any
 from kdignite.errors import UserError, brief
 
 TEMPORARY = ".tmp-"  # prefix of a file until it is complete
-LARGEST_JSON = 64 * 2**20  # bytes; the confusion matrix of 1,000 classes takes a tenth of it
+LARGEST_JSON = 64 * 2**20  # bytes; the scores of 10,000 classes take a tenth of it
 
 
 def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:

@@ -22,23 +22,53 @@ class LossParts(NamedTuple):
     kd: Tensor
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy with the labels, in at least float32.
 
-    ``ce = mean_n sum_c -t[n, c] * log softmax(logits)[n, c]`` with
-    ``t = (1 - label_smoothing) * onehot(labels) + label_smoothing / C``.
+    ``ce = mean_n sum_c -w[c] * t[n, c] * log softmax(logits)[n, c]`` with
+    ``t = (1 - label_smoothing) * onehot(labels) + label_smoothing / C`` and ``w = class_weights``, 1 without them. The
+    mean is over images, not over weights as in ``torch.nn.CrossEntropyLoss``: an image has the same weight in every
+    batch, and the mean over processes is that over the whole batch.
 
     Args:
         logits: (N, C) unnormalised scores; half precision is promoted, float64 kept.
         labels: (N,) int64 class indices in [0, C).
         label_smoothing: in [0, 1), share of the target spread evenly over all classes.
+        class_weights: (C,) above 0, such as `balanced_weights`; None: all 1.
 
     Returns:
         A scalar, the mean over N, in nats.
 
     Source: label smoothing: Szegedy et al. 2015, arXiv:1512.00567, section 7.
     """
-    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=label_smoothing)
+    logits = at_least_float32(logits)
+    if class_weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    weight = class_weights.to(logits)
+    return F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing, reduction="sum") / len(labels)
+
+
+def balanced_weights(labels: Tensor, *, num_classes: int) -> Tensor:
+    """Weights by which every class has the same share of the loss.
+
+    ``w[c] = N / (K * n[c])`` with n[c] of the N images in class c, and K classes that have images: the mean of w over
+    the images is 1, so that a learning rate keeps its meaning. A class without images has weight 1, which only label
+    smoothing sees.
+
+    Args:
+        labels: (N,) int64 in [0, C), of the images that are trained on.
+        num_classes: C.
+
+    Returns:
+        (C,) float32, on the device of the labels.
+
+    Source: King & Zeng 2001, "Logistic Regression in Rare Events Data"; ``class_weight="balanced"`` of scikit-learn.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=num_classes).double()
+    weights = len(labels) / ((counts > 0).sum() * counts)
+    return torch.where(counts > 0, weights, 1.0).float().to(labels.device)
 
 
 def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -> Tensor:
@@ -78,6 +108,7 @@ def kd_loss(
     alpha: float,
     T: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> LossParts:
     """Cross-entropy with the labels blended with the divergence from a teacher.
 
@@ -92,6 +123,7 @@ def kd_loss(
         alpha: in [0, 1], weight of the teacher's term.
         T: temperature, above 0 and finite, dimensionless.
         label_smoothing: in [0, 1), of the labels in ``ce``; the teacher's distribution is left as it is.
+        class_weights: (C,) of the classes in ``ce``; None: all 1.
 
     Returns:
         ``LossParts(loss, ce, kd)``: scalars in nats, means over N; ``kd`` already carries ``T**2``.
@@ -102,7 +134,7 @@ def kd_loss(
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
     check_alpha(alpha)
-    ce = cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
+    ce = cross_entropy(student_logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
     kd = kd_divergence(student_logits, teacher_logits, T=T)
     return LossParts((1 - alpha) * ce + alpha * kd, ce, kd)
 

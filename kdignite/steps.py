@@ -56,13 +56,21 @@ class MakeStep(Protocol):
         ...
 
 
-def supervised_step(model: nn.Module, optimizer: Optimizer, *, label_smoothing: float = 0.0, **settings: Any) -> Step:
+def supervised_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    **settings: Any,
+) -> Step:
     """A step of training on the labels: ``loss = ce``.
 
     Args:
         model: from prepared images to logits.
         optimizer: over its parameters.
         label_smoothing: in [0, 1).
+        class_weights: (C,) of the classes in the loss; None: all 1.
         settings: of `training_step`.
 
     Returns:
@@ -70,7 +78,7 @@ def supervised_step(model: nn.Module, optimizer: Optimizer, *, label_smoothing: 
     """
 
     def terms(student: Outputs, labels: Tensor) -> Terms:
-        ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing)
+        ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
         return Terms(ce, {"ce": ce})
 
     return training_step(model, optimizer, terms, **settings)

@@ -5,8 +5,10 @@ import torch
 from kdignite.config import DataConfig
 from kdignite.console import say, say_once
 from kdignite.data.batches import image_side
+from kdignite.data.checks import absent_notes, copies_notes, num_copies
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, describe_source
+from kdignite.data.splits import all_images
 from kdignite.reports.text import markdown_table
 from kdignite.training.data import data_folder
 
@@ -24,7 +26,8 @@ def data(config: DataConfig) -> Source:
     for line in source.notes:
         say_once(line)
     side = image_side(source.train)
-    say(f"{describe_source(source)}\n{'images':<12} kept at {side} x {side} pixels\n{class_table(source)}")
+    said = [describe_source(source), f"{'images':<12} kept at {side} x {side} pixels", class_table(source)]
+    say("\n".join([*said, *_doubts(source)]))
     return source
 
 
@@ -35,3 +38,11 @@ def class_table(source: Source) -> str:
     rows = [(name, *(f"{int(count[i]):,}" for count in counts.values())) for i, name in enumerate(source.classes)]
     table = markdown_table([("class", *counts), *rows[:MOST_ROWS]], num_names=1)
     return table if len(rows) <= MOST_ROWS else f"{table}\nand {len(rows) - MOST_ROWS:,} more classes"
+
+
+def _doubts(source: Source) -> list[str]:
+    sets = {key: one for key in ("train", "val", "test") if (one := getattr(source, key)) is not None}
+    lines = copies_notes({key: all_images(one) for key, one in sets.items()})
+    if copies := num_copies(source.train):
+        lines.append(f"note      {copies:,} training images are copies of others (the same content)")
+    return lines + absent_notes({key: one.labels for key, one in sets.items()}, source.classes)

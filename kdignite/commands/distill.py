@@ -13,7 +13,7 @@ from kdignite.handlers import COLUMNS
 from kdignite.methods.registry import bind_method, find_method
 from kdignite.methods.terms import Loss, check_terms
 from kdignite.steps import distill_step
-from kdignite.training.data import Data, open_training_data
+from kdignite.training.data import Data, class_weights, open_training_data
 from kdignite.training.device import check_amp, choose_amp, set_up_device
 from kdignite.training.extensions import Attach
 from kdignite.training.model import check_and_fetch_model
@@ -48,7 +48,9 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = resolve(config, data, device=device)
-    check_terms(_bound(config), config.method, num_classes=len(data.source.classes), reserved={*COLUMNS, "correct"})
+    check_terms(
+        _bound(config, data), config.method, num_classes=len(data.source.classes), reserved={*COLUMNS, "correct"}
+    )
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
     loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
     method = find_method(config.method)
@@ -60,7 +62,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
 def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: Path, device: torch.device) -> RunSpec:
     """The spec of a distillation, from a resolved config and a checked teacher."""
     teacher = make_teacher(loaded, config, data, root=root, device=device)
-    make_step = partial(distill_step, method=_bound(config), grad_clip=config.grad_clip, amp=config.amp)
+    make_step = partial(distill_step, method=_bound(config, data), grad_clip=config.grad_clip, amp=config.amp)
     return build_spec(
         config,
         data,
@@ -71,6 +73,7 @@ def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: 
     )
 
 
-def _bound(config: DistillConfig) -> Loss:
-    method: Loss = bind_method(config.method, config.parameters, label_smoothing=config.label_smoothing)
+def _bound(config: DistillConfig, data: Data) -> Loss:
+    training = {"label_smoothing": config.label_smoothing, "class_weights": class_weights(config, data)}
+    method: Loss = bind_method(config.method, config.parameters, **training)
     return method

@@ -32,9 +32,15 @@ def find_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path
     default = f"{config.command}-{config.preset}*"
     folders = [root / config.name] if config.name else sorted(root.glob(default), reverse=True)
     for path in (folder / runs.MANIFEST for folder in folders):
-        manifest = _read(path) if path.exists() else {}
+        try:
+            manifest = files.read_json(path) if path.exists() else {}
+        except UserError as error:
+            if config.name:
+                raise
+            runs.skipped(path.parent, error)
+            continue
         if manifest.get("settings") == settings:
-            return StudyState(path.parent, manifest)
+            return StudyState(path.parent, _read(path))
     return None
 
 

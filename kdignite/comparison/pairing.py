@@ -187,9 +187,10 @@ def _check_seeds(paired: PairedRuns) -> None:
         if seeds
     ]
     command, seed = ("baseline", students - baselines) if students - baselines else ("distill", baselines - students)
+    alone = [str(run.folder) for run in (*paired.students, *paired.baselines) if run.seed in students ^ baselines]
     raise UserError(
         f"every seed needs a student and a baseline, there is {' and '.join(lacking)}: name those runs, make them with "
-        f"{_partner_line(command, paired.students[0], seed=min(seed))}, or leave their partners out"
+        f"{_partner_line(command, paired.students[0], seed=min(seed))}, or leave out {listed(alone)}"
     )
 
 

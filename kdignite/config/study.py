@@ -16,7 +16,17 @@ from kdignite.errors import RunFailed, UserError
 PREFIX = "teacher_"  # of the flags of the teacher's own stage
 # flags that teacher, student and baseline share, in this order in the config
 SHARED = (
-    *("dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"),
+    *(
+        "dataset",
+        "data_root",
+        "skip_broken",
+        "val_size",
+        "image_size",
+        "augment",
+        "view_seed",
+        "limit_train",
+        "balance",
+    ),
     *("device", "amp", "graph", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"),
 )
 _FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind) if "help" in one.metadata}

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kdignite.config import shared
-from kdignite.config.fields import Config, flag
+from kdignite.config.fields import Config, Value, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
 from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
@@ -86,6 +86,12 @@ class TrainConfig(Config):
     grad_clip: float | None = flag(None, "largest norm of the gradient; unset: no clipping", above=0, group="training")
     label_smoothing: float = flag(
         0.0, "share of the label spread evenly over all classes", low=0, below=1, group="training"
+    )
+    balance: str = flag(
+        "none",
+        "unbalanced classes: loss weights the cross-entropy by the inverse frequency of each class, none does not",
+        choices=("none", "loss"),
+        group="training",
     )
     patience: int | None = flag(
         None, "stop after this many epochs without a better validation accuracy; unset: never", low=1, group="training"
@@ -220,6 +226,6 @@ class DistillConfig(TrainConfig):
             object.__setattr__(self, name, value)
 
     @property
-    def parameters(self) -> dict[str, float]:
+    def parameters(self) -> dict[str, Value]:
         """What the method is given."""
         return {name: getattr(self, name) for name in parameter_names(self) if getattr(self, name) is not None}

@@ -1,28 +1,37 @@
 """Data sets of the user's own: a function that returns arrays or map-style Datasets."""
 
-import hashlib
-from collections.abc import Mapping
-from functools import partial
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from torch.utils.data import DataLoader, IterableDataset
 
-from kdignite.data.decode import resize_and_crop
+from kdignite.data.arrays import as_array, image_array
 from kdignite.data.folders import IN_MEMORY_BYTES, SETS, source_with_defaults
-from kdignite.data.source import ImageSet, Indexable, Source, StreamedImages, content_digest
+from kdignite.data.items import are_arrays, is_dataset, length_of, read_items
+from kdignite.data.labels import RawLabels, class_indices, raw_labels
+from kdignite.data.repeat import check_same
+from kdignite.data.source import ImageSet, Source, StreamedImages, pixels_digest
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 
+# a function that took longer, or whose arrays are larger, is not called again; items of Datasets are read again always
+LONGEST_S, LARGEST_BYTES = 10.0, 2**30
+INSTEAD = {"valid": "val", "validation": "val", "dev": "val", "testing": "test", "training": "train"}
+
 
 class LoadedSet(NamedTuple):
-    """A set of images, and the hash of its content."""
+    """A set of images as it was read."""
 
-    image_set: ImageSet
-    digest: str
+    images: Tensor | StreamedImages
+    labels: RawLabels
+    hashes: tuple[str, ...]  # of each image of a Dataset
+    digest: Any  # a hash object: of shape and pixels
+    notes: list[str]
+    scale: str = ""  # what the values of an array meant
 
 
 def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> Source:
@@ -31,10 +40,13 @@ def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> S
     The function takes no arguments and returns ``{"train": set}``, with ``"val"``, ``"test"`` and ``"classes"`` (names)
     where it has them. A set is either of
 
-    * ``(images, labels)``, NumPy or torch: images uint8 (N, H, W, 3), (N, 3, H, W) or grey (N, H, W), square; labels
+    * ``(images, labels)``, NumPy or torch: images (N, H, W, 3), (N, 3, H, W) or grey (N, H, W), square, uint8; labels
       whole numbers (N,). Images count as (N, 3, H, W) whenever the second length is 3.
     * a map-style Dataset of ``(image, label)``: image a PIL image, or uint8 (H, W, 3), (3, H, W) or grey (H, W);
       resized and cropped as images in folders are. It is read once at the start.
+
+    Other types, shapes and labels are converted where they have one meaning, with a note that says so: see
+    `kdignite.data.arrays`, `kdignite.data.labels` and `kdignite.data.items`.
 
     Args:
         name: ``package.module:function``.
@@ -43,145 +55,118 @@ def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> S
 
     Returns:
         The data set. Images of Datasets are kept in memory if all of them fit in `IN_MEMORY_BYTES`, else decoded at
-        every use. Without class names, classes are ``0`` to the largest label of the training set.
+        every use. Without class names, classes are named after the labels.
 
     Raises:
-        UserError: if the function cannot be found, or what it returns is not of this form.
+        UserError: if the function cannot be found, what it returns is not of this form, or it returns something else
+            when it is called again: training would see other images than the teacher's cached logits are of.
     """
-    returned = import_function(name, flag="dataset")()
+    function, started = _function(name), time.perf_counter()
+    returned = function()
+    seconds = time.perf_counter() - started
     given = _check_sets(name, returned)
-    num_bytes = sum(len(one) for one in given.values() if _is_dataset(one)) * 3 * image_size**2
-    read = partial(_read, size=image_size, keep=num_bytes <= IN_MEMORY_BYTES, progress=progress)
-    loaded = {key: read(one, f"{name}, {key}") for key, one in given.items()}
-    sets = {key: one.image_set for key, one in loaded.items()}
+    loaded = _read_sets(name, given, size=image_size, progress=progress)
+    again = _check_sets(name, function()) if seconds <= LONGEST_S and _num_bytes(given) <= LARGEST_BYTES else given
+    for key, one in given.items():
+        check_same(f"{name}, {key}", one, again.get(key), loaded[key].hashes, size=image_size)
+    names = _class_names(name, returned.get("classes"))
+    classes = class_indices(name, {key: one.labels for key, one in loaded.items()}, names)
+    sets = {key: ImageSet(one.images, classes.labels[key], one.hashes) for key, one in loaded.items()}
     _check_sizes(name, sets)
-    classes = _class_names(name, returned.get("classes"), sets["train"].labels)
-    _check_labels(name, sets, classes)
-    digests = {key: one.digest for key, one in loaded.items()}
-    return source_with_defaults(name, classes=classes, sets=sets, digests=digests)
+    _check_classes(name, classes.names)
+    for key, one in loaded.items():
+        one.digest.update(classes.labels[key].numpy().data)
+    digests = {key: one.digest.hexdigest() for key, one in loaded.items()}
+    notes = [note for one in loaded.values() for note in one.notes] + [f"{name}: {classes.note}"] * bool(classes.note)
+    source = source_with_defaults(name, classes=classes.names, sets=sets, digests=digests)
+    return source._replace(notes=tuple(f"data      {note}" for note in notes))
+
+
+def _function(name: str) -> Callable[[], Any]:
+    """The function; one that needs arguments is refused."""
+    function = import_function(name, flag="dataset")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise UserError(
+            f"--dataset={name} must be a function without arguments ({error}): give each a default, or name another "
+            "function that calls it"
+        ) from error
+    except ValueError:  # of some built-in functions nothing is known
+        pass
+    return function
 
 
 def _check_sets(name: str, returned: Any) -> dict[str, Any]:
     if not isinstance(returned, Mapping):
         raise UserError(
-            f'{name} must return a dict with "train": (images, labels) or a Dataset, not {_type_of(returned)}'
+            f'{name} must return a dict with "train": (images, labels) or a Dataset, not {_type_of(returned)}: '
+            'return {"train": train, "test": test}'
         )
     if unknown := sorted(str(key) for key in set(returned) - {*SETS, "classes"}):
-        raise UserError(f"{name} must return a dict with the keys train, val, test and classes, not {unknown[0]!r}")
+        hint = f"; did you mean {INSTEAD[unknown[0].lower()]}?" if unknown[0].lower() in INSTEAD else ""
+        raise UserError(
+            f"{name} must return a dict with the keys train, val, test and classes, not {unknown[0]!r}{hint}"
+        )
     given = {key: returned[key] for key in SETS if returned.get(key) is not None}
     if "train" not in given:
-        raise UserError(f'{name} must return a dict with "train", but its keys are: {", ".join(returned) or "none"}')
+        have = ", ".join(f"{key} (None)" if returned[key] is None else key for key in returned) or "none"
+        raise UserError(f'{name} must return a dict with "train", but its keys are: {have}')
     return given
 
 
-def _is_dataset(given: Any) -> bool:
-    return hasattr(given, "__len__") and hasattr(given, "__getitem__") and not isinstance(given, tuple | str | Mapping)
-
-
-def _read(given: Any, where: str, *, size: int, keep: bool, progress: bool) -> LoadedSet:
-    if isinstance(given, tuple):
-        if len(given) != 2:
-            raise UserError(f"{where} must be (images, labels), not a tuple of {len(given)}")
-        images, labels = _array_images(given[0], where), _array_labels(given[1], where)
-        if len(images) != len(labels):
+def _read_sets(name: str, given: Mapping[str, Any], *, size: int, progress: bool) -> dict[str, LoadedSet]:
+    """Every set, the training images first: they decide what the values of float images mean."""
+    lengths = [length_of(one, f"{name}, {key}") for key, one in given.items() if is_dataset(one)]
+    keep = sum(lengths) * 3 * size**2 <= IN_MEMORY_BYTES
+    loaded = dict[str, LoadedSet]()
+    for key, one in given.items():
+        where = f"{name}, {key}"
+        if are_arrays(one):
+            loaded[key] = _read_arrays(one, where, train=loaded["train"].scale if loaded else "")
+        elif is_dataset(one):
+            images, labels, hashes, digest, notes = read_items(one, where, size=size, keep=keep, progress=progress)
+            loaded[key] = _with_labels(LoadedSet(images, RawLabels(labels), hashes, digest, notes), where)
+        else:
             raise UserError(
-                f"{where} must have a label for each image, not {len(labels)} labels for {len(images)} images"
+                f"{where} must be (images, labels) or a Dataset with a length and an index, not {_type_of(one)}"
+                f"{_instead(one)}"
             )
-        loaded = LoadedSet(ImageSet(images, labels), content_digest(images, labels))
-    elif _is_dataset(given):
-        loaded = _read_dataset(given, where, size=size, keep=keep, progress=progress)
-    else:
-        raise UserError(
-            f"{where} must be (images, labels) or a Dataset with a length and an index, not {_type_of(given)}"
-        )
-    if not len(loaded.image_set.labels):
-        raise UserError(f"{where} must have one image or more, not none")
     return loaded
 
 
-def _array_images(given: Any, where: str) -> Tensor:
-    """Images as uint8 (N, 3, S, S)."""
-    images = _array(given)
-    shape = tuple(images.shape)
-    grey, first, last = images.ndim == 3, images.ndim == 4 and shape[1] == 3, images.ndim == 4 and shape[3] == 3
-    sides = shape[1:] if grey else shape[2:] if first else shape[1:3]
-    if images.dtype != np.uint8 or not (grey or first or last) or sides[0] != sides[1] or not sides[0]:
-        raise UserError(
-            f"{where}: images must be uint8 (N, H, W, 3), (N, 3, H, W) or (N, H, W) with H = W, "
-            f"not {images.dtype} {shape}"
-        )
-    if grey:
-        images = np.broadcast_to(images[:, None], (len(images), 3, *sides))
-    elif last and not first:
-        images = images.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.array(images, order="C"))  # a copy: the array may be read-only, or change later
+def _read_arrays(given: Sequence[Any], where: str, *, train: str) -> LoadedSet:
+    if len(given) != 2:
+        raise UserError(f"{where} must be (images, labels), not a tuple of {len(given)}")
+    images, labels = map(as_array, given)
+    pixels, scale, notes = image_array(images, where, train=train)
+    if labels.ndim and len(labels) != len(pixels):
+        raise UserError(f"{where} must have a label for each image, not {len(labels)} labels for {len(pixels)} images")
+    return _with_labels(LoadedSet(pixels, RawLabels(labels), (), pixels_digest(pixels), notes, scale), where)
 
 
-def _array_labels(given: Any, where: str) -> Tensor:
-    labels = _array(given)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels must be whole numbers (N,), not {labels.dtype} {tuple(labels.shape)}")
-    return torch.from_numpy(labels.astype(np.int64))
+def _with_labels(loaded: LoadedSet, where: str) -> LoadedSet:
+    """A set whose labels are one for each image."""
+    if not len(loaded.images):
+        raise UserError(f"{where} must have one image or more, not none")
+    labels = raw_labels(loaded.labels.values, where)
+    return loaded._replace(labels=labels, notes=loaded.notes + [f"{where}: {labels.note}"] * bool(labels.note))
 
 
-def _read_dataset(dataset: Indexable, where: str, *, size: int, keep: bool, progress: bool) -> LoadedSet:
-    """Read a Dataset once: its labels, its hash, and its images if they are kept in memory."""
-    count = len(dataset)
-    shape = (count, 3, size, size)
-    kept = torch.empty(shape, dtype=torch.uint8) if keep else None
-    labels = torch.empty(count, dtype=torch.int64)
-    digest = hashlib.sha256(repr(shape).encode())  # equal to content_digest, whether the images fit in memory or not
-    bar = tqdm(range(count), desc="reading", unit="image", leave=False, disable=None if progress else True)
-    for index in bar:
-        image, label = _pair(dataset[index], f"{where}[{index}]")
-        decoded = _image(image, f"{where}[{index}]", size=size)
-        number = _array(label)
-        if number.ndim != 0 or number.dtype.kind not in "iu":
-            raise UserError(f"{where}[{index}]: a label must be a whole number, not {_type_of(label)}")
-        labels[index] = int(number)
-        digest.update(decoded.numpy().data)
-        if kept is not None:
-            kept[index] = decoded
-    digest.update(labels.numpy().data)
-    images = StreamedImages(dataset, partial(_decode, where=where, size=size)) if kept is None else kept
-    return LoadedSet(ImageSet(images, labels), digest.hexdigest())
+def _num_bytes(given: Mapping[str, Any]) -> int:
+    return sum(getattr(array, "nbytes", 0) for one in given.values() if are_arrays(one) for array in one)
 
 
-def _pair(item: Any, where: str) -> tuple[Any, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"{where} must be (image, label), not {_type_of(item)}")
-    return item[0], item[1]
-
-
-def _decode(item: Any, *, where: str, size: int) -> Tensor:
-    return _image(_pair(item, where)[0], where, size=size)
-
-
-def _image(given: Any, where: str, *, size: int) -> Tensor:
-    """One image of a Dataset as uint8 (3, size, size)."""
-    if not isinstance(given, Image.Image):
-        pixels = _array(given)
-        if pixels.ndim == 3 and pixels.shape[0] == 3:
-            pixels = pixels.transpose(1, 2, 0)
-        if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-            raise UserError(
-                f"{where}: an image must be a PIL image or uint8 (H, W, 3), (3, H, W) or (H, W), "
-                f"not {pixels.dtype} {tuple(pixels.shape)}"
-            )
-        given = Image.fromarray(np.ascontiguousarray(pixels))
-    try:
-        return resize_and_crop(given, size=size)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _array(given: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    if isinstance(given, Tensor):
-        return given.detach().cpu().numpy()
-    try:
-        return np.asarray(given)
-    except ValueError:  # items of different shapes: an array of objects, which every check refuses
-        return np.array([*given, None], dtype=object)[:-1]
+def _instead(given: Any) -> str:
+    """What to return instead of something that is no set, after a colon; empty: not known."""
+    if isinstance(given, DataLoader):
+        return ": return the Dataset that it loads, loader.dataset"
+    if isinstance(given, Mapping):
+        keys = [repr(key) for key in given]
+        return f": return (images, labels), such as (data[{keys[0]}], data[{keys[1]}])" if len(keys) > 1 else ""
+    if isinstance(given, IterableDataset) or (hasattr(given, "__iter__") and not hasattr(given, "__len__")):
+        return ": list(dataset) makes one of what it yields, if that ends and fits in memory"
+    return ""
 
 
 def _check_sizes(name: str, sets: Mapping[str, ImageSet]) -> None:
@@ -191,27 +176,21 @@ def _check_sizes(name: str, sets: Mapping[str, ImageSet]) -> None:
         raise UserError(f"{name}: the images of all sets must have the same side in pixels, not {found}")
 
 
-def _class_names(name: str, given: Any, train_labels: Tensor) -> tuple[str, ...]:
+def _class_names(name: str, given: Any) -> tuple[str, ...] | None:
+    if isinstance(given, np.ndarray) and given.ndim == 1:
+        given = given.tolist()
     if given is None:
-        classes = tuple(str(label) for label in range(int(train_labels.max()) + 1))
-    elif not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        return None
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
         raise UserError(f'{name}: "classes" must be a list of names, not {given!r}')
-    else:
-        classes = tuple(given)
+    return tuple(given)
+
+
+def _check_classes(name: str, classes: tuple[str, ...]) -> None:
     if len(set(classes)) != len(classes):
         raise UserError(f"{name}: class names must differ from one another, but some are equal: {', '.join(classes)}")
     if len(classes) < 2:
         raise UserError(f"{name} needs two or more classes, not {len(classes)}")
-    return classes
-
-
-def _check_labels(name: str, sets: Mapping[str, ImageSet], classes: tuple[str, ...]) -> None:
-    for key, one in sets.items():
-        low, high = int(one.labels.min()), int(one.labels.max())
-        if low < 0 or high >= len(classes):
-            raise UserError(
-                f"{name}, {key}: labels must be 0 to {len(classes) - 1} for {len(classes)} classes, not {low} to {high}"
-            )
 
 
 def _type_of(value: Any) -> str:

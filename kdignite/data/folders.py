@@ -1,7 +1,5 @@
 """Pictures in folders: ``PATH/train/<class>/*``, optionally ``PATH/val`` and ``PATH/test``, or ``PATH/<class>/*``."""
 
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -14,7 +12,8 @@ from torch import Tensor
 
 from kdignite.data.checking import find_broken_once
 from kdignite.data.decode import Broken, decode_images, read_image
-from kdignite.data.layout import find_layout, utf8_text
+from kdignite.data.fingerprint import content_hashes, files_digest
+from kdignite.data.layout import find_layout
 from kdignite.data.scan import Listing, scan
 from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
@@ -88,20 +87,21 @@ def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: b
     notes = [_broken_note(name, broken, len(files), skip_broken=skip_broken)] if broken else []
     listings = {part: _without(one, {found.path for found in broken}) for part, one in pictures.listings.items()}
     _check_what_is_left(name, pictures.classes, listings)
+    hashes = content_hashes({part: one.files for part, one in listings.items()}, pictures.root, progress=progress)
     images: Iterable[Tensor | StreamedImages]
     if in_memory:
         images = decoded.split([len(one.files) for one in listings.values()])
     else:
         images = [StreamedImages(one.files, partial(read_image, size=image_size)) for one in listings.values()]
     sets = {
-        part: ImageSet(pixels, torch.tensor(one.labels, dtype=torch.int64))
+        part: ImageSet(pixels, torch.tensor(one.labels, dtype=torch.int64), () if in_memory else hashes[part])
         for (part, one), pixels in zip(listings.items(), images, strict=True)
     }
     source = source_with_defaults(
         _utf8_bytes(name).decode("utf-8", "surrogateescape"),
         classes=pictures.classes,
         sets=sets,
-        digests={part: _files_digest(one, pictures.root) for part, one in listings.items()},
+        digests={part: files_digest(hashes[part], one.labels) for part, one in listings.items()},
     )
     understood = _understood(name, pictures.classes, listings, pictures.origins)
     return source._replace(notes=(*understood, *(f"note      {one}" for one in (*pictures.notes, *notes))))
@@ -166,12 +166,3 @@ def source_with_defaults(
 def _utf8_bytes(name: str) -> bytes:
     """A name encoded as UTF-8, also one whose bytes the locale could not decode."""
     return name.encode("utf-8", "surrogateescape")
-
-
-def _files_digest(listing: Listing, root: Path) -> str:
-    """A hash of paths and file sizes: independent of the size in pixels and of whether the images fit in memory."""
-    files = [
-        (utf8_text(Path(os.path.relpath(path, root)).as_posix(), errors="surrogateescape"), path.stat().st_size)
-        for path in listing.files
-    ]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

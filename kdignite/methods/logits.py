@@ -1,9 +1,11 @@
 """Methods on logits: they need nothing of the teacher but (B, C) scores, so cached teacher logits will do.
 
-Every function here takes ``(student, teacher, labels, *, parameters, label_smoothing)`` with labels (B,) int64 in
-[0, C), and returns `Terms` of scalars that are means over the batch, computed in at least float32. The teacher's logits
-are treated as constant. ``ce`` is `kdignite.losses.cross_entropy` with the labels.
+Every function here takes ``(student, teacher, labels, *, parameters, label_smoothing, class_weights)`` with labels (B,)
+int64 in [0, C), and returns `Terms` of scalars that are means over the batch, computed in at least float32. The
+teacher's logits are treated as constant. ``ce`` is `kdignite.losses.cross_entropy` with the labels.
 """
+
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from kdignite.methods.terms import Outputs, Terms
 
 
 def kd(
-    student: Outputs, teacher: Outputs, labels: Tensor, *, alpha: float, T: float, label_smoothing: float = 0.0
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor,
+    *,
+    alpha: float,
+    T: float,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Terms:
     """Knowledge distillation: match the teacher's softened class probabilities.
 
@@ -26,6 +35,7 @@ def kd(
         alpha: in [0, 1], weight of the teacher's term; 0 is training without a teacher.
         T: temperature, above 0 and finite, dimensionless.
         label_smoothing: in [0, 1), of the labels in ``ce``.
+        class_weights: (C,) of the classes in ``ce``; None: all 1.
 
     Returns:
         ``loss``, and the parts ``ce`` and ``kd`` in nats; ``kd`` carries ``T**2``.
@@ -35,12 +45,19 @@ def kd(
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
-    parts = kd_loss(student.logits, teacher.logits, labels, alpha=alpha, T=T, label_smoothing=label_smoothing)
+    targets: dict[str, Any] = {"label_smoothing": label_smoothing, "class_weights": class_weights}
+    parts = kd_loss(student.logits, teacher.logits, labels, alpha=alpha, T=T, **targets)
     return Terms(parts.loss, {"ce": parts.ce, "kd": parts.kd})
 
 
 def logit_mse(
-    student: Outputs, teacher: Outputs, labels: Tensor, *, alpha: float, label_smoothing: float = 0.0
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor,
+    *,
+    alpha: float,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Terms:
     """Squared error of centred logits: the limit of `kd` for large T.
 
@@ -54,6 +71,7 @@ def logit_mse(
         labels: (B,) int64.
         alpha: in [0, 1], weight of the teacher's term; 0 is training without a teacher.
         label_smoothing: in [0, 1), of the labels in ``ce``.
+        class_weights: (C,) of the classes in ``ce``; None: all 1.
 
     Returns:
         ``loss``, and the parts ``ce`` in nats and ``mse`` in squared units of the logits.
@@ -66,7 +84,7 @@ def logit_mse(
     check_shapes(student.logits, teacher.logits)
     check_alpha(alpha)
     s, t = (_centred(logits) for logits in (student.logits, teacher.logits.detach()))
-    ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing)
+    ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing, class_weights=class_weights)
     mse = (s - t).square().sum(1).mean() / (2 * s.shape[1])
     return Terms((1 - alpha) * ce + alpha * mse, {"ce": ce, "mse": mse})
 

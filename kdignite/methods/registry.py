@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from kdignite.errors import UserError
 from kdignite.plugins import import_function
 
-TRAINING = ("label_smoothing",)  # settings of every training, which a method may take besides its parameters
+# settings of every training, which a method may take besides its parameters, and the flags that they come from
+TRAINING = {"label_smoothing": "label_smoothing", "class_weights": "balance"}
 REQUIRED = inspect.Parameter.empty
 
 
@@ -123,26 +124,26 @@ def check_method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def bind_method(name: str, parameters: Mapping[str, Any], *, label_smoothing: float) -> Callable[..., Any]:
+def bind_method(name: str, parameters: Mapping[str, Any], **training: Any) -> Callable[..., Any]:
     """A method with its parameters bound: a function of student, teacher and labels.
 
     Args:
         name: of the method.
         parameters: a value for each of them, as `check_method` returns.
-        label_smoothing: of the training.
+        training: of `TRAINING`; None or 0: not used, so that the method need not take it.
 
     Returns:
         A `kdignite.methods.terms.Loss`.
 
     Raises:
-        UserError: if labels are to be smoothed, and the method takes no ``label_smoothing``.
+        UserError: if one of them is used, and the method does not take it.
     """
     function = _function(name)
-    if "label_smoothing" in inspect.signature(function).parameters:
-        return partial(function, **parameters, label_smoothing=label_smoothing)
-    if label_smoothing:
-        raise UserError(f"--method={name} takes no label_smoothing: leave out --label_smoothing")
-    return partial(function, **parameters)
+    taken = inspect.signature(function).parameters
+    for key, value in training.items():
+        if key not in taken and value is not None and not (isinstance(value, float) and value == 0):
+            raise UserError(f"--method={name} takes no {key}: leave out --{TRAINING[key]}")
+    return partial(function, **parameters, **{key: value for key, value in training.items() if key in taken})
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -4,6 +4,7 @@ from kdignite.metrics.confusion import (
     Confused,
     Ranking,
     accuracy,
+    balanced_accuracy,
     best_and_worst,
     class_scores,
     confusion_from_logits,
@@ -21,4 +22,4 @@ from kdignite.metrics.probabilities import (
     expected_calibration_error,
     softmax,
 )
-from kdignite.metrics.summary import evaluation_summary
+from kdignite.metrics.summary import evaluation_summary, recorded

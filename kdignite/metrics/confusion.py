@@ -104,6 +104,14 @@ def class_scores(confusion: Ints) -> ClassScores:
     )
 
 
+def balanced_accuracy(scores: ClassScores) -> float:
+    """Mean recall of the classes that have images: ``sum_c recall_c / |{c : support_c > 0}|``, in [0, 1].
+
+    Source: Brodersen, Ong, Stephan & Buhmann 2010, "The balanced accuracy and its posterior distribution".
+    """
+    return float(scores.recall[scores.support > 0].mean())
+
+
 def macro_average(scores: ClassScores) -> AverageScores:
     """Mean over the K classes with images: ``sum_c score_c / K`` (the mean of the F1s, not the F1 of the means)."""
     return _average(scores, weights=(scores.support > 0).astype(np.int64))
@@ -120,14 +128,13 @@ def _average(scores: ClassScores, *, weights: Ints) -> AverageScores:
 
 def top_confusions(confusion: Ints, *, limit: int) -> list[Confused]:
     """The most frequent mistakes, at most ``limit``: most images first, then in class order."""
-    mistakes = confusion - np.diag(np.diag(confusion))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
-    pairs = [(int(cell) // len(confusion), int(cell) % len(confusion)) for cell in order]
-    support = confusion.sum(axis=1)
+    cells = np.argwhere(confusion)
+    mistakes = cells[cells[:, 0] != cells[:, 1]]
+    counts, support = confusion[tuple(mistakes.T)], confusion.sum(axis=1)
+    order = np.argsort(-counts, kind="stable")[:limit]
     return [
-        Confused(true=t, predicted=p, num_images=int(mistakes[t, p]), share=float(mistakes[t, p] / support[t]))
-        for t, p in pairs
-        if mistakes[t, p] > 0
+        Confused(true=t, predicted=p, num_images=count, share=count / int(support[t]))
+        for (t, p), count in zip(mistakes[order].tolist(), counts[order].tolist(), strict=True)
     ]
 
 

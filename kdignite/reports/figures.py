@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdignite.files import write_atomically
-from kdignite.metrics import Confused, Ranking, best_and_worst, top_confusions
+from kdignite.metrics import Confused, Ranking, best_and_worst
 from kdignite.reports.style import (
     BLUE,
     FONT_SIZE,
@@ -84,7 +84,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _matrix(summary: Mapping[str, Any], *, title: str) -> Figure:
-    counts = np.asarray(summary["confusion"])
+    counts = summary["confusion"]
     names = [short(row["class"]) for row in summary["per_class"]]
     rows = [n if r["support"] else f"{n} (no images)" for n, r in zip(names, summary["per_class"], strict=True)]
     cell = max(0.44, 2.6 / len(names), text_width([f"{counts.max()}"], size=SMALL) + 0.14)
@@ -122,7 +122,7 @@ def _cells(axes: Axes, counts: np.ndarray[Any, Any]) -> QuadMesh:
 
 def _confused_pairs(summary: Mapping[str, Any], *, title: str) -> Figure:
     names = [short(row["class"]) for row in summary["per_class"]]
-    pairs = top_confusions(np.asarray(summary["confusion"]), limit=NUM_CONFUSIONS)
+    pairs = [Confused(**pair) for pair in summary["confusions"][:NUM_CONFUSIONS]]
     labels = [f"{names[pair.true]} \N{RIGHTWARDS ARROW} {names[pair.predicted]}" for pair in pairs]
     figure, axes = _figure(width=text_width(labels, size=FONT_SIZE) + 4.6, height=0.27 * len(pairs) + 1.3)
     if pairs:

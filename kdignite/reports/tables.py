@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from kdignite.metrics import best_and_worst, top_confusions
 from kdignite.reports.text import NO_SCORE, csv_text, markdown_table, per_cent
 
@@ -22,10 +20,11 @@ def evaluation_table(summary: Mapping[str, Any], *, title: str) -> str:
 
 
 def overall_line(summary: Mapping[str, Any]) -> str:
-    """Accuracy with its count, loss and calibration error in one line."""
+    """Accuracy with its count, balanced accuracy, loss and calibration error in one line."""
     correct, total = summary["num_correct"], summary["num_images"]
     return (
         f"accuracy {per_cent(summary['accuracy'])} % ({correct:,} of {total:,} images), "
+        f"balanced {per_cent(summary['balanced_accuracy'])} %, "
         f"loss {summary['loss']:.4f}, ECE {per_cent(summary['ece'])} %"
     )
 
@@ -36,11 +35,12 @@ def classes_csv(summary: Mapping[str, Any]) -> str:
     return csv_text([columns, *([row[column] for column in columns] for row in summary["per_class"])])
 
 
-def confusion_csv(summary: Mapping[str, Any]) -> str:
-    """The confusion matrix: a row for each true class, a column for each predicted class."""
+def confusions_csv(summary: Mapping[str, Any]) -> str:
+    """A row for each kind of mistake, the most frequent first; its length does not grow with the number of classes."""
     names = [row["class"] for row in summary["per_class"]]
-    counts = zip(names, summary["confusion"], strict=True)
-    return csv_text([["true \\ predicted", *names], *([name, *row] for name, row in counts)])
+    pairs = top_confusions(summary["confusion"], limit=summary["num_images"])
+    rows = ([names[pair.true], names[pair.predicted], pair.num_images, pair.share] for pair in pairs)
+    return csv_text([["true", "predicted", "images", "share"], *rows])
 
 
 def _all_classes(summary: Mapping[str, Any]) -> list[str]:
@@ -69,10 +69,10 @@ def _extremes(summary: Mapping[str, Any]) -> list[str]:
 
 def _confusions(summary: Mapping[str, Any]) -> list[str]:
     names = [row["class"] for row in summary["per_class"]]
-    pairs = top_confusions(np.asarray(summary["confusion"]), limit=NUM_CONFUSIONS)
+    pairs = summary["confusions"][:NUM_CONFUSIONS]
     if not pairs:
         return ["No image was misclassified."]
-    rows = [(names[p.true], names[p.predicted], f"{p.num_images:,}", per_cent(p.share)) for p in pairs]
+    rows = [(names[p["true"]], names[p["predicted"]], f"{p['num_images']:,}", per_cent(p["share"])) for p in pairs]
     which = f"The {NUM_CONFUSIONS} most frequent" if len(pairs) == NUM_CONFUSIONS else "All"
     return [
         f"{which} confusions:",

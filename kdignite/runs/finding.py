@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdignite.console import say
 from kdignite.errors import UserError
 from kdignite.files import read_json
 from kdignite.runs.folders import BEST, MANIFEST, RESULT
+
+LISTED_KEYS = {"command", "partial", "finished_at", "dataset", "val_size"}  # of a result that a list can use
 
 
 class Finished(NamedTuple):
@@ -48,8 +51,19 @@ def _run_names(root: Path) -> str:
     return ", ".join(sorted(best.parent.name for best in root.glob(f"*/{BEST}")))
 
 
+def skipped(folder: Path, error: Exception) -> None:
+    """Say that a run is left out of a list: its files never keep other runs from being used."""
+    say(f"skipped   {folder}: {error}")
+
+
 def _finished(root: Path) -> Iterator[Finished]:
     for path in sorted([*root.glob(f"*/{RESULT}"), *root.glob(f"*/*/{RESULT}")]):
-        result = read_json(path) if path.with_name(BEST).is_file() else {}
-        if {"command", "partial", "finished_at"} <= set(result):
-            yield Finished(path.parent, result)
+        if not path.with_name(BEST).is_file():
+            continue
+        try:
+            result = read_json(path)
+        except UserError as error:
+            skipped(path.parent, error)
+        else:
+            if set(result) >= LISTED_KEYS:
+                yield Finished(path.parent, result)

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdignite import processes
 from kdignite.config import TrainConfig, typed_flags
-from kdignite.console import say_once
+from kdignite.console import say, say_once
 from kdignite.data.batches import Share, image_side, on_device
+from kdignite.data.checks import absent_notes, copies_notes
 from kdignite.data.folders import path_of
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
+from kdignite.losses import balanced_weights
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -78,15 +81,15 @@ def open_data(
     folder = data_folder(data_root)
     load = partial(load_source, dataset, data_root=folder, image_size=image_size, skip_broken=skip_broken)
     source = processes.local_rank0_first(load)
-    for line in source.notes:
-        say_once(line)
     splits = split_source(source, val_size=val_size)
+    for line in [*source.notes, *copies_notes({"train": splits.train, "val": splits.val, "test": splits.test})]:
+        say_once(line)
     train, val, test = _placed(splits, device)
     return Data(source, Splits(train, val, test, splits.hash), image_side(source.train), limit_train)
 
 
 def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
-    return open_data(
+    data = open_data(
         config.dataset or DATASET,
         data_root=config.data_root,
         val_size=config.val_size,
@@ -95,6 +98,19 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
         limit_train=config.limit_train,
         skip_broken=config.skip_broken,
     )
+    parts = {"train": data.train, "val": data.splits.val, "test": data.splits.test}
+    for line in absent_notes({key: part.labels for key, part in parts.items()}, data.source.classes):
+        say_once(line)
+    if (weights := class_weights(config, data)) is not None:
+        say(f"balance   classes weigh {float(weights.min()):.3g} to {float(weights.max()):.3g} in the cross-entropy")
+    return data
+
+
+def class_weights(config: TrainConfig, data: Data) -> Tensor | None:
+    """The weights of the classes in the loss; None: all 1."""
+    if config.balance == "none":
+        return None
+    return balanced_weights(data.train.labels, num_classes=len(data.source.classes))
 
 
 def share() -> Share:

@@ -16,11 +16,11 @@ from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.console import say
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome
-from kdignite.metrics import evaluation_summary
+from kdignite.metrics import evaluation_summary, recorded
 from kdignite.metrics.cost import measure_cost
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
 from kdignite.reports.style import letters_note
-from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table, overall_line
+from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
 
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
@@ -40,22 +40,31 @@ def checked(outcome: Outcome, *, who: str) -> Outcome:
 def write_evaluation(
     folder: Path, outcomes: Mapping[str, Outcome], *, classes: tuple[str, ...], title: str
 ) -> dict[str, dict[str, Any]]:
-    """Write predictions, figures of the last split and, for many classes, tables."""
+    """Write predictions, figures of the last split and, for many classes, tables; returns what a result records.
+
+    Confusion matrices grow with the square of the number of classes: they go with the predictions.
+    """
     if note := letters_note(classes):
         say(note)
     summaries = {
         split: evaluation_summary(outcome.logits.numpy(), outcome.labels.numpy(), classes=classes)
         for split, outcome in outcomes.items()
     }
-    np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes))  # type: ignore[arg-type]
+    matrices = {f"{split}_confusion": compact(summary["confusion"]) for split, summary in summaries.items()}
+    np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes), **matrices)  # type: ignore[arg-type]
     split, summary = list(summaries.items())[-1]
     heading = f"{title}, {SPLIT_NAMES[split]} images"
     save_figure(confusion_figure(summary, title=heading), folder / "confusion_matrix.png")
     save_figure(classification_figure(summary, title=heading), folder / "classification_report.png")
     if len(classes) > MAX_FIGURE_CLASSES:
         (folder / "classes.csv").write_text(classes_csv(summary), encoding="utf-8")
-        (folder / "confusion_matrix.csv").write_text(confusion_csv(summary), encoding="utf-8")
-    return summaries
+        (folder / "confusions.csv").write_text(confusions_csv(summary), encoding="utf-8")
+    return {split: recorded(summary) for split, summary in summaries.items()}
+
+
+def compact(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Counts in the smallest unsigned type that holds them."""
+    return counts.astype(np.min_scalar_type(counts.max()))
 
 
 def cost_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -66,7 +75,7 @@ def cost_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
     """Add test scores, settings and figures to TensorBoard; ``add_hparams`` would open a second run."""
-    for name in ("accuracy", "loss", "ece"):
+    for name in ("accuracy", "balanced_accuracy", "loss", "ece"):
         writer.add_scalar(f"test/{name}", result["test"][name], epoch)
     for name in ("confusion_matrix", "classification_report"):
         with Image.open(folder / f"{name}.png") as image:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +79,7 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
         _check_ours(config, root / config.name)
         return _checked(run, root / config.name)
     now, earlier = identity_of(run), _recorded(config, root)
-    apart = {folder: differences(recorded_identity(folder), now, besides=MACHINE) for folder in earlier}
+    apart = {folder: found for folder in earlier if (found := _differences(folder, now)) is not None}
     same = [folder for folder, found in apart.items() if not found]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     shorter = [folder for folder, found in apart.items() if _is_shorter(found, config) and has_state(folder)]
@@ -196,13 +195,24 @@ def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:
 
 
 def _recorded(config: TrainConfig, root: Path) -> dict[Path, dict[str, Any]]:
-    """What runs of the same command recorded, by folder, the newest first; what cannot be read is left out."""
+    """What runs of the same command recorded, by folder, the newest first; what cannot be read is skipped."""
     found = {}
     paths = (path for path in root.glob(f"*/{runs.CONFIG}") if not path.parent.is_symlink())
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
-        with suppress(UserError):
+        try:
             found[path.parent] = files.read_json(path)
+        except UserError as error:
+            runs.skipped(path.parent, error)
     return {folder: values for folder, values in found.items() if values.get("command") == config.command}
+
+
+def _differences(folder: Path, identity: dict[str, Any]) -> list[Difference] | None:
+    """What a run does not share; None: it cannot be read, and is skipped."""
+    try:
+        return differences(recorded_identity(folder), identity, besides=MACHINE)
+    except UserError as error:
+        runs.skipped(folder, error)
+        return None
 
 
 def _check_same(run: RunSpec, folder: Path) -> None:

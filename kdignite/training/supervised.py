@@ -7,7 +7,7 @@ from pathlib import Path
 from kdignite import runs
 from kdignite.config import TrainConfig
 from kdignite.steps import supervised_step
-from kdignite.training.data import open_training_data
+from kdignite.training.data import class_weights, open_training_data
 from kdignite.training.device import check_amp, set_up_device
 from kdignite.training.extensions import Attach
 from kdignite.training.spec import build_spec, resolve
@@ -21,6 +21,10 @@ def train_supervised(config: TrainConfig, *, root: Path, handlers: Sequence[Atta
     data = open_training_data(config, device=device)
     config = resolve(config, data, device=device)
     make_step = partial(
-        supervised_step, label_smoothing=config.label_smoothing, grad_clip=config.grad_clip, amp=config.amp
+        supervised_step,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(config, data),
+        grad_clip=config.grad_clip,
+        amp=config.amp,
     )
     return execute(build_spec(config, data, device=device, make_step=make_step), root=root, own=handlers)

@@ -45,6 +45,16 @@ def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finish
             yield run
 
 
+def newest_teacher(config: TrainConfig, *, root: Path) -> tuple[runs.Finished, Checkpoint] | None:
+    """The newest finished teacher that fits, and its checkpoint; one whose checkpoint is damaged is skipped."""
+    for run in fitting_teachers(config, root=root):
+        try:
+            return run, checkpoints.load_checkpoint(run.folder / runs.BEST)
+        except UserError as error:
+            runs.skipped(run.folder, error)
+    return None
+
+
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     """The teacher that ``--teacher`` names, or the newest finished one for the same data and split."""
     if config.teacher is not None:
@@ -52,7 +62,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         _check_dataset(checkpoint, config)
         say(f"teacher   {checkpoint.path}")
         return checkpoint
-    newest = next(fitting_teachers(config, root=root), None)
+    newest = newest_teacher(config, root=root)
     if newest is None:
         dataset = config.dataset or DATASET
         make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
@@ -62,18 +72,20 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         raise UserError(
             f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
         )
-    say(f"teacher   {newest.folder}, the newest finished one for {newest.result['dataset']}")
-    return checkpoints.load_checkpoint(newest.folder / runs.BEST)
+    run, checkpoint = newest
+    say(f"teacher   {run.folder}, the newest finished one for {run.result['dataset']}")
+    return checkpoint
 
 
 def inherit_from_newest(config: C, *, root: Path) -> C:
     """The config of a run without a teacher, with the data settings of the newest teacher where they were left open."""
-    newest = next(fitting_teachers(config, root=root), None)
+    newest = newest_teacher(config, root=root)
     if newest is None:
         return config
-    inherited = inherit(config, checkpoints.load_checkpoint(newest.folder / runs.BEST).description.origin)
+    run, checkpoint = newest
+    inherited = inherit(config, checkpoint.description.origin)
     if inherited != config:
-        say(f"data      settings as {newest.folder} has them")
+        say(f"data      settings as {run.folder} has them")
     return inherited
 
 
@@ -98,6 +110,7 @@ def load_checked_teacher(
             f"{checkpoint.path} was trained on another split or other images of {origin.dataset} "
             f"(--val_size={origin.val_size}) than this run's (--val_size={config.val_size}), so it may have seen the "
             "validation images: use the same data and --val_size for both"
+            + (", and let your function return the same each time" if is_code(origin.dataset) else "")
         )
     command = command_line("distill", teacher=checkpoint.path, teacher_arch="")
     logits_of = load_predictor(

@@ -177,7 +177,7 @@ class TestAdopt:
         run = adopt(AdoptConfig(file=file, strip_prefix="module.", **self.settings(taught)), root=root)
         assert run.folder.name == "adopted-cnn5"
         assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
-        assert run.result["test"]["confusion"] == taught.result["test"]["confusion"]
+        assert run.result["test"]["confusions"] == taught.result["test"]["confusions"]
         for name in ("num_parameters", "multiply_adds", "peak_memory_bytes"):
             assert run.result["cost"][name] == taught.result["cost"][name]
         assert run.result["cost"]["file_bytes"] == (run.folder / "best.safetensors").stat().st_size

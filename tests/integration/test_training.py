@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import json
+import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +36,15 @@ FILES = {
     "predictions.npz",
     "result.json",
 }
+UNBALANCED = """
+from sklearn.datasets import load_digits
+
+
+def make():
+    digits = load_digits()
+    images = (digits.images * 15).astype("uint8").repeat(4, 1).repeat(4, 2)
+    return {"train": (images, digits.target == 8), "classes": ["other", "eight"]}
+"""
 TAGS = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val", "lr", "images_per_s"}
 
 
@@ -96,12 +108,26 @@ def test_validation_accuracy_is_one_number_everywhere(
     assert while_training == recorded.accuracy == evaluated["accuracy"] == distilled["teacher"]["accuracy"]
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_alpha_0_is_the_baseline_bit_for_bit(root: Path, seed: int) -> None:
-    without = baseline(alone(seed=seed), root=root)
-    ignored = distill(student(seed=seed, alpha=0.0), root=root)
+@pytest.mark.parametrize("given", [{"seed": 0}, {"seed": 3}, {"balance": "loss", "label_smoothing": 0.1}])
+def test_alpha_0_is_the_baseline_bit_for_bit(root: Path, given: dict[str, Any]) -> None:
+    without = baseline(alone(**given), root=root)
+    ignored = distill(student(alpha=0.0, **given), root=root)
     assert same(weights(without.folder), weights(ignored.folder))
     assert ignored.result["test"] == without.result["test"]
+
+
+def test_a_balanced_loss_finds_the_rare_class(
+    few_pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nine of ten images are of one class; that the loss of a student is the baseline's is shown above."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "unbalanced.py").write_text(UNBALANCED)
+    given = {"dataset": "unbalanced:make", "epochs": 1, "schedule": "constant", "lr": 0.01, "augment": "none"}
+    plain, balanced = (baseline(alone(**given, balance=one), root=tmp_path).result for one in ("none", "loss"))
+    assert plain["test"]["per_class"][1]["recall"] < balanced["test"]["per_class"][1]["recall"]
+    assert plain["test"]["balanced_accuracy"] < balanced["test"]["balanced_accuracy"]
+    said = re.findall(r"balance   classes weigh (\S+) to (\S+) in the cross-entropy", capsys.readouterr().out)
+    assert [list(map(float, one)) for one in said] == [pytest.approx([0.5 / 0.9, 0.5 / 0.1], rel=0.05)]
 
 
 def test_alpha_changes_the_student(root: Path) -> None:
@@ -145,7 +171,7 @@ def test_seeds_differ(root: Path) -> None:
 def test_the_same_tags_in_every_run(taught: Finished, root: Path) -> None:
     distilled = distill(student(), root=root)
     recalls = {f"recall/{digit}" for digit in range(10)}
-    tests = {"test/accuracy", "test/loss", "test/ece"}
+    tests = {"test/accuracy", "test/balanced_accuracy", "test/loss", "test/ece"}
     of_teacher, of_student = scalars(taught.folder), scalars(distilled.folder)
     assert set(of_teacher.Tags()["scalars"]) == TAGS | recalls | tests
     assert set(of_student.Tags()["scalars"]) == TAGS | recalls | tests | {"loss/kd", "accuracy/teacher"}

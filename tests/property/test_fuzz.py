@@ -38,7 +38,7 @@ from kdignite.comparison.summary import summarize
 from kdignite.config import BaselineConfig, DistillConfig, configure, to_json
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError
-from kdignite.metrics import evaluation_summary
+from kdignite.metrics import evaluation_summary, recorded
 from kdignite.models.registry import build_model
 from kdignite.reports.comparison import comparison_json, comparison_text
 from kdignite.streams import seeded
@@ -363,7 +363,7 @@ def write_run(folder: Path, command: str) -> None:
     about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": None, "packages": {"torch": "2.9.0"}}
     files.write_json(folder / "environment.json", about)
     taught = {"name": "teacher", "sha256": "a" * 64, "accuracy": 0.9} if command == "distill" else None
-    scores = evaluation_summary(logits, labels, classes=CLASSES)
+    scores = recorded(evaluation_summary(logits, labels, classes=CLASSES))
     result = {
         **{"command": command, "name": command, "partial": False, "seed": 0, "dataset": "digits", "arch": "cnn5"},
         **{"fingerprint": "f" * 64, "split": "5" * 64, "loss": "kd_loss", "epochs": 10, "best_epoch": 3},

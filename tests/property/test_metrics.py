@@ -66,7 +66,7 @@ def test_permuting_classes_permutes_everything(evaluation):
     before = metrics.evaluation_summary(logits, labels, classes=names)
     after = metrics.evaluation_summary(logits[:, order], np.argsort(order)[labels], classes=[names[c] for c in order])
     assert after["per_class"] == [before["per_class"][c] for c in order]
-    assert after["confusion"] == np.array(before["confusion"])[np.ix_(order, order)].tolist()
+    assert after["confusion"].tolist() == before["confusion"][np.ix_(order, order)].tolist()
     for key in ("accuracy", "loss", "ece"):
         assert after[key] == pytest.approx(before[key], abs=1e-12)
     for key in ("macro", "weighted"):

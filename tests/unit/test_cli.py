@@ -788,8 +788,10 @@ RECIPE = {
     *("preset", "name", "seed", "device", "amp", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last"),
     *("graph", "save_every_s"),
 }
-# of a whole study
-DATA = {"dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"}
+DATA = {  # of a whole study
+    *("dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"),
+    "balance",
+}
 MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),

@@ -24,7 +24,7 @@ from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes
 from kdignite.comparison.runs import read_run
 from kdignite.config import PRESETS, BaselineConfig, CompareConfig, DistillConfig, TeacherConfig, configure, to_json
 from kdignite.errors import UserError
-from kdignite.metrics import evaluation_summary
+from kdignite.metrics import evaluation_summary, recorded
 
 KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": BaselineConfig}
 CLASSES = ("cat", "dog", "frog")
@@ -69,7 +69,7 @@ def make(
         "epochs": settings.get("epochs", 10),
         "best_epoch": 3,
         "teacher": None,
-        "test": evaluation_summary(logits, labels, classes=classes),
+        "test": recorded(evaluation_summary(logits, labels, classes=classes)),
     }
     about = {"device": "cpu", "threads": 2, "cpu": "AVX2", "commit": "c0ffee", "packages": {"torch": "2.9.0"}}
     files.write_json(folder / "config.json", settings)
@@ -496,7 +496,7 @@ def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path)
          "leave one of them out"),
         ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
          "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline "
-         "--dataset=digits --seed=7, or leave their partners out"),
+         "--dataset=digits --seed=7, or leave out runs/student-1, runs/baseline-1"),
     ],
 )  # fmt: skip
 def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: dict[str, Any], line: str) -> None:
@@ -507,7 +507,7 @@ def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: 
 def test_a_seed_without_a_partner(root: Path) -> None:
     assert refused(root, *ONE, "baseline-1") == (
         "every seed needs a student and a baseline, there is no student of seed 1: name those runs, make them with "
-        "python -m kdignite distill --dataset=digits --seed=1, or leave their partners out"
+        "python -m kdignite distill --dataset=digits --seed=1, or leave out runs/baseline-1"
     )
 
 
@@ -708,7 +708,7 @@ def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
 def test_an_interval_beyond_all_accuracies(root: Path) -> None:
     sure = 9 * np.eye(3)[LABELS].astype(np.float32)
     predictions(logits=lambda _: sure)(root / "student-1")
-    rewritten(test=evaluation_summary(sure, LABELS, classes=CLASSES))(root / "student-1")
+    rewritten(test=recorded(evaluation_summary(sure, LABELS, classes=CLASSES)))(root / "student-1")
     summary = compared(root, *ALL)
     assert summary["student"]["accuracy"]["high"] > 1
     assert "an interval reaches beyond what an accuracy can be: 2 seeds are too few for it" in summary["notes"]

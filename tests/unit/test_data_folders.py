@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from kdignite.data import folders
+from kdignite import files
+from kdignite.data import fingerprint, folders
 from kdignite.data.decode import resize_and_crop
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, StreamedImages
@@ -131,15 +133,57 @@ def test_the_fingerprint_does_not_depend_on_how_images_are_kept(root: Path, monk
     assert len(in_memory) == len(hashlib.sha256().hexdigest())
 
 
-def test_the_fingerprint_is_of_paths_and_sizes(root: Path) -> None:
+def test_the_fingerprint_is_of_the_content_whatever_names_and_places(root: Path) -> None:
     before = load(root).fingerprint
     moved = root.rename(root.with_name("moved"))
+    path, other = moved / "train" / "ant" / "b.png", moved / "train" / "bee" / "b.png"
+    path.rename(path.with_name("bb.png")).rename(path)
+    for file in moved.rglob("*.*"):
+        os.utime(file)
     assert load(moved).fingerprint == before
-    path = moved / "train" / "ant" / "b.png"
-    path.write_bytes(path.read_bytes() + b"\0")
-    longer = load(moved).fingerprint
-    path.rename(path.with_name("bb.png"))
-    assert len({before, longer, load(moved).fingerprint}) == 3
+    found = {before}
+    picture(path)
+    found.add(load(moved).fingerprint)
+    first, second = path.read_bytes(), other.read_bytes()
+    path.write_bytes(second)
+    other.write_bytes(first)  # the same files under other classes
+    assert len({*found, load(moved).fingerprint}) == 3
+
+
+def test_a_picture_that_is_changed_in_place_is_another_data_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where hashes are kept, and size and time of change are as they were."""
+    monkeypatch.setattr(fingerprint, "SETTLED_S", -math.inf)  # keep hashes of files however new they are
+    path = root / "train" / "ant" / "b.png"
+    before, stamp = load(root).fingerprint, path.stat()
+    assert (root / fingerprint.KEPT).is_file()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of the checksum of the last chunk, which Pillow skips
+    path.write_bytes(content)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert load(root).fingerprint != before
+
+
+def test_hashes_are_kept_and_what_was_kept_is_checked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[Path]()
+    sha256 = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: (read.append(path), sha256(path))[1])
+    before = load(root).fingerprint
+    assert len(read) == 9
+    load(root)
+    assert len(read) == 18  # files that are this new may change without another time
+    monkeypatch.setattr(fingerprint, "SETTLED_S", -math.inf)
+    load(root)
+    assert load(root).fingerprint == before
+    assert len(read) == 27
+    kept = root / fingerprint.KEPT
+    for damage in ("", "[]", "{", '{"train/ant/a.jpg": 1}', '{"train/ant/a.jpg": [1, 2, 3, 4]}'):
+        kept.write_text(damage)
+        assert load(root).fingerprint == before
+    kept.unlink()
+    root.chmod(0o500)
+    monkeypatch.setattr(files, "write_atomically", lambda *_: (_ for _ in ()).throw(PermissionError()))  # also for root
+    assert load(root).fingerprint == before
+    root.chmod(0o700)
 
 
 def test_no_train_folder(tmp_path: Path) -> None:

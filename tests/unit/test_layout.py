@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "files", "processes", "steps"),
         *("methods", "stopping"),
     },
-    "runs": {"checkpoints", "schema", "config", "errors", "files", "methods.registry", "processes", PACKAGE},
+    "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
     "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},
     "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "doctor": {

@@ -3,12 +3,15 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from kdignite.errors import UserError
-from kdignite.losses import cross_entropy, kd_divergence, kd_loss
+from kdignite.losses import balanced_weights, cross_entropy, kd_divergence, kd_loss
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -50,6 +53,41 @@ def test_label_smoothing_is_the_formula(logits: tuple[Tensor, Tensor, Tensor], s
     target[torch.arange(16), labels] += 1 - smoothing
     expected = -(target * (student - student.exp().sum(1, keepdim=True).log())).sum(1).mean()
     torch.testing.assert_close(cross_entropy(student, labels, label_smoothing=smoothing), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_are_the_formula(logits: tuple[Tensor, Tensor, Tensor], smoothing: float) -> None:
+    student, teacher, labels = logits
+    weights = torch.linspace(0.5, 4, 10)
+    target = torch.full_like(student, smoothing / 10)
+    target[torch.arange(16), labels] += 1 - smoothing
+    expected = -(weights * target * student.log_softmax(1)).sum(1).mean()
+    settings = {"label_smoothing": smoothing, "class_weights": weights}
+    torch.testing.assert_close(cross_entropy(student, labels, **settings), expected)
+    parts = kd_loss(student, teacher, labels, alpha=0.3, T=2.0, **settings)
+    torch.testing.assert_close(parts.ce, expected)
+    torch.testing.assert_close(parts.loss, 0.7 * expected + 0.3 * kd_divergence(student, teacher, T=2.0))
+
+
+def test_class_weights_of_one_change_nothing_but_rounding(logits: tuple[Tensor, Tensor, Tensor]) -> None:
+    student, _, labels = logits
+    torch.testing.assert_close(
+        cross_entropy(student, labels, class_weights=torch.ones(10)), F.cross_entropy(student, labels)
+    )
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_have_mean_1_over_the_images() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2])
+    weights = balanced_weights(labels, num_classes=3)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert weights[labels].mean() == pytest.approx(1)
+    assert [float(weights[labels][labels == c].sum()) for c in range(3)] == pytest.approx([100 / 3] * 3)
+
+
+def test_a_class_without_training_images_leaves_the_weights_of_the_others() -> None:
+    labels = torch.tensor([0, 0, 0, 2])
+    assert balanced_weights(labels, num_classes=4).tolist() == pytest.approx([4 / 6, 1, 2, 1])
 
 
 def test_label_smoothing_leaves_the_teacher_alone(logits: tuple[Tensor, Tensor, Tensor]) -> None:

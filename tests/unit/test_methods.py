@@ -19,7 +19,7 @@ from kdignite.commands.methods import describe_method
 from kdignite.config import DistillConfig, SweepConfig, configure, to_json
 from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
-from kdignite.losses import kd_divergence
+from kdignite.losses import cross_entropy, kd_divergence
 from kdignite.methods.logits import logit_mse
 from kdignite.methods.registry import METHODS, TRAINING, bind_method, check_method, find_method, name_of
 from kdignite.methods.terms import Outputs, Terms, check_terms
@@ -83,7 +83,12 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
         assert configure(DistillConfig, method=name, **{key: parameter.default}).parameters == defaults
         assert len(parameter.grid) > 1
         assert configure(SweepConfig, method=name, **{key: parameter.grid}).axes[key] == parameter.grid
-    terms = bind_method(name, defaults, label_smoothing=0.1)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    num_classes = logits(0).shape[1]
+    training = {"label_smoothing": 0.1, "class_weights": torch.linspace(1, 2, num_classes)}
+    assert set(training) == set(TRAINING) <= keywords
+    terms = bind_method(name, defaults, **training)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    expected = cross_entropy(logits(0), LABELS, **training)
+    torch.testing.assert_close(terms.parts["ce"], expected)
     assert all(not value.shape for value in (terms.loss, *terms.parts.values()))
 
 
@@ -251,6 +256,10 @@ def test_labels_are_smoothed_by_methods_that_can(own: str) -> None:
     assert refused(lambda: bind_method(own, {"gap": 1.0}, label_smoothing=0.1)) == (
         f"--method={own} takes no label_smoothing: leave out --label_smoothing"
     )
+    assert refused(lambda: bind_method(own, {"gap": 1.0}, class_weights=torch.ones(3))) == (
+        f"--method={own} takes no class_weights: leave out --balance"
+    )
+    bind_method(own, {"gap": 1.0}, label_smoothing=0.0, class_weights=None)
     plain, smooth = (
         bind_method("kd", {"alpha": 0.0, "T": 1.0}, label_smoothing=share)(
             Outputs(logits(0)), Outputs(logits(1)), LABELS

@@ -4,7 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 from kdignite import metrics
 
@@ -136,6 +142,11 @@ def test_no_images_have_no_accuracy():
         metrics.accuracy(np.zeros((2, 2), dtype=np.int64))
 
 
+def test_balanced_accuracy_leaves_out_classes_without_images():
+    scores = metrics.class_scores(np.array([[8, 2, 0], [0, 0, 0], [0, 3, 1]]))
+    assert metrics.balanced_accuracy(scores) == pytest.approx((0.8 + 0.25) / 2)
+
+
 def test_top_confusions():
     confusion = np.array([[5, 0, 3], [7, 0, 0], [3, 1, 96]])
     assert metrics.top_confusions(confusion, limit=3) == [(1, 0, 7, 1.0), (0, 2, 3, 3 / 8), (2, 0, 3, 0.03)]
@@ -152,7 +163,8 @@ def test_best_and_worst():
 
 def test_summary_is_plain_json_and_agrees_with_its_parts(predictions):
     logits, labels = predictions
-    summary = metrics.evaluation_summary(logits, labels, classes=CLASSES)
+    found = metrics.evaluation_summary(logits, labels, classes=CLASSES)
+    summary = metrics.recorded(found)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     predicted = logits.argmax(axis=1)
     assert summary["num_images"] == 200
@@ -160,7 +172,11 @@ def test_summary_is_plain_json_and_agrees_with_its_parts(predictions):
     assert summary["accuracy"] == accuracy_score(labels, predicted)
     assert summary["loss"] == metrics.cross_entropy(logits, labels)
     assert summary["ece"] == metrics.expected_calibration_error(logits, labels)
-    assert summary["confusion"] == confusion_matrix(labels, predicted, labels=range(4)).tolist()
+    recall = recall_score(labels, predicted, labels=np.unique(labels), average="macro")
+    assert summary["balanced_accuracy"] == pytest.approx(recall)
+    assert found["confusion"].tolist() == confusion_matrix(labels, predicted, labels=range(4)).tolist()
+    listed = [(pair["true"], pair["predicted"], pair["num_images"]) for pair in summary["confusions"]]
+    assert listed == [pair[:3] for pair in metrics.top_confusions(found["confusion"], limit=12)]
     assert [row["class"] for row in summary["per_class"]] == list(CLASSES)
     for kind in ("macro", "weighted"):
         found = np.unique(labels)

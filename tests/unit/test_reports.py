@@ -21,7 +21,7 @@ from PIL import Image
 from kdignite.metrics import evaluation_summary
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
 from kdignite.reports.style import ink, letters_note
-from kdignite.reports.tables import classes_csv, confusion_csv, evaluation_table
+from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table
 from kdignite.reports.text import markdown_table
 
 CIFAR10 = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -87,7 +87,9 @@ def test_table_of_ten_classes_says_what_the_summary_says():
     summary = CASES["ten"]
     text = evaluation_table(summary, title="student, test")
     assert text.startswith("student, test\n\naccuracy ")
-    assert f"accuracy {100 * summary['accuracy']:.1f} % ({summary['num_correct']:,} of 10,000 images)" in text
+    assert (
+        f"accuracy {100 * summary['accuracy']:.1f} % ({summary['num_correct']:,} of 10,000 images), balanced " in text
+    )
     assert f"loss {summary['loss']:.4f}, ECE {100 * summary['ece']:.1f} %" in text
     header, _, *rows = table_rows(text)
     assert header == ["class", "recall %", "precision %", "F1 %", "images"]
@@ -177,10 +179,13 @@ def test_csv_reads_back_exactly():
     assert [row["class"] for row in rows] == list(LONG)
     for row, scores in zip(rows, summary["per_class"], strict=True):
         assert {key: float(row[key]) for key in row if key != "class"} == {k: scores[k] for k in row if k != "class"}
-    header, *counts = csv.reader(io.StringIO(confusion_csv(summary)))
-    assert header == ["true \\ predicted", *LONG]
-    assert [row[0] for row in counts] == list(LONG)
-    assert [[int(count) for count in row[1:]] for row in counts] == summary["confusion"]
+    rows = list(csv.DictReader(io.StringIO(confusions_csv(summary))))
+    counts = np.diag(np.diag(summary["confusion"]))
+    for row in rows:
+        true, predicted = LONG.index(row["true"]), LONG.index(row["predicted"])
+        counts[true, predicted] = int(row["images"])
+        assert float(row["share"]) == counts[true, predicted] / summary["confusion"][true].sum()
+    assert counts.tolist() == summary["confusion"].tolist()
 
 
 def texts(figure: Figure) -> list[Text]:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, log_loss
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from kdignite import files
 from kdignite.config import BaselineConfig, DistillConfig, TrainConfig, to_json
 from kdignite.evaluation import Outcome
+from kdignite.metrics import recorded
 from kdignite.metrics.cost import Cost
 from kdignite.training import results
 
@@ -49,7 +51,7 @@ def test_predictions_are_what_the_model_answered(tmp_path: Path) -> None:
     answers = outcomes(3)
     results.write_evaluation(tmp_path, answers, classes=named(3), title="x")
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as stored:
-        assert len(stored.files) == 6
+        assert len(stored.files) == 8
         for split, its in answers.items():
             for name in ("logits", "labels", "indices"):
                 np.testing.assert_array_equal(stored[f"{split}_{name}"], getattr(its, name).numpy())
@@ -64,13 +66,17 @@ def test_the_summary_of_each_split_agrees_with_scikit_learn(tmp_path: Path) -> N
         probabilities = torch.softmax(its.logits.double(), 1).numpy()
         assert summaries[split]["accuracy"] == pytest.approx(accuracy_score(its.labels, its.logits.argmax(1)))
         assert summaries[split]["loss"] == pytest.approx(log_loss(its.labels, probabilities), rel=1e-9)
-        assert summaries[split]["confusion"] == its.confusion.tolist()
-    json.dumps(summaries, allow_nan=False)
+        assert summaries[split]["balanced_accuracy"] == pytest.approx(
+            balanced_accuracy_score(its.labels, its.logits.argmax(1))
+        )
+        with np.load(tmp_path / "predictions.npz") as stored:
+            assert stored[f"{split}_confusion"].tolist() == its.confusion.tolist()
+    assert "confusion" not in json.dumps(summaries, allow_nan=False).replace("confusions", "")
 
 
 def test_few_classes_leave_figures_and_many_tables_too(tmp_path: Path) -> None:
     figures = {"predictions.npz", "confusion_matrix.png", "classification_report.png"}
-    for num_classes, tables in ((20, set()), (21, {"classes.csv", "confusion_matrix.csv"})):
+    for num_classes, tables in ((20, set()), (21, {"classes.csv", "confusions.csv"})):
         folder = tmp_path / str(num_classes)
         folder.mkdir()
         results.write_evaluation(folder, outcomes(num_classes), classes=named(num_classes), title="x")
@@ -93,7 +99,7 @@ def test_the_figures_show_the_last_split_and_say_so(tmp_path: Path, monkeypatch:
     summaries = results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="mine")
     results.write_evaluation(tmp_path, {"val": outcomes(3)["val"]}, classes=named(3), title="mine")
     assert titles == ["mine, test images"] * 2 + ["mine, validation images"] * 2
-    assert shown == [summaries["test"], summaries["val"]]
+    assert list(map(recorded, shown)) == [summaries["test"], summaries["val"]]
 
 
 # --- TensorBoard
@@ -120,8 +126,9 @@ def settings_in(events: EventAccumulator) -> dict[str, str]:
 
 def test_test_scores_and_figures_are_plotted_at_the_last_epoch(tmp_path: Path, made: dict[str, Any]) -> None:
     events = plotted(tmp_path, made, BaselineConfig())
-    assert set(events.Tags()["scalars"]) == {"test/accuracy", "test/loss", "test/ece"}
-    for name in ("accuracy", "loss", "ece"):
+    scores = ("accuracy", "balanced_accuracy", "loss", "ece")
+    assert set(events.Tags()["scalars"]) == {f"test/{name}" for name in scores}
+    for name in scores:
         (event,) = events.Scalars(f"test/{name}")
         assert (event.step, event.value) == (9, pytest.approx(made["test"][name], rel=1e-6))
     assert set(events.Tags()["images"]) == {"confusion_matrix", "classification_report"}
@@ -252,3 +259,17 @@ def test_the_last_words_name_the_teacher_and_its_lead_in_points(made: dict[str, 
 def test_the_last_words_of_a_partial_run_say_that_it_proves_nothing(made: dict[str, Any]) -> None:
     text = results.closing_lines(Path("runs/x"), {**made, "partial": True})
     assert "partial     this run saw only part of its images: its numbers are no result" in text
+
+
+def test_files_do_not_grow_with_the_square_of_the_number_of_classes(tmp_path: Path) -> None:
+    labels = torch.arange(3_000)
+    logits = torch.eye(3_000)[labels.roll(1)]  # every image is another kind of mistake
+    answered = Outcome(logits, labels, labels, torch.eye(3_000, dtype=torch.int64).roll(1, 0), 1.0)
+    summaries = results.write_evaluation(tmp_path, {"test": answered}, classes=named(3_000), title="x")
+    files.write_json(tmp_path / "result.json", summaries)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert max(sizes[name] for name in ("result.json", "classes.csv", "confusions.csv")) < 2**20
+    assert sizes["predictions.npz"] < 2**20
+    assert files.read_json(tmp_path / "result.json") == summaries
+    with np.load(tmp_path / "predictions.npz") as stored:
+        assert np.array_equal(stored["test_confusion"], answered.confusion.numpy())

@@ -400,7 +400,8 @@ def test_settings_that_are_none_are_refused_by_their_file(
 
 
 def teacher_in(folder: Path, *, at: str, content: str) -> str:
-    recorded(folder, TeacherConfig(), result={"command": "teacher", "partial": False, "finished_at": at})
+    result = {"command": "teacher", "partial": False, "finished_at": at, "dataset": "digits", "val_size": 200}
+    recorded(folder, TeacherConfig(), result=result)
     (folder / "best.safetensors").write_text(content)
     return files.sha256(folder / "best.safetensors")
 
@@ -453,8 +454,15 @@ def test_where_no_run_has_the_settings_it_is_a_new_one(tmp_path: Path, capsys: p
     begun(run, tmp_path / "study")  # whose stages are resumed by running it again
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.json").write_text("[")
+    half = begun(run, tmp_path)
+    (half / "environment.json").write_text("[")
     assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) is None
-    assert capsys.readouterr().out == f"resume    {tmp_path}/ has no run of these settings: this is a new one\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"resume    {tmp_path}/ has no run of these settings: this is a new one"
+    assert sorted(line.partition(":")[0] for line in lines[:-1]) == [
+        f"skipped   {half}",
+        f"skipped   {tmp_path / 'damaged'}",
+    ]
 
 
 def test_a_run_that_was_not_asked_to_resume_is_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -240,7 +240,8 @@ def finish(
 ) -> Path:
     folder.mkdir(parents=True)
     (folder / "best.safetensors").write_text("")
-    files.write_json(folder / "result.json", {"command": command, "partial": partial, "finished_at": at, **more})
+    result = {"command": command, "partial": partial, "finished_at": at, "dataset": "digits", "val_size": 200}
+    files.write_json(folder / "result.json", {**result, **more})
     return folder
 
 
@@ -281,8 +282,28 @@ def test_runs_of_a_study_are_found_one_level_deeper_and_no_further(tmp_path: Pat
 
 
 def test_the_result_comes_with_the_run(tmp_path: Path) -> None:
-    finish(tmp_path / "teacher", dataset="digits")
-    assert runs.finished_teachers(tmp_path)[0].result["dataset"] == "digits"
+    finish(tmp_path / "teacher", dataset="cifar100")
+    assert runs.finished_teachers(tmp_path)[0].result["dataset"] == "cifar100"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "is damaged"),
+        ("[1, 2]", "it holds no JSON object"),
+        (b"\xff\xfe", "is damaged"),
+        (" " * 200, "is larger than any that a run writes"),
+    ],
+)
+def test_a_run_whose_files_cannot_be_read_is_skipped_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str | bytes, why: str
+) -> None:
+    finish(tmp_path / "teacher")
+    bad = finish(tmp_path / "bad", at="9") / "result.json"
+    bad.write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.setattr(files, "LARGEST_JSON", 199)
+    assert found_in(tmp_path) == ["teacher"]
+    assert capsys.readouterr().out.startswith(f"skipped   {bad.parent}: {bad} {why}" if why[0] != "i" else "skipped ")
 
 
 def test_a_root_that_is_not_there_holds_no_teachers(tmp_path: Path) -> None:

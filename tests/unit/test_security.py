@@ -799,7 +799,7 @@ def test_a_study_whose_stage_lies_elsewhere_is_refused(tmp_path: Path, folder: o
     (study / "link").symlink_to(tmp_path)
     stages = {"teacher": {"folder": folder}}
     (study / "manifest.json").write_text(json.dumps({"settings": {}, "stages": stages}))
-    config = configure(ReproduceConfig, preset="quick", dataset="digits")
+    config = configure(ReproduceConfig, preset="quick", dataset="digits", name="reproduce-quick")
     with pytest.raises(UserError, match=r"manifest\.json is damaged \((.* is no folder of the study|folder must be)"):
         reproduce(config, root=tmp_path)
 

@@ -260,7 +260,7 @@ def test_opened_data_are_cut_and_lie_in_memory_once() -> None:
 
 def test_the_data_of_a_run_are_those_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(data_module, "open_data", lambda name, **given: asked.append((name, given)))
+    monkeypatch.setattr(data_module, "open_data", lambda name, **given: (asked.append((name, given)), toy())[1])
     data_module.open_training_data(baseline(data_root="d", val_size=7, image_size=48, limit_train=5), device=CPU)
     data_module.open_training_data(DistillConfig(size=64), device=CPU)
     usual = {"device": CPU, "skip_broken": False}

@@ -1,9 +1,11 @@
 """One config for all stages of a study: which flag reaches which stage."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
+from kdignite.commands.study import find_study
 from kdignite.config import (
     PRESETS,
     BaselineConfig,
@@ -67,7 +69,7 @@ GIVEN = {
     **{"sync_bn": True, "compile": True, "graph": "off", "skip_broken": True},
     **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
-    **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema"},
+    **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss"},
 }
 
 
@@ -124,3 +126,16 @@ def test_a_teacher_that_is_there_may_have_a_function_of_its_own() -> None:
 def test_a_study_survives_json() -> None:
     config = ReproduceConfig(preset="quick", seeds=2, widths=(8, 8, 8, 8, 8), teacher_lr=0.2)
     assert from_json(ReproduceConfig, to_json(config)) == config
+
+
+def test_a_study_that_cannot_be_read_is_skipped_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("reproduce-quick", '{"settings": {"a": 1}, "stages": {}}'), ("reproduce-quick-2", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(text)
+    config = ReproduceConfig(preset="quick")
+    found = find_study(config, {"a": 1}, root=tmp_path)
+    assert found is not None
+    assert found.folder == tmp_path / "reproduce-quick"
+    assert capsys.readouterr().out.startswith(f"skipped   {tmp_path / 'reproduce-quick-2'}: ")
+    with pytest.raises(UserError, match="is damaged"):
+        find_study(replace(config, name="reproduce-quick-2"), {"a": 1}, root=tmp_path)

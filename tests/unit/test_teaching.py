@@ -50,6 +50,17 @@ def chosen(root: Path, **config: Any) -> str:
     return teacher_module.choose_teacher(DistillConfig(**config), root=root).path.parent.name
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "result.json"])
+def test_a_newer_teacher_whose_files_are_damaged_is_skipped_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    save(tmp_path / "old", at="1")
+    (save(tmp_path / "new", at="2", augment="flip") / name).write_bytes(b"{")
+    assert chosen(tmp_path) == "old"
+    assert f"skipped   {tmp_path / 'new'}: " in capsys.readouterr().out
+    assert teacher_module.inherit_from_newest(BaselineConfig(), root=tmp_path).augment == "crop+flip"
+
+
 # --- which one
 
 
@@ -135,12 +146,13 @@ def test_a_teacher_for_other_data_than_asked_for_is_refused(tmp_path: Path) -> N
     )
 
 
-def test_a_teacher_that_is_not_there_or_damaged_is_refused(tmp_path: Path) -> None:
+def test_a_teacher_that_is_not_there_or_damaged_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(lambda: chosen(tmp_path, teacher="no")).startswith("there is no run or checkpoint 'no'; runs in ")
     path = save(tmp_path / "t") / "best.safetensors"
     path.write_bytes(path.read_bytes()[:200])
     assert "is damaged" in refused(lambda: chosen(tmp_path, teacher="t"))
-    assert "is damaged" in refused(lambda: chosen(tmp_path))  # the newest one is not silently passed over
+    assert "has no finished teacher" in refused(lambda: chosen(tmp_path))
+    assert f"skipped   {tmp_path / 't'}: {path} is damaged" in capsys.readouterr().out  # not silently passed over
 
 
 # --- what is inherited
@@ -244,7 +256,7 @@ def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.Ca
     assert found.teacher_record.accuracy == 1.0
     assert found.teacher_record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert capsys.readouterr().out == "          100.00% on validation, 100.00% when it was saved\n"
-    images, labels = DATA.source.train
+    images, labels, _ = DATA.source.train
     assert torch.equal(found.logits_of(images).argmax(1), labels)
 
 

@@ -1,0 +1,56 @@
+"""What is doubtful about the images of a data set: copies in two parts, and classes that a part lacks."""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kdignite.data.source import ImageSet
+from kdignite.data.splits import Part
+from kdignite.errors import listed
+
+NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def copies_notes(parts: Mapping[str, Part]) -> list[str]:
+    """A line for validation and for test images whose content is also that of training images."""
+    hashes: dict[int, Sequence[Hashable]] = {}
+    held = {}
+    for key, part in parts.items():
+        images = part.images
+        known = hashes.setdefault(id(images.labels), images.hashes) or _pixel_hashes(images)
+        hashes[id(images.labels)] = known
+        held[key] = [known[index] for index in part.indices.tolist()]
+    trained = set(held.pop("train"))
+    counts = {key: sum(one in trained for one in own) for key, own in held.items()}
+    return [
+        f"warning   {count:,} of {len(held[key]):,} {NAMES[key]} images are training images too (the same content), so "
+        f"that {NAMES[key]} accuracy says too much: remove them from one of the two"
+        for key, count in counts.items()
+        if count
+    ]
+
+
+def num_copies(images: ImageSet) -> int:
+    """How many images of a set have the content of an earlier one."""
+    hashes = images.hashes or _pixel_hashes(images)
+    return len(hashes) - len(set(hashes))
+
+
+def absent_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
+    """A line for each part that lacks images of a class."""
+    notes = []
+    for key, own in labels.items():
+        counts = torch.bincount(own.cpu(), minlength=len(classes)).tolist()
+        absent = [name for name, count in zip(classes, counts, strict=True) if not count]
+        if absent:
+            what, end = ("warning", ": no model can learn them") if key == "train" else ("note   ", "")
+            which = f"{len(absent)} of {len(classes)} classes have no {NAMES[key]} image"
+            notes.append(f"{what}   {which} ({listed(absent)}){end}")
+    return notes
+
+
+def _pixel_hashes(images: ImageSet) -> list[int]:
+    """A hash of the pixels of each image that is in memory."""
+    assert isinstance(images.images, Tensor), "images that are decoded at every use come with their hashes"
+    return [hash(pixels.tobytes()) for pixels in images.images.numpy()]
