@@ -22,12 +22,13 @@ from kdignite.doctor.report import advice, doctor_figure, doctor_text
 from kdignite.doctor.settings import PERMUTED, RECORDED, ModelUnderTest, SettingLogits, SettingResults, run_settings
 from kdignite.doctor.state_dicts import compare_state_dicts, comparison_lines
 from kdignite.errors import RunFailed, UserError
+from kdignite.models.layout import place_like
 from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import set_up_device
-from kdignite.training.model import FIT_IMAGES, load_model, load_predictor, sampled_pixels
+from kdignite.training.model import FIT_IMAGES, load_model, load_placed, load_predictor, new_model, sampled_pixels
 
 TEACHERS = ("teacher", "adopt")  # commands whose models are teachers
 SIZE = 32  # pixels; the weights of models with global pooling, so of nearly all, do not depend on it
@@ -91,14 +92,13 @@ def diagnose(config: DoctorConfig, checkpoint: Checkpoint, *, device: torch.devi
 def model_under_test(checkpoint: Checkpoint, data: Data, *, device: torch.device) -> ModelUnderTest:
     """A model with what the settings need of it; its classes are those of the data."""
     description, classes = checkpoint.description, data.source.classes
-    name, options = description.architecture
-    own, size = description.classes, description.preprocessing.size
+    model = load_placed(checkpoint, device=device)
     return ModelUnderTest(
-        model=load_model(checkpoint).to(device),
-        build=lambda: build_model(name, num_classes=len(own), size=size, options=options).to(device),
+        model=model,
+        build=lambda: place_like(model, new_model(checkpoint)),
         preprocessing=description.preprocessing,
         classes=classes,
-        own_classes=own,
+        own_classes=description.classes,
         image_size=data.image_size,
         statistics=measure_statistics(sampled_pixels(data.splits.train, FIT_IMAGES)),
         device=device,

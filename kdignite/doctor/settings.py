@@ -1,6 +1,5 @@
 """The classic mistakes of an evaluation, each as a function from images to the logits under that mistake."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from kdignite.doctor.orders import class_orders, outputs_named
 from kdignite.doctor.preprocessing import Variant, preprocessing_variants
 from kdignite.errors import reason
 from kdignite.evaluation import evaluate
+from kdignite.outputs import logits_in
 from kdignite.streams import seeded, stream
 
 RECORDED, PERMUTED, SHUFFLED = "as recorded", "classes permuted", "order shuffled"
@@ -134,14 +134,17 @@ def _model_settings(tested: ModelUnderTest) -> list[EvalSetting]:
 
 def _model_with(tested: ModelUnderTest, loaded: str, draw: int) -> nn.Module:
     """A model with all of its weights, or some, or none."""
+    with seeded("doctor", "init", draw):
+        new = tested.build()
+    if loaded == "all":
+        return new
+    if loaded == "half":
+        return half_loaded(tested.model, new)
+    new.load_state_dict(tested.model.state_dict())
     if loaded == "head":
         with seeded("doctor", "head", draw):
-            return with_new_head(tested.model)
-    if loaded in RANDOM_WEIGHTS:
-        with seeded("doctor", "init", draw):
-            new = tested.build()
-        return half_loaded(tested.model, new) if loaded == "half" else new
-    return without_statistics(tested.model) if loaded == "statistics" else copy.deepcopy(tested.model)
+            return with_new_head(new)
+    return without_statistics(new) if loaded == "statistics" else new
 
 
 def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetting]:
@@ -166,8 +169,7 @@ def _output_settings(tested: ModelUnderTest, recorded: Tensor) -> list[EvalSetti
 
 
 def without_statistics(model: nn.Module) -> nn.Module:
-    """A copy whose BatchNorm layers have the running mean 0 and the running variance 1 of new ones."""
-    model = copy.deepcopy(model)
+    """The model with the running mean 0 and the running variance 1 of new BatchNorm layers."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
@@ -175,8 +177,7 @@ def without_statistics(model: nn.Module) -> nn.Module:
 
 
 def with_new_head(model: nn.Module) -> nn.Module:
-    """A copy whose last linear layer is newly initialised, from the default generator."""
-    model = copy.deepcopy(model)
+    """The model with its last linear layer newly initialised, from the default generator."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("no linear layer")
@@ -205,9 +206,9 @@ def _logits(
 
     def logits_of(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = model(prepare(images))
-            if not isinstance(logits, Tensor) or logits.shape != (len(images), len(tested.classes)):
-                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            logits = logits_in(model(prepare(images)))
+            if logits.shape != (len(images), len(tested.classes)):
+                shape = tuple(logits.shape)
                 raise ValueError(f"it gives {shape}, not logits (N, C)")
             return logits[:, order]
 

@@ -31,3 +31,11 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to the device that computes, in its memory layout."""
     layout = torch.channels_last if memory_format(model) == "channels_last" else torch.contiguous_format
     return model.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def place_like(model: nn.Module, other: nn.Module) -> nn.Module:
+    """Another network of the same function, on the device and in the memory layout of a placed one."""
+    if memory_format(model) == "contiguous":
+        require_contiguous(other)
+    tensors = (*model.parameters(), *model.buffers())
+    return place(other, tensors[0].device if tensors else torch.device("cpu"))

@@ -4,6 +4,7 @@ Each scenario is a function from a folder to plain values; all of them go to ``F
 such as on a mixture of devices, leaves its traceback there.
 """
 
+import copy
 import io
 import json
 import signal
@@ -530,7 +531,7 @@ def heads(folder: Path) -> Found:
     for device in (GPU, CPU):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            made = with_new_head(model.to(device))[1].weight
+            made = with_new_head(copy.deepcopy(model).to(device))[1].weight
         found.append(made.detach().cpu().tolist())
         assert made.device == device
     return {"gpu": found[0], "cpu": found[1]}

@@ -1,5 +1,6 @@
 """What a diagnosis computes, against closed forms and NumPy: preprocessing, images, fits, predictions in files."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ def test_the_order_of_the_classes_is_the_data_sets() -> None:
 
 def test_a_new_head_and_half_of_the_layers() -> None:
     model, fresh = network(), network()
-    headed = with_new_head(model).state_dict()
+    headed = with_new_head(copy.deepcopy(model)).state_dict()
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, headed[key])}
     assert changed == {"4.weight", "4.bias"}
     expected = {
