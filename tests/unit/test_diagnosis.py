@@ -190,7 +190,7 @@ def test_only_what_differs_and_runs_is_a_setting() -> None:
     assert fresh not in examined(trained).skipped
 
 
-@pytest.mark.parametrize("output", ["tuple", "dict", "none", "wide", "error"])
+@pytest.mark.parametrize("output", ["empty", "dict", "none", "wide", "error"])
 def test_what_a_model_cannot_do_in_train_mode_is_left_out(output: str) -> None:
     """As GoogLeNet, Inception and detectors, which give something else while they train."""
 
@@ -201,7 +201,7 @@ def test_what_a_model_cannot_do_in_train_mode_is_left_out(output: str) -> None:
                 return logits
             if output == "error":
                 raise KeyError("targets")
-            return {"tuple": (logits, logits), "dict": {"a": logits}, "none": None, "wide": logits.repeat(1, 2)}[output]
+            return {"empty": (), "dict": {"a": logits}, "none": None, "wide": logits.repeat(1, 2)}[output]
 
     found = examined(Own(*network()))
     names = [one.setting.name for one in found.logits]
