@@ -153,7 +153,7 @@ def network() -> nn.Module:
 def examined(model: nn.Module, **changes: Any) -> SettingResults:
     tested = ModelUnderTest(
         model=model,
-        build=network,
+        build=lambda: type(model)(*network()),
         preprocessing=RIGHT,
         classes=tuple("bacdefg"),
         own_classes=tuple("bacdefg"),
