@@ -41,7 +41,8 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         name: json.loads((tmp_path / "runs" / name / "result.json").read_text())["test"]["accuracy"]
         for name in ("alone", "theirs", "striped")
     }
-    assert accuracy["theirs"] == accuracy["alone"] > 0.5
+    assert accuracy["alone"] > 0.8
+    assert accuracy["theirs"] == pytest.approx(accuracy["alone"], abs=0.02)  # the statistics are rounded there
     assert accuracy["striped"] > 0.8
-    assert (tmp_path / "runs" / "stripes" / "compare.md").is_file() or list((tmp_path / "runs/stripes").glob("comp*"))
+    assert next((tmp_path / "runs" / "stripes").glob("compare-*/compare.md")).is_file()
     monkeypatch.delitem(sys.modules, "mine")
