@@ -80,9 +80,10 @@ def measure_batch_norms(model: nn.Module, inputs: Iterable[Tensor]) -> None:
     for layer in layers:
         layer.train()
         layer.reset_running_stats()
-        layer.momentum = None  # the mean of all batches
     with torch.no_grad():
-        for images in inputs:
+        for number, images in enumerate(inputs, start=1):
+            for layer in layers:
+                layer.momentum = 1 / number  # the mean of all batches; with None a GPU would be waited for
             model(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

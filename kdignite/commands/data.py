@@ -1,7 +1,5 @@
 """``data``: download and verify a data set."""
 
-import torch
-
 from kdignite.config import DataConfig
 from kdignite.console import say, say_once
 from kdignite.data.batches import image_side
@@ -9,10 +7,7 @@ from kdignite.data.checks import absent_notes, copies_notes, num_copies
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, describe_source
 from kdignite.data.splits import all_images
-from kdignite.reports.text import markdown_table
 from kdignite.training.data import data_folder
-
-MOST_ROWS = 100  # classes of the table
 
 
 def data(config: DataConfig) -> Source:
@@ -26,18 +21,9 @@ def data(config: DataConfig) -> Source:
     for line in source.notes:
         say_once(line)
     side = image_side(source.train)
-    said = [describe_source(source), f"{'images':<12} kept at {side} x {side} pixels", class_table(source)]
-    say("\n".join([*said, *_doubts(source)]))
+    kept = f"{'images':<12} kept at {side} x {side} pixels"
+    say("\n".join([describe_source(source), kept, *_doubts(source)]))
     return source
-
-
-def class_table(source: Source) -> str:
-    """The number of images of each class in each part that the data set has itself."""
-    sets = {"train": source.train, "val": source.val, "test": source.test}
-    counts = {part: torch.bincount(one.labels, minlength=len(source.classes)) for part, one in sets.items() if one}
-    rows = [(name, *(f"{int(count[i]):,}" for count in counts.values())) for i, name in enumerate(source.classes)]
-    table = markdown_table([("class", *counts), *rows[:MOST_ROWS]], num_names=1)
-    return table if len(rows) <= MOST_ROWS else f"{table}\nand {len(rows) - MOST_ROWS:,} more classes"
 
 
 def _doubts(source: Source) -> list[str]:

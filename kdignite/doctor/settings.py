@@ -202,7 +202,7 @@ def _logits(
 ) -> Tensor:
     """The logits (N, C) of a model; the mode may hold ``train`` and ``views``."""
     model.train("train" in mode)
-    order = [tested.own_classes.index(name) for name in tested.classes]
+    order = torch.tensor([tested.own_classes.index(name) for name in tested.classes], device=tested.device)
 
     def logits_of(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -210,7 +210,7 @@ def _logits(
             if logits.shape != (len(images), len(tested.classes)):
                 shape = tuple(logits.shape)
                 raise ValueError(f"it gives {shape}, not logits (N, C)")
-            return logits[:, order]
+            return logits.index_select(1, order)
 
     batches = make_batches(sample, draw=draw, views="views" in mode)
     return evaluate(logits_of, batches, num_classes=len(tested.classes)).logits

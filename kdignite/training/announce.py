@@ -52,10 +52,10 @@ def _notes(run: RunSpec) -> Iterator[str]:
     present = torch.bincount(data.splits.val.labels, minlength=len(data.source.classes)).tolist()
     if absent := [name for name, count in zip(data.source.classes, present, strict=True) if not count]:
         yield f"no validation image of {listed(absent)}: the accuracy that chooses the epoch says nothing of that"
-    if run.remeasured:
+    if run.is_early(config.epochs * run.epoch_length):
         yield (
-            f"{config.epochs * run.epoch_length} steps are too few for the running statistics of BatchNorm: they are "
-            "measured on the training images before each evaluation"
+            f"{counted(config.epochs * run.epoch_length, 'step')} are too few for the running statistics of BatchNorm: "
+            "they are measured on the training images before each evaluation"
         )
 
 

@@ -52,10 +52,12 @@ class RunSpec(NamedTuple):
     teacher: Teacher | None
     teacher_record: TeacherRecord | None
 
-    @property
-    def remeasured(self) -> bool:
-        """Whether the run is so short that the statistics of BatchNorm are measured anew before each evaluation."""
-        return self.config.epochs * self.epoch_length < FEW_STEPS and bool(batch_norms(self.model.network))
+    def is_early(self, iteration: int) -> bool:
+        """Whether an evaluation comes so early that the statistics of BatchNorm are measured anew before it.
+
+        It depends on the iteration alone, so that a run that is made longer has the numbers of one made at once.
+        """
+        return iteration < FEW_STEPS and bool(batch_norms(self.model.network))
 
 
 def resolve(config: T, data: Data, *, device: torch.device) -> T:

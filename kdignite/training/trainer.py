@@ -78,7 +78,7 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     sums = handlers.attach_epoch_sums(trainer, device=device)
     handlers.attach_nan_guard(trainer, sums, advice=_advice(config))
     clock = handlers.attach_clock(trainer)
-    handlers.attach_validation(trainer, validate=_validation(run))
+    handlers.attach_validation(trainer, validate=_validation(run, lambda: trainer.state.iteration))
     history = handlers.attach_history(
         trainer,
         sums,
@@ -151,14 +151,14 @@ def _run_engine(trainer_state: TrainerState) -> None:
         trainer.run(stream, max_epochs=config.epochs, epoch_length=run.epoch_length)
 
 
-def _validation(run: RunSpec) -> Callable[[], Outcome]:
+def _validation(run: RunSpec, iteration: Callable[[], int]) -> Callable[[], Outcome]:
     logits_of = predictor(run.model.network, prepare=run.model.prepare)
     num_classes, part = len(run.data.source.classes), run.data.splits.val
     batch_size = evaluation_batch_size(part.images, run.config.size)
     checks = math.ceil(len(part.indices) / batch_size / processes.world_size())
 
     def validate() -> Outcome:
-        if run.remeasured:
+        if run.is_early(iteration()):
             inputs = map(run.model.prepare, (batch.images for batch in islice(run.batches(0, 0), run.epoch_length)))
             measure_batch_norms(run.model.network, inputs)
         processes.broadcast_buffers(run.model.network)

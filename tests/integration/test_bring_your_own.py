@@ -22,8 +22,8 @@ def blocks(language: str) -> list[str]:
 
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    sys.modules.pop("mine", None)  # that of another test
     (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
     commands = [line for block in blocks("") for line in block.splitlines()]
     assert len(commands) == 11
@@ -35,6 +35,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         else:
             assert (flag, rest) == ("-m", "kdignite")
             assert main([*words, "--threads=1"] if words[0] != "data" else words) == 0, command
+    del sys.modules["mine"]
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     accuracy = {
@@ -45,4 +46,3 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert accuracy["theirs"] == pytest.approx(accuracy["alone"], abs=0.02)  # the statistics are rounded there
     assert accuracy["striped"] > 0.8
     assert next((tmp_path / "runs" / "stripes").glob("compare-*/compare.md")).is_file()
-    monkeypatch.delitem(sys.modules, "mine")

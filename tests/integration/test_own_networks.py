@@ -24,7 +24,6 @@ from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.teacher import teacher
 from kdignite.config import AdoptConfig, BaselineConfig, DistillConfig, TeacherConfig
-from kdignite.console import say_once
 from kdignite.errors import UserError
 from kdignite.metrics import cost
 from kdignite.runs import Finished
@@ -73,7 +72,6 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module.data = stripes  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_networks", module)
     monkeypatch.setattr(cost, "TIMED_SECONDS", 0)
-    say_once.cache_clear()
     threads = torch.get_num_threads()
     yield module
     torch.set_num_threads(threads)

@@ -66,15 +66,17 @@ def test_a_run_says_so_before_it_begins(
 ) -> None:
     monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
     open_training_data(BaselineConfig(dataset=pets, limit_train=2, size=8), device=CPU)
-    open_data(pets, data_root=None, val_size=None, image_size=8, device=CPU)
     lines = capsys.readouterr().out.splitlines()
     copies = "warning   3 of 7 test images are training images too (the same content), so that test accuracy says too "
-    assert [line.startswith(copies) for line in lines] == [True, False, False, False, True]
-    assert [line.partition(" (")[0] for line in lines[1:4]] == [
+    lines = [line for line in lines if line.startswith(("warning", "note"))]
+    assert lines[0].startswith(copies)
+    assert [line.partition(" (")[0] for line in lines[1:]] == [
         "warning   1 of 3 classes have no training image",
         "note      1 of 3 classes have no validation image",
         "note      2 of 3 classes have no test image",
     ]
+    open_data(pets, data_root=None, val_size=None, image_size=8, device=CPU)
+    assert capsys.readouterr().out == ""  # said already
 
 
 def test_data_shows_counts_and_doubts(pets: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def test_the_fingerprint_does_not_depend_on_how_images_are_kept(root: Path, monk
 
 def test_the_fingerprint_is_of_the_content_whatever_names_and_places(root: Path) -> None:
     before = load(root).fingerprint
-    moved = root.rename(root.with_name("moved"))
+    moved = root.rename(root.parent / f"{root.name}-moved")
     path, other = moved / "train" / "ant" / "b.png", moved / "train" / "bee" / "b.png"
     path.rename(path.with_name("bb.png")).rename(path)
     for file in moved.rglob("*.*"):

@@ -371,9 +371,11 @@ def test_code_of_ones_own_is_never_named_by_a_file(asked: Diagnosis, tmp_path: P
 
 
 def test_a_folder_of_images_is_no_code(asked: Diagnosis, tmp_path: Path) -> None:
-    recorded(tmp_path / "run", BaselineConfig(dataset="folder:/my:images"))
+    images = tmp_path / "my:images"
+    images.mkdir()
+    recorded(tmp_path / "run", BaselineConfig(dataset=f"folder:{images}"))
     asked.command(configure(BaselineConfig, resume="run"), root=tmp_path)
-    assert asked.configs[0].dataset == "folder:/my:images"
+    assert asked.configs[0].dataset == f"folder:{images}"
 
 
 @pytest.mark.parametrize(

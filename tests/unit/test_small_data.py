@@ -231,13 +231,12 @@ def test_a_frozen_batch_norm_is_left_alone() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("epochs", "remeasured"), [(16, True), (17, False)])
-def test_only_runs_of_less_than_50_steps_measure_anew(epochs: int, remeasured: bool) -> None:
+def test_only_evaluations_before_step_50_measure_anew() -> None:
     data = data_of(300, side=32)
-    config = spec.resolve(BaselineConfig(dataset="toy", epochs=epochs), data, device=CPU)
+    config = spec.resolve(BaselineConfig(dataset="toy", epochs=20), data, device=CPU)
     run = spec.build_spec(config, data, device=CPU, make_step=lambda *_, **__: None)  # type: ignore[arg-type]
-    assert run.remeasured == remeasured
-    assert not run._replace(model=run.model._replace(network=nn.Linear(1, 1))).remeasured
+    assert [run.is_early(iteration) for iteration in (1, 49, 50, 1000)] == [True, True, False, False]
+    assert not run._replace(model=run.model._replace(network=nn.Linear(1, 1))).is_early(1)
 
 
 # --- chunks of bytes
