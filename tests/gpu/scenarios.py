@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pretended
@@ -61,6 +62,7 @@ from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache
 from kdignite.training import device as device_module
+from kdignite.training import spec
 from kdignite.training import trainer as trainer_module
 from kdignite.training.capturing import CAPTURED, Capture
 from kdignite.training.data import open_training_data
@@ -274,7 +276,7 @@ def epoch_end(folder: Path) -> Found:
     """Everything between the last step of an epoch and the first of the next."""
     run, place = _run(folder, epochs=2, views=1, **NARROW), runs.create(folder, name=None, default="run")
     seen: dict[str, pretended.Counted] = {}
-    with open_writer(place) as writer:
+    with open_writer(place) as writer, mock.patch.object(spec, "FEW_STEPS", 0):  # no statistics are measured anew
         trainer_state = build_trainer(run, place, resumed=False)
         note = lambda engine, name: seen.setdefault(name, pretended.COUNTED.copy())  # noqa: E731
         trainer_state.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=run.epoch_length), note, "before")

@@ -203,11 +203,12 @@ def test_a_signal_saves_and_says_how_to_go_on(taught: Finished, tmp_path: Path, 
 
 SLOW_MODEL = """
 import time
+from pathlib import Path
 from torch import nn
 
 class Slow(nn.Sequential):
     def forward(self, images):
-        if self.training:
+        if self.training and Path("runs").exists():  # not in the rehearsal
             print("step", flush=True)
             time.sleep(20)
         return super().forward(images)
