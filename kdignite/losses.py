@@ -63,8 +63,7 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
     check_shapes(student_logits, teacher_logits)
-    if not 0 < T < math.inf:
-        raise UserError(f"T must be above 0 and finite, not {T}")
+    check_temperature(T=T)
     log_q = F.log_softmax(at_least_float32(student_logits) / T, dim=1)
     log_p = F.log_softmax(at_least_float32(teacher_logits.detach()) / T, dim=1)
     return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
@@ -118,6 +117,26 @@ def check_alpha(alpha: float) -> None:
     """Refuse a weight of the teacher's term outside [0, 1]."""
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha must be in [0, 1], not {alpha}")
+
+
+def check_temperature(**named: float) -> None:
+    """Refuse a temperature that is not above 0 and finite, by its name."""
+    for name, value in named.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be above 0 and finite, not {value}")
+
+
+def check_weights(**named: float) -> None:
+    """Refuse a weight of a term that is not at least 0 and finite, by its name."""
+    for name, value in named.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, not {value}")
+
+
+def check_exponent(gamma: float) -> None:
+    """Refuse an exponent of probabilities outside (0, 1]."""
+    if not 0 < gamma <= 1:
+        raise UserError(f"gamma must be above 0 and at most 1, not {gamma}")
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

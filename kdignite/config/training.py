@@ -8,7 +8,7 @@ from kdignite.config.fields import Config, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
 from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
-from kdignite.methods.registry import DEFAULT
+from kdignite.methods.registry import DEFAULT, find_method
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
@@ -214,5 +214,5 @@ class DistillConfig(TrainConfig):
 
     @property
     def parameters(self) -> dict[str, float]:
-        """What the method is given."""
-        return {name: getattr(self, name) for name in parameter_names(self) if getattr(self, name) is not None}
+        """What the method is given, in the order of its row."""
+        return {name: getattr(self, name) for name in find_method(self.method).parameters}

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors", "network", "outputs", "plugins", "streams"},
     "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
     "methods": {"errors", "losses", "plugins"},
-    "config": {"errors", "data.registry", "methods.registry"},
+    "config": {"errors", "data.registry", "methods.registry", "methods.rows"},
     "steps": {"losses", "data", "methods", "outputs", "precision"},
     "checkpoints": {"schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "outputs", "precision", "processes"},
