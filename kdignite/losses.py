@@ -13,6 +13,8 @@ from torch import Tensor
 
 from kdignite.errors import UserError
 
+SMALLEST_STD = 0.01  # of the logits of an image, by which they are divided; an untrained head has about 0.1 to 1
+
 
 class LossParts(NamedTuple):
     """A loss and what it is made of; scalars in nats, means over the batch, the parts *not* weighted by alpha."""
@@ -104,6 +106,23 @@ def kd_loss(
     ce = cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
     kd = kd_divergence(student_logits, teacher_logits, T=T)
     return LossParts((1 - alpha) * ce + alpha * kd, ce, kd)
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Logits (B, C) less their mean over the classes, divided by their standard deviation (C - 1 in its denominator).
+
+    ``(z - mean z) / max(std z, 0.01)``: the gradient grows like ``1 / std``, and a head that begins with zeros has none
+    to divide by. Above that floor, ``a * z + b`` with a above 0 is the same as z. Two classes become
+    -0.707 and 0.707, without a gradient.
+    """
+    z = centred(logits)
+    variance = z.square().sum(1, keepdim=True) / (z.shape[1] - 1)
+    return z / variance.clamp_min(SMALLEST_STD**2).sqrt()
+
+
+def centred(logits: Tensor) -> Tensor:
+    """Logits (B, C) less their mean over the classes."""
+    return logits - logits.mean(1, keepdim=True)
 
 
 def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:

@@ -43,7 +43,7 @@ def dkd(
         beta: weight of ``nckd``, at least 0.
         T: temperature, above 0 and finite, dimensionless.
         ce_weight: of ``ce``, at least 0.
-        standardize: `kdignite.methods.logits.standardized` logits in ``tckd`` and ``nckd``.
+        standardize: `kdignite.losses.standardized` logits in ``tckd`` and ``nckd``.
         label_smoothing: in [0, 1), of the labels in ``ce``.
 
     Returns:

@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 
 from kdignite.losses import (
     at_least_float32,
+    centred,
     check_alpha,
     check_exponent,
     check_shapes,
@@ -20,11 +21,12 @@ from kdignite.losses import (
     check_weights,
     cross_entropy,
     kd_divergence,
+    standardized,
 )
 from kdignite.methods.terms import Outputs, Terms
 
-SMALLEST_STD = 0.01  # of the logits of an image, by which they are divided; an untrained head has about 0.1 to 1
 EPS = 1e-8  # of the paper of `dist`, in squared probabilities
+SMALLEST_NORM = 1e-4  # of centred probabilities
 
 
 def kd(
@@ -49,7 +51,7 @@ def kd(
         labels: (B,) int64.
         alpha: in [0, 1], weight of the teacher's term; 0 is training without a teacher.
         T: temperature, above 0 and finite, dimensionless.
-        standardize: `standardized` logits in ``kd``, of student and teacher; those in ``ce`` are as they are.
+        standardize: `kdignite.losses.standardized` logits in ``kd``, of both; those in ``ce`` stay as they are.
         label_smoothing: in [0, 1), of the labels in ``ce``.
 
     Returns:
@@ -91,7 +93,7 @@ def logit_mse(
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.1; Ba & Caruana 2014, arXiv:1312.6184.
     """
     check_alpha(alpha)
-    s, t = map(_centred, logit_pair(student, teacher))
+    s, t = map(centred, logit_pair(student, teacher))
     ce = cross_entropy(student.logits, labels, label_smoothing=label_smoothing)
     mse = (s - t).square().sum(1).mean() / (2 * s.shape[1])
     return Terms((1 - alpha) * ce + alpha * mse, {"ce": ce, "mse": mse})
@@ -112,8 +114,9 @@ def dist(
 
     ``loss = ce_weight * ce + 2 * (beta * inter + gamma * intra)`` with s and t the softmax of the logits over tau,
     ``inter = tau**2 * (1 - mean_b r(s[b, :], t[b, :]))``, ``intra = tau**2 * (1 - mean_c r(s[:, c], t[:, c]))`` and
-    Pearson's ``r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)``. At equality both parts are 0
-    up to that 1e-8, and stationary. Logits may be shifted by a constant in each row, not scaled. ``intra`` of a single
+    Pearson's ``r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)``, where a norm below 1e-4
+    counts as 1e-4: else a head that begins with zeros would get a gradient of 1e8. At equality both parts are 0 up to
+    these constants, and stationary. Logits may be shifted by a constant in each row, not scaled. ``intra`` of a single
     image is the constant ``tau**2``; ``inter`` of two classes has no gradient.
 
     Args:
@@ -221,18 +224,6 @@ def wttm(
     return Terms(ce_weight * ce + beta * wttm, {"ce": ce, "wttm": wttm})
 
 
-def standardized(logits: Tensor) -> Tensor:
-    """Logits (B, C) less their mean over the classes, divided by their standard deviation (C - 1 in its denominator).
-
-    ``(z - mean z) / max(std z, 0.01)``: the gradient grows like ``1 / std``, and a head that begins with zeros has none
-    to divide by. Above that floor, ``a * z + b`` with a above 0 is the same as z. Two classes become
-    -0.707 and 0.707, without a gradient.
-    """
-    z = _centred(logits)
-    variance = z.square().sum(1, keepdim=True) / (z.shape[1] - 1)
-    return z / variance.clamp_min(SMALLEST_STD**2).sqrt()
-
-
 def logit_pair(student: Outputs, teacher: Outputs, *, standardize: bool = False) -> tuple[Tensor, Tensor]:
     """The logits of both in at least float32, the teacher's as a constant."""
     check_shapes(student.logits, teacher.logits)
@@ -240,15 +231,12 @@ def logit_pair(student: Outputs, teacher: Outputs, *, standardize: bool = False)
     return (standardized(s), standardized(t)) if standardize else (s, t)
 
 
-def _centred(logits: Tensor) -> Tensor:
-    return logits - logits.mean(1, keepdim=True)
-
-
 def _correlation(a: Tensor, b: Tensor, *, dim: int) -> Tensor:
     """Pearson's correlation along a dimension; 0 where one of them is constant."""
     a, b = (one - one.mean(dim, keepdim=True) for one in (a, b))
-    norms: Tensor = vector_norm(a, dim=dim) * vector_norm(b, dim=dim)
-    return (a * b).sum(dim) / (norms + EPS)
+    norm_a, norm_b = (vector_norm(one, dim=dim).clamp_min(SMALLEST_NORM) for one in (a, b))
+    r: Tensor = (a * b).sum(dim) / (norm_a * norm_b + EPS)
+    return r
 
 
 def _transformed_divergence(student: Outputs, teacher: Outputs, *, gamma: float) -> tuple[Tensor, Tensor]:
