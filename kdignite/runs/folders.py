@@ -17,7 +17,7 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b8-T4-seed1-dev``."""
+    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b2-T4-seed1-dev``."""
     name = config.command
     if isinstance(config, DistillConfig):
         name += "" if config.method == DEFAULT else f"-{short_name(config.method)}"

@@ -170,7 +170,7 @@ def test_parameters_are_those_of_the_method() -> None:
     assert configure(DistillConfig).parameters == {"alpha": 0.9, "T": 4.0, "standardize": False}
     assert configure(DistillConfig, T=2.0).parameters == {"alpha": 0.9, "T": 2.0, "standardize": False}
     assert configure(DistillConfig, method="dkd", standardize=True, alpha=9).parameters == {
-        **{"alpha": 9, "beta": 8.0, "T": 4.0, "ce_weight": 1.0, "standardize": True}
+        **{"alpha": 9, "beta": 2.0, "T": 4.0, "ce_weight": 1.0, "standardize": True}
     }
     assert configure(DistillConfig, method="logit_mse", alpha=0.25).parameters == {"alpha": 0.25}
     assert to_json(configure(DistillConfig, method="logit_mse"))["T"] is None
@@ -222,8 +222,8 @@ def test_the_name_of_a_run_says_its_method_where_it_is_not_the_default(own: str)
     assert default_name(configure(DistillConfig, alpha=0.5, T=1.0)) == "distill-a0.5-T1"
     assert default_name(configure(DistillConfig, method="logit_mse", seed=1)) == "distill-logit_mse-a0.9-seed1"
     assert default_name(configure(DistillConfig, method=own, gap=0.25)) == "distill-margin-w2-g0.25"
-    assert default_name(configure(DistillConfig, method="dkd")) == "distill-dkd-a1-b8-T4"
-    assert default_name(configure(DistillConfig, method="dkd", ce_weight=0.0)) == "distill-dkd-a1-b8-T4-c0"
+    assert default_name(configure(DistillConfig, method="dkd")) == "distill-dkd-a1-b2-T4"
+    assert default_name(configure(DistillConfig, method="dkd", ce_weight=0.0)) == "distill-dkd-a1-b2-T4-c0"
     assert default_name(configure(DistillConfig, standardize=True)) == "distill-a0.9-T4-standardize"
 
 
