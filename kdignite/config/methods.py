@@ -4,7 +4,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any, TypeVar
 
 from kdignite.config.fields import Config, Value, bare_type, check_number, flag
-from kdignite.methods.registry import METHODS, check_method, find_method
+from kdignite.methods.registry import DEFAULT, METHODS, check_method, find_method
 from kdignite.methods.rows import Parameter
 
 C = TypeVar("C", bound=Config)
@@ -14,7 +14,7 @@ def method_flags(kind: type[C]) -> type[C]:
     """A class decorator, below ``@dataclass``: a flag, unset, for each parameter of any method of the table."""
     rows = {name: _of_all_methods(name) for method in METHODS.values() for name in method.parameters}
     for name, one in rows.items():
-        setattr(kind, name, _flag(one))
+        setattr(kind, name, _flag(one, shown=name in METHODS[DEFAULT].parameters and not one.minor))
     kind.__annotations__ = kind.__annotations__ | {name: one.type | None for name, one in rows.items()}
     return kind
 
@@ -30,7 +30,8 @@ def _of_all_methods(name: str) -> Parameter:
     limits: dict[str, Any] = {
         key: value for key, value in first.domain.items() if all(one.domain[key] == value for one in others)
     }
-    return Parameter(first.default, first.help if len(users) == 1 else meaning, **limits)
+    text = first.help if len(users) == 1 else meaning
+    return Parameter(first.default, text, minor=first.minor, **limits)
 
 
 def with_method(kind: type[C], method: str) -> type[C]:
@@ -72,7 +73,7 @@ def checked_parameters(method: str, given: dict[str, Value]) -> dict[str, Value]
     return values
 
 
-def _flag(one: Parameter) -> Any:
+def _flag(one: Parameter, *, shown: bool = True) -> Any:
     return flag(
         None,
         one.help,
@@ -81,6 +82,6 @@ def _flag(one: Parameter) -> Any:
         above=one.above,
         below=one.below,
         group="distillation",
-        shown=True,
+        shown=shown,
         parameter=True,
     )
