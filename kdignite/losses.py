@@ -13,6 +13,8 @@ from torch import Tensor
 
 from kdignite.errors import UserError
 
+SMALLEST_STD = 0.01  # of the logits of an image, by which they are divided; an untrained head has about 0.1 to 1
+
 
 class LossParts(NamedTuple):
     """A loss and what it is made of; scalars in nats, means over the batch, the parts *not* weighted by alpha."""
@@ -93,8 +95,7 @@ def kd_divergence(student_logits: Tensor, teacher_logits: Tensor, *, T: float) -
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.
     """
     check_shapes(student_logits, teacher_logits)
-    if not 0 < T < math.inf:
-        raise UserError(f"T must be above 0 and finite, not {T}")
+    check_temperature(T=T)
     log_q = F.log_softmax(at_least_float32(student_logits) / T, dim=1)
     log_p = F.log_softmax(at_least_float32(teacher_logits.detach()) / T, dim=1)
     return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
@@ -139,6 +140,23 @@ def kd_loss(
     return LossParts((1 - alpha) * ce + alpha * kd, ce, kd)
 
 
+def standardized(logits: Tensor) -> Tensor:
+    """Logits (B, C) less their mean over the classes, divided by their standard deviation (C - 1 in its denominator).
+
+    ``(z - mean z) / max(std z, 0.01)``: the gradient grows like ``1 / std``, and a head that begins with zeros has none
+    to divide by. Above that floor, ``a * z + b`` with a above 0 is the same as z. Two classes become
+    -0.707 and 0.707, without a gradient.
+    """
+    z = centred(logits)
+    variance = z.square().sum(1, keepdim=True) / (z.shape[1] - 1)
+    return z / variance.clamp_min(SMALLEST_STD**2).sqrt()
+
+
+def centred(logits: Tensor) -> Tensor:
+    """Logits (B, C) less their mean over the classes."""
+    return logits - logits.mean(1, keepdim=True)
+
+
 def check_shapes(student_logits: Tensor, teacher_logits: Tensor) -> None:
     """Refuse logits that differ in shape, which would broadcast."""
     if student_logits.shape != teacher_logits.shape:
@@ -150,6 +168,26 @@ def check_alpha(alpha: float) -> None:
     """Refuse a weight of the teacher's term outside [0, 1]."""
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha must be in [0, 1], not {alpha}")
+
+
+def check_temperature(**named: float) -> None:
+    """Refuse a temperature that is not above 0 and finite, by its name."""
+    for name, value in named.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be above 0 and finite, not {value}")
+
+
+def check_weights(**named: float) -> None:
+    """Refuse a weight of a term that is not at least 0 and finite, by its name."""
+    for name, value in named.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, not {value}")
+
+
+def check_exponent(gamma: float) -> None:
+    """Refuse an exponent of probabilities outside (0, 1]."""
+    if not 0 < gamma <= 1:
+        raise UserError(f"gamma must be above 0 and at most 1, not {gamma}")
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def _default(command: str, one: Field[Any]) -> str:
 def _default_by_method(command: str, one: Field[Any]) -> str:
     """The default of a parameter in each method that takes it, and in each preset that has another for its method."""
     rows = {name: method.parameters[one.name] for name, method in METHODS.items() if one.name in method.parameters}
-    of_method = {name: setting_text(row.grid if command == "sweep" else row.default) for name, row in rows.items()}
+    of_method = {name: setting_text((command == "sweep" and row.grid) or row.default) for name, row in rows.items()}
     texts = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
     recipes = {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()} if command != "sweep" else {}
     others = [

@@ -109,7 +109,14 @@ def _repaired(text: str, wanted: Any) -> str:
 
 
 def _sample(one: Field[Any]) -> str:
-    samples = {"int": "10", "float": "0.5", "ints": "64,64,24", "floats": ".5,.5,.5", "strs": "cat,dog"}
+    samples = {
+        "int": "10",
+        "float": "0.5",
+        "ints": "64,64,24",
+        "floats": ".5,.5,.5",
+        "bools": "false,true",
+        "strs": "cat,dog",
+    }
     item = item_type(one.type)
     if item is not None:
         return ",".join(map(str, one.default)) if isinstance(one.default, tuple) else samples[f"{item.__name__}s"]

@@ -10,7 +10,7 @@ from kdignite import processes, runs
 from kdignite.config import DistillConfig, setting_text
 from kdignite.console import say
 from kdignite.handlers import COLUMNS
-from kdignite.methods.registry import bind_method, find_method
+from kdignite.methods.registry import bind_method, constant_parts, find_method
 from kdignite.methods.terms import Loss, check_terms
 from kdignite.steps import distill_step
 from kdignite.training.data import Data, class_weights, open_training_data
@@ -48,13 +48,12 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
     config = resolve(config, data, device=device)
-    check_terms(
-        _bound(config, data), config.method, num_classes=len(data.source.classes), reserved={*COLUMNS, "correct"}
-    )
+    _check_method(config, data)
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
     loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
     method = find_method(config.method)
-    values = "".join(f", {name}={setting_text(value)}" for name, value in config.parameters.items())
+    shown = {name: value for name, value in config.parameters.items() if value is not False}
+    values = "".join(f", {name}={setting_text(value)}" for name, value in shown.items())
     say(f"method    {config.method}: {method.equation or method.idea}{values}")
     return execute(assemble(config, data, loaded, root=root, device=device), root=root, own=handlers)
 
@@ -71,6 +70,15 @@ def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: 
         teacher=teacher,
         teacher_record=loaded.teacher_record,
     )
+
+
+def _check_method(config: DistillConfig, data: Data) -> None:
+    """Refuse a method that cannot teach here, and say which of its parts cannot."""
+    num_classes = len(data.source.classes)
+    num_images = min(config.batch_size, len(data.train.indices)) // processes.world_size()
+    parts = check_terms(_bound(config, data), config.method, num_classes=num_classes, reserved={*COLUMNS, "correct"})
+    for line in constant_parts(config.method, config.parameters, parts, num_classes=num_classes, num_images=num_images):
+        say(f"warning   {line}")
 
 
 def _bound(config: DistillConfig, data: Data) -> Loss:

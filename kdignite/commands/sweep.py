@@ -10,7 +10,7 @@ from kdignite.commands.distill import distill
 from kdignite.commands.study import StudyState, find_study, locked_study, open_study, train_stage, with_amp
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.sweep import SweepSummary, summarize_sweep
-from kdignite.config import DistillConfig, Sweep, sweep_configs, sweep_identity
+from kdignite.config import DistillConfig, Sweep, setting_text, sweep_configs, sweep_identity
 from kdignite.console import say
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_json, sweep_text
@@ -48,7 +48,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     diverged: handlers.LossNotFinite | None = None
     with locked_study(study):
         for number, one in enumerate(plan, 1):
-            point = ", ".join(f"{name} {value:g}" for name, value in one.parameters.items())
+            point = ", ".join(f"{name} {setting_text(one.parameters[name])}" for name in config.axes)
             say(f"student   {number} of {len(plan)}: {point}, seed {one.seed}")
             stage = runs.default_name(one)
             is_new = stage not in study.stages
@@ -104,6 +104,7 @@ def _read(folder: Path, names: list[str]) -> RunFiles:
     run = read_run(folder, label=folder.name)
     with schema.checked(folder, advice=f"remove that folder, and its entry in {runs.MANIFEST}"):
         for name in names:
-            schema.number(run.config, name)
+            check = schema.flag if isinstance(run.config.get(name), bool) else schema.number
+            check(run.config, name)
         schema.number(schema.mapping(run.result, "val"), "accuracy")
     return run

@@ -98,7 +98,8 @@ def type_name(annotation: Value) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     bare = bare_type(annotation)
     if isinstance(bare, GenericAlias):  # tuple[X, ...]
-        return {int: "whole numbers", float: "numbers", str: "words"}[get_args(bare)[0]] + " separated by commas"
+        items = {int: "whole numbers", float: "numbers", bool: "true or false", str: "words"}
+        return f"{items[get_args(bare)[0]]} separated by commas"
     return names[bare]
 
 

@@ -1,23 +1,37 @@
 """The parameters of methods as flags: those of the table on every config, those of one's own where it is named."""
 
-from dataclasses import fields, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from typing import Any, TypeVar
 
-from kdignite.config.fields import Config, Value, check_number, flag
-from kdignite.methods.registry import METHODS, Parameter, check_method, find_method
+from kdignite.config.fields import Config, Value, bare_type, check_number, flag
+from kdignite.methods.registry import DEFAULT, METHODS, check_method, find_method
+from kdignite.methods.rows import Parameter
 
 C = TypeVar("C", bound=Config)
 
 
 def method_flags(kind: type[C]) -> type[C]:
     """A class decorator, below ``@dataclass``: a flag, unset, for each parameter of any method of the table."""
-    rows: dict[str, Parameter] = {}
-    for method in METHODS.values():
-        rows = {**method.parameters, **rows}
+    rows = {name: _of_all_methods(name) for method in METHODS.values() for name in method.parameters}
     for name, one in rows.items():
-        setattr(kind, name, _flag(one))
-    kind.__annotations__ = kind.__annotations__ | dict.fromkeys(rows, float | None)
+        setattr(kind, name, _flag(one, shown=name in METHODS[DEFAULT].parameters and not one.minor))
+    kind.__annotations__ = kind.__annotations__ | {name: one.type | None for name, one in rows.items()}
     return kind
+
+
+def _of_all_methods(name: str) -> Parameter:
+    """A parameter as its flag says it: what it means in each method, and the limits that it has in all of them."""
+    rows = {method: row.parameters[name] for method, row in METHODS.items() if name in row.parameters}
+    first, *others = rows.values()
+    users: dict[str, list[str]] = {}
+    for method, one in rows.items():
+        users.setdefault(one.help, []).append(method)
+    meaning = "; ".join(f"{', '.join(methods)}: {text}" for text, methods in users.items())
+    limits: dict[str, Any] = {
+        key: value for key, value in first.domain.items() if all(one.domain[key] == value for one in others)
+    }
+    text = first.help if len(users) == 1 else meaning
+    return Parameter(first.default, text, minor=first.minor, **limits)
 
 
 def with_method(kind: type[C], method: str) -> type[C]:
@@ -26,8 +40,9 @@ def with_method(kind: type[C], method: str) -> type[C]:
     rows = {name: one for name, one in find_method(method).parameters.items() if name not in known}
     if not rows:
         return kind
-    annotation = tuple[float, ...] if kind.command == "sweep" else float
-    extra = [(name, annotation | None, _flag(one)) for name, one in rows.items()]
+    extra = [(name, one.type | None, _flag(one)) for name, one in rows.items()]
+    if kind.command == "sweep":
+        extra = [axis(*one) for one in extra]
     made: type[C] = make_dataclass(
         kind.__name__,
         extra,
@@ -37,6 +52,13 @@ def with_method(kind: type[C], method: str) -> type[C]:
         kw_only=True,
     )
     return made
+
+
+def axis(name: str, annotation: Value, one: Any) -> tuple[str, Value, Any]:
+    """A parameter of a method as an axis of a sweep: several values; --NAME alone is true."""
+    item = bare_type(annotation)
+    alone = {"alone": "true" if item is bool else ""}
+    return name, tuple[item, ...] | None, field(default=None, metadata={**one.metadata, **alone})  # type: ignore[valid-type]
 
 
 def parameter_names(kind: type[Config] | Config) -> list[str]:
@@ -51,7 +73,7 @@ def checked_parameters(method: str, given: dict[str, Value]) -> dict[str, Value]
     return values
 
 
-def _flag(one: Parameter) -> Any:
+def _flag(one: Parameter, *, shown: bool = True) -> Any:
     return flag(
         None,
         one.help,
@@ -60,6 +82,6 @@ def _flag(one: Parameter) -> Any:
         above=one.above,
         below=one.below,
         group="distillation",
-        shown=True,
+        shown=shown,
         parameter=True,
     )

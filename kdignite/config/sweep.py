@@ -7,7 +7,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
-from kdignite.config.methods import parameter_names
+from kdignite.config.methods import axis, parameter_names
 from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, check_method, find_method
@@ -37,9 +37,10 @@ class Sweep(Config):
         method = find_method(self.method_name)
         check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
         for name, one in method.parameters.items():
-            if getattr(self, name) is None:
+            if getattr(self, name) is None and not one.minor:
                 object.__setattr__(self, name, one.grid or (one.default,))
-            _check_axis(name, getattr(self, name))
+        for name, values in self.axes.items():
+            _check_axis(name, values)
         several = [f"--{name}" for name, values in self.axes.items() if len(values) > 1]
         if len(several) > MAP:
             raise UserError(f"a sweep is a map of two parameters: give one value to one of {', '.join(several)}")
@@ -51,8 +52,9 @@ class Sweep(Config):
 
     @property
     def axes(self) -> dict[str, tuple[float, ...]]:
-        """The values of each parameter of the method."""
-        return {name: getattr(self, name) for name in find_method(self.method_name).parameters}
+        """The values of each parameter of the method; of a minor one, where they are given."""
+        values = {name: getattr(self, name) for name in find_method(self.method_name).parameters}
+        return {name: several for name, several in values.items() if several is not None}
 
 
 def _check_axis(name: str, values: tuple[float, ...]) -> None:
@@ -83,15 +85,13 @@ def sweep_identity(sweep: Sweep) -> dict[str, Value]:
 _FIELDS = {one.name: one for one in fields(DistillConfig)}
 
 
-def _axis(name: str) -> tuple[str, Value, Value]:
-    """A parameter of a method as an axis: several values."""
-    _, _, one = left_open(name, _FIELDS[name])
-    return name, tuple[float, ...] | None, one
-
-
 SweepConfig: type[Sweep] = make_dataclass(
     "SweepConfig",
-    [_axis(name) if name in parameter_names(DistillConfig) else left_open(name, _FIELDS[name]) for name in _SHARED],
+    [
+        axis(name, one.type, one) if one.metadata["parameter"] else left_open(name, one)
+        for name, one in _FIELDS.items()
+        if name in _SHARED
+    ],
     bases=(Sweep,),
     namespace={"__doc__": Sweep.__doc__, "__module__": __name__},
     frozen=True,

@@ -8,7 +8,7 @@ from kdignite.config.fields import Config, Value, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
 from kdignite.data.registry import CHOICES
 from kdignite.errors import UserError
-from kdignite.methods.registry import DEFAULT
+from kdignite.methods.registry import DEFAULT, find_method
 from kdignite.models.registry import recipe_of
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
@@ -227,5 +227,5 @@ class DistillConfig(TrainConfig):
 
     @property
     def parameters(self) -> dict[str, Value]:
-        """What the method is given."""
-        return {name: getattr(self, name) for name in parameter_names(self) if getattr(self, name) is not None}
+        """What the method is given, in the order of its row."""
+        return {name: getattr(self, name) for name in find_method(self.method).parameters}

@@ -7,73 +7,18 @@ own is named ``package.module:function``; its row is read from the function.
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from kdignite.errors import UserError
+from kdignite.methods.logit_rows import LOGIT_METHODS
+from kdignite.methods.rows import REQUIRED, Constant, Method, Parameter
 from kdignite.plugins import import_function
 
 # settings of every training, which a method may take besides its parameters, and the flags that they come from
 TRAINING = {"label_smoothing": "label_smoothing", "class_weights": "balance"}
-REQUIRED = inspect.Parameter.empty
-
-
-class Parameter(NamedTuple):
-    """A number that a method takes: a flag of ``distill``, an axis of ``sweep``."""
-
-    default: Any  # REQUIRED: it has none
-    help: str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    below: float | None = None
-    grid: tuple[float, ...] = ()  # what ``sweep`` tries by default
-
-    @property
-    def domain(self) -> dict[str, float | None]:
-        return {"low": self.low, "high": self.high, "above": self.above, "below": self.below}
-
-
-class Method(NamedTuple):
-    """A row: what the help, the config, the reports and the training step know of a method."""
-
-    function: str  # module:function
-    idea: str
-    equation: str
-    parameters: Mapping[str, Parameter]
-    source: str
-    needs: str = "logits"  # of the teacher
-
-
-ALPHA = Parameter(
-    0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1, grid=(0.5, 0.9, 1.0)
-)
-METHODS = {
-    "kd": Method(
-        "kdignite.methods.logits:kd",
-        idea="match the teacher's softened class probabilities",
-        equation="(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)",
-        parameters={
-            "alpha": ALPHA,
-            "T": Parameter(
-                4.0,
-                "temperature that softens both distributions; 1 leaves them as they are",
-                above=0,
-                high=1000,
-                grid=(1.0, 2.0, 4.0, 8.0),
-            ),
-        },
-        source="Hinton, Vinyals & Dean 2015, arXiv:1503.02531",
-    ),
-    "logit_mse": Method(
-        "kdignite.methods.logits:logit_mse",
-        idea="match the centred logits, which is kd at a large temperature",
-        equation="(1 - alpha) * ce + alpha * sum_c (student - teacher)^2 / (2 C), both less their mean over classes",
-        parameters={"alpha": ALPHA},
-        source="Ba & Caruana 2014, arXiv:1312.6184; Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.1",
-    ),
-}
+METHODS: dict[str, Method] = {**LOGIT_METHODS}
 DEFAULT = "kd"
 
 
@@ -122,6 +67,42 @@ def check_method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise UserError(f"--method={name} needs --{missing[0]}=NUMBER")
     return values
+
+
+def constant_parts(
+    name: str, parameters: Mapping[str, Any], parts: Collection[str], *, num_classes: int, num_images: int
+) -> list[str]:
+    """What of a method teaches nothing with so many classes and images, as its row says.
+
+    Args:
+        name: of the method.
+        parameters: a value for each of them.
+        parts: the names of its parts; ``ce`` is that of the labels.
+        num_classes: C.
+        num_images: of a batch, in each process.
+
+    Returns:
+        A sentence for each part that is constant.
+
+    Raises:
+        UserError: if no part of the teacher is left.
+    """
+    found = {
+        one.part: _why_constant(one, num_classes=num_classes, num_images=num_images)
+        for one in find_method(name).constant
+        if (num_classes <= one.classes or num_images <= one.images) and parameters.get(one.when, True)
+    }
+    if found and found.keys() >= {*parts} - {"ce"}:
+        raise UserError(
+            f"--method={name} learns nothing from its teacher here: {'; '.join(found.values())}; choose another "
+            "--method, or other settings"
+        )
+    return [f"--method={name}: {why}, so nothing is learnt from that part" for why in found.values()]
+
+
+def _why_constant(one: Constant, *, num_classes: int, num_images: int) -> str:
+    few = f"{num_classes} classes" if one.classes else f"{num_images} image{'s' * (num_images != 1)} in a batch"
+    return f"{one.part} is constant with {few}{f' and --{one.when}' if one.when else ''}"
 
 
 def bind_method(name: str, parameters: Mapping[str, Any], **training: Any) -> Callable[..., Any]:
@@ -178,7 +159,9 @@ def _own_method(name: str) -> Method:
     if sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in arguments) != 3:
         raise UserError(f"--method={name} must be a function of (student, teacher, labels, *, parameters)")
     idea = (inspect.getdoc(function) or "a method of your own").partition("\n")[0]
-    parameters = {one.name: Parameter(one.default, f"parameter of {name}") for one in own}
+    parameters = {
+        one.name: Parameter(one.default, f"parameter of {name}", minor=isinstance(one.default, bool)) for one in own
+    }
     wrong = [key for key, one in parameters.items() if not isinstance(one.default, int | float | type)]
     if wrong:
         raise UserError(f"--method={name}: the default of {wrong[0]} must be a number, or there must be none")

@@ -31,7 +31,7 @@ class Loss(Protocol):
         ...
 
 
-def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collection[str]) -> None:
+def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collection[str]) -> list[str]:
     """Refuse a method whose terms a training could not use, before it begins: tried on two images.
 
     Args:
@@ -39,6 +39,9 @@ def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collecti
         name: of the method, for the message.
         num_classes: C.
         reserved: names that no part may have.
+
+    Returns:
+        The names of its parts.
 
     Raises:
         UserError: saying what a method has to return.
@@ -49,6 +52,7 @@ def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collecti
     why = _misfit(found, reserved=reserved)
     if why:
         raise UserError(f"--method={name} must return Terms(loss, parts), scalars that depend on the student: {why}")
+    return list(found.parts)
 
 
 def _misfit(found: Any, *, reserved: Collection[str]) -> str:

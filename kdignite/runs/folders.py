@@ -1,13 +1,13 @@
 """The folder of a run, and the names of its files. Nothing in it is ever overwritten."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from kdignite.config import DistillConfig, TrainConfig
 from kdignite.errors import UserError
-from kdignite.methods.registry import DEFAULT, short_name
+from kdignite.methods.registry import DEFAULT, find_method, short_name
 
 ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
@@ -17,17 +17,27 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b8-T4-seed1-dev``."""
+    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b2-T4-seed1-dev``."""
     name = config.command
     if isinstance(config, DistillConfig):
         name += "" if config.method == DEFAULT else f"-{short_name(config.method)}"
-        name += "".join(f"-{letter}{config.parameters[key]:g}" for key, letter in _letters(config.parameters).items())
+        name += "".join(f"-{words}" for words in _parameter_words(config))
     if config.seed:
         name += f"-seed{config.seed}"
     return name + ("-dev" if config.fast_dev_run else "")
 
 
-def _letters(names: Iterable[str]) -> dict[str, str]:
+def _parameter_words(config: DistillConfig) -> list[str]:
+    """``a0.5`` and ``T1``, ``standardize`` and ``no_standardize``; minor parameters at their defaults are left out."""
+    rows = find_method(config.method).parameters
+    shown = {
+        key: value for key, value in config.parameters.items() if not rows[key].minor or value != rows[key].default
+    }
+    letters = _letters([key for key, value in shown.items() if not isinstance(value, bool)])
+    return [f"{letters[key]}{v:g}" if key in letters else f"{'' if v else 'no_'}{key}" for key, v in shown.items()]
+
+
+def _letters(names: Collection[str]) -> dict[str, str]:
     """What the name of a run calls each parameter: its first letter, or the whole of it where two share that."""
     begun = Counter(name[0] for name in names)
     return {name: name[0] if begun[name[0]] == 1 else name for name in names}

@@ -82,7 +82,8 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
             writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
     values = {"command": config.command, "method": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
-    names = sorted({*HPARAMS, *getattr(config, "parameters", ())})
+    own = [name for name, value in getattr(config, "parameters", {}).items() if value is not False]
+    names = sorted({*HPARAMS, *own})
     # TensorBoard cannot sort a column in which some runs have a number and others an empty text
     shown = {name: values[name] for name in names if values.get(name) is not None}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):

@@ -13,7 +13,7 @@ from PIL import Image
 from kdignite import checkpoints, stopping
 from kdignite.commands import reproduce as module
 from kdignite.commands.reproduce import reproduce
-from kdignite.config import DistillConfig, ReproduceConfig, configure
+from kdignite.config import DistillConfig, ReproduceConfig, configure, parameter_names
 from kdignite.config.study import Study
 from kdignite.errors import RunFailed, UserError
 from kdignite.runs import Finished
@@ -62,8 +62,7 @@ def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finis
     own = {
         "command",
         "method",
-        "alpha",
-        "T",
+        *parameter_names(DistillConfig),
         "teacher",
         "teacher_arch",
         "allow_weak_teacher",

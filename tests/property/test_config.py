@@ -20,6 +20,7 @@ from kdignite.config import (
     bare_type,
     configure,
     from_json,
+    parameter_names,
     to_json,
 )
 from kdignite.errors import UserError
@@ -37,9 +38,12 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.just(0.0),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
-    "method": st.just("kd"),  # whose parameters all the others are
+    "method": st.just("kd"),  # whose parameters are drawn, and no others
+    "alpha": st.floats(0, 1),
+    **dict.fromkeys(set(parameter_names(DistillConfig)) - set(METHODS["kd"].parameters), st.none()),
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
+    "standardizes": st.none() | st.sampled_from([(True,), (False,)]),  # two axes have several values already
     "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),
 }
 TIED = ("schedule", "warmup_epochs", "epochs", "optimizer", "momentum")
@@ -75,7 +79,9 @@ def values(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
     elif wanted in (int, float):
         strategy = numbers(one)
     else:
-        items = {int: st.integers(1, LARGEST), str: st.text(), float: numbers(one)}[get_args(wanted)[0]]
+        items = {int: st.integers(1, LARGEST), str: st.text(), float: numbers(one), bool: st.booleans()}[
+            get_args(wanted)[0]
+        ]
         strategy = st.lists(items, min_size=1).map(tuple)
     return st.none() | strategy if one.default is None and one.name != "size" else strategy
 
@@ -99,7 +105,7 @@ def configs(draw: st.DrawFn) -> Config:
     if kind is ReproduceConfig:
         chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher"))
     if kind is SweepConfig:
-        chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T")}
+        chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T", "standardize")}
     return kind(**chosen)
 
 

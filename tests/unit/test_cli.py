@@ -177,7 +177,8 @@ def test_resume_means_the_newest_run_or_the_one_that_is_named(command, typed, ru
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_other_flag_means_something_without_a_value(command, refusal):
     alone = {name for name, one in flags_of(command).items() if one.metadata["alone"]}
-    assert alone == ({"resume"} if command in TRAINING else set())
+    switches = {name for name, one in flags_of(command).items() if bare_type(one.type) == tuple[bool, ...]}
+    assert alone == ({"resume"} if command in TRAINING else switches)
     for name, one in flags_of(command).items():
         if name not in alone and bare_type(one.type) is not bool:
             for typed in ([f"--{name}"], [f"--{name}", "--help-me-not=1"], [f"--{name}="], [f"--{name}", ""]):
@@ -521,7 +522,8 @@ def test_help_says_which_preset_gives_which_default():
     )
     archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
     assert archs in " ".join(teacher.split())
-    assert "default 0.9, [reference] 1, [original] 0.5\n" in distill
+    alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, [reference] 1, [original] 0.5 "
+    assert alphas in " ".join(distill.split())
     assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
     assert "one of standard, quick, reference, original; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
@@ -798,7 +800,7 @@ LEARNING = {
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
-DISTILL |= {"cache", "cache_dtype"}
+DISTILL |= {"cache", "cache_dtype", "beta", "gamma", "tau", "ce_weight", "standardize"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},

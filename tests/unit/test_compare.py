@@ -22,7 +22,16 @@ from kdignite.comparison.caveats import SHORT
 from kdignite.comparison.costs import COSTS
 from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes
 from kdignite.comparison.runs import read_run
-from kdignite.config import PRESETS, BaselineConfig, CompareConfig, DistillConfig, TeacherConfig, configure, to_json
+from kdignite.config import (
+    PRESETS,
+    BaselineConfig,
+    CompareConfig,
+    DistillConfig,
+    TeacherConfig,
+    configure,
+    parameter_names,
+    to_json,
+)
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, recorded
 
@@ -539,13 +548,14 @@ def test_students_of_different_methods(root: Path) -> None:
     assert refused(root, *ALL) == (
         "the students differ in more than the seed: --method: kd (runs/student-0) -> mine:method (runs/student-1); "
         "--alpha: 0.9 (runs/student-0) -> unset (runs/student-1); --T: 4 (runs/student-0) -> unset (runs/student-1); "
+        "--standardize: false (runs/student-0) -> unset (runs/student-1); "
         "--gap: not recorded (runs/student-0) -> 0.5 (runs/student-1): compare one of them at a time"
     )
 
 
 @pytest.mark.usefixtures("mine")
 def test_a_student_of_a_method_of_ones_own_has_parameters_that_its_baseline_has_not(root: Path) -> None:
-    own = {"method": "mine:method", "gap": 0.5, "alpha": None, "T": None}
+    own = {**dict.fromkeys(parameter_names(DistillConfig)), "method": "mine:method", "gap": 0.5}
     for seed in (0, 1):
         again(root, f"student-{seed}", "distill", config={"seed": seed, **own})
     taught = {"cache_dtype": "float32", "teacher_amp": "off", "teacher_outputs": None}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import kdignite as kd
 from kdignite.commands.methods import describe_method
-from kdignite.config import DistillConfig, SweepConfig, configure, to_json
+from kdignite.config import DistillConfig, SweepConfig, configure, sweep_configs, to_json
 from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
 from kdignite.losses import cross_entropy, kd_divergence
@@ -78,17 +78,21 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
     assert row.idea
     assert row.source
     defaults = check_method(name, {})
+    terms = bind_method(name, defaults, label_smoothing=0.1)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    parts = set(terms.parts)
     assert check_method(name, dict.fromkeys(row.parameters)) == defaults
     for key, parameter in row.parameters.items():
         assert configure(DistillConfig, method=name, **{key: parameter.default}).parameters == defaults
-        assert len(parameter.grid) > 1
-        assert configure(SweepConfig, method=name, **{key: parameter.grid}).axes[key] == parameter.grid
-    num_classes = logits(0).shape[1]
-    training = {"label_smoothing": 0.1, "class_weights": torch.linspace(1, 2, num_classes)}
+        assert not parameter.grid or parameter.default in parameter.grid
+        assert parameter.minor == (key in ("ce_weight", "standardize"))
+    axes = configure(SweepConfig, method=name).axes
+    assert axes == {key: one.grid or (one.default,) for key, one in row.parameters.items() if not one.minor}
+    assert sum(len(values) > 1 for values in axes.values()) in (1, 2)  # a map
+    assert all(constant.part in parts for constant in row.constant)
+    training = {"label_smoothing": 0.1, "class_weights": torch.linspace(1, 2, logits(0).shape[1])}
     assert set(training) == set(TRAINING) <= keywords
     terms = bind_method(name, defaults, **training)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
-    expected = cross_entropy(logits(0), LABELS, **training)
-    torch.testing.assert_close(terms.parts["ce"], expected)
+    torch.testing.assert_close(terms.parts["ce"], cross_entropy(logits(0), LABELS, **training))
     assert all(not value.shape for value in (terms.loss, *terms.parts.values()))
 
 
@@ -100,12 +104,11 @@ def test_a_method_inside_is_one_function_and_one_row() -> None:
         str(path.relative_to(root))
         for path in sorted(root.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (isinstance(node, ast.Name) and node.id in wanted)
-        or (isinstance(node, ast.Constant) and node.value in wanted)
+        if (isinstance(node, ast.Constant) and node.value in wanted)
         or (isinstance(node, ast.FunctionDef) and node.name in wanted)
     ]
-    assert sorted(set(found)) == ["methods/logits.py", "methods/registry.py"]
-    assert len(found) == 2 * len(wanted)
+    found = [file for file in found if file != "methods/logit_rows.py"]
+    assert sorted(set(found)) == ["methods/labels.py", "methods/logits.py"]
 
 
 # --- logit_mse
@@ -168,15 +171,20 @@ def test_logit_mse_refuses_what_is_outside_its_domain(alpha: float, shape: tuple
 
 
 def test_parameters_are_those_of_the_method() -> None:
-    assert configure(DistillConfig).parameters == {"alpha": 0.9, "T": 4.0}
-    assert configure(DistillConfig, T=2.0).parameters == {"alpha": 0.9, "T": 2.0}
+    assert configure(DistillConfig).parameters == {"alpha": 0.9, "T": 4.0, "standardize": False}
+    assert configure(DistillConfig, T=2.0).parameters == {"alpha": 0.9, "T": 2.0, "standardize": False}
+    assert configure(DistillConfig, method="dkd", standardize=True, alpha=9).parameters == {
+        **{"alpha": 9, "beta": 2.0, "T": 4.0, "ce_weight": 1.0, "standardize": True}
+    }
     assert configure(DistillConfig, method="logit_mse", alpha=0.25).parameters == {"alpha": 0.25}
     assert to_json(configure(DistillConfig, method="logit_mse"))["T"] is None
 
 
 def test_a_preset_leaves_out_the_parameters_of_another_method() -> None:
-    assert configure(DistillConfig, preset="reference").parameters == {"alpha": 1.0, "T": 8.0}
-    assert configure(DistillConfig, preset="reference", method="kd").parameters == {"alpha": 1.0, "T": 8.0}
+    chosen = {"alpha": 1.0, "T": 8.0, "standardize": False}
+    assert configure(DistillConfig, preset="reference").parameters == chosen
+    assert configure(DistillConfig, preset="reference", method="kd").parameters == chosen
+    assert configure(DistillConfig, preset="reference", method="dkd").parameters == check_method("dkd", {})
     assert configure(DistillConfig, preset="reference", method="logit_mse").parameters == {"alpha": 0.9}
 
 
@@ -186,6 +194,11 @@ def test_a_preset_leaves_out_the_parameters_of_another_method() -> None:
         ({"method": "logit_mse", "T": 4.0}, "--method=logit_mse takes --alpha, not --T: leave that out"),
         ({"method": "logitmse"}, "did you mean logit_mse?"),
         ({"method": "logit_mse", "alpha": 1.5}, "--alpha must be at most 1, not 1.5"),
+        ({"method": "dkd", "alpha": -0.5}, "--alpha must be at least 0, not -0.5"),
+        ({"method": "ttm", "gamma": 1.5}, "--gamma must be at most 1, not 1.5"),
+        ({"method": "wttm", "gamma": 0.0}, "--gamma must be above 0, not 0"),
+        ({"method": "nkd", "standardize": True}, "takes --gamma and --T and --ce_weight, not --standardize"),
+        ({"standardize": 1.0}, "--standardize needs true or false, not 1.0"),
         ({"T": 0.0}, "--T must be above 0, not 0"),
         ({"T": float("nan")}, "--T must be finite, not nan"),
         ({"method": "no_such_module:f"}, "--method: there is no module no_such_module"),
@@ -200,6 +213,10 @@ def test_a_sweep_is_a_map(own: str) -> None:
     assert config.axes == {"alpha": (0.5, 1.0)}
     assert configure(SweepConfig, method=own, gap=(0.5, 1.0)).axes == {"weight": (2.0,), "gap": (0.5, 1.0)}
     assert "takes --alpha, not --T" in refused(lambda: configure(SweepConfig, method="logit_mse", T=(1.0,)))
+    given = {"alpha": (0.5,), "T": (1.0,)}
+    assert configure(SweepConfig, **given).axes == given
+    assert configure(SweepConfig, **given, standardize=(False, True)).axes == given | {"standardize": (False, True)}
+    assert [one.standardize for one in sweep_configs(configure(SweepConfig, **given, standardize=(True,)))] == [True]
 
 
 # --- names
@@ -209,6 +226,22 @@ def test_the_name_of_a_run_says_its_method_where_it_is_not_the_default(own: str)
     assert default_name(configure(DistillConfig, alpha=0.5, T=1.0)) == "distill-a0.5-T1"
     assert default_name(configure(DistillConfig, method="logit_mse", seed=1)) == "distill-logit_mse-a0.9-seed1"
     assert default_name(configure(DistillConfig, method=own, gap=0.25)) == "distill-margin-w2-g0.25"
+    assert default_name(configure(DistillConfig, method="dkd")) == "distill-dkd-a1-b2-T4"
+    assert default_name(configure(DistillConfig, method="dkd", ce_weight=0.0)) == "distill-dkd-a1-b2-T4-c0"
+    assert default_name(configure(DistillConfig, standardize=True)) == "distill-a0.9-T4-standardize"
+
+
+def test_a_switch_of_a_method_of_ones_own_is_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    def switched(student: Outputs, teacher: Outputs, labels: Tensor, *, both: bool = True) -> Terms:
+        return margin(student, teacher, labels, gap=float(both))
+
+    monkeypatch.setitem(sys.modules, "my_switch", ModuleType("my_switch"))
+    sys.modules["my_switch"].switched = switched  # type: ignore[attr-defined]
+    given = {"method": "my_switch:switched"}
+    assert configure(DistillConfig, **given).parameters == {"both": True}
+    assert configure(SweepConfig, **given, both=(False, True)).axes == {"both": (False, True)}
+    assert default_name(configure(DistillConfig, **given, both=False)) == "distill-switched-no_both"
+    assert "--both needs true or false" in refused(lambda: configure(DistillConfig, **given, both=0.5))
 
 
 # --- functions of one's own
@@ -296,6 +329,8 @@ def test_terms_that_a_training_cannot_use_are_refused_before_it(case: str) -> No
 def test_a_method_is_described_from_its_row(own: str) -> None:
     text = describe_method("kd")
     assert "alpha * T^2 * KL(teacher/T || student/T)" in text
-    assert "--T        default 4, at most 1000 and above 0: temperature" in text
+    assert "--T           default 4, at most 1000 and above 0: temperature" in text
+    assert "--standardize default false: " in text
+    assert "papers   alpha 0.9, T 4 on CIFAR-100" in text
     assert "arXiv:1503.02531" in text
     assert "--gap      no default: parameter of my_methods:margin" in describe_method(own)

@@ -29,6 +29,7 @@ from kdignite.config import (
     bare_type,
     configure,
     from_json,
+    parameter_names,
     to_json,
 )
 from kdignite.data.source import ImageSet, Source
@@ -131,6 +132,7 @@ FREE = {
 }
 MACHINE = {"device", "threads", "cache"}
 SETTINGS = {one.name: one for one in dataclasses.fields(DistillConfig) if "help" in one.metadata}
+OF_METHODS = {"method", *parameter_names(DistillConfig)} - set(DistillConfig().parameters)  # of others than kd
 
 
 def another(one: dataclasses.Field[Any], value: Any) -> Any:
@@ -180,7 +182,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     return Distilled(run, begun(run, root), root)
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "method"])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in OF_METHODS])
 def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distilled, name: str) -> None:
     run, folder, root = distilled
     before = getattr(run.config, name)
@@ -200,9 +202,10 @@ def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distille
 
 def test_another_method_is_another_run(distilled: Distilled) -> None:
     run, folder, root = distilled
-    changed = told_now(run, resume=str(folder), method="logit_mse", T=None)
+    changed = told_now(run, resume=str(folder), method="logit_mse", T=None, standardize=None)
     told = refused(lambda: resume.find(changed, root=root))
-    assert told.startswith(f"{folder} has other settings: method: kd -> logit_mse; T: 4 -> unset; resume")
+    assert told.startswith(f"{folder} has other settings: method: kd -> logit_mse; T: 4 -> unset; ")
+    assert "; standardize: false -> unset; resume" in told
 
 
 def test_what_may_differ_is_told_in_one_place_each() -> None:

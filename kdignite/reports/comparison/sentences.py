@@ -34,7 +34,8 @@ def verdict_text(summary: Summary) -> str:
 def subject(summary: Summary) -> str:
     """What was compared, in one line."""
     archs = {run.role: run.arch for run in reversed(summary.runs)}
-    changed = {name: value for name, value in summary.settings.items() if value not in (None, DEFAULTS.get(name))}
+    shown = {name: value for name, value in summary.settings.items() if value is not False}
+    changed = {name: value for name, value in shown.items() if value not in (None, DEFAULTS.get(name))}
     settings = ", ".join(f"{name} {setting_text(value)}" for name, value in changed.items())
     epochs = [run.epochs for run in summary.runs if run.role != "teacher" and run.epochs is not None]
     low, high = min(epochs), max(epochs)  # with --patience each may have stopped at another epoch
