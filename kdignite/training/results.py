@@ -1,7 +1,8 @@
 """What a finished run or evaluation leaves behind: predictions, tables, figures, TensorBoard summaries."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kdignite import runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.console import say
-from kdignite.errors import RunFailed
+from kdignite.errors import RunFailed, UserError, reason
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary, recorded
 from kdignite.metrics.cost import measure_cost
@@ -54,12 +55,24 @@ def write_evaluation(
     np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes), **matrices)  # type: ignore[arg-type]
     split, summary = list(summaries.items())[-1]
     heading = f"{title}, {SPLIT_NAMES[split]} images"
-    save_figure(confusion_figure(summary, title=heading), folder / "confusion_matrix.png")
-    save_figure(classification_figure(summary, title=heading), folder / "classification_report.png")
+    for name, figure in {"confusion_matrix": confusion_figure, "classification_report": classification_figure}.items():
+        with reported(f"{name}.png"):
+            save_figure(figure(summary, title=heading), folder / f"{name}.png")
     if len(classes) > MAX_FIGURE_CLASSES:
         (folder / "classes.csv").write_text(classes_csv(summary), encoding="utf-8")
         (folder / "confusions.csv").write_text(confusions_csv(summary), encoding="utf-8")
     return {split: recorded(summary) for split, summary in summaries.items()}
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Within the block an error costs what is only reported, not the run; a full disk still stops it."""
+    try:
+        yield
+    except (OSError, UserError, RunFailed):
+        raise
+    except Exception as error:  # noqa: BLE001  # of a drawing library
+        say(f"warning   {what} cannot be made ({type(error).__name__}: {reason(error)})")
 
 
 def compact(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -52,7 +52,7 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
             train(trainer_state, folder, writer)
             result = finish_run(trainer_state, folder)
             if writer is not None:
-                with suppress(OSError):  # a log: a warning was printed
+                with results.reported("TensorBoard's summary"), suppress(OSError):  # a log: a warning was printed
                     results.plot(writer, folder, result, config=run.config, epoch=len(trainer_state.history.rows))
         processes.on_rank0(lambda: _finish(run, folder, result))
     say(results.closing_lines(folder, result))

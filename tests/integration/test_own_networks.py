@@ -27,6 +27,7 @@ from kdignite.config import AdoptConfig, BaselineConfig, DistillConfig, TeacherC
 from kdignite.errors import UserError
 from kdignite.metrics import cost
 from kdignite.runs import Finished
+from kdignite.training import results
 
 SIDE, CLASSES = 8, 3
 Forward = Callable[["Net", Tensor], Any]
@@ -184,6 +185,23 @@ def test_a_network_that_views_computes_what_it_computes_with_flatten(tmp_path: P
     )
     assert first["test"]["accuracy"] == second["test"]["accuracy"]
     assert first["val"]["loss"] == pytest.approx(second["val"]["loss"], rel=1e-3)
+
+
+def test_what_is_only_reported_costs_no_run(
+    tmp_path: Path, mine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("no such glyph")
+
+    for name in ("save_figure", "hparams"):
+        monkeypatch.setattr(results, name, broken)
+    for name in ("_multiply_adds", "_peak_memory", "_call_times"):
+        monkeypatch.setattr(cost, name, broken)
+    finished = train(tmp_path, lambda num_classes: Net(), mine)
+    assert finished.result["test"]["num_images"] == 30
+    printed = capsys.readouterr().out
+    assert printed.count("cannot be made (ValueError: no such glyph)") == 2  # TensorBoard has no figures to show
+    assert "parameters, - M multiply-adds" in printed
 
 
 def test_a_deprecation_is_not_printed_in_the_middle(tmp_path: Path, mine: ModuleType) -> None:
