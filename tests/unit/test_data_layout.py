@@ -198,7 +198,16 @@ def test_what_was_understood_is_printed_once_by_all_that_load_it(
         open_data(f"folder:{tmp_path}", data_root=None, val_size=None, image_size=8, device=torch.device("cpu"))
     assert capsys.readouterr().out.splitlines() == [*load(tmp_path).notes]
     data(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
-    assert capsys.readouterr().out.splitlines()[-4:] == class_table(load(tmp_path)).splitlines()
+    assert capsys.readouterr().out.splitlines()[-6:-2] == class_table(load(tmp_path)).splitlines()
+
+
+def test_unbalanced_classes_are_said_with_the_flag_that_weights_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, "train/ant/a.png", *(f"train/bee/{number}.png" for number in range(5)))
+    data(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
+    told = "note      1 to 5 training images a class: --balance=loss gives every class the same weight"
+    assert capsys.readouterr().out.splitlines()[-1] == told
 
 
 # --- links
