@@ -176,7 +176,6 @@ def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
     assert source.val.labels.tolist() == [0]
     assert notes(source).splitlines() == [
         f"note      2 folders of {tmp_path}/train are one class {composed!r}, spelt with other characters",
-        "note      val has no images of dog",
     ]
 
 
@@ -199,15 +198,6 @@ def test_what_was_understood_is_printed_once_by_all_that_load_it(
     assert capsys.readouterr().out.splitlines() == [*load(tmp_path).notes]
     data(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
     assert capsys.readouterr().out.splitlines()[-6:-2] == class_table(load(tmp_path)).splitlines()
-
-
-def test_unbalanced_classes_are_said_with_the_flag_that_weights_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path, "train/ant/a.png", *(f"train/bee/{number}.png" for number in range(5)))
-    data(DataConfig(dataset=f"folder:{tmp_path}", image_size=8))
-    told = "note      1 to 5 training images a class: --balance=loss gives every class the same weight"
-    assert capsys.readouterr().out.splitlines()[-1] == told
 
 
 # --- links
