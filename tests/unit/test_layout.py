@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "metrics",
             "models",
             "errors",
+            "outputs",
             "streams",
             "reports",
             "teachers",
