@@ -40,7 +40,7 @@ def _notes(run: RunSpec) -> Iterator[str]:
     """What a user may not expect of these settings, a line each."""
     config, data = run.config, run.data
     if recipe := _recipe(config):
-        yield f"{recipe} come with --arch={config.arch}"
+        yield f"--arch={config.arch} brings {recipe}"
     if _has_large_stem(config):
         flag = "--stem=cifar" + (" (reproduce: --teacher_stem=cifar)" if config.command == "teacher" else "")
         yield f"{config.arch} has the stem for ImageNet, coarse for {config.size} pixels: {flag} is for small images"

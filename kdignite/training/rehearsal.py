@@ -196,7 +196,7 @@ def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
         )
         raise UserError(f"{name} is not the same in two evaluations of the same images, in eval mode: {why}")
     if activation_of(one) == SOFTMAX:
-        say_once(f"warning   {name} ends in softmax: cross-entropy and distillation need logits, so leave it out")
+        say_once(f"warning   {name} ends in softmax: train it without; a teacher needs --teacher_outputs=probabilities")
 
 
 def _agree(one: Tensor, two: Tensor) -> bool:

@@ -150,8 +150,8 @@ def test_nothing_is_said_of_an_ordinary_run() -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "told"),
     [
-        (TeacherConfig, {"arch": "resnet20"}, "batch_size=100, lr=0.1, weight_decay=0.0005 come with --arch=resnet20"),
-        (TeacherConfig, {"arch": "cnn5", "lr": 0.1}, "batch_size=100, weight_decay=0.0005 come with --arch=cnn5"),
+        (TeacherConfig, {"arch": "resnet20"}, "--arch=resnet20 brings batch_size=100, lr=0.1, weight_decay=0.0005"),
+        (TeacherConfig, {"arch": "cnn5", "lr": 0.1}, "--arch=cnn5 brings batch_size=100, weight_decay=0.0005"),
         (
             TeacherConfig,
             {"arch": "resnet18"},
