@@ -60,7 +60,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     adopted = Checkpoint(description, weights, path)
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
-    say(f"evaluated {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
+    say(f"evaluated {path}: {validation.accuracy:.2%} on the validation images of {data.source.name}")
     _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)

@@ -189,7 +189,10 @@ def _min_size(name: str, options: Mapping[str, Any]) -> int:
 def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
     from torch import nn
 
-    function: Callable[..., object] = import_function(name, flag="arch")
+    from kdignite.streams import unchanged_generators
+
+    with unchanged_generators():  # what the module draws when it is imported is no part of the initial weights
+        function: Callable[..., object] = import_function(name, flag="arch")
     if isinstance(function, nn.Module):
         raise UserError(f"{name} is a network itself; needed is a function that builds one: def net(num_classes): ...")
     try:

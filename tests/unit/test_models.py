@@ -320,6 +320,17 @@ def test_function_that_is_a_network(mine: ModuleType) -> None:
     assert refused().startswith("user_models:net is a network itself; needed is a function that builds one")
 
 
+def test_what_a_module_draws_when_it_is_imported_changes_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from torch import nn\n\nnn.Linear(3, 3)\n\ndef net(num_classes):\n    return nn.Sequential(nn.Flatten(), "
+    (tmp_path / "drawing.py").write_text(f"{text}nn.Linear(3072, num_classes))\n")
+    monkeypatch.chdir(tmp_path)
+    first, second = (seeded(0, "drawing:net").state_dict() for _ in range(2))
+    sys.modules.pop("drawing")
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
 def test_function_that_fails(mine: ModuleType) -> None:
     mine.net = lambda num_classes: Path("no weights").read_bytes()
     told = "user_models:net fails when it builds a network: FileNotFoundError: [Errno 2] No such file or directory: "
