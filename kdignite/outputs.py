@@ -16,10 +16,10 @@ def logits_in(output: object) -> Tensor:
         The logits; their shape is not checked.
 
     Raises:
-        TypeError: if there is no tensor in such a place.
+        TypeError: if there is no tensor in such a place, or one of complex or whole numbers.
     """
     if isinstance(output, Tensor):
-        return output
+        return _real(output)
     found = getattr(output, "logits", None)
     if isinstance(output, Mapping):
         found = output.get("logits")
@@ -30,4 +30,10 @@ def logits_in(output: object) -> Tensor:
             "it must return logits (N, C), or a tuple, dict or object in which they are first or called 'logits', "
             f"not {type(output).__name__}"
         )
-    return found
+    return _real(found)
+
+
+def _real(logits: Tensor) -> Tensor:
+    if not logits.is_floating_point():
+        raise TypeError(f"its logits must be floating-point numbers, not {str(logits.dtype).removeprefix('torch.')}")
+    return logits

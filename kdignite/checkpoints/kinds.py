@@ -10,6 +10,7 @@ from kdignite.errors import listed
 
 ARCHIVE, PICKLE = b"PK\x03\x04", b"\x80"  # what files of torch.save start with
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle in a file of the old format
+MAGIC_END = 32  # bytes; pickles of tensors by other programs hold it too, later
 GZIP, TAR = b"\x1f\x8b", b"ustar"
 TAR_AT = 257  # bytes
 HEAD = 512  # bytes that are looked at
@@ -69,7 +70,7 @@ def kind_of(path: Path, file: IO[bytes]) -> str:
         return _gzip_kind(path, file)
     if start[TAR_AT:].startswith(TAR):
         return f"a tar archive: tar -xf {_quoted(path)}"
-    if start.startswith(PICKLE) and len(start) > len(TORCH_MAGIC) and TORCH_MAGIC not in start:
+    if start.startswith(PICKLE) and len(start) > len(TORCH_MAGIC) and TORCH_MAGIC not in start[:MAGIC_END]:
         line = conversion(FROM_PICKLE, path)
         return f"a pickle (protocol {start[1]}) of Python, which may run anything: if you trust its source, {line}"
     return _text_kind(start) or _network_kind(path, start)

@@ -12,6 +12,7 @@ from kdignite.commands.mending import adopt_again
 from kdignite.config import AdoptConfig, command_line, to_json
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
+from kdignite.data.registry import is_code
 from kdignite.data.specs import Preprocessing, check_class_names
 from kdignite.doctor.conclusions import better_order, better_setting, better_text, is_far_below_chance
 from kdignite.doctor.images import sample_images
@@ -20,6 +21,7 @@ from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import build_model, check_model
 from kdignite.teachers import check_accuracy
+from kdignite.teachers.outputs import activation_of
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
@@ -58,7 +60,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     adopted = Checkpoint(description, weights, path)
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
-    say(f"adopted   {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
+    say(f"evaluated {path}: {validation.accuracy:.2%} on the validation images of {data.source.name}")
     _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)
@@ -69,8 +71,20 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     cost = results.cost_of(adopted._replace(path=folder / runs.BEST))
     result = _result(description, folder) | {"cost": cost} | summaries
     files.write_json(folder / runs.RESULT, result)
-    say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
+    say(f"run       {folder}: a teacher for {_distill_line(config, folder, outcomes['val'])}")
     return runs.Finished(folder, result)
+
+
+def _distill_line(config: AdoptConfig, folder: Path, outcome: Outcome) -> str:
+    """How a student learns from it: code of one's own is named again, as a file never names it."""
+    return command_line(
+        "distill",
+        teacher=folder,
+        teacher_arch=config.arch if is_code(config.arch) else None,
+        teacher_outputs="probabilities" if activation_of(outcome.logits) else None,
+        dataset=config.dataset if is_code(config.dataset) else None,
+        skip_broken=config.skip_broken or None,
+    )
 
 
 def _check_settings(

@@ -17,23 +17,21 @@ from kdignite.commands.distill import assemble
 from kdignite.config import BenchConfig, DistillConfig
 from kdignite.console import say
 from kdignite.data.batches import num_batches
-from kdignite.data.preprocess import preparer
-from kdignite.data.specs import Preprocessing
 from kdignite.data.splits import limited
 from kdignite.errors import counted
 from kdignite.evaluation import Predictor, predictor
 from kdignite.losses import kd_loss
 from kdignite.memory import oom_as_failure
-from kdignite.models.registry import build_model, check_model
+from kdignite.models.registry import check_model
 from kdignite.precision import autocast, tf32
 from kdignite.reports.bench import BARE, COLD, DATA, LIVE, WARM, bench_figure, bench_summary, bench_text
 from kdignite.reports.figures import save_figure
 from kdignite.steps import Parts, Step, Update
-from kdignite.streams import seeded
 from kdignite.timing import Stopwatch, Trial, alternate
 from kdignite.training.capturing import CHECKS
 from kdignite.training.data import Data, open_training_data
 from kdignite.training.device import check_amp, set_up_device
+from kdignite.training.model import prepare_model
 from kdignite.training.spec import RunSpec, TeacherRecord, can_capture, resolve
 from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
 from kdignite.training.trainer import build_trainer, open_writer, train
@@ -113,7 +111,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
     data = open_training_data(settings, device=device)
     data = data._replace(splits=data.splits._replace(val=limited(data.splits.val, VALIDATION_IMAGES)))
     settings = resolve(settings, data, device=device)
-    teacher = _teacher(config.teacher_arch, settings, num_classes=len(data.source.classes), device=device)
+    teacher = _teacher(config.teacher_arch, settings, data, device=device)
     loaded = LoadedTeacher(teacher, TeacherRecord(config.teacher_arch, "of random weights", 0.0))
     return Job(settings, data, device, loaded)
 
@@ -130,12 +128,10 @@ def _described(job: Job, config: BenchConfig) -> dict[str, Any]:
     }
 
 
-def _teacher(arch: str, config: DistillConfig, *, num_classes: int, device: torch.device) -> Predictor:
+def _teacher(arch: str, config: DistillConfig, data: Data, *, device: torch.device) -> Predictor:
     """A teacher with random weights: as fast as a good one."""
-    with seeded("init", 0):
-        model = build_model(arch, num_classes=num_classes, size=config.size, options={})
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return predictor(model, prepare=preparer(Preprocessing(config.size, (0.5,) * 3, (0.5,) * 3), device=device))
+    model = prepare_model(dataclasses.replace(config, arch=arch), data, device=device)
+    return predictor(model.network, prepare=model.prepare)
 
 
 def _trials(job: Job, place: Path) -> dict[str, Trial]:
@@ -212,7 +208,7 @@ def _plain_update(run: RunSpec, config: DistillConfig) -> Update:
         with tf32(config.amp):
             with autocast(images.device.type, config.amp):
                 logits = model(images)
-            loss = kd_loss(logits.float(), teacher_logits, labels, **config.parameters).loss
+            loss = kd_loss(logits.float(), teacher_logits, labels, alpha=config.alpha, T=config.T).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -248,7 +244,7 @@ def _laps(job: Job, place: Path) -> dict[str, list[float]]:
         with autocast(job.device.type, config.amp), tf32(config.amp):
             logits = model(images)
         watch.lap("student forward")
-        loss = kd_loss(logits.float(), teacher_logits, batch.labels, **config.parameters).loss
+        loss = kd_loss(logits.float(), teacher_logits, batch.labels, alpha=config.alpha, T=config.T).loss
         optimizer.zero_grad()
         with tf32(config.amp):
             loss.backward()

@@ -4,6 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from kdignite.comparison.caveats import SHORT, caveats, fewest_epochs
 from kdignite.comparison.costs import CostSummary, cost_summary
 from kdignite.comparison.pairing import LOSS_FLAGS, PairedRuns, own_parameters, same_processor
@@ -57,7 +60,7 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
         [run.logits for run in runs.students],
         [run.logits for run in runs.baselines],
         student.labels,
-        teacher=runs.teacher.logits if runs.teacher else None,
+        teacher=teacher_logits(runs),
         classes=student.classes,
     )
     groups = {"teacher": [runs.teacher] if runs.teacher else [], "student": runs.students, "baseline": runs.baselines}
@@ -75,6 +78,16 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
         short=fewest_epochs(runs) < SHORT,
         notes=caveats(runs, scores, costs),
     )
+
+
+def teacher_logits(runs: PairedRuns) -> npt.NDArray[np.float32] | None:
+    """What the students learned from: of a teacher of probabilities their logarithm."""
+    if runs.teacher is None:
+        return None
+    outputs = runs.teacher.logits
+    if runs.students[0].config.get("teacher_outputs") != "probabilities":
+        return outputs
+    return np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
 
 
 def _method_settings(student: RunFiles) -> dict[str, Any]:

@@ -10,6 +10,12 @@ from kdignite.data.splits import Part
 from kdignite.errors import listed
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
+# of the line about classes without an image: its first word, and what follows from it
+ENDS = {
+    "train": ("warning", ": no model can learn them"),
+    "val": ("note", ": the accuracy that chooses the epoch says nothing of them"),
+    "test": ("note", ""),
+}
 
 
 def copies_notes(parts: Mapping[str, Part]) -> list[str]:
@@ -44,9 +50,10 @@ def absent_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[s
         counts = torch.bincount(own.cpu(), minlength=len(classes)).tolist()
         absent = [name for name, count in zip(classes, counts, strict=True) if not count]
         if absent:
-            what, end = ("warning", ": no model can learn them") if key == "train" else ("note   ", "")
-            which = f"{len(absent)} of {len(classes)} classes have no {NAMES[key]} image"
-            notes.append(f"{what}   {which} ({listed(absent)}){end}")
+            what, end = ENDS[key]
+            verb = "has" if len(absent) == 1 else "have"
+            which = f"{len(absent)} of {len(classes)} classes {verb} no {NAMES[key]} image"
+            notes.append(f"{what:<9} {which} ({listed(absent)}){end}")
     return notes
 
 

@@ -3,12 +3,12 @@
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from kdignite.data.folders import SETS, Pictures, load_pictures, path_of
-from kdignite.data.layout import class_name, missing_classes, part_of
+from kdignite.data.layout import class_name, part_of
 from kdignite.data.registry import CSV
 from kdignite.data.scan import Listing
 from kdignite.data.source import Source
@@ -54,18 +54,19 @@ def load_csv(name: str, *, image_size: int, progress: bool, skip_broken: bool, *
             fewer than two classes, or a class that train has not, or if files are not readable images.
     """
     file = path_of(name)
-    rows = _read(file)
+    rows, notes = _read(file)
     parts = {part: [row for row in rows if row.part == part] for part in SETS}
     classes = _sorted_labels({row.label for row in parts["train"]})
     _check(file, parts, classes)
     index = {label: number for number, label in enumerate(classes)}
     listings = {part: _listing(found, index) for part, found in parts.items() if found}
     origins = dict.fromkeys(listings, f"rows of {file.name}")
-    pictures = Pictures(file.parent, tuple(classes), listings, origins, tuple(_notes(listings, classes)))
+    pictures = Pictures(file.parent, tuple(classes), listings, origins, tuple(notes))
     return load_pictures(name, pictures, image_size=image_size, progress=progress, skip_broken=skip_broken)
 
 
-def _read(file: Path) -> list[Row]:
+def _read(file: Path) -> tuple[list[Row], list[str]]:
+    """The rows, and what was converted."""
     cells = _cells(file)
     names = {one.strip().casefold(): column for column, one in enumerate(cells[0][1])} if cells else {}
     columns = {key: names[one] for key, known in COLUMNS.items() for one in reversed(known) if one in names}
@@ -75,12 +76,16 @@ def _read(file: Path) -> list[Row]:
         columns = {key: column for column, key in enumerate(COLUMNS) if column < len(cells[0][1])}
     else:
         raise UserError(f"{file} needs a first line that names its columns: path,label or path,label,split")
+    notes = []
     rows = [_row(file, line, one, columns) for line, one in cells]
+    if rows and not rows[0].path.exists() and "\\" in str(rows[0].path):
+        rows = [row._replace(path=Path(str(row.path).replace("\\", "/"))) for row in rows]
+        notes.append(f"paths in {file.name} are Windows': each \\ is taken as /")
     seen: dict[Path, int] = {}
     for row in rows:
         if seen.setdefault(row.path, row.line) != row.line:
             raise UserError(f"{file}, line {row.line}: {row.path} is in line {seen[row.path]} too: remove one")
-    return rows
+    return rows, notes
 
 
 def _cells(file: Path) -> list[tuple[int, list[str]]]:
@@ -127,8 +132,3 @@ def _listing(rows: Sequence[Row], index: Mapping[str, int]) -> Listing:
     """Sorted by class, then by path, so that the order of the lines does not matter."""
     ordered = sorted(rows, key=lambda row: (index[row.label], os.fsencode(row.path)))
     return Listing(tuple(row.path for row in ordered), tuple(index[row.label] for row in ordered))
-
-
-def _notes(listings: Mapping[str, Listing], classes: Sequence[str]) -> Iterator[str]:
-    for part, one in listings.items():
-        yield from missing_classes(part, classes, {classes[label] for label in one.labels})

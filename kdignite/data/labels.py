@@ -44,7 +44,9 @@ def raw_labels(labels: Array, where: str) -> RawLabels:
         labels = labels.astype(str)
     kind = labels.dtype.kind
     if labels.ndim != 1 or kind not in "iufbU":
-        raise UserError(f"{where}: labels must be whole numbers (N,), one for each image, not {given}")
+        flat = labels.ndim > 1 and labels.size == len(labels)
+        mend = ": labels.astype(str)" if kind == "S" else ": labels.reshape(-1)" if flat else ""
+        raise UserError(f"{where}: labels must be whole numbers (N,), one for each image, not {given}{mend}")
     if kind == "b":
         return RawLabels(labels.astype(np.int64), note="labels False and True are taken as 0 and 1")
     if kind != "f":

@@ -3,7 +3,7 @@
 import os
 import shlex
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,12 +71,6 @@ def utf8_text(name: str, *, errors: str) -> str:
 def part_of(name: str) -> str | None:
     """``val`` of ``Valid``: the part that a folder or a column names."""
     return PARTS.get(name.strip().casefold())
-
-
-def missing_classes(part: str, classes: Iterable[str], present: Set[str]) -> Iterator[str]:
-    """A note on the classes of which a part has no images; none where it has all."""
-    if missing := [name for name in classes if name not in present]:
-        yield f"{part} has no images of {listed(missing)}"
 
 
 def is_passed_over(name: str) -> bool:
@@ -149,7 +143,6 @@ def _notes(root: Path, parts: Mapping[str, Classes], folders: Mapping[str, Path]
         for name, spelt in present.items():
             if len(spelt) > 1:
                 yield f"{len(spelt)} folders of {folders[part]} are one class {name!r}, spelt with other characters"
-        yield from missing_classes(part, parts["train"], present.keys())
 
 
 def _siblings(root: Path) -> list[str]:

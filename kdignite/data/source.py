@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-MAX_CLASSES = 20  # that a table shows
-UNBALANCED = 3  # times as many images in the largest class as in the smallest, from which balancing is suggested
-
 
 class Indexable(Protocol):
     """Anything with a length that can be indexed from 0: a list, a map-style Dataset."""
@@ -65,7 +62,7 @@ class Source(NamedTuple):
 
 
 def describe_source(source: Source) -> str:
-    """A data set as lines of text: name, images of each set, classes, start of the fingerprint, images by class."""
+    """A data set as lines of text: name, images of each set, classes, start of the fingerprint."""
     sets = {"train": source.train, "val": source.val, "test": source.test}
     classes = ", ".join(source.classes[:10]) + (", ..." if len(source.classes) > 10 else "")
     lines = [
@@ -74,35 +71,7 @@ def describe_source(source: Source) -> str:
         ("classes", f"{len(source.classes)}: {classes}"),
         ("fingerprint", source.fingerprint[:12]),
     ]
-    return "\n".join([*(f"{key:<12} {value}" for key, value in lines), "", *_class_table(source)])
-
-
-def class_counts(images: ImageSet, num_classes: int) -> list[int]:
-    """The number of images of each class."""
-    counts: list[int] = torch.bincount(images.labels.cpu(), minlength=num_classes).tolist()
-    return counts
-
-
-def _class_table(source: Source) -> list[str]:
-    """Images of each class in each set; of many classes those with the most and the fewest training images."""
-    sets = {key: one for key in ("train", "val", "test") if (one := getattr(source, key)) is not None}
-    columns = [class_counts(one, len(source.classes)) for one in sets.values()]
-    rows = [*zip(source.classes, *(map("{:,}".format, column) for column in columns), strict=True)]
-    largest, smallest = max(columns[0]), min(columns[0])
-    if len(rows) > MAX_CLASSES:
-        order = sorted(range(len(rows)), key=lambda c: -columns[0][c])
-        few = MAX_CLASSES // 2
-        rows = [*(rows[c] for c in order[:few]), ("...", *[""] * len(sets)), *(rows[c] for c in order[-few:])]
-    table = [("class", *sets), *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    ]
-    if largest < UNBALANCED * smallest or not smallest:
-        return lines
-    told = f"{smallest:,} to {largest:,} training images a class: --balance=loss gives every class the same weight"
-    return [*lines, "", f"{'unbalanced':<12} {told}"]
+    return "\n".join(f"{key:<12} {value}" for key, value in lines)
 
 
 def fingerprint(classes: tuple[str, ...], digests: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
-from kdignite.models.trial import try_forward
+from kdignite.models.trial import TRACEBACK, own_error, try_forward
 from kdignite.plugins import USER_FUNCTION, import_function
 
 if TYPE_CHECKING:
@@ -189,14 +189,24 @@ def _min_size(name: str, options: Mapping[str, Any]) -> int:
 def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
     from torch import nn
 
-    function: Callable[..., object] = import_function(name, flag="arch")
+    from kdignite.streams import unchanged_generators
+
+    with unchanged_generators():  # what the module draws when it is imported is no part of the initial weights
+        function: Callable[..., object] = import_function(name, flag="arch")
+    if isinstance(function, nn.Module):
+        raise UserError(f"{name} is a network itself; needed is a function that builds one: def net(num_classes): ...")
     try:
         inspect.signature(function).bind(num_classes=num_classes)
     except TypeError as error:
         raise UserError(f"{name} must be callable as function(num_classes={num_classes}): {error}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecations, such as torch's of weight_norm
-        model = function(num_classes=num_classes)
+        try:
+            model = function(num_classes=num_classes)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{name} fails when it builds a network: {own_error(error)} ({TRACEBACK})") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} must return a torch.nn.Module, not {type(model).__name__}")
     return model if any(one.is_meta for one in model.parameters()) else model.to("cpu")

@@ -1,5 +1,6 @@
 """A network of the user's own, run on images of zeros as soon as it is built."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -89,9 +90,12 @@ def _unchanged(model: "nn.Module") -> Iterator[None]:
     model.eval()
     try:
         # no_grad, not inference_mode: the parameters of lazy modules must be trainable
-        with unchanged_generators(), torch.no_grad():
+        # and no warnings: what the network warns of comes again when it is used
+        with unchanged_generators(), torch.no_grad(), warnings.catch_warnings(action="ignore"):
             yield
             for module, key, buffer, value in buffers:
+                if buffer.shape != value.shape:
+                    buffer.resize_(value.shape)
                 buffer.copy_(value)
                 if getattr(module, key) is not buffer:
                     setattr(module, key, buffer)

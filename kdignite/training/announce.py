@@ -10,7 +10,7 @@ from kdignite.config import TrainConfig, setting_text
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.data.views import view_of
-from kdignite.errors import counted, listed
+from kdignite.errors import counted
 from kdignite.handlers import Remaining
 from kdignite.models.registry import MODELS, recipe_of
 from kdignite.teachers import LogitCache
@@ -40,7 +40,7 @@ def _notes(run: RunSpec) -> Iterator[str]:
     """What a user may not expect of these settings, a line each."""
     config, data = run.config, run.data
     if recipe := _recipe(config):
-        yield f"{recipe} come with --arch={config.arch}"
+        yield f"--arch={config.arch} brings {recipe}"
     if _has_large_stem(config):
         flag = "--stem=cifar" + (" (reproduce: --teacher_stem=cifar)" if config.command == "teacher" else "")
         yield f"{config.arch} has the stem for ImageNet, coarse for {config.size} pixels: {flag} is for small images"
@@ -49,9 +49,6 @@ def _notes(run: RunSpec) -> Iterator[str]:
         yield f"images kept at {data.image_size} pixels are enlarged to --size={config.size}{keep}"
     if config.batch_size > len(data.train.indices):
         yield f"--batch_size={config.batch_size} is more than all {len(data.train.indices):,} training images"
-    present = torch.bincount(data.splits.val.labels, minlength=len(data.source.classes)).tolist()
-    if absent := [name for name, count in zip(data.source.classes, present, strict=True) if not count]:
-        yield f"no validation image of {listed(absent)}: the accuracy that chooses the epoch says nothing of that"
     if run.is_early(config.epochs * run.epoch_length):
         yield (
             f"{counted(config.epochs * run.epoch_length, 'step')} are too few for the running statistics of BatchNorm: "
@@ -64,7 +61,8 @@ def _recipe(config: TrainConfig) -> str:
     given = config.given or ()
     if "arch" not in given or config.arch == type(config).arch:
         return ""
-    names = [name for name in recipe_of(config.arch)._fields if name not in given]
+    usual, recipe = recipe_of(type(config).arch)._asdict(), recipe_of(config.arch)._asdict()
+    names = [name for name in recipe if name not in given and recipe[name] != usual[name]]
     return ", ".join(f"{name}={setting_text(getattr(config, name))}" for name in names)
 
 

@@ -1,6 +1,7 @@
 """A network of the user's own, rehearsed: what a run will do with it is done with a second one that is thrown away."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def rehearse_evaluation(model: nn.Module, rehearsal: Rehearsal) -> None:
 
 def _choose_layout(model: nn.Module, rehearsal: Rehearsal, attempt: Callable[[nn.Module], None]) -> None:
     """Try in channels_last memory, and where the network fails there, in contiguous memory."""
-    with unchanged_generators(rehearsal.device):
+    with unchanged_generators(rehearsal.device), warnings.catch_warnings(action="ignore"):
         try:
             attempt(place(rehearsal.build(), rehearsal.device))
             return
@@ -195,7 +196,7 @@ def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
         )
         raise UserError(f"{name} is not the same in two evaluations of the same images, in eval mode: {why}")
     if activation_of(one) == SOFTMAX:
-        say_once(f"warning   {name} ends in softmax: cross-entropy and distillation need logits, so leave it out")
+        say_once(f"warning   {name} ends in softmax: train it without; a teacher needs --teacher_outputs=probabilities")
 
 
 def _agree(one: Tensor, two: Tensor) -> bool:

@@ -115,7 +115,8 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
     ]
     if result["teacher"]:
         gap = 100 * (result["teacher"]["accuracy"] - result["val"]["accuracy"])
-        lines.append(f"teacher     {result['teacher']['name']}, {gap:.2f} points ahead on validation")
+        side = "behind" if gap < 0 else "ahead"
+        lines.append(f"teacher     {result['teacher']['name']}, {abs(gap):.2f} points {side} on validation")
     if result["partial"]:
         lines.append("partial     this run saw only part of its images: its numbers are no result")
     lines.append(f"cost        {_cost_line(result['cost'])}")

@@ -33,8 +33,9 @@ def fitting_teachers(config: TrainConfig, *, root: Path) -> Iterator[runs.Finish
 
     @functools.cache
     def fingerprint() -> str:
-        folder = data_folder(config.data_root)
-        return load_source(dataset, data_root=folder, image_size=SMALLEST, progress=False).fingerprint
+        folder, skip = data_folder(config.data_root), config.skip_broken
+        found = load_source(dataset, data_root=folder, image_size=SMALLEST, progress=False, skip_broken=skip)
+        return found.fingerprint
 
     for run in runs.finished_teachers(root):
         recorded = str(run.result["dataset"])
@@ -128,7 +129,7 @@ def load_checked_teacher(
     loaded = LoadedTeacher(logits_of, record, checkpoint.description.preprocessing.size)
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
-    say(f"          {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
+    say(f"teacher   {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
     if not config.allow_weak_teacher:
         expected = None if config.fast_dev_run else recorded
         check_accuracy(outcome, expected, who=str(checkpoint.path), advice=TRAIN_LONGER)

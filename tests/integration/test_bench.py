@@ -1,11 +1,14 @@
 """What ``bench`` measures, on a job that takes seconds."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 from kdignite.commands import bench as measured
 from kdignite.commands.bench import BARE, COLD, DATA, LIVE, WARM, bench
@@ -74,6 +77,21 @@ def test_the_loop_of_distill_keeps_up_with_a_bare_one(tmp_path: Path) -> None:
     trials = {name: trial for name, trial in measured._trials(job, tmp_path).items() if name in (BARE, WARM)}
     seconds = measured.alternate(trials, repeats=3)
     assert paired_ratio(seconds[BARE], seconds[WARM]).highest > 0.9
+
+
+def test_networks_of_ones_own_that_need_contiguous_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Viewing(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            maps = self[0](images)
+            logits: Tensor = self[1](maps.view(len(maps), -1))
+            return logits
+
+    module = ModuleType("own_viewing")
+    module.net = lambda num_classes: Viewing(nn.Conv2d(3, 4, 5, 4), nn.Linear(196, num_classes))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_viewing", module)
+    both = {"arch": "own_viewing:net", "teacher_arch": "own_viewing:net"}
+    config = BenchConfig(dataset="digits", num_images=100, batch_size=50, repeats=1, threads=1, **both)
+    assert bench(config, root=tmp_path).result["student"] == "own_viewing:net"
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

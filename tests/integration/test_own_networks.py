@@ -424,13 +424,17 @@ def adopted(root: Path, mine: ModuleType, forward: Forward, name: str, weights: 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_a_teacher_of_probabilities_is_refused_and_its_logarithm_teaches(
-    tmp_path: Path, mine: ModuleType, activation: str
+    tmp_path: Path, mine: ModuleType, capsys: pytest.CaptureFixture[str], activation: str
 ) -> None:
     trained = train(tmp_path, lambda num_classes: Net(), mine, epochs=20, lr=0.05, name="plain", size=SIDE)
     weights = dict(checkpoints.load_checkpoint(trained.folder / "best.safetensors").weights)
     torch.save(weights, tmp_path / "plain.pt")
     act = {"softmax": lambda net, x: net.body(x).softmax(1), "sigmoid": lambda net, x: net.body(x).sigmoid()}
     adopted(tmp_path, mine, act[activation], activation, tmp_path / "plain.pt")
+    assert capsys.readouterr().out.endswith(
+        f"distill --teacher={tmp_path / activation} --teacher_arch=own_networks:{activation} "
+        "--teacher_outputs=probabilities --dataset=own_networks:data\n"
+    )
     mine.net = lambda num_classes: Net()  # type: ignore[attr-defined]
     own = {"teacher": activation, "teacher_arch": f"own_networks:{activation}", "alpha": 1.0, "T": 4.0, "epochs": 2}
     before = sorted(path.name for path in tmp_path.iterdir() if path.name != ".teacher_cache")

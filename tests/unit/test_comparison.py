@@ -1,7 +1,8 @@
 """The numbers of a comparison against scikit-learn, scipy and counting by hand."""
 
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from kdignite.comparison.costs import COSTS, LATENCIES, cost_summary
+from kdignite.comparison.pairing import PairedRuns
 from kdignite.comparison.scores import (
     FIDELITY,
     GAINED,
@@ -19,6 +21,7 @@ from kdignite.comparison.scores import (
     Difference,
     compare_logits,
 )
+from kdignite.comparison.summary import teacher_logits
 
 CLASSES = ("cat", "dog", "frog", "owl")
 LABELS = np.array([0, 1, 2] * 50)  # no owls
@@ -120,6 +123,17 @@ def test_a_teacher_without_errors_has_none_to_agree_on() -> None:
     student = summary.models["student"]
     assert student.agreement_on_errors is None
     assert student.agreement.mean == pytest.approx(student.accuracy.mean)
+
+
+@pytest.mark.parametrize("outputs", ["probabilities", None])
+def test_a_teacher_of_probabilities_is_compared_by_their_logarithm(outputs: str | None) -> None:
+    odds = np.exp(TEACHER)
+    shares = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    student = SimpleNamespace(config={"teacher_outputs": outputs})
+    runs = SimpleNamespace(teacher=SimpleNamespace(logits=shares), students=[student])
+    logits = teacher_logits(cast(PairedRuns, runs))
+    assert logits is not None
+    np.testing.assert_allclose(np.exp(logits) if outputs else logits, shares, rtol=1e-5)
 
 
 def test_without_a_teacher() -> None:

@@ -344,6 +344,7 @@ CONVERTIBLE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: stored(STATE, pickle_protocol=5, _use_new_zipfile_serialization=False),
         "was written with pickle protocol 4 or 5",
     ),
+    "a pickle of tensors": (lambda: pickle.dumps({"model": STATE}), "is a pickle (protocol 4) of Python"),
     "a pickle of arrays": (lambda: pickle.dumps({"model": arrays()}), "is a pickle (protocol 4) of Python"),
 }
 

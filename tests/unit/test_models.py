@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -312,6 +313,52 @@ def test_function_that_does_not_exist() -> None:
 def test_function_that_returns_no_module(mine: ModuleType) -> None:
     mine.net = lambda num_classes: "resnet"
     assert refused() == "user_models:net must return a torch.nn.Module, not str"
+
+
+def test_function_that_is_a_network(mine: ModuleType) -> None:
+    mine.net = nn.Identity()
+    assert refused().startswith("user_models:net is a network itself; needed is a function that builds one")
+
+
+def test_what_a_module_draws_when_it_is_imported_changes_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from torch import nn\n\nnn.Linear(3, 3)\n\ndef net(num_classes):\n    return nn.Sequential(nn.Flatten(), "
+    (tmp_path / "drawing.py").write_text(f"{text}nn.Linear(3072, num_classes))\n")
+    monkeypatch.chdir(tmp_path)
+    first, second = (seeded(0, "drawing:net").state_dict() for _ in range(2))
+    sys.modules.pop("drawing")
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_function_that_fails(mine: ModuleType) -> None:
+    mine.net = lambda num_classes: Path("no weights").read_bytes()
+    told = "user_models:net fails when it builds a network: FileNotFoundError: [Errno 2] No such file or directory: "
+    assert refused() == f"{told}'no weights' (--traceback shows where)"
+
+
+def test_buffer_that_grows_when_it_is_tried_is_as_before(mine: ModuleType) -> None:
+    class Observed(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.register_buffer("largest", torch.zeros(0))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.largest.resize_(10).fill_(1)
+            return super().forward(images)
+
+    mine.net = lambda num_classes: nn.Sequential(nn.Flatten(), Observed(3 * 32 * 32, num_classes))
+    assert build("user_models:net", size=32).state_dict()["1.largest"].shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_logits_that_are_no_floating_point_numbers(mine: ModuleType, dtype: torch.dtype) -> None:
+    class Other(nn.Flatten):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images)[:, :10].to(dtype)
+
+    mine.net = lambda num_classes: Other()
+    assert refused() == f"user_models:net: its logits must be floating-point numbers, not {str(dtype)[6:]}"
 
 
 def test_function_that_takes_other_arguments(mine: ModuleType) -> None:

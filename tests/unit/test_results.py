@@ -250,10 +250,11 @@ def test_the_last_words_of_a_run(made: dict[str, Any]) -> None:
     assert "partial" not in text
 
 
-def test_the_last_words_name_the_teacher_and_its_lead_in_points(made: dict[str, Any]) -> None:
-    made["teacher"] = {"name": "big", "sha256": "0", "accuracy": made["val"]["accuracy"] + 0.0321}
+@pytest.mark.parametrize(("lead", "told"), [(0.0321, "3.21 points ahead"), (-0.0321, "3.21 points behind")])
+def test_the_last_words_name_the_teacher_and_its_lead_in_points(made: dict[str, Any], lead: float, told: str) -> None:
+    made["teacher"] = {"name": "big", "sha256": "0", "accuracy": made["val"]["accuracy"] + lead}
     text = results.closing_lines(Path("runs/distill"), made)
-    assert "teacher     big, 3.21 points ahead on validation" in text
+    assert f"teacher     big, {told} on validation" in text
 
 
 def test_the_last_words_of_a_partial_run_say_that_it_proves_nothing(made: dict[str, Any]) -> None:

@@ -150,8 +150,8 @@ def test_nothing_is_said_of_an_ordinary_run() -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "told"),
     [
-        (TeacherConfig, {"arch": "resnet20"}, "batch_size=100, lr=0.1, weight_decay=0.0005 come with --arch=resnet20"),
-        (TeacherConfig, {"arch": "cnn5", "lr": 0.1}, "batch_size=100, weight_decay=0.0005 come with --arch=cnn5"),
+        (TeacherConfig, {"arch": "resnet20"}, "--arch=resnet20 brings batch_size=100, lr=0.1, weight_decay=0.0005"),
+        (TeacherConfig, {"arch": "cnn5", "lr": 0.1}, "--arch=cnn5 brings batch_size=100, weight_decay=0.0005"),
         (
             TeacherConfig,
             {"arch": "resnet18"},
@@ -161,11 +161,6 @@ def test_nothing_is_said_of_an_ordinary_run() -> None:
         (BaselineConfig, {"arch": "resnet18"}, "coarse for 32 pixels: --stem=cifar is for small images"),
         (BaselineConfig, {"size": 48}, "images kept at 32 pixels are enlarged to --size=48"),
         (BaselineConfig, {"batch_size": 5000}, "--batch_size=5000 is more than all 300 training images"),
-        (
-            BaselineConfig,
-            {"val_labels": torch.zeros(10, dtype=torch.int64)},
-            "no validation image of dog: the accuracy that chooses the epoch says nothing of that",
-        ),
         (
             BaselineConfig,
             {"epochs": 1},

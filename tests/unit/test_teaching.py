@@ -93,6 +93,7 @@ def test_an_adopted_model_teaches_when_it_is_named_only(tmp_path: Path) -> None:
 
 def test_a_folder_is_the_same_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
     save(tmp_path / "teacher", dataset="folder:images")
     (tmp_path / "images").mkdir()
     for name in ("folder:images", "folder:./images", f"folder:{tmp_path}/images"):
@@ -256,7 +257,7 @@ def test_a_good_teacher_passes_and_is_recorded(tmp_path: Path, capsys: pytest.Ca
     assert found.teacher_record.name == "good"
     assert found.teacher_record.accuracy == 1.0
     assert found.teacher_record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert capsys.readouterr().out == "          100.00% on validation, 100.00% when it was saved\n"
+    assert capsys.readouterr().out == "teacher   100.00% on validation, 100.00% when it was saved\n"
     images, labels, _ = DATA.source.train
     assert torch.equal(found.logits_of(images).argmax(1), labels)
 
