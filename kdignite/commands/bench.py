@@ -208,7 +208,9 @@ def _plain_update(run: RunSpec, config: DistillConfig) -> Update:
         with tf32(config.amp):
             with autocast(images.device.type, config.amp):
                 logits = model(images)
-            loss = kd_loss(logits.float(), teacher_logits, labels, alpha=config.alpha, T=config.T).loss
+            loss = kd_loss(
+                logits.float(), teacher_logits, labels, alpha=config.parameters["alpha"], T=config.parameters["T"]
+            ).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -244,7 +246,9 @@ def _laps(job: Job, place: Path) -> dict[str, list[float]]:
         with autocast(job.device.type, config.amp), tf32(config.amp):
             logits = model(images)
         watch.lap("student forward")
-        loss = kd_loss(logits.float(), teacher_logits, batch.labels, alpha=config.alpha, T=config.T).loss
+        loss = kd_loss(
+            logits.float(), teacher_logits, batch.labels, alpha=config.parameters["alpha"], T=config.parameters["T"]
+        ).loss
         optimizer.zero_grad()
         with tf32(config.amp):
             loss.backward()

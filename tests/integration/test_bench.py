@@ -90,7 +90,7 @@ def test_networks_of_ones_own_that_need_contiguous_memory(tmp_path: Path, monkey
     module.net = lambda num_classes: Viewing(nn.Conv2d(3, 4, 5, 4), nn.Linear(196, num_classes))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "own_viewing", module)
     both = {"arch": "own_viewing:net", "teacher_arch": "own_viewing:net"}
-    config = BenchConfig(dataset="digits", num_images=100, batch_size=50, repeats=1, threads=1, **both)
+    config = BenchConfig(dataset="digits", num_images=100, batch_size=50, repeats=2, threads=1, **both)
     assert bench(config, root=tmp_path).result["student"] == "own_viewing:net"
 
 
