@@ -91,7 +91,7 @@ def test_networks_of_ones_own_that_need_contiguous_memory(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "own_viewing", module)
     both = {"arch": "own_viewing:net", "teacher_arch": "own_viewing:net"}
     config = BenchConfig(dataset="digits", num_images=100, batch_size=50, repeats=2, threads=1, **both)
-    assert bench(config, root=tmp_path).result["student"] == "own_viewing:net"
+    assert bench(config, root=tmp_path).result["job"]["student"] == "own_viewing:net"
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
