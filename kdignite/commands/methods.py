@@ -2,7 +2,8 @@
 
 from kdignite.config import MethodsConfig
 from kdignite.config.fields import domain_text
-from kdignite.methods.registry import METHODS, REQUIRED, Method, Parameter, find_method
+from kdignite.methods.registry import METHODS, find_method
+from kdignite.methods.rows import REQUIRED, Method, Parameter
 
 WORDS = """ce: cross-entropy with the labels. student, teacher: logits, of which softmax makes probabilities.
 KL(p || q): sum over classes of p (log p - log q). Every term is a mean over the batch."""

@@ -4,7 +4,8 @@ from dataclasses import fields, make_dataclass
 from typing import Any, TypeVar
 
 from kdignite.config.fields import Config, Value, check_number, flag
-from kdignite.methods.registry import METHODS, Parameter, check_method, find_method
+from kdignite.methods.registry import METHODS, check_method, find_method
+from kdignite.methods.rows import Parameter
 
 C = TypeVar("C", bound=Config)
 

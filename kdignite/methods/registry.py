@@ -9,41 +9,15 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from kdignite.errors import UserError
+from kdignite.methods.feature_rows import FEATURE_METHODS
+from kdignite.methods.rows import REQUIRED, Method, Parameter
 from kdignite.plugins import import_function
 
 # settings of every training, which a method may take besides its parameters, and the flags that they come from
 TRAINING = {"label_smoothing": "label_smoothing", "class_weights": "balance"}
-REQUIRED = inspect.Parameter.empty
-
-
-class Parameter(NamedTuple):
-    """A number that a method takes: a flag of ``distill``, an axis of ``sweep``."""
-
-    default: Any  # REQUIRED: it has none
-    help: str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    below: float | None = None
-    grid: tuple[float, ...] = ()  # what ``sweep`` tries by default
-
-    @property
-    def domain(self) -> dict[str, float | None]:
-        return {"low": self.low, "high": self.high, "above": self.above, "below": self.below}
-
-
-class Method(NamedTuple):
-    """A row: what the help, the config, the reports and the training step know of a method."""
-
-    function: str  # module:function
-    idea: str
-    equation: str
-    parameters: Mapping[str, Parameter]
-    source: str
-    needs: str = "logits"  # of the teacher
 
 
 ALPHA = Parameter(
@@ -73,6 +47,7 @@ METHODS = {
         parameters={"alpha": ALPHA},
         source="Ba & Caruana 2014, arXiv:1312.6184; Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 2.1",
     ),
+    **FEATURE_METHODS,
 }
 DEFAULT = "kd"
 
