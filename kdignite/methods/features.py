@@ -11,7 +11,7 @@ beside the student, makes of its features (`kdignite.methods.projectors`): it is
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdignite.methods.maps import VARIANCE, added, beside_features, in_float32, of_one_size, pairs, summed, unit
+from kdignite.methods.maps import FLOOR, VARIANCE, added, beside_features, in_float32, of_one_size, pairs, summed, unit
 from kdignite.methods.terms import Outputs, Terms
 
 
@@ -148,7 +148,7 @@ def vid(
 
 def _attention(feature_map: Tensor) -> Tensor:
     """(B, h w)."""
-    return unit(feature_map.square().mean(1).flatten(1))
+    return unit(feature_map.square().mean(1).flatten(1), floor=FLOOR**2)  # of energies, which are squares
 
 
 def _negative_log_density(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:

@@ -65,10 +65,10 @@ def embedding(features: Tensor) -> Tensor:
     return features.mean(1) if features.dim() == 3 else features.flatten(1)
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows (..., d) of length 1; one that is shorter than `FLOOR` of the mean length becomes 0, without gradient."""
+def unit(rows: Tensor, *, floor: float = FLOOR) -> Tensor:
+    """Rows (..., d) of length 1; one that is shorter than the floor, a share of their mean, is 0 without gradient."""
     length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    has_direction = length > FLOOR * length.detach().mean()
+    has_direction = length > floor * length.detach().mean()
     return torch.where(has_direction, rows / length.where(has_direction, 1.0), 0.0)
 
 

@@ -75,8 +75,8 @@ def pkt(
     ``loss = (1 - alpha) * ce + alpha * kd + weight * pkt`` with
     ``pkt = mean K_t * log((K_t + 1e-7) / (K_s + 1e-7))`` over the B**2 pairs, itself included, where the rows of K are
     those of ``(cos(e_i, e_j) + 1) / 2`` divided by their sum, and e (B, d) are features pooled over pixels. It does not
-    see the scale of an image's features, nor an orthogonal map of all; it is 0 and stationary where K are equal, and
-    constant for one image.
+    see the scale of an image's features, nor an orthogonal map of all; it is 0 where K are equal, stationary there but for
+    that 1e-7, and constant for one image.
 
     Args:
         student: logits (B, C), features (B, d, h, w), (B, n, d) or (B, d).
@@ -184,7 +184,7 @@ def _differences(e: Tensor) -> Tensor:
 
 def _distances(differences: Tensor) -> Tensor:
     """(B, B), divided by the mean of those above 0."""
-    lengths = torch.linalg.vector_norm(differences, dim=-1)
+    lengths: Tensor = torch.linalg.vector_norm(differences, dim=-1)
     above = lengths > 0
     return lengths / (lengths.sum() / above.sum().clamp_min(1)).where(above.any(), 1.0)
 
@@ -192,5 +192,4 @@ def _distances(differences: Tensor) -> Tensor:
 def _angles(differences: Tensor) -> Tensor:
     """(B, B, B): [j, i, k] = cosine of the angle at j."""
     rows = unit(differences)
-    cosines: Tensor = rows @ rows.mT
-    return cosines
+    return rows @ rows.mT
