@@ -67,11 +67,11 @@ def test_with_weight_0_it_is_the_baseline(name: str, root: Path) -> None:
 def test_every_command_takes_such_a_student(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = distill(short("fitnet", name="student"), root=root)
     baseline(alone(**SHORT, name="baseline"), root=root)
-    found = evaluate(configure(EvaluateConfig, run="student"), root=root)
+    found = evaluate(EvaluateConfig(run="student", threads=1), root=root)
     assert found.result["test"]["accuracy"] == trained.result["test"]["accuracy"]
     compared = compare(CompareConfig(runs=("student", "baseline", "teacher")), root=root)
     assert "fitnet" in (compared.folder / "compare.md").read_text()
-    assert "as recorded" in (doctor(configure(DoctorConfig, run="student"), root=root).folder / "doctor.md").read_text()
+    assert "as recorded" in (doctor(DoctorConfig(run="student", images=100, draws=1, threads=1), root=root).folder / "doctor.md").read_text()
     config = configure(SweepConfig, **{**NARROW, **SHORT, "epochs": 1, "method": "sp", "weight": (1.0, 30.0)})
     report = sweep(config, root=root).result
     assert [cell["weight"] for cell in report["cells"]] == [1.0, 30.0]
