@@ -75,8 +75,8 @@ def pkt(
     ``loss = (1 - alpha) * ce + alpha * kd + weight * pkt`` with
     ``pkt = mean K_t * log((K_t + 1e-7) / (K_s + 1e-7))`` over the B**2 pairs, itself included, where the rows of K are
     those of ``(cos(e_i, e_j) + 1) / 2`` divided by their sum, and e (B, d) are features pooled over pixels. It does not
-    see the scale of an image's features, nor an orthogonal map of all; it is 0 where K are equal, stationary there but for
-    that 1e-7, and constant for one image.
+    see the scale of an image's features, nor an orthogonal map of all; it is 0 where K are equal, stationary there
+    but for that 1e-7, and constant for one image.
 
     Args:
         student: logits (B, C), features (B, d, h, w), (B, n, d) or (B, d).

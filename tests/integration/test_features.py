@@ -68,10 +68,15 @@ def test_every_command_takes_such_a_student(root: Path, capsys: pytest.CaptureFi
     trained = distill(short("fitnet", name="student"), root=root)
     baseline(alone(**SHORT, name="baseline"), root=root)
     found = evaluate(EvaluateConfig(run="student", threads=1), root=root)
-    assert found.result["test"]["accuracy"] == trained.result["test"]["accuracy"]
+    assert found.result["accuracy"] == trained.result["test"]["accuracy"]
     compared = compare(CompareConfig(runs=("student", "baseline", "teacher")), root=root)
     assert "fitnet" in (compared.folder / "compare.md").read_text()
-    assert "as recorded" in (doctor(DoctorConfig(run="student", images=100, draws=1, threads=1), root=root).folder / "doctor.md").read_text()
+    assert (
+        "as recorded"
+        in (
+            doctor(DoctorConfig(run="student", images=100, draws=1, threads=1), root=root).folder / "doctor.md"
+        ).read_text()
+    )
     config = configure(SweepConfig, **{**NARROW, **SHORT, "epochs": 1, "method": "sp", "weight": (1.0, 30.0)})
     report = sweep(config, root=root).result
     assert [cell["weight"] for cell in report["cells"]] == [1.0, 30.0]
