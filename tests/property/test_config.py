@@ -20,6 +20,7 @@ from kdignite.config import (
     bare_type,
     configure,
     from_json,
+    parameter_names,
     to_json,
 )
 from kdignite.errors import UserError
@@ -37,7 +38,9 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.just(0.0),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
-    "method": st.just("kd"),  # whose parameters all the others are
+    "method": st.just("kd"),  # whose parameters are drawn, and no others
+    **dict.fromkeys(set(parameter_names(DistillConfig)) - set(METHODS["kd"].parameters), st.none()),
+    **dict.fromkeys(("student_layers", "teacher_layers"), st.none()),  # of methods on features
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),

@@ -25,6 +25,7 @@ from kdignite.config import (
     bare_type,
     configure,
     from_json,
+    parameter_names,
     stages,
     to_json,
     type_name,
@@ -328,8 +329,9 @@ def test_student_and_baseline_differ_in_the_loss_alone(preset: str) -> None:
     different = {key for key in student if key not in baseline or student[key] != baseline[key]}
     assert different <= {
         "method",
-        "alpha",
-        "T",
+        *parameter_names(DistillConfig),
+        "student_layers",
+        "teacher_layers",
         "dataset",
         "teacher",
         "teacher_arch",
