@@ -1,8 +1,8 @@
 """One training step, as a closure for an engine: ``step(engine, batch) -> named parts``.
 
-Inside it, ``update(images, labels[, teacher logits])`` is all that the device computes, as a function of tensors
-alone: what a CUDA graph can capture. The parts are detached tensors; nothing is copied to the host here, so that a GPU
-is never waited for.
+Inside it, ``update(images, labels[, teacher logits, *teacher features])`` is all that the device computes, as a
+function of tensors alone: what a CUDA graph can capture. The parts are detached tensors; nothing is copied to the host
+here, so that a GPU is never waited for.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Update(Protocol):
     """What the device does in a step: forward pass, loss, backward pass, new weights."""
 
     def __call__(self, *inputs: Tensor, weight: float = 1.0) -> Parts:
-        """From images, labels and, where there is a teacher, its logits; weight: as in `Batch`."""
+        """From images, labels and, where there is a teacher, its logits and features; weight: as in `Batch`."""
         ...
 
 
@@ -116,7 +116,7 @@ def training_step(
     """A step: forward pass, terms, backward pass, new weights.
 
     Args:
-        model: from prepared images to logits.
+        model: from prepared images to logits, or to `Outputs` with features.
         optimizer: over its parameters.
         terms_of: from the outputs of the model, those of the teacher if there is one, and the labels.
         prepare: from uint8 images to the model's input.
@@ -132,21 +132,27 @@ def training_step(
         The step.
     """
     apply = _updater(model, optimizer, grad_clip=grad_clip, scaler=scaler)
+    layers: list[str] = []  # of the teacher's features, the same in every batch
 
     def update(*inputs: Tensor, weight: float = 1.0) -> Parts:
-        images, labels, *teacher_logits = inputs
+        images, labels, *of_teacher = inputs
         with tf32(amp):
-            logits = forward(model, prepare(images), amp=amp)
-            terms = terms_of(Outputs(logits), *map(Outputs, teacher_logits), labels)
+            student = forward(model, prepare(images), amp=amp)
+        fixed = [Outputs(of_teacher[0], dict(zip(layers, of_teacher[1:], strict=True)))] if of_teacher else []
+        terms = terms_of(student, *fixed, labels)
+        with tf32(amp):
             apply(_weighted(terms.loss, weight))
-            return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(logits, labels))
+        return _detached(loss=terms.loss, **terms.parts, correct=_num_correct(student.logits, labels))
 
     train, run = _trainer(model), around(update)
 
     def step(engine: Any, batch: Batch) -> Parts:
         del engine
         train()
-        inputs = () if teacher is None else (teacher(batch).logits,)
+        inputs: list[Tensor] = []
+        if teacher is not None:
+            logits, features = teacher(batch)
+            layers[:], inputs = features, [logits, *features.values()]
         return run(batch.images, batch.labels, *inputs, weight=batch.weight)
 
     return step
@@ -163,11 +169,14 @@ def _trainer(model: nn.Module) -> Callable[[], None]:
     return train
 
 
-def forward(model: nn.Module, images: Tensor, *, amp: str) -> Tensor:
-    """The logits of prepared images, in float32 under amp."""
+def forward(model: nn.Module, images: Tensor, *, amp: str) -> Outputs:
+    """The outputs of prepared images, in float32 under amp."""
     with autocast(images.device.type, amp):
-        logits = logits_in(model(images))
-    return logits if AUTOCAST[amp] is None else logits.float()
+        found = model(images)
+        outputs = found if isinstance(found, Outputs) else Outputs(logits_in(found))
+    if AUTOCAST[amp] is None:
+        return outputs
+    return Outputs(outputs.logits.float(), {name: one.float() for name, one in outputs.features.items()})
 
 
 def _weighted(loss: Tensor, weight: float) -> Tensor:

@@ -11,11 +11,12 @@ from kdignite.config import DistillConfig, setting_text
 from kdignite.console import say
 from kdignite.handlers import COLUMNS
 from kdignite.methods.registry import bind_method, constant_parts, find_method
-from kdignite.methods.terms import Loss, check_terms
+from kdignite.methods.terms import Features, Loss, check_terms
 from kdignite.steps import distill_step
 from kdignite.training.data import Data, class_weights, open_training_data
 from kdignite.training.device import check_amp, choose_amp, set_up_device
 from kdignite.training.extensions import Attach
+from kdignite.training.features import load_features, with_features, with_layers
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
 from kdignite.training.spec import RunSpec, build_spec, resolve
@@ -47,20 +48,27 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     checkpoint = processes.on_rank0(lambda: choose_teacher(config, root=root))
     config = inherit(config, checkpoint.description.origin)
     data = open_training_data(config, device=device)
-    config = resolve(config, data, device=device)
-    _check_method(config, data)
+    config = with_layers(resolve(config, data, device=device), teacher=checkpoint.description.architecture.name)
+    if not config.uses_features:  # those are tried with features, once the networks are there
+        _check_method(config, data)
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
     loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
     method = find_method(config.method)
     shown = {name: value for name, value in config.parameters.items() if value is not False}
     values = "".join(f", {name}={setting_text(value)}" for name, value in shown.items())
     say(f"method    {config.method}: {method.equation or method.idea}{values}")
+    if config.uses_features:
+        features = load_features(checkpoint, config, data, device=device)
+        loaded = loaded._replace(features=features, logits_of=lambda images: features.outputs_of(images).logits)
     return execute(assemble(config, data, loaded, root=root, device=device), root=root, own=handlers)
 
 
 def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: Path, device: torch.device) -> RunSpec:
     """The spec of a distillation, from a resolved config and a checked teacher."""
     teacher = make_teacher(loaded, config, data, root=root, device=device)
+    extended = None
+    if loaded.features is not None:
+        extended = partial(with_features, config, loaded.features, check=partial(_check_method, config, data))
     make_step = partial(distill_step, method=_bound(config, data), grad_clip=config.grad_clip, amp=config.amp)
     return build_spec(
         config,
@@ -69,14 +77,18 @@ def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: 
         make_step=partial(make_step, teacher=teacher),
         teacher=teacher,
         teacher_record=loaded.teacher_record,
+        extended=extended,
     )
 
 
-def _check_method(config: DistillConfig, data: Data) -> None:
+def _check_method(config: DistillConfig, data: Data, features: tuple[Features, Features] = ({}, {})) -> None:
     """Refuse a method that cannot teach here, and say which of its parts cannot."""
     num_classes = len(data.source.classes)
     num_images = min(config.batch_size, len(data.train.indices)) // processes.world_size()
-    parts = check_terms(_bound(config, data), config.method, num_classes=num_classes, reserved={*COLUMNS, "correct"})
+    reserved = {*COLUMNS, "correct"}
+    parts = check_terms(
+        _bound(config, data), config.method, num_classes=num_classes, reserved=reserved, features=features
+    )
     for line in constant_parts(config.method, config.parameters, parts, num_classes=num_classes, num_images=num_images):
         say(f"warning   {line}")
 

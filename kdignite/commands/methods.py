@@ -6,7 +6,9 @@ from kdignite.methods.registry import METHODS, find_method
 from kdignite.methods.rows import REQUIRED, Method, Parameter
 
 WORDS = """ce: cross-entropy with the labels. student, teacher: logits, of which softmax makes probabilities.
-KL(p || q): sum over classes of p (log p - log q). Every term is a mean over the batch."""
+KL(p || q): sum over classes of p (log p - log q). Every term is a mean over the batch.
+Where features are needed, student and teacher in the last term are outputs of layers (--student_layers,
+--teacher_layers), pairs of which are summed; B images are in a batch, and R is learnt beside the student."""
 
 
 def methods(config: MethodsConfig) -> None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.fields import Config, Value, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
-from kdignite.data.registry import CHOICES
+from kdignite.data.registry import CHOICES, is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, find_method
 from kdignite.models.registry import recipe_of
@@ -211,6 +211,17 @@ class DistillConfig(TrainConfig):
         choices=("logits", "probabilities"),
         group="distillation",
     )
+    student_layers: tuple[str, ...] | None = flag(
+        None,
+        "for methods on features: layers of the student that are compared, by their names in named_modules(), such as "
+        "layer2,layer3; unset: as its model has them",
+        group="distillation",
+    )
+    teacher_layers: tuple[str, ...] | None = flag(
+        None,
+        "layers of the teacher, each for the layer of the student at the same place; unset: as its model has them",
+        group="distillation",
+    )
     allow_weak_teacher: bool = flag(
         False,
         "distil even if the teacher is near chance or not what its checkpoint says",
@@ -224,6 +235,18 @@ class DistillConfig(TrainConfig):
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)
+        for name in ("student_layers", "teacher_layers"):
+            layers = getattr(self, name)
+            if layers and not self.uses_features:
+                raise UserError(f"--method={self.method} compares logits, not features: leave out --{name}")
+            if layers and len(set(layers)) < len(layers):
+                raise UserError(f"--{name}={','.join(layers)} names a layer twice")
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether the method compares outputs of layers; one of the user's own does where layers are named."""
+        named = self.student_layers is not None or self.teacher_layers is not None
+        return find_method(self.method).needs == "features" or (named and is_code(self.method))
 
     @property
     def parameters(self) -> dict[str, Value]:

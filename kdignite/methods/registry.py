@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from kdignite.errors import UserError
+from kdignite.methods.feature_rows import FEATURE_METHODS
 from kdignite.methods.logit_rows import LOGIT_METHODS
 from kdignite.methods.rows import REQUIRED, Constant, Method, Parameter
 from kdignite.plugins import import_function
 
 # settings of every training, which a method may take besides its parameters, and the flags that they come from
 TRAINING = {"label_smoothing": "label_smoothing", "class_weights": "balance"}
-METHODS: dict[str, Method] = {**LOGIT_METHODS}
+METHODS: dict[str, Method] = {**LOGIT_METHODS, **FEATURE_METHODS}
 DEFAULT = "kd"
 
 

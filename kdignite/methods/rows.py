@@ -45,6 +45,9 @@ class Method(NamedTuple):
     equation: str
     parameters: Mapping[str, Parameter]
     source: str
-    needs: str = "logits"  # of the teacher
+    needs: str = "logits"  # of the teacher: logits or features
     constant: tuple[Constant, ...] = ()
     published: str = ""  # parameters that papers chose, and what differs here
+    init: str = ""  # module:function that builds what is learnt beside the student, see `kdignite.methods.projectors`
+    layers: tuple[int, ...] = ()  # which of a model's layers it takes where none are named
+    pixels: int = 0  # the fewest of a feature map (c, h, w); 0: features of any shape

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from kdignite.errors import UserError, brief
 
+Features = Mapping[str, Tensor]  # by layer name
+
 
 class Outputs(NamedTuple):
     """What a network computes from a batch of B images."""
@@ -31,7 +33,14 @@ class Loss(Protocol):
         ...
 
 
-def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collection[str]) -> list[str]:
+def check_terms(
+    method: Loss,
+    name: str,
+    *,
+    num_classes: int,
+    reserved: Collection[str],
+    features: tuple[Features, Features] = ({}, {}),
+) -> list[str]:
     """Refuse a method whose terms a training could not use, before it begins: tried on two images.
 
     Args:
@@ -39,6 +48,7 @@ def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collecti
         name: of the method, for the message.
         num_classes: C.
         reserved: names that no part may have.
+        features: of two images, of student and teacher.
 
     Returns:
         The names of its parts.
@@ -48,7 +58,10 @@ def check_terms(method: Loss, name: str, *, num_classes: int, reserved: Collecti
     """
     generator = torch.Generator().manual_seed(0)
     logits, teacher_logits = torch.randn(2, 2, num_classes, generator=generator)
-    found: Any = method(Outputs(logits.requires_grad_()), Outputs(teacher_logits), torch.arange(2) % num_classes)
+    device = next((one.device for one in features[1].values()), logits.device)
+    student = Outputs(logits.to(device).requires_grad_(), features[0])
+    labels = (torch.arange(2) % num_classes).to(device)
+    found: Any = method(student, Outputs(teacher_logits.to(device), features[1]), labels)
     why = _misfit(found, reserved=reserved)
     if why:
         raise UserError(f"--method={name} must return Terms(loss, parts), scalars that depend on the student: {why}")

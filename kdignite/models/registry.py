@@ -39,6 +39,8 @@ class Model(NamedTuple):
         data_init: ``module:function`` that computes weights from the training images, called with a new model and
             batches of prepared images; empty for most.
         recipe: how it is trained.
+        layers: four whose outputs methods on features compare: three maps, from large to small, then the last map
+            before the pooling of the head.
     """
 
     builder: str
@@ -47,24 +49,31 @@ class Model(NamedTuple):
     about: str
     data_init: str = ""
     recipe: Recipe = Recipe()
+    layers: tuple[str, ...] = ()
 
 
 def _cifar_resnet(depth: int, parameters: str) -> Model:
     # The map is halved twice. At 8 pixels it ends 2x2, so that every BatchNorm has more than one value a channel even
     # in a batch of one image; at 4 pixels training on a last batch of one would fail.
     about = f"CIFAR residual network of {depth} layers, {parameters} parameters (He et al. 2015)"
-    return Model(f"kdignite.models.cifar_resnet:resnet{depth}", (), 8, about)
+    layers = ("layer1", "layer2", "layer3", "layer3")
+    return Model(f"kdignite.models.cifar_resnet:resnet{depth}", (), 8, about, layers=layers)
 
 
 def _torchvision_resnet(depth: int, parameters: str) -> Model:
     about = f"torchvision's residual network of {depth} layers, {parameters} parameters; has ImageNet weights"
     # The map is halved five times: 32 pixels are the least that leave one.
-    return Model(f"kdignite.models.torchvision_resnet:resnet{depth}", ("stem",), 32, about)
+    layers = ("layer1", "layer2", "layer3", "layer4")
+    return Model(f"kdignite.models.torchvision_resnet:resnet{depth}", ("stem",), 32, about, layers=layers)
 
 
 MODELS: dict[str, Model] = {
     "cnn5": Model(
-        "kdignite.models.cnn5:cnn5", ("widths",), 32, "five convolutions and a linear layer, a small student"
+        "kdignite.models.cnn5:cnn5",
+        ("widths",),
+        32,
+        "five convolutions and a linear layer, a small student",
+        layers=("relu1", "relu2", "relu3", "relu5"),
     ),
     "fastresnet": Model(
         "kdignite.models.fastresnet:fastresnet",
@@ -73,6 +82,7 @@ MODELS: dict[str, Model] = {
         "fast residual network for 32x32 images, 1.94 M parameters, a teacher for the CPU",
         data_init="kdignite.models.fastresnet:whiten",
         recipe=Recipe(batch_size=250, lr=0.25, weight_decay=1.2e-3),
+        layers=("stage1", "stage2", "stage3", "stage3"),
     ),
     "resnet20": _cifar_resnet(20, "0.27 M"),
     "resnet32": _cifar_resnet(32, "0.46 M"),

@@ -26,7 +26,7 @@ def try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -
     Raises:
         UserError: with the network's own error, and a size that it takes; or with what it returned instead of logits.
     """
-    with _unchanged(model):
+    with unchanged(model):
         try:
             outputs = [_run(model, number, size) for number in (2, 1)]
         except Exception as error:
@@ -73,7 +73,7 @@ def _shape(output: object, name: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _unchanged(model: "nn.Module") -> Iterator[None]:
+def unchanged(model: "nn.Module") -> Iterator[None]:
     """Within the block a model is in eval mode without gradient; afterwards buffers, modes and generators are back."""
     import torch
 

@@ -2,5 +2,5 @@
 
 from kdignite.teachers.cache_files import StoredTable, make_room, remove, stored_tables, table_key
 from kdignite.teachers.checks import chance_level, check_accuracy, tolerance
-from kdignite.teachers.live import live_teacher
+from kdignite.teachers.live import live_teacher, outputs_with_features
 from kdignite.teachers.logit_cache import CacheFolder, CacheSpec, LogitCache, table_bytes

@@ -41,10 +41,11 @@ def log_probabilities(predict: Predictor) -> Predictor:
         UserError: when it predicts anything outside [0, 1].
     """
 
-    def logits_of(images: Tensor) -> Tensor:
-        probabilities = predict(images)
-        if not 0 <= float(probabilities.min()) <= float(probabilities.max()) <= 1 + SUM_TOLERANCE:
-            raise UserError("the teacher's outputs are not all in [0, 1]: leave out --teacher_outputs=probabilities")
-        return probabilities.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    return lambda images: log_of(predict(images))
 
-    return logits_of
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """The logarithm of what `log_probabilities` gets."""
+    if not 0 <= float(probabilities.min()) <= float(probabilities.max()) <= 1 + SUM_TOLERANCE:
+        raise UserError("the teacher's outputs are not all in [0, 1]: leave out --teacher_outputs=probabilities")
+    return probabilities.float().clamp_min(torch.finfo(torch.float32).tiny).log()

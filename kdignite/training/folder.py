@@ -73,7 +73,7 @@ def _check_room(run: RunSpec, place: Path) -> None:
     """Refuse a disk that cannot hold what the run will save."""
     while not place.exists():
         place = place.parent
-    weights = sum(value.numel() * value.element_size() for value in run.model.network.state_dict().values())
+    weights = sum(value.numel() * value.element_size() for value in run.trained.state_dict().values())
     needed, free = ROOM * STATES_OF_ADAMW * weights, shutil.disk_usage(place).free
     if free < needed:
         raise UserError(

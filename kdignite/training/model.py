@@ -165,7 +165,7 @@ def load_predictor(
             f"repeat its name: {again}{name}"
         )
     model, prepare = load_placed(checkpoint, device=device, amp=amp), preparer(description.preprocessing, device=device)
-    order = None if classes is None else _class_order(checkpoint, classes, device)
+    order = None if classes is None else class_order(checkpoint, classes, device)
     return predictor(model, prepare=prepare, order=order, amp=amp)
 
 
@@ -196,7 +196,7 @@ def sampled_pixels(part: Part, num_images: int, *, size: int = 0) -> Iterator[Te
     return pixel_batches(part.images, batches)
 
 
-def _class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch.device) -> Tensor | None:
+def class_order(checkpoint: Checkpoint, classes: tuple[str, ...], device: torch.device) -> Tensor | None:
     """For each class of the data the output that stands for it; None where the order is the same."""
     own = checkpoint.description.classes
     if own == classes:

@@ -131,7 +131,7 @@ def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -
     mode = "in train mode" + ("" if amp == "off" else f" in {amp} mixed precision")
     with _failing(mode):
         network.train()
-        logits = forward(network, rehearsal.prepare(rehearsal.images[:2]), amp=amp)
+        logits = forward(network, rehearsal.prepare(rehearsal.images[:2]), amp=amp).logits
         check_shapes(
             [tuple(logits.shape)], name=name, num_classes=rehearsal.num_classes, size=rehearsal.size, when=f" {mode}"
         )

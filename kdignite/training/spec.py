@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, Batches, num_batches, training_batches
 from kdignite.errors import UserError
 from kdignite.evaluation import batch_norms
+from kdignite.methods.taps import FeatureExtractor
 from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep, Teacher
 from kdignite.training.capturing import Capture
@@ -51,6 +53,12 @@ class RunSpec(NamedTuple):
     lr_at: LearningRate
     teacher: Teacher | None
     teacher_record: TeacherRecord | None
+    trained: nn.Module  # what the optimiser sees: the network, or one that also has what a method learns beside it
+
+    @property
+    def projector(self) -> nn.Module | None:
+        """What is learnt beside the network, and is in no checkpoint of it."""
+        return self.trained.projector if isinstance(self.trained, FeatureExtractor) else None
 
     def is_early(self, iteration: int) -> bool:
         """Whether an evaluation comes so early that the statistics of BatchNorm are measured anew before it.
@@ -94,18 +102,22 @@ def build_spec(
     make_step: MakeStep,
     teacher: Teacher | None = None,
     teacher_record: TeacherRecord | None = None,
+    extended: Callable[[PreparedModel], nn.Module] | None = None,
 ) -> RunSpec:
-    """Everything that a resolved config stands for; a teacher is part of ``make_step`` already."""
+    """Everything that a resolved config stands for; a teacher is part of ``make_step`` already.
+
+    What is trained is the network, or what ``extended`` makes of it.
+    """
     _check_shares(config, data)
     model, epoch_length = prepare_model(config, data, device=device), _epoch_length(config, data)
-    lr_at = _schedule(config, epoch_length)
+    lr_at, trained = _schedule(config, epoch_length), model.network if extended is None else extended(model)
     capture = Capture(config.batch_size, say=say) if can_capture(config, device) else None
     return RunSpec(
         config=config,
         data=data,
         device=device,
         model=model,
-        optimizer=_optimizer(model.network, config, lr=lr_at(0)),
+        optimizer=_optimizer(trained, config, lr=lr_at(0)),
         scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
         make_step=_faster(make_step, capture=capture, compiled=config.compile),
         capture=capture,
@@ -114,6 +126,7 @@ def build_spec(
         lr_at=lr_at,
         teacher=teacher,
         teacher_record=teacher_record,
+        trained=trained,
     )
 
 

@@ -20,6 +20,7 @@ from kdignite.training.spec import RunSpec
 
 # errors of a file of another shape than expected; each is reported as damage
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+_CHECKED = ("model", "projector", "sums")  # must be finite to be saved
 
 
 class TrainerState(NamedTuple):
@@ -51,10 +52,11 @@ class HostCopy:
         self._held: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
-        """Both state dicts; on a CPU the tensors themselves, which go on changing."""
+        """The state dicts, and that of a projector; on a CPU the tensors themselves, which go on changing."""
         now = (self.trainer.state.iteration, len(self.history.rows))
         if now != self._when:
             held = {"model": self.run.model.network.state_dict(), "optimizer": self.run.optimizer.state_dict()}
+            held |= {"projector": self.run.projector.state_dict()} if self.run.projector is not None else {}
             self._held, self._when = to_host(held), now
         return self._held
 
@@ -77,7 +79,11 @@ class Saver:
         best = self.trainer_state.best
         best.flush()
         state = _take(self.trainer_state)  # in every process: it sums over them
-        if not processes.is_rank0() or best.pending is not None or not _is_finite([state["model"], state["sums"]]):
+        if (
+            not processes.is_rank0()
+            or best.pending is not None
+            or not _is_finite([state[name] for name in _CHECKED if name in state])
+        ):
             return
         if self._thread is None:
             self._write(state)
@@ -175,6 +181,8 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
         if not _is_finite([state["sums"], state["optimizer"]["state"]]):
             raise ValueError("values that are not finite")
         checkpoints.load_weights(trainer_state.run.model.network, state["model"], source=str(path))
+        if trainer_state.run.projector is not None:
+            checkpoints.load_weights(trainer_state.run.projector, state["projector"], source=str(path))
         # the groups hold settings, which the config decides
         groups = trainer_state.run.optimizer.state_dict()["param_groups"]
         trainer_state.run.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})

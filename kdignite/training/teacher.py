@@ -167,6 +167,6 @@ def _warn(origin: Origin, config: DistillConfig) -> None:
         say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
-    T = config.parameters.get("T")
+    T = config.parameters.get("T") if config.parameters.get("alpha") != 0 else None  # which softens nothing then
     if T is not None and (doubt := label_smoothing_warning(origin.label_smoothing, T=T)):
         say(f"warning   {doubt}")

@@ -18,6 +18,7 @@ from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
 from kdignite.training.data import DEV_STEPS, Data, share
+from kdignite.training.features import FeatureTeacher
 from kdignite.training.spec import TeacherRecord
 
 FORMAT = 4  # raised when the same key would mean other numbers
@@ -31,12 +32,16 @@ class LoadedTeacher(NamedTuple):
     logits_of: Predictor
     teacher_record: TeacherRecord
     size: int = 0  # side of its input in pixels, if larger than the images
+    features: FeatureTeacher | None = None  # for methods that compare them
 
 
 def make_teacher(
     loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> Teacher:
-    """The teacher of a run: its cached logits, or the model itself."""
+    """The teacher of a run: its cached logits, or the model itself, which alone has features."""
+    if loaded.features is not None:
+        outputs_of = loaded.features.outputs_of
+        return lambda batch: outputs_of(batch.images)
     cache_spec = CacheSpec(data.train, config.view_seed, str(config.augment), loaded.size)
     views = num_views(config)
     cache = _cache(loaded, cache_spec, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)

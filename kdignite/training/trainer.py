@@ -70,7 +70,7 @@ def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
 def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     """The engine of a run with everything that remembers something; a resumed run is put where it was stopped."""
     config, device = run.config, run.device
-    model = processes.parallel(run.model.network, device=device, sync_bn=config.sync_bn)
+    model = processes.parallel(run.trained, device=device, sync_bn=config.sync_bn)
     trainer = Engine(run.make_step(model, run.optimizer, prepare=run.model.prepare, scaler=run.scaler))
     trainer.logger.disabled = True  # errors are raised, and printed once by the caller
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)

@@ -19,10 +19,13 @@ from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.methods.projectors import distributions
 from kdignite.methods.registry import bind_method
+from kdignite.methods.taps import FeatureExtractor
 from kdignite.methods.terms import Outputs
 from kdignite.schedules import build_optimizer
-from kdignite.steps import distill_step
+from kdignite.steps import Step, distill_step
+from kdignite.teachers import outputs_with_features
 
 CPU = torch.device("cpu")
 TRAINED = 47  # images in batches of 10: the last one has 7, which no two processes can share evenly
@@ -41,9 +44,9 @@ def linear(seed: int) -> nn.Module:
         return nn.Linear(3 * 8 * 8, 10, dtype=torch.float64)
 
 
-def convolutional() -> nn.Module:
+def convolutional(seed: int = 7) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 10)).double()
 
 
@@ -68,11 +71,38 @@ def trained(share: Share) -> dict[str, Any]:
         method=bind_method("kd", {"alpha": 0.7, "T": 3.0}, label_smoothing=0.1),
         grad_clip=0.3,
     )
+    return {"weights": model.state_dict(), "means": means_of(step, share)}
+
+
+def means_of(step: Step, share: Share) -> dict[str, float]:
+    """The mean of every part over twenty steps."""
     engine = Engine(step)
     sums = handlers.attach_epoch_sums(engine, device=CPU)
     batches = training_batches(part(TRAINED), seed=1, view_seed=2, augment="flip", batch_size=10, share=share)
     engine.run(run_batches(batches, epochs=4, epoch_length=5), max_epochs=4, epoch_length=5)
-    return {"weights": model.state_dict(), "means": sums.means()}
+    return sums.means()
+
+
+def trained_on_features(share: Share) -> dict[str, Any]:
+    """The same on features: the weights of the student, and of what is learnt beside it."""
+    student, teacher = (
+        FeatureExtractor(convolutional(seed), (layer,), flag="layers", who="it") for seed, layer in ((7, "2"), (8, "1"))
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        student.projector = distributions({"2": (6, 3, 3)}, {"1": (6, 6, 6)}).double()
+    optimizer = build_optimizer(student, kind="nesterov", lr=0.1, momentum=0.9, weight_decay=1e-3)
+    outputs_of = outputs_with_features(teacher, prepare=prepared)
+    parameters = {"weight": 0.5, "alpha": 0.3, "T": 3.0}
+    step = distill_step(
+        processes.parallel(student, device=CPU, sync_bn=False),
+        optimizer,
+        lambda batch: outputs_of(batch.images),
+        prepare=prepared,
+        method=bind_method("vid", parameters, label_smoothing=0.1),
+        grad_clip=0.3,
+    )
+    return {"means": means_of(step, share), "weights": student.state_dict()}
 
 
 def evaluated(share: Share) -> dict[int, Outcome]:
@@ -169,6 +199,7 @@ def main(folder: Path) -> None:
     before = threads()
     with processes.process_group():
         found["trained"] = trained(Share(processes.rank(), processes.world_size()))
+        found["trained on features"] = trained_on_features(Share(processes.rank(), processes.world_size()))
         found["agreed"] = agreed(folder)
         found["evaluated"] = evaluated(Share(processes.rank(), processes.world_size()))
     found["after"] = (processes.world_size(), processes.rank())

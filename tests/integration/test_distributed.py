@@ -56,6 +56,16 @@ def test_twenty_steps_are_those_of_one_process(ranks: list[dict[str, Any]]) -> N
             assert trained["means"] == pytest.approx(expected["means"], rel=1e-9)
 
 
+def test_a_student_and_what_is_learnt_beside_it_are_one_module_to_both(ranks: list[dict[str, Any]]) -> None:
+    expected = several.trained_on_features(Share())
+    for found in ranks:
+        trained = found["trained on features"]
+        assert {name for name in trained["weights"] if name.startswith("projector.")}
+        for name, value in trained["weights"].items():
+            torch.testing.assert_close(value, expected["weights"][name], rtol=0, atol=1e-9)
+        assert trained["means"] == pytest.approx(expected["means"], rel=1e-9)
+
+
 def test_every_process_has_every_answer_once(ranks: list[dict[str, Any]]) -> None:
     expected = several.evaluated(Share())
     for found in ranks:

@@ -41,6 +41,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "method": st.just("kd"),  # whose parameters are drawn, and no others
     "alpha": st.floats(0, 1),
     **dict.fromkeys(set(parameter_names(DistillConfig)) - set(METHODS["kd"].parameters), st.none()),
+    **dict.fromkeys(("student_layers", "teacher_layers"), st.none()),  # of methods on features
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "standardizes": st.none() | st.sampled_from([(True,), (False,)]),  # two axes have several values already

@@ -522,7 +522,8 @@ def test_help_says_which_preset_gives_which_default():
     )
     archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
     assert archs in " ".join(teacher.split())
-    alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, [reference] 1, [original] 0.5 "
+    alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, 0 for fitnet, 0 for at, 0 for sp, "
+    alphas += "0 for pkt, 0 for rkd, 0 for vid, [reference] 1, [original] 0.5 "
     assert alphas in " ".join(distill.split())
     assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
     assert "one of standard, quick, reference, original; default standard\n" in distill
@@ -801,6 +802,7 @@ LEARNING = {
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
 DISTILL |= {"cache", "cache_dtype", "beta", "gamma", "tau", "ce_weight", "standardize"}
+DISTILL |= {"student_layers", "teacher_layers", "weight", "weight_angle"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
     "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},

@@ -332,6 +332,8 @@ def test_student_and_baseline_differ_in_the_loss_alone(preset: str) -> None:
     assert different <= {
         "method",
         *parameter_names(DistillConfig),
+        "student_layers",
+        "teacher_layers",
         "dataset",
         "teacher",
         "teacher_arch",

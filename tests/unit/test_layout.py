@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schedules": {"devices", "errors"},
     "models": {"errors", "network", "outputs", "plugins", "streams"},
     "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
-    "methods": {"errors", "losses", "plugins"},
+    "methods": {"errors", "losses", "outputs", "plugins"},
     "config": {"errors", "data.registry", "methods.registry", "methods.rows", "models.registry"},
     "steps": {"losses", "data", "methods", "outputs", "precision"},
     "checkpoints": {"config", "schema", "errors", "files", "data.specs", PACKAGE},
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "teachers": {
         *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "files", "processes", "steps"),
-        *("methods", "stopping"),
+        *("methods", "precision", "stopping"),
     },
     "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
     "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},

@@ -21,15 +21,24 @@ from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
 from kdignite.losses import cross_entropy, kd_divergence
 from kdignite.methods.logits import logit_mse
+from kdignite.methods.maps import VARIANCE
 from kdignite.methods.registry import METHODS, TRAINING, bind_method, check_method, find_method, name_of
 from kdignite.methods.terms import Outputs, Terms, check_terms
 from kdignite.runs import default_name
 
+FUNCTIONS = ("methods/features.py", "methods/labels.py", "methods/logits.py", "methods/relations.py")
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
 def logits(seed: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def outputs(name: str, seed: int) -> Outputs:
+    """What a method is given: logits, and features if it needs them."""
+    maps = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    variances = {f"layer{VARIANCE}": torch.ones(2)} if name == "vid" and seed == 0 else {}
+    return Outputs(logits(seed), {"layer": maps, **variances})
 
 
 def margin(student: Outputs, teacher: Outputs, labels: Tensor, *, weight: float = 2.0, gap: float) -> Terms:
@@ -84,14 +93,13 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
     for key, parameter in row.parameters.items():
         assert configure(DistillConfig, method=name, **{key: parameter.default}).parameters == defaults
         assert not parameter.grid or parameter.default in parameter.grid
-        assert parameter.minor == (key in ("ce_weight", "standardize"))
     axes = configure(SweepConfig, method=name).axes
     assert axes == {key: one.grid or (one.default,) for key, one in row.parameters.items() if not one.minor}
     assert sum(len(values) > 1 for values in axes.values()) in (1, 2)  # a map
     assert all(constant.part in parts for constant in row.constant)
     training = {"label_smoothing": 0.1, "class_weights": torch.linspace(1, 2, logits(0).shape[1])}
     assert set(training) == set(TRAINING) <= keywords
-    terms = bind_method(name, defaults, **training)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    terms = bind_method(name, defaults, **training)(outputs(name, 0), outputs(name, 1), LABELS)
     torch.testing.assert_close(terms.parts["ce"], cross_entropy(logits(0), LABELS, **training))
     assert all(not value.shape for value in (terms.loss, *terms.parts.values()))
 
@@ -99,16 +107,20 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
 def test_a_method_inside_is_one_function_and_one_row() -> None:
     """No other file of the package knows a method by its name."""
     root = Path(kd.__file__).parent
-    wanted = {name for name in METHODS if name != "kd"}  # the default, whose parameters presets name
-    found = [
-        str(path.relative_to(root))
+    # kd is the default, whose parameters presets name; a word of two letters, such as "at", means other things too
+    wanted = {name for name in METHODS if len(name) > 2}
+    found = {
+        (str(path.relative_to(root)), getattr(node, "value", getattr(node, "name", getattr(node, "id", ""))))
         for path in sorted(root.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if (isinstance(node, ast.Constant) and node.value in wanted)
         or (isinstance(node, ast.FunctionDef) and node.name in wanted)
-    ]
-    found = [file for file in found if file != "methods/logit_rows.py"]
-    assert sorted(set(found)) == ["methods/labels.py", "methods/logits.py"]
+    }
+    files = {"methods/feature_rows.py", "methods/logit_rows.py"}
+    rows = {name for file, name in found if file in files}
+    functions = {name for file, name in found if file in FUNCTIONS}
+    assert rows == functions == wanted
+    assert {file for file, _ in found} == {*files, *FUNCTIONS}
 
 
 # --- logit_mse
