@@ -87,7 +87,7 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
     assert row.idea
     assert row.source
     defaults = check_method(name, {})
-    terms = bind_method(name, defaults, label_smoothing=0.1)(Outputs(logits(0)), Outputs(logits(1)), LABELS)
+    terms = bind_method(name, defaults, label_smoothing=0.1)(outputs(name, 0), outputs(name, 1), LABELS)
     parts = set(terms.parts)
     assert check_method(name, dict.fromkeys(row.parameters)) == defaults
     for key, parameter in row.parameters.items():
