@@ -17,7 +17,7 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: ``distill-a0.5-T1``, ``distill-dkd-2teachers-random-a1-b8-T4-seed1-dev``."""
+    """The name of a run that was given none: ``distill-a0.5-T1``, ``distill-dkd-2teachers-random-a1-b8-T4-seed1``."""
     name = config.command
     if isinstance(config, DistillConfig):
         name += "" if config.method == DEFAULT else f"-{short_name(config.method)}"
