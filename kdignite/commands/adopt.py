@@ -20,6 +20,7 @@ from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import build_model, check_model
 from kdignite.teachers import check_accuracy
+from kdignite.teachers.outputs import probabilities_warning
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
@@ -59,6 +60,8 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
     say(f"adopted   {path} scores {validation.accuracy:.2%} on the validation images of {data.source.name}")
+    if doubt := probabilities_warning(outcomes["val"].logits, who=str(path)):
+        say(f"warning   {doubt}")
     _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)
@@ -69,7 +72,8 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     cost = results.cost_of(adopted._replace(path=folder / runs.BEST))
     result = _result(description, folder) | {"cost": cost} | summaries
     files.write_json(folder / runs.RESULT, result)
-    say(f"run       {folder}: a teacher for {command_line('distill', teacher=folder)}")
+    again = command_line("distill", teacher=folder, teacher_outputs="probabilities" if doubt else None)
+    say(f"run       {folder}: a teacher for {again}")
     return runs.Finished(folder, result)
 
 
