@@ -67,7 +67,7 @@ def in_order(teachers: Sequence[RunFiles], student: RunFiles) -> tuple[RunFiles,
     missing = [name for sha256, (name, _) in record.members.items() if sha256 not in by_file]
     if missing:
         raise UserError(
-            f"{student.folder} had {len(record.members)} teachers: name the runs of {listed(missing)} too, or leave "
+            f"{student.folder} had {len(record.members)} teachers: name the run of {listed(missing)} too, or leave "
             "all of them out"
         )
     return tuple(by_file[sha256] for sha256 in record.members)

@@ -20,7 +20,7 @@ def check_teachers(teacher: str | None, shares: tuple[float, ...] | None, contro
     names = teacher_names(teacher)
     if not all(names):
         raise UserError(f"--teacher={teacher} names no teacher between two commas: write --teacher=A,B,C")
-    if shares is not None and len(shares) != max(len(names), 2):
+    if shares is not None and (len(names) < 2 or len(shares) != len(names)):
         raise UserError(
             f"--teacher_shares has {len(shares)} for {len(names)} named in --teacher: give one to each of several, "
             "--teacher=A,B --teacher_shares=2,1, or leave it out"

@@ -21,9 +21,9 @@ def shares(weights: Sequence[float] | None, *, count: int) -> tuple[float, ...]:
 def mean_logits(logits: Sequence[Tensor], weights: Sequence[float], *, T: float) -> Tensor:
     """Logits whose softmax at T is the weighted mean of the teachers' softmax at T.
 
-    ``z = T * log(sum_k w_k softmax(z_k / T))``, less its mean over the classes, so that
-    ``softmax(z / T) = sum_k w_k softmax(z_k / T)``. Only at this T: a mean of probabilities at another T is another
-    distribution. For equal teachers z is their logits, less their mean over the classes.
+    ``z = T * log(sum_k w_k softmax(z_k / T))``, so that ``softmax(z / T) = sum_k w_k softmax(z_k / T)``, at this T
+    alone: means at another T are of other distributions. z is shifted so that its largest is 0, which no softmax sees
+    and keeps the digits of probabilities that matter. For equal teachers it is their logits, shifted.
 
     Args:
         logits: (B, C) of each teacher.
@@ -44,7 +44,7 @@ def mean_logits(logits: Sequence[Tensor], weights: Sequence[float], *, T: float)
     log_p = torch.stack([torch.log_softmax(one.double() / T, dim=1) for one in logits])  # (K, B, C)
     log_w = torch.tensor(weights, dtype=torch.float64, device=log_p.device).log()
     z = T * torch.logsumexp(log_p + log_w[:, None, None], dim=0)
-    return (z - z.mean(1, keepdim=True)).to(logits[0].dtype)
+    return (z - z.amax(1, keepdim=True)).to(logits[0].dtype)
 
 
 class Ensemble:

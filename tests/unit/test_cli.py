@@ -798,10 +798,11 @@ LEARNING = {
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
-DISTILL |= {"cache", "cache_dtype"}
+DISTILL |= {"cache", "cache_dtype", "teacher_shares", "control"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
-    "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
+    "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN}
+    | {"seeds", "reference", "via", "generations"},
     "data": {"dataset", "data_root", "skip_broken", "image_size"},
     "teacher": TRAIN,
     "distill": TRAIN | DISTILL | {"teacher_arch"},
