@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("few_pixels")
 KINDS = {
     "ensemble": {"teacher": "teacher,other", "teacher_shares": (2.0, 1.0)},
     "random": {"teacher": "teacher", "control": "random"},
-    "shuffled": {"teacher": "teacher,other", "control": "shuffled"},
+    "shuffled": {"teacher": "teacher", "control": "shuffled"},
 }
 
 
@@ -51,26 +51,24 @@ def same(one: Path, two: Path) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ensemble", "shuffled"])
 def test_cached_or_live_stopped_or_not_it_is_the_same_run(
     both: Path, taught: Finished, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {**KINDS[kind], "limit_train": 400, "epochs": 2}
+    own = {**KINDS[kind], "limit_train": 300, "epochs": 2}
     whole, live = (distill(student(**own, name=name, cache=name), root=both) for name in ("auto", "off"))
     if is_same_in_any_batch(taught.folder, batch_size=50):
         assert same(whole.folder, live.folder)
     for name, one in weights(live.folder).items():
         torch.testing.assert_close(one, weights(whole.folder)[name], rtol=1e-3, atol=1e-4)
-    stop_in(monkeypatch, 11)
+    stop_in(monkeypatch, 8)
     with pytest.raises(stopping.Stopped):
         distill(student(**own, name="run"), root=both)
     again = distill(configure(DistillConfig, resume="run"), root=both)
     assert_alike(again.folder, whole.folder)
     assert again.result["teacher"] == whole.result["teacher"]
     changed = {**own, "name": "run", "resume": "run"}
-    changed |= {"random": {"control": "shuffled"}, "shuffled": {"control": "random"}}.get(
-        kind, {"teacher_shares": (1, 2)}
-    )
+    changed |= {"teacher_shares": (1.0, 2.0)} if kind == "ensemble" else {"control": "random"}
     with pytest.raises(UserError, match=r"run has other settings: .*(control|teacher_shares): "):
         distill(student(**changed), root=both)
 
@@ -90,7 +88,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
 
 
 def test_with_alpha_0_every_teacher_ends_as_the_baseline(both: Path) -> None:
-    own = {"epochs": 1, "limit_train": 200}
+    own = {"epochs": 1, "limit_train": 100}
     without = baseline(alone(**own), root=both)
     for values in KINDS.values():
         assert same(distill(student(**own, **values, alpha=0.0), root=both).folder, without.folder)
@@ -138,7 +136,7 @@ def test_controls_are_shown_as_what_they_are(both: Path, capsys: pytest.CaptureF
     assert "control   shuffled, " in told
     assert untrained.result["teacher"]["name"] == "teacher, untrained"
     assert untrained.result["teacher"]["accuracy"] < 0.5
-    seed = distill(student(teacher="teacher", control="random", epochs=1, seed=1), root=both)
+    seed = distill(student(teacher="teacher", control="random", epochs=1, seed=1, limit_train=100), root=both)
     assert seed.result["teacher"] == untrained.result["teacher"]  # one teacher for all seeds, and one table
     notes = compared(both, untrained, without)["notes"]
     assert any(note.startswith("a control: the students learnt from an untrained network") for note in notes)
@@ -154,7 +152,7 @@ def test_controls_are_shown_as_what_they_are(both: Path, capsys: pytest.CaptureF
 
 
 def test_a_sweep_of_several_teachers_reads_their_tables(both: Path) -> None:
-    own = {**NARROW, "teacher": "teacher,other", "alpha": (0.5,), "T": (2.0, 4.0), "epochs": 1, "limit_train": 200}
+    own = {**NARROW, "teacher": "teacher,other", "alpha": (0.5,), "T": (2.0, 4.0), "epochs": 1, "limit_train": 100}
     found = sweep(configure(SweepConfig, **own), root=both)
     assert {path.name for path in found.folder.glob("distill*")} == {
         "distill-2teachers-a0.5-T2",
