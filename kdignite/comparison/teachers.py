@@ -39,9 +39,8 @@ def taught_by(student: RunFiles) -> TaughtBy:
 
 def with_roles(found: Sequence[RunFiles]) -> list[RunFiles]:
     """The runs; a student that taught another one of them is a teacher."""
-    students = [run for run in found if run.role == "student"]
-    taught = {sha256 for run in students for sha256 in taught_by(run).members}
-    return [run._replace(role="teacher") if run in students and _sha256(run) in taught else run for run in found]
+    taught = {sha256 for run in found if run.role == "student" for sha256 in taught_by(run).members}
+    return [run._replace(role="teacher") if run.role == "student" and _sha256(run) in taught else run for run in found]
 
 
 def in_order(teachers: Sequence[RunFiles], student: RunFiles) -> tuple[RunFiles, ...]:
