@@ -21,7 +21,7 @@ from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import build_model, check_model
 from kdignite.teachers import check_accuracy
-from kdignite.teachers.outputs import activation_of
+from kdignite.teachers.outputs import probabilities_warning
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
@@ -61,6 +61,8 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     outcomes = _evaluate(adopted, data, device, arch=config.arch)
     validation = Validation(outcomes["val"].num_correct, len(outcomes["val"].labels), 0)
     say(f"evaluated {path}: {validation.accuracy:.2%} on the validation images of {data.source.name}")
+    if doubt := probabilities_warning(outcomes["val"].logits, who=str(path)):
+        say(f"warning   {doubt}")
     _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)
@@ -71,17 +73,18 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     cost = results.cost_of(adopted._replace(path=folder / runs.BEST))
     result = _result(description, folder) | {"cost": cost} | summaries
     files.write_json(folder / runs.RESULT, result)
-    say(f"run       {folder}: a teacher for {_distill_line(config, folder, outcomes['val'])}")
+    again = _distill_line(config, folder, outputs="probabilities" if doubt else None)
+    say(f"run       {folder}: a teacher for {again}")
     return runs.Finished(folder, result)
 
 
-def _distill_line(config: AdoptConfig, folder: Path, outcome: Outcome) -> str:
+def _distill_line(config: AdoptConfig, folder: Path, *, outputs: str | None) -> str:
     """How a student learns from it: code of one's own is named again, as a file never names it."""
     return command_line(
         "distill",
         teacher=folder,
         teacher_arch=config.arch if is_code(config.arch) else None,
-        teacher_outputs="probabilities" if activation_of(outcome.logits) else None,
+        teacher_outputs=outputs,
         dataset=config.dataset if is_code(config.dataset) else None,
         skip_broken=config.skip_broken or None,
     )

@@ -31,9 +31,10 @@ from kdignite.timing import Stopwatch, Trial, alternate
 from kdignite.training.capturing import CHECKS
 from kdignite.training.data import Data, open_training_data
 from kdignite.training.device import check_amp, set_up_device
+from kdignite.training.ensemble import TeacherSource, make_teacher
 from kdignite.training.model import prepare_model
 from kdignite.training.spec import RunSpec, TeacherRecord, can_capture, resolve
-from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
+from kdignite.training.teacher_cache import LoadedTeacher
 from kdignite.training.trainer import build_trainer, open_writer, train
 
 VALIDATION_IMAGES = 100  # an epoch ends with an evaluation, which is not what is measured
@@ -47,7 +48,7 @@ class Job(NamedTuple):
     config: DistillConfig
     data: Data
     device: torch.device
-    loaded: LoadedTeacher
+    source: TeacherSource
 
     @property
     def num_images(self) -> int:
@@ -112,8 +113,8 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
     data = data._replace(splits=data.splits._replace(val=limited(data.splits.val, VALIDATION_IMAGES)))
     settings = resolve(settings, data, device=device)
     teacher = _teacher(config.teacher_arch, settings, data, device=device)
-    loaded = LoadedTeacher(teacher, TeacherRecord(config.teacher_arch, "of random weights", 0.0))
-    return Job(settings, data, device, loaded)
+    record = TeacherRecord(config.teacher_arch, "of random weights", 0.0)
+    return Job(settings, data, device, TeacherSource((LoadedTeacher(teacher, record),), record))
 
 
 def _described(job: Job, config: BenchConfig) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _distilled(job: Job, *, cache: Path | str | None, captured: bool = True) -> 
 def _assembled(job: Job, place: Path, *, cache: str) -> RunSpec:
     config = dataclasses.replace(job.config, cache=cache)
     with contextlib.redirect_stdout(io.StringIO()):
-        return assemble(config, job.data, job.loaded, root=place, device=job.device)
+        return assemble(config, job.data, job.source, root=place, device=job.device)
 
 
 def _bare(job: Job) -> Trial:
@@ -232,14 +233,14 @@ def _laps(job: Job, place: Path) -> dict[str, list[float]]:
     """Seconds of each part of a step, for every step."""
     with contextlib.redirect_stdout(io.StringIO()):
         config = dataclasses.replace(job.config, cache=str(place / "warm"))
-        teach = make_teacher(job.loaded, config, job.data, root=place, device=job.device)
+        teach = make_teacher(job.source, config, job.data, root=place, device=job.device)
     run = _assembled(job, place, cache="off")
     teach(next(run.batches(0, 0)))  # fills the cache
     model, optimizer, watch = run.model.network.train(), run.optimizer, Stopwatch(job.device)
     for batch in run.batches(0, 0):
         images = run.model.prepare(batch.images)
         watch.lap("data")
-        job.loaded.logits_of(batch.images)
+        job.source.members[0].logits_of(batch.images)
         watch.lap("teacher, live")
         teacher_logits = teach(batch).logits
         watch.lap("teacher, cached")

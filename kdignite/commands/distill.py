@@ -15,13 +15,13 @@ from kdignite.methods.terms import Features, Loss, check_terms
 from kdignite.steps import distill_step
 from kdignite.training.data import Data, class_weights, open_training_data
 from kdignite.training.device import check_amp, choose_amp, set_up_device
+from kdignite.training.ensemble import TeacherSource, combine_teachers, make_teacher
 from kdignite.training.extensions import Attach
 from kdignite.training.features import load_features, with_features, with_layers
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.resume import resumable
 from kdignite.training.spec import RunSpec, build_spec, resolve
-from kdignite.training.teacher import choose_teacher, inherit, load_checked_teacher
-from kdignite.training.teacher_cache import LoadedTeacher, make_teacher
+from kdignite.training.teacher import choose_teachers, inherit, load_checked_teacher
 from kdignite.training.trainer import execute
 
 
@@ -45,30 +45,32 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     check_and_fetch_model(config)
     device = set_up_device(config.device, threads=config.threads)
     check_amp(config, device=device)
-    checkpoint = processes.on_rank0(lambda: choose_teacher(config, root=root))
-    config = inherit(config, checkpoint.description.origin)
+    chosen = processes.on_rank0(lambda: choose_teachers(config, root=root))
+    config = inherit(config, chosen[0].description.origin)
     data = open_training_data(config, device=device)
-    config = with_layers(resolve(config, data, device=device), teacher=checkpoint.description.architecture.name)
+    config = with_layers(resolve(config, data, device=device), teacher=chosen[0].description.architecture.name)
     if not config.uses_features:  # those are tried with features, once the networks are there
         _check_method(config, data)
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")
-    loaded = load_checked_teacher(checkpoint, config, data, root=root, device=device)
+    loaded = [load_checked_teacher(one, config, data, root=root, device=device) for one in chosen]
+    source = combine_teachers(loaded, config)
     method = find_method(config.method)
     shown = {name: value for name, value in config.parameters.items() if value is not False}
     values = "".join(f", {name}={setting_text(value)}" for name, value in shown.items())
     say(f"method    {config.method}: {method.equation or method.idea}{values}")
     if config.uses_features:
-        features = load_features(checkpoint, config, data, device=device)
-        loaded = loaded._replace(features=features, logits_of=lambda images: features.outputs_of(images).logits)
-    return execute(assemble(config, data, loaded, root=root, device=device), root=root, own=handlers)
+        features = load_features(chosen[0], config, data, device=device)
+        taught = loaded[0]._replace(features=features, logits_of=lambda images: features.outputs_of(images).logits)
+        source = source._replace(members=(taught,))
+    return execute(assemble(config, data, source, root=root, device=device), root=root, own=handlers)
 
 
-def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: Path, device: torch.device) -> RunSpec:
+def assemble(config: DistillConfig, data: Data, source: TeacherSource, *, root: Path, device: torch.device) -> RunSpec:
     """The spec of a distillation, from a resolved config and a checked teacher."""
-    teacher = make_teacher(loaded, config, data, root=root, device=device)
-    extended = None
-    if loaded.features is not None:
-        extended = partial(with_features, config, loaded.features, check=partial(_check_method, config, data))
+    teacher = make_teacher(source, config, data, root=root, device=device)
+    features, extended = source.members[0].features, None
+    if features is not None:
+        extended = partial(with_features, config, features, check=partial(_check_method, config, data))
     make_step = partial(distill_step, method=_bound(config, data), grad_clip=config.grad_clip, amp=config.amp)
     return build_spec(
         config,
@@ -76,7 +78,7 @@ def assemble(config: DistillConfig, data: Data, loaded: LoadedTeacher, *, root: 
         device=device,
         make_step=partial(make_step, teacher=teacher),
         teacher=teacher,
-        teacher_record=loaded.teacher_record,
+        teacher_record=source.teacher_record,
         extended=extended,
     )
 

@@ -25,6 +25,7 @@ from kdignite.errors import RunFailed, UserError
 from kdignite.models.layout import place_like
 from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
+from kdignite.teachers.outputs import log_of_probabilities, probabilities_warning
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import set_up_device
@@ -196,10 +197,14 @@ def _teacher(diagnosis: Diagnosis) -> list[str]:
     origin, config = diagnosis.checkpoint.description.origin, diagnosis.config
     if origin.command not in TEACHERS:
         return []
-    logits = diagnosis.results.logits[0].logits[0]
+    logits, who = diagnosis.results.logits[0].logits[0], str(diagnosis.checkpoint.path)
+    doubt = probabilities_warning(logits, who=who)
+    if doubt:
+        logits = log_of_probabilities(logits)
     measured = soft_target_statistics(logits, diagnosis.sample.labels, alpha=config.alpha, T=config.T)
     smoothing = None if origin.command == "adopt" else origin.label_smoothing
-    return soft_target_lines(measured, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
+    lines = soft_target_lines(measured, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
+    return [*lines, f"warning: {doubt}; the targets above are of that"] if doubt else lines
 
 
 def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]:

@@ -1,7 +1,7 @@
 """``reproduce``: data, teacher, student, baseline, evaluation and comparison, in one folder."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from kdignite.data.batches import image_side
 from kdignite.data.registry import is_code
 from kdignite.errors import RunFailed, UserError
 from kdignite.reports.published import published
-from kdignite.teachers import tolerance
+from kdignite.teachers import RANDOM, tolerance
 from kdignite.training.data import DATASET, named_by
 from kdignite.training.model import check_and_fetch_model
 
@@ -59,18 +59,20 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
     plan = stages(config)
     needed = _check(plan, root=root)
     classes, image_size = processes.on_rank0(lambda: _classes_and_side(needed))
-    if plan.teacher.image_size is None and plan.students[0].teacher is None:
+    if plan.teacher.image_size is None and plan.first.teacher is None:
         plan = _with_image_size(plan, image_size)
     if config.reference:
         published(classes)
     study = processes.on_rank0(lambda: open_study(config, study_identity(config), root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     with locked_study(study):
-        checkpoint = _teacher(plan, study, root=root)
-        is_run = checkpoint.name == runs.BEST and checkpoint.with_name(runs.RESULT).is_file()
-        compared = [checkpoint.parent] if is_run else []
+        teachers = _teachers(plan, study, root=root)
+        for link in plan.chain:
+            teachers = [_train(study, _with_teachers(link, teachers), distill, stage=link.name).folder / runs.BEST]
+        are_runs = all(path.name == runs.BEST and path.with_name(runs.RESULT).is_file() for path in teachers)
+        compared = [path.parent for path in teachers] if are_runs and plan.students[0].control != RANDOM else []
         for student_config, baseline_config in zip(plan.students, plan.baselines, strict=True):
-            student = _train(study, _with_teacher(student_config, checkpoint), distill)
+            student = _train(study, _with_teachers(student_config, teachers), distill)
             same_data = processes.on_rank0(partial(_with_data_of, student, baseline_config))
             compared += [student.folder, _train(study, same_data, baseline).folder]
         settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
@@ -83,12 +85,13 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
 
 def _check(plan: Stages, *, root: Path) -> DataConfig:
     """Refuse what can be known to fail before hours are spent on the first stage; returns the data that is needed."""
-    named = plan.students[0].teacher
-    check_and_fetch_model(plan.baselines[0])
-    if named is not None:
-        path = runs.find_checkpoint(named, root=root)
-        origin = processes.on_rank0(lambda: checkpoints.load_checkpoint(path).description.origin)
-        dataset = named_by(named, origin.dataset, asked=plan.students[0].dataset)
+    first = plan.first
+    for one in (*plan.chain, plan.baselines[0]):
+        check_and_fetch_model(one)
+    if first.teacher is not None:
+        paths = [runs.find_checkpoint(name, root=root) for name in first.teachers]
+        origin = processes.on_rank0(lambda: checkpoints.load_checkpoint(paths[0]).description.origin)
+        dataset = named_by(first.teacher, origin.dataset, asked=first.dataset)
         image_size = origin.image_size
     else:
         with prefixed_errors():
@@ -112,23 +115,23 @@ def _with_image_size(plan: Stages, image_size: int) -> Stages:
     """The plan with images as large as the larger of teacher and student takes them."""
     return Stages(
         dataclasses.replace(plan.teacher, image_size=image_size),
+        tuple(dataclasses.replace(one, image_size=image_size) for one in plan.chain),
         tuple(dataclasses.replace(one, image_size=image_size) for one in plan.students),
         tuple(dataclasses.replace(one, image_size=image_size) for one in plan.baselines),
     )
 
 
-def _teacher(plan: Stages, study: StudyState, *, root: Path) -> Path:
-    """The checkpoint of the teacher: the one that was named, or that of the study."""
-    named = plan.students[0].teacher
-    if named is not None:
-        return processes.on_rank0(lambda: runs.find_checkpoint(named, root=root))
+def _teachers(plan: Stages, study: StudyState, *, root: Path) -> list[Path]:
+    """The checkpoints of the teachers: those that were named, or that of the study."""
+    if plan.first.teacher is not None:
+        return processes.on_rank0(lambda: [runs.find_checkpoint(name, root=root) for name in plan.first.teachers])
     with prefixed_errors():
-        return _train(study, plan.teacher, teacher).folder / runs.BEST
+        return [_train(study, plan.teacher, teacher).folder / runs.BEST]
 
 
-def _with_teacher(config: DistillConfig, checkpoint: Path) -> DistillConfig:
+def _with_teachers(config: DistillConfig, paths: Sequence[Path]) -> DistillConfig:
     weak = config.allow_weak_teacher or config.fast_dev_run  # after two steps every teacher is weak
-    return dataclasses.replace(config, teacher=str(checkpoint), allow_weak_teacher=weak)
+    return dataclasses.replace(config, teacher=",".join(map(str, paths)), allow_weak_teacher=weak)
 
 
 def _with_data_of(student: runs.Finished, config: BaselineConfig) -> BaselineConfig:
@@ -144,9 +147,11 @@ def _with_data_of(student: runs.Finished, config: BaselineConfig) -> BaselineCon
         raise UserError(f"{path}: {error}") from error
 
 
-def _train(study: StudyState, config: TrainConfig, command: Callable[..., runs.Finished]) -> runs.Finished:
+def _train(
+    study: StudyState, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str | None = None
+) -> runs.Finished:
     """A finished training whose saved model, loaded from its file alone, was evaluated once more."""
-    stage = runs.default_name(config)
+    stage = stage or runs.default_name(config)
     finished = train_stage(study, config, command, stage=stage)
     if "evaluated" not in study.stages[stage]:
         study.stages[stage]["evaluated"] = _evaluate(config, finished)

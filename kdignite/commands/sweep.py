@@ -1,6 +1,7 @@
 """``sweep``: the same distillation at every point of a grid of its method's parameters; validation chooses."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kdignite.console import say
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_json, sweep_text
 from kdignite.training.model import check_and_fetch_model
-from kdignite.training.teacher import choose_teacher, fitting_teachers, inherit
+from kdignite.training.teacher import choose_teachers, fitting_teachers, inherit
 
 REPORT = "sweep.json"
 
@@ -42,7 +43,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     config = with_amp(config, sweep_configs(config)[0])
     plan = sweep_configs(config)
     check_and_fetch_model(plan[0])
-    study, teacher = processes.on_rank0(lambda: _open(config, plan[0], root=root))
+    study, teachers = processes.on_rank0(lambda: _open(config, plan[0], root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     report = partial(processes.on_rank0, partial(_report, study, config.method_name, list(config.axes)))
     diverged: handlers.LossNotFinite | None = None
@@ -53,7 +54,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
             stage = runs.default_name(one)
             is_new = stage not in study.stages
             try:
-                train_stage(study, dataclasses.replace(one, teacher=str(teacher)), distill, stage=stage)
+                train_stage(study, dataclasses.replace(one, teacher=teachers), distill, stage=stage)
             except handlers.LossNotFinite as error:
                 say(f"failed    {error}")
                 diverged = error
@@ -68,20 +69,21 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     return runs.Finished(study.folder, sweep_json(summary))
 
 
-def _open(config: Sweep, first: DistillConfig, *, root: Path) -> tuple[StudyState, Path]:
-    """The study and its teacher: an earlier one of these settings even if there is a newer teacher, else a new one."""
+def _open(config: Sweep, first: DistillConfig, *, root: Path) -> tuple[StudyState, str]:
+    """The study and its teachers: an earlier one of these settings even if there is a newer teacher, else a new one."""
     if first.teacher is None:
         for run in fitting_teachers(first, root=root):
-            found = find_study(config, _settings(config, run.folder / runs.BEST), root=root)
+            found = find_study(config, _settings(config, [run.folder / runs.BEST]), root=root)
             if found is not None:
-                return found, run.folder / runs.BEST
-    teacher = choose_teacher(first, root=root)
-    inherit(first, teacher.description.origin)
-    return open_study(config, _settings(config, teacher.path), root=root), teacher.path
+                return found, str(run.folder / runs.BEST)
+    chosen = choose_teachers(first, root=root)
+    inherit(first, chosen[0].description.origin)
+    paths = [one.path for one in chosen]
+    return open_study(config, _settings(config, paths), root=root), ",".join(map(str, paths))
 
 
-def _settings(config: Sweep, teacher: Path) -> dict[str, Any]:
-    return sweep_identity(config) | {"teacher": files.sha256(teacher)}
+def _settings(config: Sweep, teachers: Sequence[Path]) -> dict[str, Any]:
+    return sweep_identity(config) | {"teacher": ",".join(map(files.sha256, teachers))}
 
 
 def _report(study: StudyState, method: str, names: list[str]) -> SweepSummary:

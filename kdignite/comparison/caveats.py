@@ -3,7 +3,9 @@
 from kdignite.comparison.costs import THREADS, CostSummary
 from kdignite.comparison.pairing import PairedRuns, machine_notes, same_processor
 from kdignite.comparison.scores import Scores
+from kdignite.comparison.teachers import control_note, taught_by
 from kdignite.errors import counted
+from kdignite.teachers.controls import RANDOM
 
 SHORT = 5  # epochs; the preset quick has fewer
 
@@ -53,11 +55,14 @@ def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
 
 
 def _teacher_notes(runs: PairedRuns, scores: Scores) -> list[str]:
-    if runs.teacher is None:
-        name = runs.students[0].result["teacher"]["name"]
-        return [f"the teacher, {name!r}, is not shown: name its run too"]
-    notes = []
-    if runs.teacher.result["command"] == "adopt":
+    notes, record = control_note(runs.students[0]), taught_by(runs.students[0])
+    if not runs.teachers:
+        several = "their runs" if len(record.members) > 1 else "its run"
+        hidden = f"the teacher, {record.name!r}, is not shown: name {several} too"
+        return notes if record.control == RANDOM else [*notes, hidden]
+    if record.control is not None:
+        notes.append("the teacher is shown as it is, not as the control changed it")
+    if any(teacher.result["command"] == "adopt" for teacher in runs.teachers):
         notes.append("the teacher was adopted: its run does not record whether it was trained on these test images")
     if scores.models["teacher"].accuracy.mean <= scores.models["baseline"].accuracy.mean:
         notes.append("the teacher is no better than the baseline: there was little to learn from it")
@@ -69,7 +74,7 @@ def _cost_notes(runs: PairedRuns, costs: CostSummary) -> list[str]:
     if unmeasured:
         return [f"no cost was measured for {', '.join(unmeasured)}"]
     notes = []
-    if runs.teacher and costs.models["teacher"][THREADS] != costs.models["student"][THREADS]:
+    if runs.teachers and costs.models["teacher"][THREADS] != costs.models["student"][THREADS]:
         notes.append("latencies were measured with different numbers of threads")
     if not same_processor(runs.all):
         notes.append("latencies were measured on different processors: they cannot be compared")

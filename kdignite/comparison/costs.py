@@ -45,6 +45,15 @@ def cost_summary(
     return CostSummary(models, ratios)
 
 
+def together(measured: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str, Any] | None]:
+    """The cost of several teachers as one: the sum of theirs, where each was measured."""
+    if len(measured) < 2:
+        return [*measured]
+    values = {key: [(one or {}).get(key) for one in measured] for key in (*COSTS, THREADS)}
+    total: dict[str, Any] = {key: None if None in values[key] else sum(values[key]) for key in COSTS}
+    return [total | {THREADS: values[THREADS][0] if len({*values[THREADS]}) == 1 else None}]
+
+
 def _median_costs(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
     costs: Costs = {}
     for key in COSTS:

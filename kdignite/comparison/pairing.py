@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdignite import files, runs
 from kdignite.comparison.runs import MACHINE, RunFiles
+from kdignite.comparison.teachers import in_order, taught_by, with_roles
 from kdignite.config import (
     COMMANDS,
     MISSING,
@@ -39,20 +39,21 @@ OPTIONAL = ("processor", "processes", "cuda")  # not recorded by every system, n
 class PairedRuns(NamedTuple):
     """Runs that a fair comparison can be made of; students and baselines are pairs, in the order of their seeds."""
 
-    teacher: RunFiles | None
+    teachers: tuple[RunFiles, ...]  # of one teacher or of an ensemble, in the order of its record; none: not shown
     students: tuple[RunFiles, ...]
     baselines: tuple[RunFiles, ...]
 
     @property
     def all(self) -> tuple[RunFiles, ...]:
-        return (*([self.teacher] if self.teacher else []), *self.students, *self.baselines)
+        return (*self.teachers, *self.students, *self.baselines)
 
 
 def pair_runs(found: Sequence[RunFiles]) -> PairedRuns:
     """Sort runs by role and seed, and refuse a comparison that would not be fair."""
-    paired = _by_role(found)
+    paired = _by_role(with_roles(found))
     _check_images(paired.all)
-    _check_teacher(paired.students, paired.teacher)
+    _check_one_teacher(paired.students)
+    paired = paired._replace(teachers=in_order(paired.teachers, paired.students[0]))
     _check_group(paired.students, role="student")
     _check_group(paired.baselines, role="baseline")
     _check_seeds(paired)
@@ -66,7 +67,7 @@ def check_students(found: Sequence[RunFiles], *, besides: Sequence[str]) -> None
     if others:
         raise UserError(f"{others[0].folder} is a {others[0].role}, not a student")
     _check_images(found)
-    _check_teacher(found, None)
+    _check_one_teacher(found)
     _check_recipe(found, role="student", besides=besides)
 
 
@@ -106,13 +107,13 @@ def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
             f"compare needs a student and a baseline, and has no {missing} ({have}): name its run too, or make one "
             f"with {make}"
         )
-    if len(teachers) > 1:
+    if len(teachers) > max(1, len(taught_by(students[0]).members)):
         raise UserError(
             f"compare takes one teacher, and has {', '.join(str(run.folder) for run in teachers)}: keep the teacher of "
-            f"{students[0].folder}, {students[0].result['teacher']['name']!r}"
+            f"{students[0].folder}, {taught_by(students[0]).name!r}"
         )
     ordered = (tuple(sorted(group, key=lambda run: run.seed)) for group in (students, baselines))
-    return PairedRuns(teachers[0] if teachers else None, *ordered)
+    return PairedRuns(tuple(teachers), *ordered)
 
 
 def _check_images(found: Sequence[RunFiles]) -> None:
@@ -135,25 +136,12 @@ def _check_images(found: Sequence[RunFiles]) -> None:
             )
 
 
-def _check_teacher(students: Sequence[RunFiles], teacher: RunFiles | None) -> None:
-    """All students had one teacher, and it is the one that was given."""
-    recorded = {run.result["teacher"]["sha256"]: run for run in students}
+def _check_one_teacher(students: Sequence[RunFiles]) -> None:
+    """All students had one teacher."""
+    recorded = {taught_by(run).sha256: run for run in students}
     if len(recorded) > 1:
-        who = ", ".join(f"{run.result['teacher']['name']!r} ({run.folder})" for run in recorded.values())
+        who = ", ".join(f"{taught_by(run).name!r} ({run.folder})" for run in recorded.values())
         raise UserError(f"the students had different teachers, {who}: compare those of one teacher")
-    if teacher is None:
-        return
-    path = teacher.folder / runs.BEST
-    if not path.is_file():
-        raise UserError(f"{teacher.folder} has no {runs.BEST}, which identifies a teacher: leave it out")
-    sha256 = files.sha256(path)
-    if sha256 not in recorded:
-        other = students[0].result["teacher"]
-        raise UserError(
-            f"{teacher.folder} is not the teacher of {students[0].folder}: its {runs.BEST} (sha256 {sha256[:12]}) is "
-            f"not the file of {other['name']!r} (sha256 {other['sha256'][:12]}): name the run of that one, or leave "
-            "the teacher out"
-        )
 
 
 def _check_group(group: Sequence[RunFiles], *, role: str) -> None:

@@ -135,12 +135,24 @@ def _check_result(result: dict[str, Any]) -> None:
         for key in ("seed", "epochs", "best_epoch"):
             schema.count(result, key)
     if result["command"] == "distill":
-        for key in ("name", "sha256"):
-            schema.name(schema.mapping(result, "teacher"), key)
+        _check_teacher(schema.mapping(result, "teacher"))
     cost = schema.mapping(result, "cost") if result.get("cost") else {}
     for key in cost:
         if cost[key] is not None and schema.number(cost, key) < 0 and key in (*COSTS, THREADS):
             raise ValueError(f"{key} must not be negative")
+
+
+def _check_teacher(record: Mapping[str, Any]) -> None:
+    members = schema.sequence(record, "members") if record.get("members") else []
+    if not all(isinstance(one, dict) for one in members):
+        raise ValueError("members must be a list of teachers")
+    for one in (record, *members):
+        for key in ("name", "sha256"):
+            schema.name(one, key)
+    for one in members:
+        schema.number(one, "weight", above=0)
+    if record.get("control") is not None:
+        schema.name(record, "control")
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from kdignite.comparison.caveats import SHORT, caveats, fewest_epochs
-from kdignite.comparison.costs import CostSummary, cost_summary
+from kdignite.comparison.costs import CostSummary, cost_summary, together
 from kdignite.comparison.pairing import LOSS_FLAGS, PairedRuns, own_parameters, same_processor
 from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.scores import Scores, compare_logits
+from kdignite.comparison.teachers import taught_by, teacher_logits
 from kdignite.config import DistillConfig, parameter_names, with_role
 from kdignite.data.registry import PATHS
 
@@ -60,11 +58,12 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
         [run.logits for run in runs.students],
         [run.logits for run in runs.baselines],
         student.labels,
-        teacher=teacher_logits(runs),
+        teacher=teacher_logits(runs.teachers, student),
         classes=student.classes,
     )
-    groups = {"teacher": [runs.teacher] if runs.teacher else [], "student": runs.students, "baseline": runs.baselines}
+    groups = {"teacher": runs.teachers, "student": runs.students, "baseline": runs.baselines}
     measured = {role: [run.result.get("cost") for run in group] for role, group in groups.items()}
+    measured["teacher"] = together(measured["teacher"])
     costs = cost_summary(measured, same_processor=same_processor(runs.all))
     return Summary(
         scores=scores,
@@ -73,21 +72,11 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
         settings=_method_settings(student),
         seeds=[run.seed for run in runs.students],
         runs=[_run_summary(run) for run in runs.all],
-        teacher_name=student.result["teacher"]["name"],
+        teacher_name=taught_by(student).name,
         reference=reference,
         short=fewest_epochs(runs) < SHORT,
         notes=caveats(runs, scores, costs),
     )
-
-
-def teacher_logits(runs: PairedRuns) -> npt.NDArray[np.float32] | None:
-    """What the students learned from: of a teacher of probabilities their logarithm."""
-    if runs.teacher is None:
-        return None
-    outputs = runs.teacher.logits
-    if runs.students[0].config.get("teacher_outputs") != "probabilities":
-        return outputs
-    return np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
 
 
 def _method_settings(student: RunFiles) -> dict[str, Any]:

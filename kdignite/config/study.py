@@ -1,9 +1,10 @@
 """``reproduce``: one config with the flags of all its stages."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, make_dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
@@ -11,9 +12,15 @@ from kdignite.config.build import configure, planned
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.data.registry import is_code
 from kdignite.errors import RunFailed, UserError
+from kdignite.methods.registry import short_name
+from kdignite.models.registry import Recipe
 
 PREFIX = "teacher_"  # of the flags of the teacher's own stage
+# what belongs to the student's model, not to that of an assistant, or comes with its name
+_OF_MODEL = {"arch", "widths", "stem", "weights", "key", *Recipe._fields}
+_OF_FIRST = ("teacher", "teacher_shares", "teacher_outputs", f"{PREFIX}arch")  # not of a teacher that a study distilled
 # flags that teacher, student and baseline share, in this order in the config
 SHARED = (
     *(
@@ -48,8 +55,14 @@ class Stages(NamedTuple):
     """The configs of the trainings of a study."""
 
     teacher: TeacherConfig
+    chain: tuple[DistillConfig, ...]  # teachers on the way to the students, each taught by the one before
     students: tuple[DistillConfig, ...]  # one a seed
     baselines: tuple[BaselineConfig, ...]  # the same seeds in the same order
+
+    @property
+    def first(self) -> DistillConfig:
+        """The distillation from the teacher, which may have been named."""
+        return (*self.chain, *self.students)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +75,20 @@ class Study(Config):
     name: str | None = shared.run_name("name of the study's folder in runs/; unset: reproduce-PRESET")
     seeds: int = flag(
         1, "how often student and baseline are trained, with the seeds from --seed on", low=1, role="display"
+    )
+    via: tuple[str, ...] | None = flag(
+        None,
+        "models of assistants between teacher and student, each taught by the one before, with the recipe of its name "
+        "and the student's other flags",
+        group="distillation",
+        code=True,
+    )
+    generations: int = flag(
+        1,
+        "born-again students: each generation is taught by the one before, and the last one is compared; the others "
+        "are trained once, with the first seed",
+        low=1,
+        group="distillation",
     )
     reference: str | None = flag(
         None, "published figures to compare with: original", choices=("original",), group="comparison", role="display"
@@ -85,11 +112,39 @@ def stages(study: Study) -> Stages:
     preset, seeds = study.preset, range(first, first + study.seeds)
     with prefixed_errors():
         teacher_stage = configure(TeacherConfig, preset=preset, **({"seed": first} | shared | teacher))
+    distil = partial(configure, DistillConfig, preset=preset, **shared)
+    chain = _chain(study, {"seed": first, **own}, distil, taught)
+    if chain:
+        taught = _taught_by(chain[-1], taught)
     return Stages(
         teacher=teacher_stage,
-        students=tuple(configure(DistillConfig, preset=preset, seed=s, **shared, **own, **taught) for s in seeds),
+        chain=chain,
+        students=tuple(distil(seed=s, **own, **taught) for s in seeds),
         baselines=tuple(configure(BaselineConfig, preset=preset, seed=s, **shared, **own) for s in seeds),
     )
+
+
+def _chain(
+    study: Study, own: dict[str, Value], distil: Callable[..., DistillConfig], taught: dict[str, Value]
+) -> tuple[DistillConfig, ...]:
+    """The assistants, then all generations but the last."""
+    chain: list[DistillConfig] = []
+    links = [(f"assistant-{short_name(arch)}", arch) for arch in study.via or ()]
+    links += [(f"generation-{number}", "") for number in range(1, study.generations)]
+    if links and "control" in taught:
+        raise UserError(f"--control={taught['control']} is for one teacher: leave out --via and --generations")
+    if len({name for name, _ in links}) < len(links):
+        raise UserError(f"--via={','.join(study.via or ())} names a model twice")
+    for name, arch in links:
+        settings = {key: value for key, value in own.items() if key not in _OF_MODEL} | {"arch": arch} if arch else own
+        chain.append(distil(name=name, **settings, **(_taught_by(chain[-1], taught) if chain else taught)))
+    return tuple(chain)
+
+
+def _taught_by(teacher: DistillConfig, taught: dict[str, Value]) -> dict[str, Value]:
+    """The settings of a student of a teacher that the study distilled itself."""
+    kept = {name: value for name, value in taught.items() if name not in _OF_FIRST}
+    return kept | ({f"{PREFIX}arch": teacher.arch} if is_code(teacher.arch) else {})
 
 
 def study_identity(study: Study) -> dict[str, Value]:
@@ -97,6 +152,9 @@ def study_identity(study: Study) -> dict[str, Value]:
     plan, apart = stages(study), with_role(ReproduceConfig, "display", "place")
     of_teacher = planned(plan.teacher)
     settings = planned(plan.students[0]) | {f"{PREFIX}{name}": of_teacher[name] for name in _OWN}
+    of_first = planned(plan.first)
+    settings |= {name: of_first[name] for name in _OF_FIRST if name != f"{PREFIX}arch"}
+    settings |= {"via": list(study.via or ()), "generations": study.generations}
     return {name: value for name, value in settings.items() if name not in apart}
 
 

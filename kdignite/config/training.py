@@ -6,6 +6,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.fields import Config, Value, flag
 from kdignite.config.methods import checked_parameters, method_flags, parameter_names
+from kdignite.config.teachers import CONTROLS, check_teachers, teacher_names
 from kdignite.data.registry import CHOICES, is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, find_method
@@ -174,13 +175,28 @@ class DistillConfig(TrainConfig):
     )
     teacher: str | None = flag(
         None,
-        "run folder or checkpoint of the teacher; unset: the newest finished one that fits",
+        "run folder or checkpoint of the teacher, or several, A,B,C, whose softened probabilities are averaged; unset: "
+        "the newest finished one that fits",
         group="distillation",
         role="content",
     )
+    teacher_shares: tuple[float, ...] | None = flag(
+        None,
+        "weight of each of several teachers in the mean, divided by their sum; unset: equal",
+        above=0,
+        group="distillation",
+    )
+    control: str | None = flag(
+        None,
+        "show whether a gain is knowledge: random (the teacher's network untrained) or shuffled (its probabilities of "
+        "the wrong classes permuted, another way for each image)",
+        choices=CONTROLS,
+        group="distillation",
+        shown=True,
+    )
     teacher_arch: str | None = flag(
         None,
-        "package.module:function again, for a teacher of your own",
+        "package.module:function again, for a teacher of your own; several with commas",
         group="distillation",
         role="content",
         code=True,
@@ -232,6 +248,8 @@ class DistillConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Check each field; the parameters of the method get their defaults, and others are refused."""
         super().__post_init__()
+        uses_features = self.uses_features
+        check_teachers(self.teacher, self.teacher_shares, self.control, method=self.method, uses_features=uses_features)
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)
@@ -247,6 +265,11 @@ class DistillConfig(TrainConfig):
         """Whether the method compares outputs of layers; one of the user's own does where layers are named."""
         named = self.student_layers is not None or self.teacher_layers is not None
         return find_method(self.method).needs == "features" or (named and is_code(self.method))
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The names of ``--teacher``; none: the newest one."""
+        return teacher_names(self.teacher)
 
     @property
     def parameters(self) -> dict[str, Value]:

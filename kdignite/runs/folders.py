@@ -17,10 +17,12 @@ CACHE = ".teacher_cache"  # in the folder of all runs
 
 
 def default_name(config: TrainConfig) -> str:
-    """The name of a run that was given none: ``teacher``, ``distill-a0.5-T1``, ``distill-dkd-a1-b2-T4-seed1-dev``."""
+    """The name of a run that was given none: ``distill-a0.5-T1``, ``distill-dkd-2teachers-a1-b2-T4-seed1-dev``."""
     name = config.command
     if isinstance(config, DistillConfig):
         name += "" if config.method == DEFAULT else f"-{short_name(config.method)}"
+        name += f"-{len(config.teachers)}teachers" if len(config.teachers) > 1 else ""
+        name += f"-{config.control}" if config.control else ""
         name += "".join(f"-{words}" for words in _parameter_words(config))
     if config.seed:
         name += f"-seed{config.seed}"

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,9 +99,9 @@ def stored_tables(root: Path) -> list[StoredTable]:
     return sorted(map(_table_in, folders), key=lambda table: table.used_at, reverse=True)
 
 
-def make_room(root: Path, *, num_bytes: int, limit: int, keep: str) -> list[StoredTable]:
+def make_room(root: Path, *, num_bytes: int, limit: int, keep: Collection[str]) -> list[StoredTable]:
     """Remove tables, the least recently used first, until another one has room."""
-    others = [table for table in stored_tables(root) if table.folder.name != keep]
+    others = [table for table in stored_tables(root) if table.folder.name not in keep]
     removed = []
     while others and num_bytes + sum(table.num_bytes for table in others) > limit:
         removed.append(others.pop())

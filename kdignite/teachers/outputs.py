@@ -21,6 +21,15 @@ def activation_of(outputs: Tensor) -> str:
     return SOFTMAX if bool(((outputs.sum(1) - 1).abs() < SUM_TOLERANCE).all()) else SIGMOID
 
 
+def probabilities_warning(outputs: Tensor, *, who: str) -> str:
+    """A warning where outputs (N, C) are probabilities, with what ``distill`` then needs, else empty."""
+    activation = activation_of(outputs)
+    return activation and (
+        f"{who} seems to end in {activation}: its outputs are probabilities, not logits; distill needs "
+        "--teacher_outputs=probabilities, which takes their logarithm"
+    )
+
+
 def check_logits(outputs: Tensor, *, who: str) -> None:
     """Refuse a teacher whose outputs (N, C) on the validation images are probabilities.
 
@@ -45,7 +54,12 @@ def log_probabilities(predict: Predictor) -> Predictor:
 
 
 def log_of(probabilities: Tensor) -> Tensor:
-    """The logarithm of what `log_probabilities` gets."""
+    """`log_of_probabilities`, refused where something is no probability."""
     if not 0 <= float(probabilities.min()) <= float(probabilities.max()) <= 1 + SUM_TOLERANCE:
         raise UserError("the teacher's outputs are not all in [0, 1]: leave out --teacher_outputs=probabilities")
+    return log_of_probabilities(probabilities)
+
+
+def log_of_probabilities(probabilities: Tensor) -> Tensor:
+    """``log(max(p, tiny))``, tiny = 1.2e-38 of float32."""
     return probabilities.float().clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -74,14 +74,22 @@ def soft_target_lines(measured: SoftTargets, *, alpha: float, T: float, label_sm
     if soft.top > NEARLY_HARD:
         lines.append(f"warning: at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T")
     if soft.entropy_share > NEARLY_UNIFORM:
-        lines.append(
-            f"warning: at T={T:g} the targets are nearly uniform ({soft.entropy_share:.1%} of the largest entropy): "
-            "the loss is close to the squared distance of the logits, and a higher T changes little "
-            "(Hinton et al. 2015, arXiv:1503.02531, 2.1)"
-        )
+        lines.append(f"warning: {_uniform(soft, T=T)}")
     if warning := label_smoothing_warning(label_smoothing or 0.0, T=T):
         lines.append(f"warning: {warning}")
     return lines
+
+
+def uniform_warning(logits: Tensor, labels: Tensor, *, T: float) -> str:
+    """A warning where softmax(logits / T) of a teacher is nearly uniform in the mean over images, else empty.
+
+    Args:
+        logits: (N, C) of the teacher, finite.
+        labels: (N,) int64.
+        T: temperature, above 0 and finite.
+    """
+    found = _targets(logits.double() / T, labels)
+    return _uniform(found, T=T) if found.entropy_share > NEARLY_UNIFORM else ""
 
 
 def label_smoothing_warning(label_smoothing: float, *, T: float) -> str:
@@ -142,6 +150,14 @@ def _target_line(targets: TargetStatistics, *, T: float) -> str:
     return (
         f"targets at T={T:g}: top class {targets.top:.1%}, true class {targets.true:.1%}, "
         f"entropy {targets.entropy:.3g} nats ({targets.entropy_share:.1%} of log C)"
+    )
+
+
+def _uniform(found: TargetStatistics, *, T: float) -> str:
+    return (
+        f"at T={T:g} the targets are nearly uniform ({found.entropy_share:.1%} of the largest entropy): the loss is "
+        "close to the squared distance of the logits, and a higher T changes little (Hinton et al. 2015, "
+        "arXiv:1503.02531, 2.1)"
     )
 
 

@@ -13,7 +13,7 @@ from kdignite.data.views import view_of
 from kdignite.errors import counted
 from kdignite.handlers import Remaining
 from kdignite.models.registry import MODELS, recipe_of
-from kdignite.teachers import LogitCache
+from kdignite.teachers import caches_of
 from kdignite.training.spec import RunSpec
 
 SMALLEST_OF_STEM = 64  # pixels, of which the ImageNet stem and four stages leave 2 x 2
@@ -73,16 +73,18 @@ def _has_large_stem(config: TrainConfig) -> bool:
 
 def remaining(run: RunSpec, iteration: int) -> Remaining:
     """What a run still has to do; evaluating an image counts as a third of a step on it, an early stop not at all."""
-    config, splits, cache = run.config, run.data.splits, run.teacher
+    config, splits, caches = run.config, run.data.splits, caches_of(run.teacher)
     epoch = (iteration - 1) // run.epoch_length  # from 0
     num_images = len(splits.val.indices) * (config.epochs - epoch + 1) + len(splits.test.indices)
     steps = config.epochs * run.epoch_length - iteration + num_images / (3 * config.batch_size)
-    if not isinstance(cache, LogitCache):
+    if not caches:
         return Remaining(steps)
     views = {
         view_of(later, views=config.views, augment=str(config.augment)) for later in range(epoch + 1, config.epochs)
     }
-    return Remaining(steps, spent_s=cache.spent_s, cache_s=cache.seconds_left(views))
+    return Remaining(
+        steps, spent_s=sum(one.spent_s for one in caches), cache_s=sum(one.seconds_left(views) for one in caches)
+    )
 
 
 def _wrapped(config: TrainConfig) -> list[str]:

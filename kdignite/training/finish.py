@@ -78,7 +78,7 @@ def _result(
         "graph": run.capture.outcome if run.capture else None,
         "wall_seconds": round(trainer_state.clock.run(), 1),
         "train_seconds": round(sum(row["seconds"] or 0.0 for row in history.rows), 1),
-        "teacher": run.teacher_record._asdict() if run.teacher_record else None,
+        "teacher": run.teacher_record.to_json() if run.teacher_record else None,
         **summaries,
     }
 

@@ -57,7 +57,7 @@ def sources_of(run: RunSpec) -> dict[str, Any]:
         "data": run.data.source.fingerprint,
         "split": run.data.splits.hash,
         "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
-        "teacher": run.teacher_record._asdict() if run.teacher_record else None,
+        "teacher": run.teacher_record.to_json() if run.teacher_record else None,
     }
 
 

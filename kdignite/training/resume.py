@@ -183,8 +183,9 @@ def _changed(config: TrainConfig, folder: Path, *, names: Collection[str], besid
 def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:
     """The teacher that a run had, where it is among these."""
     had = files.read_json(folder / runs.ENVIRONMENT).get("teacher") or {}
+    shas = [one.get("sha256") for one in had.get("members") or [had]]  # of files
     paths = (teacher.folder / runs.BEST for teacher in teachers)
-    return next((str(path) for path in paths if files.sha256(path) == had.get("sha256")), None)
+    return next((str(path) for path in paths if [files.sha256(path)] == shas), None)
 
 
 def _unfinished(config: TrainConfig, *, root: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -29,12 +29,28 @@ FEW_STEPS = 50  # after as many, 0.9**50 = 0.5 % of the initial statistics of a 
 T = TypeVar("T", bound=TrainConfig)
 
 
+class Member(NamedTuple):
+    """What a run records of a network that its teacher is made of."""
+
+    name: str
+    sha256: str  # of its file
+    accuracy: float  # on the validation images, in [0, 1]
+    weight: float  # in the mean, of a sum of 1
+
+
 class TeacherRecord(NamedTuple):
     """What a run records of its teacher."""
 
     name: str
-    sha256: str
+    sha256: str  # of its file; of several teachers, or an untrained one, of what determines it
     accuracy: float  # on the validation images, in [0, 1]
+    control: str | None = None
+    members: tuple[Member, ...] = ()  # of several teachers, and of a control
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON; of one teacher as it is only the first three."""
+        members = [one._asdict() for one in self.members]
+        return {**self._asdict(), "members": members} if members else dict(zip(self._fields, self[:3], strict=False))
 
 
 class RunSpec(NamedTuple):

@@ -14,10 +14,12 @@ from kdignite.config import DistillConfig, TrainConfig, command_line, typed_flag
 from kdignite.console import say
 from kdignite.data.registry import PATHS, is_code, load_source
 from kdignite.errors import UserError
-from kdignite.teachers import check_accuracy
+from kdignite.evaluation import Predictor
+from kdignite.teachers import RANDOM, check_accuracy
 from kdignite.teachers.outputs import check_logits, log_probabilities
 from kdignite.teachers.soft_targets import label_smoothing_warning
 from kdignite.training.data import DATASET, Data, data_folder, is_gone, named_by
+from kdignite.training.ensemble import untrained_predictor, untrained_record
 from kdignite.training.model import load_predictor
 from kdignite.training.spec import TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, evaluate_teacher
@@ -54,6 +56,21 @@ def newest_teacher(config: TrainConfig, *, root: Path) -> tuple[runs.Finished, C
         except UserError as error:
             runs.skipped(run.folder, error)
     return None
+
+
+def choose_teachers(config: DistillConfig, *, root: Path) -> tuple[Checkpoint, ...]:
+    """The teachers that ``--teacher`` names, in its order, or the newest finished one for the same data and split."""
+    if len(config.teachers) < 2:
+        return (choose_teacher(config, root=root),)
+    named = [dataclasses.replace(config, teacher=name, teacher_shares=None) for name in config.teachers]
+    found = tuple(choose_teacher(one, root=root) for one in named)
+    paths = [one.path.resolve() for one in found]
+    if twice := [str(path) for path in paths if paths.count(path) > 1]:
+        raise UserError(f"--teacher={config.teacher} names {twice[0]} twice: --teacher_shares gives one more weight")
+    makers, used = (config.teacher_arch or "").split(","), {one.description.architecture.name for one in found}
+    if config.teacher_arch is not None and (unused := [one for one in makers if one not in used]):
+        raise UserError(f"--teacher_arch={config.teacher_arch}: no teacher was made with {unused[0]!r}: leave it out")
+    return found
 
 
 def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
@@ -113,30 +130,45 @@ def load_checked_teacher(
             "validation images: use the same data and --val_size for both"
             + (", and let your function return the same each time" if is_code(origin.dataset) else "")
         )
-    command = command_line("distill", teacher=checkpoint.path, teacher_arch="")
-    logits_of = load_predictor(
-        checkpoint,
-        classes=data.source.classes,
-        device=device,
-        arch=config.teacher_arch,
-        again=command,
-        amp=config.teacher_amp,
-    )
-    if config.teacher_outputs == "probabilities":
-        logits_of = log_probabilities(logits_of)
     sha256 = processes.on_rank0(lambda: files.sha256(checkpoint.path))
     record = TeacherRecord(runs.checkpoint_name(checkpoint.path), sha256, recorded.accuracy)
+    logits_of = _predictor(checkpoint, config, data, device=device)
+    if config.control == RANDOM:
+        record = untrained_record(record, split=data.splits.hash)
+        logits_of = untrained_predictor(checkpoint, data, key=record.sha256, device=device, amp=config.teacher_amp)
+    if config.teacher_outputs == "probabilities":
+        logits_of = log_probabilities(logits_of)
     loaded = LoadedTeacher(logits_of, record, checkpoint.description.preprocessing.size)
     outcome = evaluate_teacher(loaded, config, data, root=root, device=device)
     accuracy = outcome.num_correct / len(outcome.labels)
-    say(f"teacher   {accuracy:.2%} on validation, {recorded.accuracy:.2%} when it was saved")
-    if not config.allow_weak_teacher:
+    who = f"{record.name}: " if len(config.teachers) > 1 else ""
+    before = "" if config.control == RANDOM else f", {recorded.accuracy:.2%} when it was saved"
+    say(f"teacher   {who}{accuracy:.2%} on validation{before}")
+    if not config.allow_weak_teacher and config.control is None:
         expected = None if config.fast_dev_run else recorded
         check_accuracy(outcome, expected, who=str(checkpoint.path), advice=TRAIN_LONGER)
     if config.teacher_outputs is None:
         check_logits(outcome.logits, who=str(checkpoint.path))
-    _warn(origin, config)
-    return loaded._replace(teacher_record=loaded.teacher_record._replace(accuracy=accuracy))
+    if config.control != RANDOM:
+        _warn(origin, config)
+    return loaded._replace(teacher_record=record._replace(accuracy=accuracy), outcome=outcome)
+
+
+def _predictor(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> Predictor:
+    """The network of a checkpoint, with the function among those of ``--teacher_arch`` that made it."""
+    name, arch = checkpoint.description.architecture.name, config.teacher_arch
+    again = command_line("distill", teacher=checkpoint.path, teacher_arch="")
+    if len(config.teachers) > 1:
+        again = command_line("distill", teacher=config.teacher, teacher_arch=f"{arch}," if arch else "")
+        arch = name if name in (arch or "").split(",") else None
+    return load_predictor(
+        checkpoint,
+        classes=data.source.classes,
+        device=device,
+        arch=arch,
+        again=again,
+        amp=config.teacher_amp,
+    )
 
 
 def _check_dataset(checkpoint: Checkpoint, config: DistillConfig) -> None:

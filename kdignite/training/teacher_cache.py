@@ -1,6 +1,7 @@
 """The teacher of a run: its cached logits, or the model itself for every batch."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,29 +28,30 @@ LIMIT_BYTES = 2**30  # of all tables together, under --cache=auto
 
 
 class LoadedTeacher(NamedTuple):
-    """A teacher that passed its checks."""
+    """A network that teaches, and has passed its checks."""
 
     logits_of: Predictor
     teacher_record: TeacherRecord
     size: int = 0  # side of its input in pixels, if larger than the images
+    outcome: Outcome | None = None  # on the validation images
     features: FeatureTeacher | None = None  # for methods that compare them
 
 
-def make_teacher(
-    loaded: LoadedTeacher, config: DistillConfig, data: Data, *, root: Path, device: torch.device
-) -> Teacher:
-    """The teacher of a run: its cached logits, or the model itself, which alone has features."""
-    if loaded.features is not None:
-        outputs_of = loaded.features.outputs_of
-        return lambda batch: outputs_of(batch.images)
-    cache_spec = CacheSpec(data.train, config.view_seed, str(config.augment), loaded.size)
+def make_teachers(
+    loaded: Sequence[LoadedTeacher], config: DistillConfig, data: Data, *, root: Path, device: torch.device
+) -> list[Teacher]:
+    """The teachers of a run: for each its cached logits, or the model itself, which alone has features."""
+    if (features := loaded[0].features) is not None:
+        return [lambda batch: features.outputs_of(batch.images)]
+    specs = [CacheSpec(data.train, config.view_seed, str(config.augment), one.size) for one in loaded]
     views = num_views(config)
-    cache = _cache(loaded, cache_spec, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
-    if cache is None:
-        return live_teacher(loaded.logits_of)
-    there = views - cache.num_missing(range(views)) // len(cache_spec.part.indices)
-    say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher logits")
-    return cache
+    caches = _caches(loaded, specs, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
+    if caches is None:
+        return [live_teacher(one.logits_of) for one in loaded]
+    for cache in caches:
+        there = views - cache.num_missing(range(views)) // len(cache.cache_spec.part.indices)
+        say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher logits")
+    return [*caches]
 
 
 def evaluate_teacher(
@@ -57,12 +59,12 @@ def evaluate_teacher(
 ) -> Outcome:
     """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
     cache_spec = CacheSpec(data.splits.val, 0, "none", loaded.size)
-    cache = _cache(loaded, cache_spec, config, data, views=1, dtype="float32", root=root, device=device)
-    if cache is not None:
+    caches = _caches([loaded], [cache_spec], config, data, views=1, dtype="float32", root=root, device=device)
+    for cache in caches or []:
         cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
     batches = evaluation_batches(cache_spec.part, size=loaded.size, limit=limit, share=share())
-    teacher = cache or live_teacher(loaded.logits_of)
+    teacher = caches[0] if caches else live_teacher(loaded.logits_of)
     return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
 
@@ -72,9 +74,9 @@ def num_views(config: DistillConfig) -> int:
     return len({view_of(epoch, views=config.views, augment=augment) for epoch in range(config.epochs)})
 
 
-def _cache(
-    loaded: LoadedTeacher,
-    cache_spec: CacheSpec,
+def _caches(
+    loaded: Sequence[LoadedTeacher],
+    specs: Sequence[CacheSpec],
     config: DistillConfig,
     data: Data,
     *,
@@ -82,10 +84,10 @@ def _cache(
     dtype: str,
     root: Path,
     device: torch.device,
-) -> LogitCache | None:
-    """A cache of a teacher's logits with room for all of them; None: there is to be none."""
+) -> list[LogitCache] | None:
+    """A cache of each teacher's logits with room for all of them; None: there is to be none."""
     num_classes = len(data.source.classes)
-    num_bytes = table_bytes(cache_spec, views=views, num_classes=num_classes, dtype=dtype)
+    num_bytes = sum(table_bytes(one, views=views, num_classes=num_classes, dtype=dtype) for one in specs)
     if config.cache == "off" or config.fast_dev_run:
         return None
     if config.cache == "auto" and num_bytes > LIMIT_BYTES:
@@ -95,15 +97,20 @@ def _cache(
         )
         return None
     place = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
-    about = processes.on_rank0(
-        lambda: _about(loaded.teacher_record, cache_spec, config, data, dtype=dtype, device=device)
-    )
-    kept = CacheFolder(place / table_key(about["determined_by"]), about, dtype)
+    folders = []
+    for one, cache_spec in zip(loaded, specs, strict=True):
+        describe = partial(_about, one.teacher_record, cache_spec, config, data, dtype=dtype, device=device)
+        about = processes.on_rank0(describe)
+        folders.append(CacheFolder(place / table_key(about["determined_by"]), about, dtype))
     if config.cache == "auto":
-        make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=kept.key)
+        keep = [folder.key for folder in folders]
+        make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=keep)
         for old in processes.on_rank0(make):
             say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
-    return LogitCache(loaded.logits_of, cache_spec, kept, num_classes=num_classes, seed=config.seed, say=say)
+    return [
+        LogitCache(one.logits_of, cache_spec, folder, num_classes=num_classes, seed=config.seed, say=say)
+        for one, cache_spec, folder in zip(loaded, specs, folders, strict=True)
+    ]
 
 
 def _named(cache: str) -> Path:

@@ -22,8 +22,9 @@ from kdignite.cli import main
 from kdignite.commands.adopt import adopt
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
+from kdignite.commands.doctor import doctor
 from kdignite.commands.teacher import teacher
-from kdignite.config import AdoptConfig, BaselineConfig, DistillConfig, TeacherConfig
+from kdignite.config import AdoptConfig, BaselineConfig, DistillConfig, DoctorConfig, TeacherConfig
 from kdignite.errors import UserError
 from kdignite.metrics import cost
 from kdignite.runs import Finished
@@ -424,17 +425,22 @@ def adopted(root: Path, mine: ModuleType, forward: Forward, name: str, weights: 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_a_teacher_of_probabilities_is_refused_and_its_logarithm_teaches(
-    tmp_path: Path, mine: ModuleType, capsys: pytest.CaptureFixture[str], activation: str
+    tmp_path: Path, mine: ModuleType, activation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = train(tmp_path, lambda num_classes: Net(), mine, epochs=20, lr=0.05, name="plain", size=SIDE)
     weights = dict(checkpoints.load_checkpoint(trained.folder / "best.safetensors").weights)
     torch.save(weights, tmp_path / "plain.pt")
     act = {"softmax": lambda net, x: net.body(x).softmax(1), "sigmoid": lambda net, x: net.body(x).sigmoid()}
     adopted(tmp_path, mine, act[activation], activation, tmp_path / "plain.pt")
-    assert capsys.readouterr().out.endswith(
+    told = capsys.readouterr().out
+    assert f"plain.pt seems to end in {activation}: its outputs are probabilities, not logits" in told
+    assert told.endswith(
         f"distill --teacher={tmp_path / activation} --teacher_arch=own_networks:{activation} "
         "--teacher_outputs=probabilities --dataset=own_networks:data\n"
     )
+    code = {"arch": f"own_networks:{activation}", "dataset": "own_networks:data"}
+    found = doctor(DoctorConfig(run=activation, **code, draws=3, threads=1), root=tmp_path)
+    assert f"best.safetensors seems to end in {activation}: " in found.result["teacher"][-1]
     mine.net = lambda num_classes: Net()  # type: ignore[attr-defined]
     own = {"teacher": activation, "teacher_arch": f"own_networks:{activation}", "alpha": 1.0, "T": 4.0, "epochs": 2}
     before = sorted(path.name for path in tmp_path.iterdir() if path.name != ".teacher_cache")

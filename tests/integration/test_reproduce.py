@@ -70,6 +70,8 @@ def test_the_students_differ_from_their_baselines_in_the_loss_alone(study: Finis
         "cache_dtype",
         "teacher_amp",
         "teacher_outputs",
+        "teacher_shares",
+        "control",
     }
     for seed in ("", "-seed1"):
         student, alone = (

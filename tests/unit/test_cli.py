@@ -801,11 +801,12 @@ LEARNING = {
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
-DISTILL |= {"cache", "cache_dtype", "beta", "gamma", "tau", "ce_weight", "standardize"}
+DISTILL |= {"cache", "cache_dtype", "beta", "gamma", "tau", "ce_weight", "standardize", "teacher_shares", "control"}
 DISTILL |= {"student_layers", "teacher_layers", "weight", "weight_angle"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {
-    "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN} | {"seeds", "reference"},
+    "reproduce": TRAIN - {"resume"} | DISTILL | {f"teacher_{name}" for name in OWN}
+    | {"seeds", "reference", "via", "generations"},
     "data": {"dataset", "data_root", "skip_broken", "image_size"},
     "teacher": TRAIN,
     "distill": TRAIN | DISTILL | {"teacher_arch"},

@@ -342,6 +342,8 @@ def test_student_and_baseline_differ_in_the_loss_alone(preset: str) -> None:
         "cache_dtype",
         "teacher_amp",
         "teacher_outputs",
+        "teacher_shares",
+        "control",
     }
     assert set(baseline) <= set(student)
 

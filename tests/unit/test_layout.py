@@ -53,7 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("methods", "precision", "stopping"),
     },
     "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
-    "comparison": {"checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema"},
+    "comparison": {
+        *("checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema", "teachers"),
+    },
     "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "doctor": {
         *(

@@ -148,7 +148,7 @@ def another(one: dataclasses.Field[Any], value: Any) -> Any:
         return 10 if value is None else value + 1
     if kind is float:
         return value / 2 if value else 0.25
-    return (4, 4, 4, 4, 4) if kind == tuple[int, ...] else f"{value}-2"
+    return {tuple[int, ...]: (4, 4, 4, 4, 4), tuple[float, ...]: (0.5, 0.25)}.get(kind, f"{value}-2")
 
 
 def text(value: Any) -> str:
@@ -176,9 +176,8 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     weights = root / "weights"
     checkpoints.write(weights, ready().model.network.state_dict())
     shutil.copy(weights, root / "weights-2")
-    run = ready(
-        DistillConfig, teacher_record=TeacherRecord("teacher", SHA, 0.5), schedule="cosine", weights=str(weights)
-    )
+    settings = {"schedule": "cosine", "weights": str(weights), "teacher": "one,other"}
+    run = ready(DistillConfig, teacher_record=TeacherRecord("one+other", SHA, 0.5), **settings)
     return Distilled(run, begun(run, root), root)
 
 

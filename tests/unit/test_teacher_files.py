@@ -223,8 +223,8 @@ def test_room_is_made_by_giving_up_what_was_used_longest_ago(tmp_path: Path) -> 
     one = HEADER_BYTES + LOGITS.nbytes
     for number, name in enumerate(["mine", "oldest", "older", "newest"]):
         table(tmp_path, name, files=1, used_at=1000 + number)
-    assert make_room(tmp_path, num_bytes=one, limit=4 * one, keep=key("mine")) == []
-    removed = make_room(tmp_path, num_bytes=2 * one, limit=3 * one, keep=key("mine"))
+    assert make_room(tmp_path, num_bytes=one, limit=4 * one, keep=[key("mine")]) == []
+    removed = make_room(tmp_path, num_bytes=2 * one, limit=3 * one, keep=[key("mine")])
     assert teachers(removed) == ["oldest", "older"]
     assert teachers(stored_tables(tmp_path)) == ["newest", "mine"]
 

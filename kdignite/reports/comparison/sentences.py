@@ -34,6 +34,8 @@ def verdict_text(summary: Summary) -> str:
 def subject(summary: Summary) -> str:
     """What was compared, in one line."""
     archs = {run.role: run.arch for run in reversed(summary.runs)}
+    taught = [run.run for run in summary.runs if run.role == "teacher"]
+    teacher = archs["teacher"] if len(taught) == 1 else summary.teacher_name
     shown = {name: value for name, value in summary.settings.items() if value is not False}
     changed = {name: value for name, value in shown.items() if value not in (None, DEFAULTS.get(name))}
     settings = ", ".join(f"{name} {setting_text(value)}" for name, value in changed.items())
@@ -42,7 +44,7 @@ def subject(summary: Summary) -> str:
     seeds = summary.seeds
     parts = [
         f"{summary.dataset}, {summary.scores.num_images:,} test images",
-        f"student {archs['student']} distilled from {archs.get('teacher', summary.teacher_name)} ({settings})",
+        f"student {archs['student']} distilled from {teacher} ({settings})",
         f"{low} to {high} epochs" if low != high else counted(low, "epoch"),
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
     ]

@@ -1,0 +1,98 @@
+"""The teacher of students, as their runs record it: which runs show it, and its logits for the test images."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kdignite import files, runs, schema
+from kdignite.comparison.runs import AGAIN, RunFiles
+from kdignite.errors import UserError, listed
+from kdignite.teachers.controls import RANDOM, SHUFFLED
+from kdignite.teachers.ensemble import mean_logits
+from kdignite.teachers.outputs import log_of_probabilities
+
+CONTROLS = {
+    RANDOM: "a control: the students learnt from an untrained network of their teacher's kind; what they gain is no "
+    "knowledge of the data",
+    SHUFFLED: "a control: the students learnt from probabilities of the wrong classes that were permuted for each "
+    "image; what they gain is no knowledge of which classes are alike",
+}
+
+
+class TaughtBy(NamedTuple):
+    """What students record of their teacher."""
+
+    name: str
+    sha256: str
+    control: str | None
+    members: Mapping[str, tuple[str, float]]  # sha256 of the file -> name, and weight in the mean
+
+
+def taught_by(student: RunFiles) -> TaughtBy:
+    record = student.result["teacher"]
+    members = record.get("members") or [{**record, "weight": 1.0}]
+    of_files = {one["sha256"]: (one["name"], float(one["weight"])) for one in members}
+    return TaughtBy(record["name"], record["sha256"], record.get("control"), of_files)
+
+
+def with_roles(found: Sequence[RunFiles]) -> list[RunFiles]:
+    """The runs; a student that taught another one of them is a teacher."""
+    taught = {sha256 for run in found if run.role == "student" for sha256 in taught_by(run).members}
+    return [run._replace(role="teacher") if run.role == "student" and _sha256(run) in taught else run for run in found]
+
+
+def in_order(teachers: Sequence[RunFiles], student: RunFiles) -> tuple[RunFiles, ...]:
+    """The teachers of a student in the order of its record; refused unless they are all of them, and no others."""
+    if not teachers:
+        return ()
+    record, by_file = taught_by(student), {}
+    if record.control == RANDOM:
+        raise UserError(
+            f"{student.folder} learnt from an untrained network, not from {teachers[0].folder}: leave it out"
+        )
+    for teacher in teachers:
+        sha256 = _sha256(teacher)
+        if sha256 is None:
+            raise UserError(f"{teacher.folder} has no {runs.BEST}, which identifies a teacher: leave it out")
+        if sha256 not in record.members:
+            others = listed([f"{name!r} (sha256 {own[:12]})" for own, (name, _) in record.members.items()])
+            raise UserError(
+                f"{teacher.folder} is not the teacher of {student.folder}: its {runs.BEST} (sha256 {sha256[:12]}) is "
+                f"not the file of {others}: name the run of that one, or leave the teacher out"
+            )
+        by_file[sha256] = teacher
+    missing = [name for sha256, (name, _) in record.members.items() if sha256 not in by_file]
+    if missing:
+        raise UserError(
+            f"{student.folder} had {len(record.members)} teachers: name the run of {listed(missing)} too, or leave "
+            "all of them out"
+        )
+    return tuple(by_file[sha256] for sha256 in record.members)
+
+
+def teacher_logits(teachers: Sequence[RunFiles], student: RunFiles) -> npt.NDArray[np.float32] | None:
+    """(N, C) logits for the test images: of one teacher its own, of several those that the student learnt from."""
+    each = [torch.from_numpy(run.logits) for run in teachers]
+    if student.config.get("teacher_outputs") == "probabilities":
+        each = [log_of_probabilities(one) for one in each]
+    if len(each) < 2:
+        return each[0].numpy() if each else None
+    weights = [weight for _, weight in taught_by(student).members.values()]
+    with schema.checked(student.folder / runs.CONFIG, advice=AGAIN):
+        T = 1.0 if student.config.get("T") is None else schema.number(student.config, "T", above=0)
+    logits: npt.NDArray[np.float32] = mean_logits(each, weights, T=T).numpy()
+    return logits
+
+
+def control_note(student: RunFiles) -> list[str]:
+    """What the students of a control are."""
+    control = taught_by(student).control
+    return [f"{CONTROLS[control]} (--control={control})"] if control in CONTROLS else []
+
+
+def _sha256(run: RunFiles) -> str | None:
+    path = run.folder / runs.BEST
+    return files.sha256(path) if path.is_file() else None
