@@ -15,6 +15,7 @@ from kdignite.config.commands import (
     EvaluateConfig,
     MethodsConfig,
 )
+from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS, config_class
@@ -47,7 +48,6 @@ from kdignite.config.training import (
     INHERITED,
     NEWEST,
     BaselineConfig,
-    DistillConfig,
     TeacherConfig,
     TrainConfig,
 )

@@ -1,12 +1,13 @@
 """The commands, each with the class of its config."""
 
 from kdignite.config import commands
+from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.sweep import SweepConfig
-from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig
+from kdignite.config.training import BaselineConfig, TeacherConfig
 from kdignite.data.registry import is_code
 
 # in the order of --help: the whole study first, then its stages

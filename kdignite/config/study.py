@@ -9,9 +9,10 @@ from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
+from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import parameter_names
-from kdignite.config.training import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.config.training import BaselineConfig, TeacherConfig, TrainConfig
 from kdignite.data.registry import is_code
 from kdignite.errors import RunFailed, UserError
 from kdignite.methods.registry import short_name

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
+from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
-from kdignite.config.training import DistillConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, check_method, find_method
 

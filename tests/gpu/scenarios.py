@@ -67,6 +67,7 @@ from kdignite.training import trainer as trainer_module
 from kdignite.training.capturing import CAPTURED, Capture
 from kdignite.training.data import open_training_data
 from kdignite.training.device import set_up_device
+from kdignite.training.ensemble import TeacherSource
 from kdignite.training.spec import RunSpec, TeacherRecord, resolve
 from kdignite.training.teacher_cache import LoadedTeacher
 from kdignite.training.trainer import build_trainer, open_writer, train
@@ -208,10 +209,9 @@ def _run(folder: Path, *, device: torch.device = GPU, **given: Any) -> RunSpec:
     config = configure(DistillConfig, **settings, cache=str(folder / "tables"))
     data = open_training_data(config, device=set_up_device("cpu", threads=1) if device == GPU else device)
     config = resolve(config, data, device=device)
-    asked = _teacher("cnn5", config, num_classes=10, device=device)
-    return assemble(
-        config, data, LoadedTeacher(asked, TeacherRecord("random", "random", 0.0)), root=folder, device=device
-    )
+    record = TeacherRecord("random", "random", 0.0)
+    loaded = LoadedTeacher(_teacher("cnn5", config, data, device=device), record)
+    return assemble(config, data, TeacherSource((loaded,), record), root=folder, device=device)
 
 
 def _observed(run: RunSpec, folder: Path, *, first: int, last: int) -> pretended.Counted:

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from kdignite.comparison.costs import COSTS, LATENCIES, cost_summary
-from kdignite.comparison.pairing import PairedRuns
+from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.scores import (
     FIDELITY,
     GAINED,
@@ -21,7 +21,7 @@ from kdignite.comparison.scores import (
     Difference,
     compare_logits,
 )
-from kdignite.comparison.summary import teacher_logits
+from kdignite.comparison.teachers import teacher_logits
 
 CLASSES = ("cat", "dog", "frog", "owl")
 LABELS = np.array([0, 1, 2] * 50)  # no owls
@@ -130,8 +130,8 @@ def test_a_teacher_of_probabilities_is_compared_by_their_logarithm(outputs: str 
     odds = np.exp(TEACHER)
     shares = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
     student = SimpleNamespace(config={"teacher_outputs": outputs})
-    runs = SimpleNamespace(teacher=SimpleNamespace(logits=shares), students=[student])
-    logits = teacher_logits(cast(PairedRuns, runs))
+    teacher = SimpleNamespace(logits=shares)
+    logits = teacher_logits([cast(RunFiles, teacher)], cast(RunFiles, student))
     assert logits is not None
     np.testing.assert_allclose(np.exp(logits) if outputs else logits, shares, rtol=1e-5)
 

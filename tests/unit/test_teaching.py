@@ -93,7 +93,6 @@ def test_an_adopted_model_teaches_when_it_is_named_only(tmp_path: Path) -> None:
 
 def test_a_folder_is_the_same_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "images").mkdir()
     save(tmp_path / "teacher", dataset="folder:images")
     (tmp_path / "images").mkdir()
     for name in ("folder:images", "folder:./images", f"folder:{tmp_path}/images"):

@@ -29,6 +29,7 @@ from kdignite.streams import seeded
 from kdignite.training.capturing import Capture
 from kdignite.training.data import Data, open_training_data
 from kdignite.training.device import set_up_device
+from kdignite.training.ensemble import TeacherSource
 from kdignite.training.spec import RunSpec, TeacherRecord, build_spec, resolve
 from kdignite.training.state import TrainerState
 from kdignite.training.teacher_cache import LoadedTeacher
@@ -101,8 +102,9 @@ class Context:
         config, data = self._opened(kind, given)
         with contextlib.redirect_stdout(io.StringIO()):
             if isinstance(config, DistillConfig):
-                loaded = LoadedTeacher(self._teacher(config, data), TeacherRecord("random", "of random weights", 0.0))
-                run = assemble(config, data, loaded, root=self.place, device=self.device)
+                record = TeacherRecord("random", "of random weights", 0.0)
+                source = TeacherSource((LoadedTeacher(self._teacher(config, data), record),), record)
+                run = assemble(config, data, source, root=self.place, device=self.device)
             else:
                 make = partial(supervised_step, grad_clip=config.grad_clip, amp=config.amp)
                 run = build_spec(config, data, device=self.device, make_step=make)
