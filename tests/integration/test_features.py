@@ -80,7 +80,7 @@ def test_every_command_takes_such_a_student(root: Path, capsys: pytest.CaptureFi
     assert (
         "as recorded"
         in (
-            doctor(DoctorConfig(run="student", num_images=100, draws=1, threads=1), root=root).folder / "doctor.md"
+            doctor(DoctorConfig(run="student", num_images=100, draws=3, threads=1), root=root).folder / "doctor.md"
         ).read_text()
     )
     config = configure(SweepConfig, **{**NARROW, **SHORT, "epochs": 1, "method": "sp", "weight": (1.0, 30.0)})
