@@ -1,9 +1,13 @@
 """Methods on features, from training to report: resumed bit-equal, and a student that is a student like any other."""
 
+import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from kdignite import checkpoints, stopping
 from kdignite.commands.baseline import baseline
@@ -14,7 +18,9 @@ from kdignite.commands.evaluate import evaluate
 from kdignite.commands.sweep import sweep
 from kdignite.config import CompareConfig, DistillConfig, DoctorConfig, EvaluateConfig, SweepConfig, configure
 from kdignite.errors import UserError
+from kdignite.losses import cross_entropy
 from kdignite.methods.registry import METHODS
+from kdignite.methods.terms import Outputs, Terms
 
 from .alike import assert_alike, table, weights
 from .conftest import NARROW, alone
@@ -74,7 +80,7 @@ def test_every_command_takes_such_a_student(root: Path, capsys: pytest.CaptureFi
     assert (
         "as recorded"
         in (
-            doctor(DoctorConfig(run="student", images=100, draws=1, threads=1), root=root).folder / "doctor.md"
+            doctor(DoctorConfig(run="student", num_images=100, draws=3, threads=1), root=root).folder / "doctor.md"
         ).read_text()
     )
     config = configure(SweepConfig, **{**NARROW, **SHORT, "epochs": 1, "method": "sp", "weight": (1.0, 30.0)})
@@ -108,6 +114,32 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "--method=kd compares logits, not features: leave out --student_layers",
     ),
 }
+
+
+def gap(student: Outputs, teacher: Outputs, labels: Tensor, *, scale: float = 0.1) -> Terms:
+    """Bring the mean of a layer to that of the teacher's."""
+    (own,), (other,) = student.features.values(), teacher.features.values()
+    distance = (own.mean() - other.mean()).square()
+    return Terms(cross_entropy(student.logits, labels) + scale * distance, {"gap": distance})
+
+
+def net(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, num_classes))
+
+
+def test_a_method_and_a_network_of_ones_own_name_their_layers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(gap=gap, net=net))
+    own = {"arch": "mine:net", "widths": None, "epochs": 1, "teacher_layers": ("relu2",)}
+    done = distill(short("mine:gap", **own, student_layers=("1",)), root=root)
+    assert float(table(done.folder)[0]["gap"]) > 0
+    assert json.loads((done.folder / "config.json").read_text())["student_layers"] == ["1"]
+    with pytest.raises(UserError) as caught:
+        distill(short("fitnet", **own), root=root)
+    told = "which layers of --arch=mine:net are compared is not known: name them, --student_layers=A,B"
+    assert str(caught.value) == f"{told}; there are 0, 1, 2, 3"
+    monkeypatch.setattr(sys.modules["mine"], "gap", lambda student, teacher, labels: student.features)
+    with pytest.raises(UserError, match=r"--method=mine:gap must return .* scalars that depend on the student"):
+        distill(short("mine:gap", **own, student_layers=("1",)), root=root)
 
 
 @pytest.mark.parametrize("case", REFUSED)
