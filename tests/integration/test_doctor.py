@@ -318,7 +318,7 @@ class TestCommand:
         line = next(line.strip() for line in capsys.readouterr().out.splitlines() if "python -m kdignite adopt" in line)
         words = line[line.index("adopt") :].split()
         assert main([*words, "--name=theirs", "--threads=1"]) == 0
-        assert "scores 9" in capsys.readouterr().out
+        assert "evaluated theirs.pt: 9" in capsys.readouterr().out
         assert main(["doctor", "theirs", "--draws=3", "--threads=1"]) == 0
         assert "trained elsewhere: with which label smoothing" in capsys.readouterr().out
 

@@ -108,7 +108,7 @@ def test_a_student_is_distilled_and_compared(place: Path) -> None:
     assert (shown["method"].string_value, shown["gap"].number_value) == ("outside:hinge", 0.25)
     typed("baseline", *QUICK, "--epochs=3")
     report = typed("compare", "runs/teacher", str(folder.relative_to(place)), "runs/baseline")
-    assert "(method outside:hinge, gap 0.25, weight 1)" in report
+    assert "(method outside:hinge, weight 1, gap 0.25)" in report
     again = typed("evaluate", str(folder.relative_to(place)), "--arch=outside:net", "--dataset=outside:stripes")
     assert f"({result['test']['num_correct']} of 100 images)" in again
 
@@ -162,7 +162,7 @@ def test_a_sweep_goes_over_a_parameter_of_ones_own(place: Path) -> None:
 def test_a_study_takes_the_method(place: Path) -> None:
     words = ("reproduce", *QUICK, *METHOD, "--teacher=runs/teacher", "--teacher_arch=outside:net")
     said = typed(*words, "--epochs=1")
-    assert "(method outside:hinge, gap 0.25, weight 1)" in said
+    assert "(method outside:hinge, weight 1, gap 0.25)" in said
 
 
 def test_the_same_from_python(place: Path) -> None:
