@@ -11,6 +11,7 @@ from kdignite.commands.distill import distill
 from kdignite.commands.sweep import sweep
 from kdignite.config import DistillConfig, SweepConfig, configure
 from kdignite.errors import UserError
+from kdignite.methods.logit_rows import LOGIT_METHODS
 from kdignite.methods.registry import METHODS
 from kdignite.methods.rows import Constant
 
@@ -21,8 +22,8 @@ from .test_resume import asked_to_stop
 pytestmark = pytest.mark.usefixtures("few_pixels")
 
 TINY = {**NARROW, "limit_train": 150, "epochs": 1, "lr": 0.01}
-SWITCHED = [name for name, row in METHODS.items() if "standardize" in row.parameters]
-VARIANTS = [*((name, {}) for name in METHODS), *((name, {"standardize": True}) for name in SWITCHED)]
+SWITCHED = [name for name, row in LOGIT_METHODS.items() if "standardize" in row.parameters]
+VARIANTS = [*((name, {}) for name in LOGIT_METHODS), *((name, {"standardize": True}) for name in SWITCHED)]
 
 
 @pytest.mark.parametrize(("name", "switch"), VARIANTS, ids=[n + "-std" * bool(s) for n, s in VARIANTS])

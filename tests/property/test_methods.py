@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdignite.data.batches import Batch
 from kdignite.losses import standardized
+from kdignite.methods.logit_rows import LOGIT_METHODS
 from kdignite.methods.registry import METHODS, bind_method, check_method, constant_parts
 from kdignite.methods.terms import Outputs, Terms
 from kdignite.steps import distill_step
@@ -25,9 +26,9 @@ from kdignite.steps import distill_step
 Array = npt.NDArray[Any]
 EXAMPLES = settings(deadline=None, max_examples=25)
 STEP = 1e-30
-EACH = pytest.mark.parametrize("name", METHODS)
-SWITCHED = [name for name, row in METHODS.items() if "standardize" in row.parameters]
-VARIANTS = [*((name, {}) for name in METHODS), *((name, {"standardize": True}) for name in SWITCHED)]
+EACH = pytest.mark.parametrize("name", LOGIT_METHODS)
+SWITCHED = [name for name, row in LOGIT_METHODS.items() if "standardize" in row.parameters]
+VARIANTS = [*((name, {}) for name in LOGIT_METHODS), *((name, {"standardize": True}) for name in SWITCHED)]
 EACH_VARIANT = pytest.mark.parametrize(("name", "switch"), VARIANTS, ids=[n + "-std" * bool(s) for n, s in VARIANTS])
 
 
