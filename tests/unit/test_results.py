@@ -164,8 +164,8 @@ def test_runs_can_be_compared_by_their_settings(tmp_path: Path, made: dict[str, 
 
     start = HParamsPluginData.FromString(found["_hparams_/session_start_info"].plugin_data.content)
     shown = start.session_start_info.hparams
-    alone = {"alpha", "T"}  # what a run does not have is left out
-    assert set(shown) == set(results.HPARAMS) - ({*alone} if isinstance(config, BaselineConfig) else set())
+    absent = {"control", "alpha", "T"} if isinstance(config, BaselineConfig) else {"control"}
+    assert set(shown) == set(results.HPARAMS) - absent  # what a run does not have is left out
     assert shown["method"].string_value == getattr(config, "method", config.command)
     assert shown["seed"].number_value == config.seed
     assert len(shown) <= 5  # TensorBoard shows five unasked

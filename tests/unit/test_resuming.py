@@ -132,7 +132,9 @@ FREE = {
 }
 MACHINE = {"device", "threads", "cache"}
 SETTINGS = {one.name: one for one in dataclasses.fields(DistillConfig) if "help" in one.metadata}
-OF_METHODS = {"method", *parameter_names(DistillConfig)} - set(DistillConfig().parameters)  # of others than kd
+# of others than kd
+OF_METHODS = {"method", "student_layers", "teacher_layers", *parameter_names(DistillConfig)}
+OF_METHODS -= set(DistillConfig().parameters)
 
 
 def another(one: dataclasses.Field[Any], value: Any) -> Any:
