@@ -89,6 +89,7 @@ class Study(Config):
         "born-again students: each generation is taught by the one before, and the last one is compared; the others "
         "are trained once, with the first seed",
         low=1,
+        high=20,
         group="distillation",
     )
     reference: str | None = flag(

@@ -38,6 +38,9 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.just(0.0),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
+    "generations": st.integers(1, 3),
+    "teacher": st.none() | st.from_regex("[a-z]+(,[a-z]+)?", fullmatch=True),
+    **dict.fromkeys(("via", "teacher_shares"), st.none()),  # rules between these and others are tested with them
     "method": st.just("kd"),  # whose parameters are drawn, and no others
     "alpha": st.floats(0, 1),
     **dict.fromkeys(set(parameter_names(DistillConfig)) - set(METHODS["kd"].parameters), st.none()),
@@ -104,7 +107,7 @@ def configs(draw: st.DrawFn) -> Config:
         chosen["warmup_epochs"] = draw(st.floats(0, min(chosen["epochs"] or 1, 10**6)))
     # rules between the flags of a study are those of its stages, tested there
     if kind is ReproduceConfig:
-        chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher"))
+        chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher", "control"))
     if kind is SweepConfig:
         chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T", "standardize")}
     return kind(**chosen)
