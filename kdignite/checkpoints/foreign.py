@@ -109,7 +109,7 @@ def fit_state_dict(own: Tensors, given: Tensors, *, source: str) -> ForeignWeigh
         and not (name in weights and bool(torch.isfinite(weights[name]).all()))
     }
     types = Counter(
-        f"from {_dtype(given[key])} to {_dtype(weights[name])}"
+        f"from {dtype_name(given[key])} to {dtype_name(weights[name])}"
         for name, key in found.items()
         if name not in counters and given[key].dtype != weights[name].dtype
     )
@@ -238,10 +238,9 @@ def _converted(value: Tensor, like: Tensor) -> Tensor:
 
 def _odd(value: Tensor) -> str:
     layout = str(value.layout).removeprefix("torch.")
-    return (
-        f"{_dtype(value)}{'' if layout == 'strided' else f' ({layout})'}{' without numbers' if value.is_meta else ''}"
-    )
+    shown = "" if layout == "strided" else f" ({layout})"
+    return f"{dtype_name(value)}{shown}{' without numbers' if value.is_meta else ''}"
 
 
-def _dtype(value: Tensor) -> str:
+def dtype_name(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdignite.checkpoints import ForeignWeights
+from kdignite.checkpoints.foreign import dtype_name
 from kdignite.errors import listed
 from kdignite.models.weights import KeyMatch, match_keys
 
@@ -81,12 +82,8 @@ def comparison_lines(fit: StateDictComparison, *, file: str, adopt: str) -> list
     ]
 
 
-def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
-
-
 def _other_types(own: Tensors, given: Tensors, keys: list[str]) -> dict[str, str]:
-    pairs = {key: (_dtype(given[key]), _dtype(own[key])) for key in keys}
+    pairs = {key: (dtype_name(given[key]), dtype_name(own[key])) for key in keys}
     return {key: f"{theirs} instead of {ours}" for key, (theirs, ours) in pairs.items() if theirs != ours}
 
 

@@ -89,6 +89,7 @@ def open_data(
 
 
 def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
+    """The data of a training, with a line for each class that it cannot learn or measure."""
     data = open_data(
         config.dataset or DATASET,
         data_root=config.data_root,
