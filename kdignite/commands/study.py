@@ -1,122 +1,147 @@
-"""A study: runs inside one folder, with a manifest of what is finished, that goes on where it was stopped."""
+"""``study``: methods compared on equal terms: the same number of trials for each, then several paired seeds."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences
+from kdignite import files, handlers, processes, runs, schema, trials
+from kdignite.commands.baseline import baseline
+from kdignite.commands.distill import distill
+from kdignite.commands.search import REPORT as SEARCH_REPORT
+from kdignite.commands.search import search
+from kdignite.commands.stages import StudyState, open_taught_study, refresh, run_stage, train_stage, with_amp
+from kdignite.config import (
+    INHERITED,
+    DistillConfig,
+    Entry,
+    MethodsStudy,
+    entries,
+    final_config,
+    search_of,
+    study_settings,
+)
 from kdignite.console import say
-from kdignite.errors import UserError, brief
-from kdignite.training.device import choose_amp, set_up_device
+from kdignite.errors import UserError
+from kdignite.training.model import check_and_fetch_model
+from kdignite.training.teacher import choose_teachers, inherit
 
-S = TypeVar("S", Study, Sweep)
-
-
-class StudyState(NamedTuple):
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def stages(self) -> dict[str, dict[str, Any]]:
-        stages: dict[str, dict[str, Any]] = self.manifest["stages"]
-        return stages
+REPORT = "methods.json"
 
 
-def find_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path) -> StudyState | None:
-    """An earlier study of the same settings."""
-    default = f"{config.command}-{config.preset}*"
-    folders = [root / config.name] if config.name else sorted(root.glob(default), reverse=True)
-    for path in (folder / runs.MANIFEST for folder in folders):
-        try:
-            manifest = files.read_json(path) if path.exists() else {}
-        except UserError as error:
-            if config.name:
-                raise
-            runs.skipped(path.parent, error)
-            continue
-        if manifest.get("settings") == settings:
-            return StudyState(path.parent, _read(path))
-    return None
+class Stage(NamedTuple):
+    """A part of a study that one process does: a search, or a training."""
+
+    name: str
+    entry: Entry
+    seed: int | None = None  # None: the search
 
 
-def open_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path) -> StudyState:
-    """An earlier study of the same settings, else a new one."""
-    found = find_study(config, settings, root=root)
-    if found is not None:
-        return found
-    path = root / (config.name or "") / runs.MANIFEST
-    if config.name and path.exists():
-        changed = sorted(differences(_read(path)["settings"], settings))
-        texts = "; ".join(f"--{difference_text(one)}" for one in changed)
-        raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
-    folder = runs.create(root, name=config.name, default=f"{config.command}-{config.preset}")
-    study = StudyState(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
-    save(study)
-    return study
+@processes.process_group()
+def study(config: MethodsStudy, *, root: Path = runs.ROOT) -> runs.Finished:
+    """Compare distillation methods with one another and with the student alone, each with settings of its own.
+
+    With ``trials`` every method and the baseline first get as many trials of settings, learning rate included, on the
+    validation images; then each is trained with every seed. The same command goes on where it was stopped, with more
+    methods, controls or seeds too, and several processes may work at one study.
+
+    Args:
+        config: a `MethodsStudyConfig`: methods, controls, trials, seeds, and any flag of ``distill`` that all share.
+        root: the folder of all runs, in which the study gets a folder with everything inside.
+
+    Returns:
+        The folder and what its ``methods.json`` holds.
+
+    Raises:
+        UserError: before anything is trained, if something asked for cannot be had.
+        RunFailed: if a training fails in another way than by a loss that is no number.
+    """
+    if config.trials:
+        trials.check_optuna()
+    plan = list(_plan(config))
+    config = with_amp(config, final_config(config, entries(config)[-1], {}, seed=config.seed))
+    first = _first(config)
+    check_and_fetch_model(first)
+    state, shared = processes.on_rank0(lambda: _open(config, first, root=root))
+    say(f"study     {state.folder}; the same command goes on where it was stopped, also in several processes")
+    while any(_run_next(config, state, stage, shared) for stage in plan):
+        pass  # after each from the start: another process may have chosen settings meanwhile
+    return runs.Finished(state.folder, {})
 
 
-def with_amp(config: S, stage: TrainConfig) -> S:
-    """The study with one setting of mixed precision for all its runs, whatever processor it is resumed on."""
-    device = set_up_device(stage.device, threads=stage.threads)
-    amp: dict[str, Any] = {"amp": choose_amp(stage.amp, device=device)}
-    return replace(config, **amp)
+def _plan(config: MethodsStudy) -> Iterator[Stage]:
+    """All searches, then all trainings of a seed before the next, so that a whole table is there early."""
+    if config.trials:
+        for entry in entries(config):
+            if entry.searched_as == entry.name:
+                yield Stage(_search_name(entry), entry)
+    for seed in range(config.seed, config.seed + config.seeds):
+        for entry in entries(config):
+            yield Stage(f"{entry.name}-seed{seed}", entry, seed)
 
 
-@contextmanager
-def locked_study(study: StudyState) -> Iterator[None]:
-    """Keep other commands out of the study, and read its manifest again."""
-    with ExitStack() as locks:
-        study.manifest.update(processes.on_rank0(lambda: _locked(study, locks)))
-        yield
+def _search_name(entry: Entry) -> str:
+    return f"search-{entry.searched_as}"
 
 
-def _locked(study: StudyState, locks: ExitStack) -> dict[str, Any]:
-    locks.enter_context(runs.locked(study.folder))
-    return _read(study.folder / runs.MANIFEST)
+def _first(config: MethodsStudy) -> DistillConfig:
+    configs = (final_config(config, entry, {}, seed=config.seed) for entry in entries(config))
+    return next(one for one in configs if isinstance(one, DistillConfig))
 
 
-def run_stage(study: StudyState, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
-    """The result of a stage, which runs unless it is finished already."""
-    record = study.stages.get(stage)
-    if record is not None:
-        folder = study.folder / record["folder"]
-        say(f"finished  {folder}")
-        return runs.Finished(folder, processes.on_rank0(lambda: files.read_json(folder / result)))
-    say(f"\n--- {stage}")
-    started = time.perf_counter()
-    finished = run()
-    seconds = round(time.perf_counter() - started, 1)
-    study.stages[stage] = {"folder": finished.folder.name, "seconds": seconds, "finished_at": files.now()}
-    save(study)
-    return finished
+def _open(config: MethodsStudy, first: DistillConfig, *, root: Path) -> tuple[StudyState, dict[str, dict[str, Any]]]:
+    """The study, and what its trainings share that only files know: the teacher, and for a baseline its data."""
+    root.mkdir(parents=True, exist_ok=True)
+    with runs.locked(root, file=trials.LOCK, wait=True):  # several processes may be started at once
+        state, teachers = open_taught_study(config, first, study_settings(config), root=root)
+    origin = choose_teachers(replace(first, teacher=teachers), root=root)[0].description.origin
+    inherited = inherit(first, origin)
+    data = {name: getattr(inherited, name) for name in INHERITED}
+    return state, {"distill": {"teacher": teachers}, "baseline": data}
 
 
-def train_stage(
-    study: StudyState, config: TrainConfig, command: Callable[..., runs.Finished], *, stage: str
-) -> runs.Finished:
-    """A finished training of a study, resumed where it was stopped."""
-    run = partial(command, replace(config, resume=NEWEST), root=study.folder)
-    return run_stage(study, stage, run, result=runs.RESULT)
+def _run_next(config: MethodsStudy, state: StudyState, stage: Stage, shared: Mapping[str, dict[str, Any]]) -> bool:
+    """Do a stage, unless it is done, another process is at it, or its settings are not chosen yet."""
+    with ExitStack() as held:
+        is_ours = processes.on_rank0(lambda: _claim(config, state, stage, held))
+        if is_ours:
+            _run(config, state, stage, shared)
+    return is_ours
 
 
-def save(study: StudyState) -> None:
-    if processes.is_rank0():
-        files.write_json(study.folder / runs.MANIFEST, study.manifest)
+def _claim(config: MethodsStudy, state: StudyState, stage: Stage, held: ExitStack) -> bool:
+    try:
+        held.enter_context(runs.locked(state.folder, file=f".{stage.name}.lock"))
+    except UserError:
+        return False
+    refresh(state)
+    is_ready = stage.seed is None or not config.trials or _search_name(stage.entry) in state.stages
+    return is_ready and stage.name not in state.stages
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The manifest, checked: the stages of a study are folders inside it."""
-    manifest = files.read_json(path)
-    with schema.checked(path, advice="repair or remove it"):
-        schema.mapping(manifest, "settings")
-        stages = schema.mapping(manifest, "stages")
-        for stage in stages:
-            folder = schema.name(schema.mapping(stages, stage), "folder")
-            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
-                raise ValueError(f"{brief(folder)!r} is no folder of the study")
-    return manifest
+def _run(config: MethodsStudy, state: StudyState, stage: Stage, shared: Mapping[str, dict[str, Any]]) -> None:
+    if stage.seed is None:
+        wanted = search_of(config, stage.entry)
+        wanted = replace(wanted, **shared["baseline" if wanted.is_baseline else "distill"])
+        run_stage(state, stage.name, partial(search, wanted, root=state.folder), result=SEARCH_REPORT)
+        return
+    chosen = _chosen(state, stage.entry) if config.trials else {}
+    one = final_config(config, stage.entry, chosen, seed=stage.seed)
+    one = replace(one, **shared[one.command])
+    try:
+        train_stage(state, one, distill if isinstance(one, DistillConfig) else baseline, stage=stage.name)
+    except handlers.LossNotFinite as error:
+        say(f"failed    {error}")
+
+
+def _chosen(state: StudyState, entry: Entry) -> dict[str, Any]:
+    """What the search of an entry chose."""
+    path = state.folder / _search_name(entry) / SEARCH_REPORT
+    report = files.read_json(path)
+    with schema.checked(path, advice="remove that folder, and make the search again"):
+        chosen = schema.mapping(schema.mapping(report, "chosen"), "values")
+        return {
+            name: chosen[name] if isinstance(chosen[name], bool) else schema.number(chosen, name) for name in chosen
+        }

@@ -1,22 +1,19 @@
 """``sweep``: the same distillation at every point of a grid of its method's parameters; validation chooses."""
 
 import dataclasses
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kdignite import files, handlers, processes, runs, schema
 from kdignite.commands.distill import distill
-from kdignite.commands.study import StudyState, find_study, locked_study, open_study, train_stage, with_amp
+from kdignite.commands.stages import StudyState, locked_study, open_taught_study, train_stage, with_amp
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.sweep import SweepSummary, summarize_sweep
-from kdignite.config import DistillConfig, Sweep, setting_text, sweep_configs, sweep_identity
+from kdignite.config import Sweep, setting_text, sweep_configs, sweep_identity
 from kdignite.console import say
 from kdignite.reports.figures import save_figure
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_json, sweep_text
 from kdignite.training.model import check_and_fetch_model
-from kdignite.training.teacher import choose_teachers, fitting_teachers, inherit
 
 REPORT = "sweep.json"
 
@@ -43,7 +40,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     config = with_amp(config, sweep_configs(config)[0])
     plan = sweep_configs(config)
     check_and_fetch_model(plan[0])
-    study, teachers = processes.on_rank0(lambda: _open(config, plan[0], root=root))
+    study, teachers = processes.on_rank0(lambda: open_taught_study(config, plan[0], sweep_identity(config), root=root))
     say(f"study     {study.folder}; the same command goes on where it was stopped")
     report = partial(processes.on_rank0, partial(_report, study, config.method_name, list(config.axes)))
     diverged: handlers.LossNotFinite | None = None
@@ -67,23 +64,6 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
     say(sweep_text(summary))
     say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
     return runs.Finished(study.folder, sweep_json(summary))
-
-
-def _open(config: Sweep, first: DistillConfig, *, root: Path) -> tuple[StudyState, str]:
-    """The study and its teachers: an earlier one of these settings even if there is a newer teacher, else a new one."""
-    if first.teacher is None:
-        for run in fitting_teachers(first, root=root):
-            found = find_study(config, _settings(config, [run.folder / runs.BEST]), root=root)
-            if found is not None:
-                return found, str(run.folder / runs.BEST)
-    chosen = choose_teachers(first, root=root)
-    inherit(first, chosen[0].description.origin)
-    paths = [one.path for one in chosen]
-    return open_study(config, _settings(config, paths), root=root), ",".join(map(str, paths))
-
-
-def _settings(config: Sweep, teachers: Sequence[Path]) -> dict[str, Any]:
-    return sweep_identity(config) | {"teacher": ",".join(map(files.sha256, teachers))}
 
 
 def _report(study: StudyState, method: str, names: list[str]) -> SweepSummary:

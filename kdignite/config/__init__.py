@@ -20,7 +20,26 @@ from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS, config_class
 from kdignite.config.methods import parameter_names
+from kdignite.config.methods_study import (
+    Entry,
+    MethodsStudy,
+    MethodsStudyConfig,
+    entries,
+    final_config,
+    search_of,
+    study_settings,
+)
 from kdignite.config.presets import PRESETS
+from kdignite.config.search import (
+    BASELINE,
+    Range,
+    Search,
+    SearchConfig,
+    defaults,
+    search_identity,
+    search_line,
+    trial_config,
+)
 from kdignite.config.settings import (
     MISSING,
     PROGRAM,

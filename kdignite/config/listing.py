@@ -5,6 +5,8 @@ from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.fields import Config
 from kdignite.config.methods import parameter_names, with_method
+from kdignite.config.methods_study import MethodsStudyConfig
+from kdignite.config.search import SearchConfig
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.sweep import SweepConfig
 from kdignite.config.training import BaselineConfig, TeacherConfig
@@ -21,6 +23,8 @@ _KINDS = (
     DoctorConfig,
     commands.CompareConfig,
     SweepConfig,
+    SearchConfig,
+    MethodsStudyConfig,
     commands.MethodsConfig,
     commands.AdoptConfig,
     commands.CacheConfig,

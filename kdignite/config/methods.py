@@ -8,6 +8,7 @@ from kdignite.methods.registry import DEFAULT, METHODS, check_method, find_metho
 from kdignite.methods.rows import Parameter
 
 C = TypeVar("C", bound=Config)
+OF_SEVERAL_VALUES = ("sweep", "search")  # commands that take several values of a parameter
 
 
 def method_flags(kind: type[C]) -> type[C]:
@@ -41,7 +42,7 @@ def with_method(kind: type[C], method: str) -> type[C]:
     if not rows:
         return kind
     extra = [(name, one.type | None, _flag(one)) for name, one in rows.items()]
-    if kind.command == "sweep":
+    if kind.command in OF_SEVERAL_VALUES:
         extra = [axis(*one) for one in extra]
     made: type[C] = make_dataclass(
         kind.__name__,
@@ -54,11 +55,11 @@ def with_method(kind: type[C], method: str) -> type[C]:
     return made
 
 
-def axis(name: str, annotation: Value, one: Any) -> tuple[str, Value, Any]:
-    """A parameter of a method as an axis of a sweep: several values; --NAME alone is true."""
+def axis(name: str, annotation: Value, one: Any, **changed: str) -> tuple[str, Value, Any]:
+    """A number of a training as an axis of a sweep or a search: several values; --NAME alone is true."""
     item = bare_type(annotation)
     alone = {"alone": "true" if item is bool else ""}
-    return name, tuple[item, ...] | None, field(default=None, metadata={**one.metadata, **alone})  # type: ignore[valid-type]
+    return name, tuple[item, ...] | None, field(default=None, metadata={**one.metadata, **alone, **changed})  # type: ignore[valid-type]
 
 
 def parameter_names(kind: type[Config] | Config) -> list[str]:

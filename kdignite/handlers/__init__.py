@@ -5,6 +5,7 @@ run in the order in which they are attached, so a pipeline lists them in one vis
 place that uses events.
 """
 
+from kdignite.handlers.pruning import Pruned, attach_pruning
 from kdignite.handlers.saving import (
     BestFile,
     Score,

@@ -46,8 +46,10 @@ def _letters(names: Collection[str]) -> dict[str, str]:
 
 
 def cache_folder(root: Path) -> Path:
-    """The folder of cached teacher logits: one for all runs, those of studies included."""
-    return (root.parent if (root / MANIFEST).is_file() else root) / CACHE
+    """The folder of cached teacher logits: one for all runs, those of studies included, and of studies in studies."""
+    while (root / MANIFEST).is_file():
+        root = root.parent
+    return root / CACHE
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:

@@ -1,4 +1,4 @@
-"""One process at a time works in a run folder."""
+"""One process at a time works in a run folder, or on a part of one."""
 
 import errno
 import fcntl
@@ -14,10 +14,10 @@ HELD = (errno.EACCES, errno.EAGAIN)  # either, by POSIX, if another process hold
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder: POSIX, so that ``kill -9`` releases it and forked workers do not inherit it."""
-    path = folder / LOCK
-    descriptor = _acquire(path)
+def locked(folder: Path, *, file: str = LOCK, wait: bool = False) -> Iterator[None]:
+    """Hold a lock of a folder: POSIX, so that ``kill -9`` releases it and forked workers do not inherit it."""
+    path = folder / file
+    descriptor = _acquire(path, wait=wait)
     try:
         yield
     finally:
@@ -25,7 +25,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, *, wait: bool) -> int:
     """A descriptor of the lock file, which this process has locked."""
     while True:
         try:
@@ -34,7 +34,7 @@ def _acquire(path: Path) -> int:
         except OSError as error:
             raise UserError(f"{path.parent} cannot be written to: {error.strerror}") from error
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
             os.close(descriptor)

@@ -1,0 +1,148 @@
+"""``study``: several methods on equal terms, with the flags that all of their trainings share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
+from typing import ClassVar, NamedTuple
+
+from kdignite.config import shared
+from kdignite.config.build import configure, planned
+from kdignite.config.distillation import DistillConfig
+from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.search import BASELINE, Search, SearchConfig
+from kdignite.config.training import BaselineConfig, TrainConfig
+from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT, METHODS, find_method, short_name
+
+LOGIT_METHODS = tuple(name for name, row in METHODS.items() if row.needs == "logits")
+SMOOTHED = "label_smoothing"  # the control that has no teacher
+SMOOTHING = 0.1  # without a search
+SMOOTHINGS = (0.01, 0.3)  # that a search tries
+CONTROLS = ("shuffled", "random", SMOOTHED)
+TRIAL_SEED = 1000  # of a search's trials: none of the seeds that are compared
+_APART = ("preset", "name", "seed", "resume", "method", "control", "student_layers", "teacher_layers", "lr", SMOOTHED)
+_FIELDS = {
+    one.name: one
+    for one in fields(DistillConfig)
+    if "help" in one.metadata and not one.metadata["parameter"] and one.name not in _APART
+}
+_BASELINE = [one.name for one in fields(BaselineConfig) if one.name in _FIELDS]
+
+
+class Entry(NamedTuple):
+    """A row of the table: a method, the baseline, or a control."""
+
+    name: str
+    method: str  # `BASELINE`: none
+    control: str | None = None
+
+    @property
+    def searched_as(self) -> str:
+        """Whose settings it has: a control of a teacher has those of its method."""
+        return self.name if self.control in (None, SMOOTHED) else self.method
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsStudy(Config):
+    """Compare methods on equal terms: the same trials of settings for each, then several seeds, in one folder."""
+
+    command: ClassVar[str] = "study"
+
+    preset: str = shared.preset()
+    name: str | None = shared.run_name("name of the study's folder in runs/; unset: study-PRESET")
+    methods: tuple[str, ...] = flag(
+        LOGIT_METHODS, "methods that are compared; the baseline is always there", group="distillation", role="display"
+    )
+    controls: tuple[str, ...] = flag(
+        (),
+        f"what a gain has to beat to be knowledge: of {', '.join(CONTROLS)}; the first two with the settings of kd",
+        group="distillation",
+        role="display",
+    )
+    trials: int = flag(
+        0,
+        "trials of the settings, learning rate included, that each method and the baseline get; 0: the defaults",
+        low=0,
+        group="distillation",
+    )
+    search_epochs: int | None = flag(None, "epochs of a trial; unset: --epochs", low=1, group="distillation")
+    seed: int = flag(0, "the first seed", low=0)
+    seeds: int = flag(5, "how often each is trained, with the seeds from --seed on", low=1, role="display")
+
+    def __post_init__(self) -> None:
+        """Check each field, and with them the config of every training."""
+        super().__post_init__()
+        for name, one in (("methods", self.methods), ("controls", self.controls)):
+            if len(set(one)) < len(one):
+                raise UserError(f"--{name}={','.join(one)} names one twice")
+        if strange := [one for one in self.controls if one not in CONTROLS]:
+            raise UserError(f"--controls takes {', '.join(CONTROLS)}, not {strange[0]!r}")
+        if self.search_epochs and not self.trials:
+            raise UserError("--search_epochs is for --trials=N, which says how many trials each method gets")
+        for method in self.methods:
+            find_method(method)
+        for entry in entries(self):
+            final_config(self, entry, {}, seed=self.seed)
+            if self.trials:
+                search_of(self, entry)
+
+
+def entries(study: MethodsStudy) -> tuple[Entry, ...]:
+    """What is compared, the baseline first; controls of a teacher need the method whose settings they have."""
+    methods = (
+        study.methods if DEFAULT in study.methods or not {*study.controls} - {SMOOTHED} else (DEFAULT, *study.methods)
+    )
+    controls = [
+        Entry("label-smoothing", BASELINE, SMOOTHED) if one == SMOOTHED else Entry(f"{DEFAULT}-{one}", DEFAULT, one)
+        for one in study.controls
+    ]
+    return (Entry(BASELINE, BASELINE), *(Entry(short_name(one), one) for one in methods), *controls)
+
+
+def search_of(study: MethodsStudy, entry: Entry) -> Search:
+    """The search for the settings of an entry: as many trials for each."""
+    names = _BASELINE if entry.method == BASELINE else _FIELDS
+    given = {name: getattr(study, name) for name in names if getattr(study, name) is not None}
+    given |= {"epochs": study.search_epochs} if study.search_epochs else {}
+    given |= {SMOOTHED: SMOOTHINGS} if entry.control == SMOOTHED else {}
+    return configure(
+        SearchConfig,
+        preset=study.preset,
+        **given,
+        method=entry.method,
+        name=f"search-{entry.name}",
+        trials=study.trials,
+        seed=TRIAL_SEED,
+    )
+
+
+def final_config(study: MethodsStudy, entry: Entry, chosen: Mapping[str, Value], *, seed: int) -> TrainConfig:
+    """The config of a training that is compared, with the settings that a search chose."""
+    is_baseline = entry.method == BASELINE
+    names = _BASELINE if is_baseline else _FIELDS
+    given = {name: getattr(study, name) for name in names if getattr(study, name) is not None}
+    if entry.control == SMOOTHED:
+        given |= {SMOOTHED: SMOOTHING, "name": f"{entry.name}-seed{seed}" if seed else entry.name}
+    if not is_baseline:
+        given |= {"method": entry.method, "control": entry.control}
+    settings = {**given, **chosen, "seed": seed}
+    return configure(BaselineConfig if is_baseline else DistillConfig, preset=study.preset, **settings)
+
+
+def study_settings(study: MethodsStudy) -> dict[str, Value]:
+    """The settings that all trainings of a study share, and what each method gets to choose its own."""
+    apart = with_role(MethodsStudyConfig, "display", "place") | {*_APART, "seed"}
+    apart |= {name for row in METHODS.values() for name in row.parameters}
+    method = next(iter(study.methods))
+    shared = planned(final_config(study, Entry(short_name(method), method), {}, seed=study.seed))
+    own = {"trials": study.trials, "search_epochs": study.search_epochs}
+    return {name: value for name, value in shared.items() if name not in apart} | own
+
+
+MethodsStudyConfig: type[MethodsStudy] = make_dataclass(
+    "MethodsStudyConfig",
+    [left_open(name, one) for name, one in _FIELDS.items()],
+    bases=(MethodsStudy,),
+    namespace={"__doc__": MethodsStudy.__doc__, "__module__": __name__},
+    frozen=True,
+    kw_only=True,
+)

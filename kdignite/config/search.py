@@ -1,0 +1,163 @@
+"""``search``: the flags of ``distill``, with a range for each number that is searched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
+from typing import ClassVar, NamedTuple
+
+from kdignite.config import shared
+from kdignite.config.build import configure, planned
+from kdignite.config.distillation import DistillConfig
+from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.methods import axis, parameter_names
+from kdignite.config.settings import command_line
+from kdignite.config.training import BaselineConfig, TrainConfig
+from kdignite.errors import UserError
+from kdignite.methods.registry import DEFAULT, check_method, find_method
+
+STANDARD = "standard"  # the preset where none is typed
+BASELINE = "baseline"  # --method: the student without a teacher
+# settings of every training that may be searched; the learning rate is, unless one value is given
+TRAINING = ("lr", "weight_decay", "momentum", "label_smoothing")
+AROUND_LR = (0.1, 2.0)  # times the model's own learning rate: methods differ in the size of their gradient
+WIDE = 5.0  # a range whose ends differ by this factor is searched on a logarithmic scale
+_OWN = ("preset", "name", "seed", "resume")
+_FIELDS = {one.name: one for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN}
+_METHOD_HELP = f"the method whose settings are searched, or {BASELINE}, the student without a teacher"
+
+
+class Range(NamedTuple):
+    """The values that a setting may take: from low to high, or true and false."""
+
+    low: float
+    high: float
+    is_flag: bool = False
+
+    @property
+    def log(self) -> bool:
+        return self.low > 0 and self.high >= WIDE * self.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Config):
+    """Choose the settings of a method and the learning rate on validation, better than by a grid."""
+
+    command: ClassVar[str] = "search"
+
+    preset: str = shared.preset()
+    name: str | None = shared.run_name("name of the study's folder in runs/; unset: search-METHOD-PRESET")
+    seed: int = flag(0, "seed of initial weights and order in every trial, and of what is tried", low=0)
+    trials: int = flag(
+        30, "trials of all processes together; more of them go on in the same folder", low=1, role="display"
+    )
+    prune: bool = flag(True, "stop a trial that is below the median of the earlier ones at the same epoch")
+    storage: str | None = flag(
+        None,
+        "database of the trials, as a URL that SQLAlchemy takes; unset: search.db in the study's folder",
+        role="place",
+    )
+
+    def __post_init__(self) -> None:
+        """Check each field, and with them the ranges and the config of a trial."""
+        super().__post_init__()
+        if self.is_baseline:
+            given = [name for name in _FIELDS if name not in _BASELINE and getattr(self, name) is not None]
+            if strange := [name for name in given if name != "method"]:
+                raise UserError(f"--method={BASELINE} has no teacher: leave out --{strange[0]}")
+        else:
+            check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
+        for name, values in self._given.items():
+            _check_range(name, values)
+        if not self.ranges:
+            raise UserError("nothing is left to search: give a range, such as --lr=0.01,0.2, to a setting")
+        trial_config(self, defaults(self), name=None)
+
+    @property
+    def method_name(self) -> str:
+        return getattr(self, "method", None) or DEFAULT
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.method_name == BASELINE
+
+    @property
+    def _given(self) -> dict[str, tuple[float, ...]]:
+        """The settings that have one value or two ends."""
+        names = (*TRAINING, *(() if self.is_baseline else find_method(self.method_name).parameters))
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """What is searched: the ranges that are given, else those of the method's row and of the learning rate."""
+        rows = {} if self.is_baseline else find_method(self.method_name).parameters
+        own = {name: (min(one.grid), max(one.grid)) for name, one in rows.items() if one.grid}
+        lr = configure(BaselineConfig, preset=self.preset, **_shared(self, ("arch",))).lr
+        own["lr"] = (AROUND_LR[0] * lr, AROUND_LR[1] * lr)
+        found = {**own, **self._given}
+        return {name: Range(v[0], v[1], isinstance(v[0], bool)) for name, v in found.items() if len(v) > 1}
+
+
+def _check_range(name: str, values: tuple[float, ...]) -> None:
+    if len(values) > 2:
+        raise UserError(f"--{name} takes one value, or the lowest and the highest that are tried, not {len(values)}")
+    if len(values) > 1 and values[0] == values[1]:
+        raise UserError(f"--{name}={values[0]:g},{values[1]:g} is one value: write --{name}={values[0]:g}")
+
+
+def defaults(search: Search) -> dict[str, Value]:
+    """What is tried first: the defaults, moved to the nearest end of their ranges where they lie outside."""
+    rows = {} if search.is_baseline else find_method(search.method_name).parameters
+    usual = configure(BaselineConfig, preset=search.preset, **_shared(search, ("arch",)))
+    values = {name: rows[name].default if name in rows else getattr(usual, name) for name in search.ranges}
+    return {
+        name: value
+        if search.ranges[name].is_flag
+        else min(max(value, search.ranges[name].low), search.ranges[name].high)
+        for name, value in values.items()
+    }
+
+
+def trial_config(search: Search, values: Mapping[str, Value], *, name: str | None) -> TrainConfig:
+    """The config of a trial: what is fixed, and the values that are tried."""
+    fixed = {key: one[0] for key, one in search._given.items() if len(one) == 1}
+    kind = BaselineConfig if search.is_baseline else DistillConfig
+    names = [key for key in (_BASELINE if search.is_baseline else _FIELDS) if key not in search._given]
+    settings = {**_shared(search, names), **fixed, **values, "seed": search.seed, "name": name}
+    return configure(kind, preset=search.preset, **settings)
+
+
+def search_line(search: Search, values: Mapping[str, Value]) -> str:
+    """What to type to train with values that a search chose."""
+    fixed = {key: one[0] for key, one in search._given.items() if len(one) == 1}
+    names = [name for name in _FIELDS if name not in search._given and not (search.is_baseline and name == "method")]
+    preset = {} if search.preset == STANDARD else {"preset": search.preset}
+    kind = BaselineConfig if search.is_baseline else DistillConfig
+    return command_line(kind.command, **preset, **_shared(search, names), **fixed, **values)
+
+
+def _shared(search: Search, names: object) -> dict[str, Value]:
+    return {name: getattr(search, name) for name in names if getattr(search, name) is not None}  # type: ignore[attr-defined]
+
+
+def search_identity(search: Search) -> dict[str, Value]:
+    """The settings that all trials of a search share, and its ranges."""
+    apart = with_role(SearchConfig, "display", "place") | {*search.ranges, "resume"}
+    settings = planned(trial_config(search, defaults(search), name=None))
+    shared = {name: value for name, value in settings.items() if name not in apart}
+    ranges = {name: list(one[:2]) for name, one in sorted(search.ranges.items())}
+    return {**shared, "method": search.method_name, "prune": search.prune, "ranges": ranges}
+
+
+_BASELINE = [one.name for one in fields(BaselineConfig) if one.name in _FIELDS]
+SearchConfig: type[Search] = make_dataclass(
+    "SearchConfig",
+    [
+        axis(name, one.type, one, help=f"{one.metadata['help']}; one value, or the lowest and the highest")
+        if one.metadata["parameter"] or name in TRAINING
+        else left_open(name, one, help=_METHOD_HELP if name == "method" else None)
+        for name, one in _FIELDS.items()
+    ],
+    bases=(Search,),
+    namespace={"__doc__": Search.__doc__, "__module__": __name__},
+    frozen=True,
+    kw_only=True,
+)
