@@ -52,8 +52,8 @@ class MethodsStudy(Config):
     methods: tuple[str, ...] = flag(
         LOGIT_METHODS, "methods that are compared; the baseline is always there", group="distillation", role="display"
     )
-    controls: tuple[str, ...] = flag(
-        (),
+    controls: tuple[str, ...] | None = flag(
+        None,
         f"what a gain has to beat to be knowledge: of {', '.join(CONTROLS)}; the first two with the settings of kd",
         group="distillation",
         role="display",
@@ -71,10 +71,10 @@ class MethodsStudy(Config):
     def __post_init__(self) -> None:
         """Check each field, and with them the config of every training."""
         super().__post_init__()
-        for name, one in (("methods", self.methods), ("controls", self.controls)):
+        for name, one in (("methods", self.methods), ("controls", self.controls or ())):
             if len(set(one)) < len(one):
                 raise UserError(f"--{name}={','.join(one)} names one twice")
-        if strange := [one for one in self.controls if one not in CONTROLS]:
+        if strange := [one for one in self.controls or () if one not in CONTROLS]:
             raise UserError(f"--controls takes {', '.join(CONTROLS)}, not {strange[0]!r}")
         if self.search_epochs and not self.trials:
             raise UserError("--search_epochs is for --trials=N, which says how many trials each method gets")
@@ -89,11 +89,13 @@ class MethodsStudy(Config):
 def entries(study: MethodsStudy) -> tuple[Entry, ...]:
     """What is compared, the baseline first; controls of a teacher need the method whose settings they have."""
     methods = (
-        study.methods if DEFAULT in study.methods or not {*study.controls} - {SMOOTHED} else (DEFAULT, *study.methods)
+        study.methods
+        if DEFAULT in study.methods or not {*(study.controls or ())} - {SMOOTHED}
+        else (DEFAULT, *study.methods)
     )
     controls = [
         Entry("label-smoothing", BASELINE, SMOOTHED) if one == SMOOTHED else Entry(f"{DEFAULT}-{one}", DEFAULT, one)
-        for one in study.controls
+        for one in study.controls or ()
     ]
     return (Entry(BASELINE, BASELINE), *(Entry(short_name(one), one) for one in methods), *controls)
 
