@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 INIT = (HERE / "kdignite" / "__init__.py").read_text(encoding="utf-8")
-TEST = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"]
+SEARCH = ["optuna>=4"]
+TEST = [*SEARCH, "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"]
 
 setup(
     name="kdignite",
@@ -35,6 +36,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "search": SEARCH,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "tox>=4"],
     },

@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsStudy(Config):
-    """Compare methods on equal terms: the same trials of settings for each, then several seeds, in one folder."""
+    """Compare methods on equal terms: as many trials for each, then seeds."""
 
     command: ClassVar[str] = "study"
 

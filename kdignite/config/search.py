@@ -9,7 +9,7 @@ from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
-from kdignite.config.settings import command_line
+from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, check_method, find_method
@@ -39,7 +39,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Config):
-    """Choose the settings of a method and the learning rate on validation, better than by a grid."""
+    """Choose a method's settings and the learning rate on validation."""
 
     command: ClassVar[str] = "search"
 
@@ -69,7 +69,8 @@ class Search(Config):
             _check_range(name, values)
         if not self.ranges:
             raise UserError("nothing is left to search: give a range, such as --lr=0.01,0.2, to a setting")
-        trial_config(self, defaults(self), name=None)
+        for end in (0, 1):
+            trial_config(self, {name: one[end] for name, one in self.ranges.items()}, name=None)
 
     @property
     def method_name(self) -> str:
@@ -101,6 +102,9 @@ def _check_range(name: str, values: tuple[float, ...]) -> None:
         raise UserError(f"--{name} takes one value, or the lowest and the highest that are tried, not {len(values)}")
     if len(values) > 1 and values[0] == values[1]:
         raise UserError(f"--{name}={values[0]:g},{values[1]:g} is one value: write --{name}={values[0]:g}")
+    if len(values) > 1 and values[0] > values[1]:
+        low, high = sorted(map(setting_text, values), key=float)
+        raise UserError(f"--{name}={high},{low} has its ends the wrong way round: write --{name}={low},{high}")
 
 
 def defaults(search: Search) -> dict[str, Value]:

@@ -5,14 +5,15 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from kdignite.comparison.search import SearchSummary
-from kdignite.config import setting_text
-from kdignite.reports.style import BLUE, FONT_SIZE, VERMILION, new_figure, styled
+from kdignite.config import Range, setting_text
+from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION, new_figure, styled
 from kdignite.reports.text import csv_text, markdown_table, per_cent
 from kdignite.trials import TrialRow
 
-PANEL = (2.6, 2.7)  # inches, wide and high
+PANEL = (2.6, 2.9)  # inches, wide and high
 FADED = "0.6"  # of what was stopped early
 ROWS = 20  # of the table of the best
 
@@ -63,34 +64,50 @@ def search_json(summary: SearchSummary) -> dict[str, Any]:
 
 @styled
 def search_figure(summary: SearchSummary) -> Figure:
-    """The accuracy of every trial over each setting: complete ones, those stopped early, and the chosen one."""
+    """The accuracy of every trial over each setting; trials below all complete ones are at the lower edge."""
     names = list(summary.ranges)
-    figure = new_figure(0.6 + PANEL[0] * max(2, len(names)), PANEL[1], layout="constrained")
+    figure = new_figure(0.8 + PANEL[0] * max(2, len(names)), PANEL[1], layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         _panel(axes, summary, name)
     panels[0].set_ylabel("validation accuracy (%)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
+    )
     figure.suptitle(chosen_text(summary).replace(" (", "\n("), fontsize=FONT_SIZE)
     return figure
 
 
 def _panel(axes: Axes, summary: SearchSummary, name: str) -> None:
-    """One setting; the axis shows the upper part of the accuracies, where the choice is made."""
-    looks: dict[str, dict[str, Any]] = {
-        "complete": {"color": BLUE},
-        "pruned": {"facecolors": "none", "edgecolors": FADED},
-    }
-    for state, look in looks.items():
-        shown = [one for one in summary.trials if one.state == state and one.accuracy is not None]
-        if shown:
-            axes.scatter(*_points(shown, name), s=22, label="stopped early" if state == "pruned" else state, **look)
-    axes.scatter(
-        *_points([summary.chosen], name), s=70, marker="o", facecolors="none", edgecolors=VERMILION, linewidth=2
-    )
+    complete = [one for one in summary.trials if one.state == "complete"]
+    edge = min(one.accuracy or 0.0 for one in complete)
+    above = [one for one in summary.trials if one.state == "pruned" and (one.accuracy or 0.0) >= edge]
+    below = [one for one in summary.trials if one.state != "complete" and one not in above]
+    faded: dict[str, Any] = {"facecolors": "none", "edgecolors": FADED}
+    axes.scatter(*_points(complete, name), s=22, color=BLUE, label="complete")
+    axes.scatter(*_points(above, name), s=22, label="stopped early" if above else None, **faded)
+    lower = [one._replace(accuracy=edge) for one in below]
+    axes.scatter(*_points(lower, name), s=22, marker="v", label="stopped early, below" if below else None, **faded)
+    chosen: dict[str, Any] = {"facecolors": "none", "edgecolors": VERMILION, "linewidth": 2, "label": "chosen"}
+    axes.scatter(*_points([summary.chosen], name), s=70, **chosen)
     if summary.ranges[name].log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    if not summary.ranges[name].is_flag:
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlim(*_limits(summary.ranges[name]))
     axes.set_xlabel(name)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limits(one: Range) -> tuple[float, float]:
+    """The range and a twentieth of it at each end."""
+    if one.log:
+        more = (one.high / one.low) ** 0.05
+        return one.low / more, one.high * more
+    more = 0.05 * (one.high - one.low)
+    return one.low - more, one.high + more
 
 
 def _points(trials: list[TrialRow], name: str) -> tuple[list[float], list[float]]:

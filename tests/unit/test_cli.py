@@ -818,6 +818,10 @@ FROZEN = {
     },
     "compare": {"reference", "name"},
     "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
+    "search": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "trials", "prune", "storage"},
+    "study": TRAIN - {"resume", "lr", "label_smoothing"}
+    | {"methods", "controls", "trials", "search_epochs", "seeds", "teacher", "teacher_amp", "teacher_outputs"}
+    | {"allow_weak_teacher", "cache", "cache_dtype", "teacher_shares", "teacher_arch"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
         *("skip_broken", "val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),

@@ -53,10 +53,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("methods", "precision", "stopping"),
     },
     "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
+    "trials": {"config", "errors", "runs", "streams"},
     "comparison": {
-        *("checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema", "teachers"),
+        *(
+            "trials",
+            "checkpoints",
+            "config",
+            "data.registry",
+            "errors",
+            "files",
+            "metrics",
+            "runs",
+            "schema",
+            "teachers",
+        ),
     },
-    "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
+    "reports": {"trials", "metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "doctor": {
         *(
             "checkpoints",
