@@ -1,4 +1,4 @@
-"""Settings chosen by Optuna on digits: trials are run folders, shared by processes, and go on where they were stopped."""
+"""Settings chosen by Optuna on digits: trials are run folders that several processes share and go on with."""
 
 import json
 import subprocess
