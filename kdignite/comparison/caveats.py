@@ -13,7 +13,7 @@ SHORT = 5  # epochs; the preset quick has fewer
 def caveats(runs: PairedRuns, scores: Scores, costs: CostSummary) -> list[str]:
     """Everything that weakens the comparison."""
     return [
-        *_training_notes(runs),
+        *training_notes(runs),
         *_seed_notes(runs, scores),
         *_teacher_notes(runs, scores),
         *machine_notes(runs.all),
@@ -26,7 +26,8 @@ def fewest_epochs(runs: PairedRuns) -> int:
     return min(int(run.result["epochs"]) for run in (*runs.students, *runs.baselines))
 
 
-def _training_notes(runs: PairedRuns) -> list[str]:
+def training_notes(runs: PairedRuns) -> list[str]:
+    """What was too little: images, or epochs."""
     notes, epochs = [], fewest_epochs(runs)
     partial = [run.label for run in runs.all if run.result["partial"]]
     if partial:

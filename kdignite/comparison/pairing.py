@@ -1,6 +1,6 @@
 """Which runs may be compared: their roles, their pairs, and every reason why a comparison would not be fair."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from kdignite.config import (
     configure,
     difference_text,
     differences,
+    parameter_names,
     setting_text,
     to_json,
     with_role,
@@ -31,6 +32,8 @@ _SETTINGS = {"command", *(one.name for one in fields(DistillConfig))}
 # Not part of a recipe: names and places; files, whose content is compared; the machine, which a note mentions; the
 # seed, by which runs are paired.
 NOT_COMPARED = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
+# what makes the recipe of a method besides its parameters, which a table of methods compares
+METHOD_FLAGS = {"method", "control", "label_smoothing", "student_layers", "teacher_layers"}
 STANDARD = "standard"  # the preset where none is typed
 NOT_TYPED = NOT_COMPARED - with_role(DistillConfig, "content") - {"seed"}  # for a partner of a run
 OPTIONAL = ("processor", "processes", "cuda")  # not recorded by every system, nor by older runs
@@ -54,8 +57,8 @@ def pair_runs(found: Sequence[RunFiles]) -> PairedRuns:
     _check_images(paired.all)
     _check_one_teacher(paired.students)
     paired = paired._replace(teachers=in_order(paired.teachers, paired.students[0]))
-    _check_group(paired.students, role="student")
-    _check_group(paired.baselines, role="baseline")
+    _check_group(paired.students, who="students")
+    _check_group(paired.baselines, who="baselines")
     _check_seeds(paired)
     _check_pairs(paired)
     return paired
@@ -68,7 +71,26 @@ def check_students(found: Sequence[RunFiles], *, besides: Sequence[str]) -> None
         raise UserError(f"{others[0].folder} is a {others[0].role}, not a student")
     _check_images(found)
     _check_one_teacher(found)
-    _check_recipe(found, role="student", besides=besides)
+    _check_recipe(found, who="students", besides=besides)
+
+
+def check_recipes(recipes: Mapping[str, Sequence[RunFiles]], *, tuned: Collection[str]) -> None:
+    """Refuse recipes that differ in more than method and what was tuned for each; runs of one differ in the seed."""
+    found = [run for group in recipes.values() for run in group]
+    _check_images(found)
+    _check_one_teacher([run for run in found if run.role == "student"])
+    for name, group in recipes.items():
+        _check_group(group, who=f"runs of {name!r}")
+    first, *others = sorted((group[0] for group in recipes.values()), key=lambda run: run.role == "baseline")
+    free = NOT_COMPARED | METHOD_FLAGS | {*parameter_names(DistillConfig), *tuned}
+    for other in others:
+        own = own_parameters(first.config) | own_parameters(other.config)
+        lines = _differences(first, other, free=free | own | (LOSS_FLAGS if other.role == "baseline" else set()))
+        if lines:
+            raise UserError(
+                f"methods are compared that differ in more than {' and '.join(('the loss', *tuned))}: "
+                f"{'; '.join(lines)}: train one of them again with the flags of the other"
+            )
 
 
 def machine_notes(found: Sequence[RunFiles]) -> list[str]:
@@ -137,30 +159,28 @@ def _check_images(found: Sequence[RunFiles]) -> None:
 
 
 def _check_one_teacher(students: Sequence[RunFiles]) -> None:
-    """All students had one teacher."""
-    recorded = {taught_by(run).sha256: run for run in students}
+    """All students had one teacher, those of a control too."""
+    recorded = {taught_by(run).files: run for run in students}
     if len(recorded) > 1:
         who = ", ".join(f"{taught_by(run).name!r} ({run.folder})" for run in recorded.values())
         raise UserError(f"the students had different teachers, {who}: compare those of one teacher")
 
 
-def _check_group(group: Sequence[RunFiles], *, role: str) -> None:
-    """Runs of a role are one recipe with different seeds."""
-    _check_recipe(group, role=role)
+def _check_group(group: Sequence[RunFiles], *, who: str) -> None:
+    """Runs of a role, or of a row of a table, are one recipe with different seeds."""
+    _check_recipe(group, who=who)
     for one, other in combinations(group, 2):
         if one.seed == other.seed:
-            raise UserError(
-                f"{one.folder} and {other.folder} are both a {role} of seed {one.seed}: leave one of them out"
-            )
+            raise UserError(f"{one.folder} and {other.folder} are both {who} of seed {one.seed}: leave one of them out")
 
 
-def _check_recipe(group: Sequence[RunFiles], *, role: str, besides: Sequence[str] = ()) -> None:
-    """Runs of a role differ in their seed alone, and in the settings that are named."""
+def _check_recipe(group: Sequence[RunFiles], *, who: str, besides: Sequence[str] = ()) -> None:
+    """Runs of one recipe differ in their seed alone, and in the settings that are named."""
     for run in group[1:]:
         differences = _differences(group[0], run, free=NOT_COMPARED | {*besides})
         if differences:
             raise UserError(
-                f"the {role}s differ in more than {' and '.join((*besides, 'the seed'))}: {'; '.join(differences)}: "
+                f"the {who} differ in more than {' and '.join((*besides, 'the seed'))}: {'; '.join(differences)}: "
                 "compare one of them at a time"
             )
 
@@ -187,20 +207,20 @@ def _partner_line(command: str, run: RunFiles | None = None, **given: Any) -> st
     recorded = run.config if run else {}
     preset = recorded.get("preset", STANDARD)
     usual = to_json(configure(COMMANDS[command], preset=preset))
-    names = {*usual, *(own_parameters(run) if run and command == "distill" else ())} - NOT_TYPED
+    names = {*usual, *(own_parameters(run.config) if run and command == "distill" else ())} - NOT_TYPED
     changed = {name: value for name, value in recorded.items() if name in names and value != usual.get(name)}
     return command_line(command, **{"preset": None if preset == STANDARD else preset, **changed, **given})
 
 
-def own_parameters(student: RunFiles) -> set[str]:
+def own_parameters(config: Mapping[str, Any]) -> set[str]:
     """The settings of a student that are parameters of a method of the user's own."""
-    return {*student.config} - _SETTINGS if is_code(student.config.get("method")) else set()
+    return {*config} - _SETTINGS if is_code(config.get("method")) else set()
 
 
 def _check_pairs(paired: PairedRuns) -> None:
     """Student and baseline of a seed share everything but the loss."""
     pairs = zip(paired.students, paired.baselines, strict=True)
-    free = NOT_COMPARED | LOSS_FLAGS | own_parameters(paired.students[0])
+    free = NOT_COMPARED | LOSS_FLAGS | own_parameters(paired.students[0].config)
     found = [line for pair in pairs for line in _differences(*pair, free=free)]
     if found:
         raise UserError(

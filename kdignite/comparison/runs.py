@@ -1,5 +1,6 @@
 """Finished runs, found by name and read from the files of their folders, checked."""
 
+import csv
 import math
 import re
 import zipfile
@@ -26,6 +27,7 @@ HEADER = re.compile(
     re.DOTALL,
 )
 HEADER_START, LONGEST_HEADER = 10, 1024  # bytes
+METRICS = "metrics.csv"  # a row for each epoch
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 AGAIN = "make the run again, or leave it out"
 
@@ -79,6 +81,19 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
     config, environment = _settings(folder / runs.CONFIG), _environment(folder / runs.ENVIRONMENT)
     role = ROLES[result["command"]]
     return RunFiles(folder, label, role, result, config, environment, classes, logits, labels, indices)
+
+
+def epoch_seconds(run: RunFiles) -> list[float]:
+    """How long each epoch took, where the run says so: its training and what it waited for the teacher."""
+    path = run.folder / METRICS
+    if not path.is_file():
+        return []
+    with schema.checked(path, advice=AGAIN), path.open(encoding="utf-8", newline="") as file:
+        texts = [row.get("seconds") for row in csv.DictReader(file)]
+        seconds = [float(text) for text in texts if text]
+        if not all(0 <= one < math.inf for one in seconds):
+            raise ValueError("seconds are no finite numbers")
+    return seconds
 
 
 def _find(word: str, *, root: Path) -> Path:

@@ -111,7 +111,7 @@ def compare_logits(
     groups = {"teacher": [] if teacher is None else [teacher], "student": students, "baseline": baselines}
     confusions = {role: [_confusion(logits, labels) for logits in group] for role, group in groups.items()}
     models = {
-        role: _model_scores(group, labels, teacher=None if role == "teacher" else teacher)
+        role: model_scores(group, labels, teacher=None if role == "teacher" else teacher)
         for role, group in groups.items()
         if group
     }
@@ -120,7 +120,7 @@ def compare_logits(
     return Scores(
         num_images=len(labels),
         models=models,
-        difference=_difference(models["student"].num_correct, models["baseline"].num_correct, len(labels)),
+        difference=difference(models["student"].num_correct, models["baseline"].num_correct, len(labels)),
         mcnemar=statistics.mcnemar(*right) if one_seed else None,
         class_noise=_class_noise(confusions["student"][0], confusions["baseline"][0]) if one_seed else None,
         per_class=_per_class(confusions, classes),
@@ -131,7 +131,8 @@ def _confusion(logits: Logits, labels: Labels) -> Ints:
     return metrics.confusion_from_logits(logits, labels, num_classes=logits.shape[1])
 
 
-def _model_scores(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> ModelScores:
+def model_scores(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> ModelScores:
+    """Scores of runs that differ in their seed; without a teacher none of `FIDELITY`."""
     num_images = len(labels)
     correct = [int((logits.argmax(axis=1) == labels).sum()) for logits in group]
     mean, std = statistics.spread(correct)  # of counts, which are exact
@@ -158,7 +159,7 @@ def _fidelity(group: Sequence[Logits], labels: Labels, teacher: Logits) -> list[
     return [statistics.spread(values) if values else None for values in ([a.overall for a in agreed], on_errors, kl)]
 
 
-def _difference(students: Sequence[int], baselines: Sequence[int], num_images: int) -> Difference:
+def difference(students: Sequence[int], baselines: Sequence[int], num_images: int) -> Difference:
     """Of the accuracies; computed from counts, so that equal runs differ by exactly 0."""
     if len(students) == 1:
         return Difference((students[0] - baselines[0]) / num_images)

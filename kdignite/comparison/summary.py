@@ -68,7 +68,7 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
     return Summary(
         scores=scores,
         costs=costs,
-        dataset=_dataset(student),
+        dataset=dataset_name(student),
         settings=_method_settings(student),
         seeds=[run.seed for run in runs.students],
         runs=[_run_summary(run) for run in runs.all],
@@ -81,7 +81,7 @@ def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
 
 def _method_settings(student: RunFiles) -> dict[str, Any]:
     """The method of a student, its parameters, and what changes the teacher's logits."""
-    first = ["method", *parameter_names(DistillConfig), *sorted(own_parameters(student))]
+    first = ["method", *parameter_names(DistillConfig), *sorted(own_parameters(student.config))]
     return {name: student.config.get(name) for name in dict.fromkeys([*first, *LOSS_SETTINGS])}
 
 
@@ -92,7 +92,7 @@ def _run_summary(run: RunFiles) -> RunSummary:
     return RunSummary(run.role, run.label, result["arch"], seed, epochs, best_epoch, correct, share, result["partial"])
 
 
-def _dataset(run: RunFiles) -> str:
+def dataset_name(run: RunFiles) -> str:
     """Its name; of pictures without the path, which tells of this machine."""
     name = str(run.result["dataset"])
     prefix = next((one for one in PATHS if name.startswith(one)), "")

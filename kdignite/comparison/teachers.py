@@ -30,6 +30,11 @@ class TaughtBy(NamedTuple):
     control: str | None
     members: Mapping[str, tuple[str, float]]  # sha256 of the file -> name, and weight in the mean
 
+    @property
+    def files(self) -> frozenset[tuple[str, float]]:
+        """The sha256 of each file and its weight: the same for a control as for the teacher itself."""
+        return frozenset((sha256, weight) for sha256, (_, weight) in self.members.items())
+
 
 def taught_by(student: RunFiles) -> TaughtBy:
     record = student.result["teacher"]

@@ -151,6 +151,46 @@ def paired_difference(first: Sequence[float], second: Sequence[float], *, level:
     return PairedDifference(float(np.mean(differences)), float(np.std(differences, ddof=1)), low, high)
 
 
+def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Two-sided paired t test: how likely so large a mean difference is between recipes that are equally good.
+
+    ``p = 2 P(t > |mean d| / (std d / sqrt n))``, d as in `paired_difference`, t with n - 1 degrees of freedom: p is
+    below ``1 - level`` where the interval of that level leaves 0 out.
+
+    Args:
+        first: one value of each seed, at least two.
+        second: of the same seeds in the same order.
+
+    Returns:
+        p in [0, 1]; None where all pairs differ by the same, which no t test can judge.
+
+    Raises:
+        ValueError: as `paired_difference`.
+    """
+    mean, std, *_ = paired_difference(first, second)
+    return float(2 * stats.t.sf(abs(mean) / (std / math.sqrt(len(first))), len(first) - 1)) if std else None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for their number, so that one below 0.05 is wrong in 5 % of such families at most.
+
+    Of m values the i-th smallest becomes ``max_{j <= i} min(1, (m - j + 1) p_(j))``, whatever depends on what.
+
+    Args:
+        p_values: of a family of tests, in [0, 1].
+
+    Returns:
+        The adjusted ones in the same order, none smaller than it was.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6.
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(steps)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(one) for one in adjusted]
+
+
 def difference_error(first: float, second: float, *, num_images: int) -> float:
     """Standard error of the difference of two shares p and q in [0, 1], each of n images: a share.
 

@@ -1,5 +1,7 @@
 """What all figures share: sizes, colours, and how texts are measured and shortened."""
 
+import math
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 FONT_SIZE = 9.0  # points, as are all sizes
-SMALL = 8.0
+SMALL, HEADLINE = 8.0, 11.0
+BOLD = 1.15  # bold letters are wider
+LINE = 0.18  # inches of a line of the header
 # a class may be called "$5$"
 STYLE: dict[str, Any] = {"font.size": FONT_SIZE, "text.parse_math": False}
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -74,6 +78,26 @@ def short(name: str) -> str:
 def text_width(texts: Sequence[str], *, size: float) -> float:
     """How much room some texts need."""
     return max((TextPath((0, 0), text, size=size).get_extents().width / 72 for text in texts if text), default=0.0)
+
+
+def header_lines(headline: str, *others: str, width: float) -> list[tuple[str, dict[str, Any]]]:
+    """The lines above a figure and their style: what it shows, in bold, and below it what that is of."""
+    large, grey = {"fontsize": HEADLINE, "weight": "bold"}, {"fontsize": SMALL, "color": "0.3"}
+    first = [(line, large) for line in _wrapped(headline, size=HEADLINE * BOLD, width=width)]
+    return first + [(line, grey) for text in others for line in _wrapped(text, size=SMALL, width=width)]
+
+
+def draw_header(figure: Figure, header: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    width, height = figure.get_size_inches()
+    for i, (line, style) in enumerate(header):
+        top = height - 0.03 - LINE * i - (0.05 if style["fontsize"] == SMALL else 0)
+        figure.text(0.06 / width, top / height, line, va="top", **style)
+
+
+def _wrapped(text: str, *, size: float, width: float) -> list[str]:
+    """A text in as few lines as fit, all of about the same length."""
+    lines = math.ceil(text_width([text], size=size) / width)
+    return textwrap.wrap(text, len(text) // lines + 6 if lines > 1 else len(text)) if text else []
 
 
 def ink(background: npt.ArrayLike) -> str:

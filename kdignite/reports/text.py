@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from unicodedata import category, east_asian_width
 
@@ -43,6 +43,21 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def per_cent(share: float | None, *, digits: int = 1) -> str:
     """A share in per cent, without the sign."""
     return NO_SCORE if share is None else f"{100 * share:.{digits}f}"
+
+
+def p_value_text(p_value: float | None) -> str:
+    if p_value is None:
+        return NO_SCORE
+    return f"{p_value:.2g}" if p_value >= 1e-4 else "below 0.0001"
+
+
+def plain(value: Any) -> Any:
+    """A value with named tuples as dicts, all the way down."""
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def points(difference: float | None, *, digits: int = 1) -> str:

@@ -501,7 +501,7 @@ def test_runs_that_recorded_no_sha256_are_compared_by_what_was_typed(root: Path)
         ("baseline-1", "baseline", {"seed": 1, "lr": 0.5, "view_seed": 4}, "the baselines differ in more than the "
          f"seed: --view_seed: 0 (runs/baseline-0) -> 4 (runs/baseline-1); --lr: {BaselineConfig().lr} "
          "(runs/baseline-0) -> 0.5 (runs/baseline-1): compare one of them at a time"),
-        ("student-1", "distill", {"seed": 0}, "runs/student-0 and runs/student-1 are both a student of seed 0: "
+        ("student-1", "distill", {"seed": 0}, "runs/student-0 and runs/student-1 are both students of seed 0: "
          "leave one of them out"),
         ("student-1", "distill", {"seed": 7}, "every seed needs a student and a baseline, there is no baseline of "
          "seed 7 and no student of seed 1: name those runs, make them with python -m kdignite baseline "

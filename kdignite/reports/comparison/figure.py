@@ -1,9 +1,6 @@
 """A comparison as one picture: accuracy, what it costs, and every class."""
 
-import math
-import textwrap
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,15 +19,23 @@ from kdignite.reports.comparison.panels import (
     recalls,
 )
 from kdignite.reports.comparison.sentences import compression_text, shown_classes, subject, verdict_text
-from kdignite.reports.style import FONT_SIZE, SMALL, new_figure, short, styled, text_width
+from kdignite.reports.style import (
+    FONT_SIZE,
+    LINE,
+    SMALL,
+    draw_header,
+    header_lines,
+    new_figure,
+    short,
+    styled,
+    text_width,
+)
 
 MAX_CLASSES = 20
 NUM_ENDS = 10
-HEADLINE = 11.0
-BOLD = 1.15  # bold letters are wider
 # inches
 WIDTH, GAP, RIGHT, NARROW = 7.8, 0.62, 0.5, 2.2
-UPPER, ROW, BELOW, ABOVE, LINE = 1.15, 0.235, 0.46, 0.34, 0.18
+UPPER, ROW, BELOW, ABOVE = 1.15, 0.235, 0.46, 0.34
 
 
 class Layout(NamedTuple):
@@ -46,7 +51,8 @@ class Layout(NamedTuple):
 def comparison_figure(summary: Summary) -> Figure:
     """Accuracy with intervals and against cost, recall and difference by class (20 at most), under the verdict."""
     panel = _class_panel(summary)
-    header = _header_lines(summary, panel.note)
+    under = (subject(summary), compression_text(summary), panel.note)
+    header = header_lines(verdict_text(summary), *under, width=WIDTH - 0.3)
     left = max(0.75, text_width(panel.names, size=FONT_SIZE) + 0.2)
     lower = ROW * (panel.positions[-1] + 1.2)
     height = BELOW + lower + ABOVE + BELOW + UPPER + ABOVE + LINE * len(header) + 0.15
@@ -54,33 +60,8 @@ def comparison_figure(summary: Summary) -> Figure:
     figure = new_figure(layout.left + layout.wide + GAP + NARROW + RIGHT, height)
     _upper_panels(figure, summary, layout)
     _lower_panels(figure, summary, panel, layout)
-    _draw_header(figure, header, layout)
+    draw_header(figure, header)
     return figure
-
-
-def _header_lines(summary: Summary, note: str) -> list[tuple[str, dict[str, Any]]]:
-    """Lines and their style: the verdict and, below it, what was compared."""
-    large, grey = {"fontsize": HEADLINE, "weight": "bold"}, {"fontsize": SMALL, "color": "0.3"}
-    return [
-        *((line, large) for line in _wrapped(verdict_text(summary), size=HEADLINE * BOLD)),
-        *(
-            (line, grey)
-            for text in (subject(summary), compression_text(summary), note)
-            for line in _wrapped(text, size=SMALL)
-        ),
-    ]
-
-
-def _wrapped(text: str, *, size: float) -> list[str]:
-    """A text in as few lines as fit, all of about the same length."""
-    lines = math.ceil(text_width([text], size=size) / (WIDTH - 0.3))
-    return textwrap.wrap(text, len(text) // lines + 6 if lines > 1 else len(text)) if text else []
-
-
-def _draw_header(figure: Figure, header: Sequence[tuple[str, dict[str, Any]]], layout: Layout) -> None:
-    for i, (line, style) in enumerate(header):
-        top = layout.height - 0.03 - LINE * i - (0.05 if style["fontsize"] == SMALL else 0)
-        figure.text(0.06 / figure.get_figwidth(), top / layout.height, line, va="top", **style)
 
 
 def _axes(figure: Figure, *, left: float, bottom: float, width: float, height: float, title: str) -> Axes:

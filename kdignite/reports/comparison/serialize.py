@@ -7,7 +7,7 @@ from kdignite.comparison.scores import FIDELITY, ROLES, ClassRow
 from kdignite.comparison.summary import Summary
 from kdignite.reports.comparison.sentences import published_rows, verdict_text
 from kdignite.reports.published import SOURCE
-from kdignite.reports.text import csv_text
+from kdignite.reports.text import csv_text, plain
 
 SHARES = (*ROLES, "difference")
 SPREADS = ("student_std", "baseline_std", "difference_std")
@@ -49,14 +49,14 @@ def summary_csv(summary: Summary) -> str:
 
 def comparison_json(summary: Summary) -> dict[str, Any]:
     """Every value as plain JSON, in the form of ``compare.json``."""
-    scores = {"num_images": summary.scores.num_images, "teacher": None, **_plain(summary.scores.models)}
+    scores = {"num_images": summary.scores.num_images, "teacher": None, **plain(summary.scores.models)}
     if scores["teacher"]:
         scores["teacher"] = {name: value for name, value in scores["teacher"].items() if name not in FIDELITY}
     return {
         **scores,
-        **{name: _plain(getattr(summary.scores, name)) for name in ("difference", "mcnemar", "class_noise")},
+        **{name: plain(getattr(summary.scores, name)) for name in ("difference", "mcnemar", "class_noise")},
         "per_class": [_class_json(row) for row in summary.scores.per_class],
-        **{name: _plain(getattr(summary, name)) for name in ("dataset", "settings", "seeds", "runs")},
+        **{name: plain(getattr(summary, name)) for name in ("dataset", "settings", "seeds", "runs")},
         "taught_by": summary.teacher_name,
         "cost": {**summary.costs.models, "saved": summary.costs.saved},
         "published": _published_json(summary) if summary.reference else None,
@@ -74,12 +74,3 @@ def _published_json(summary: Summary) -> dict[str, Any]:
     rows = zip(summary.scores.per_class, classes, strict=True)
     per_class = [{"class": row.name, **figures._asdict()} for row, figures in rows]
     return {"source": SOURCE, **overall._asdict(), "per_class": per_class}
-
-
-def _plain(value: Any) -> Any:
-    """A value with named tuples as dicts, all the way down."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return _plain(value._asdict()) if hasattr(value, "_asdict") else value

@@ -15,7 +15,7 @@ from kdignite.reports.comparison.sentences import (
     verdict_text,
 )
 from kdignite.reports.published import SOURCE
-from kdignite.reports.text import NO_SCORE, markdown_table, per_cent, points
+from kdignite.reports.text import NO_SCORE, markdown_table, p_value_text, per_cent, points
 
 MAX_CLASSES = 20  # longer tables are not read
 NUM_ENDS = 5
@@ -59,10 +59,10 @@ def _test(summary: Summary) -> str:
     """The test behind the difference."""
     found = summary.scores.mcnemar
     if found is not None:
-        p_value = f"{found.p_value:.2g}" if found.p_value >= 1e-4 else "below 0.0001"
         return (
-            f"Exact McNemar test, p = {p_value}: the student alone is right on {found.only_first:,} test images, the "
-            f"baseline alone on {found.only_second:,}. The test is about this pair of models, not about distillation: "
+            f"Exact McNemar test, p = {p_value_text(found.p_value)}: the student alone is right on "
+            f"{found.only_first:,} test images, the baseline alone on {found.only_second:,}. The test is about this "
+            "pair of models, not about distillation: "
             "another seed gives another pair."
         )
     if summary.scores.difference.low is None:
