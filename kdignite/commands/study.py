@@ -1,6 +1,6 @@
 """``study``: methods compared on equal terms: the same number of trials for each, then several paired seeds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,8 +13,12 @@ from kdignite.commands.distill import distill
 from kdignite.commands.search import REPORT as SEARCH_REPORT
 from kdignite.commands.search import search
 from kdignite.commands.stages import StudyState, open_taught_study, refresh, run_stage, train_stage, with_amp
+from kdignite.comparison.methods import Budget, MethodsSummary, summarize_methods
+from kdignite.comparison.recipes import recipe_name
+from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.config import (
     INHERITED,
+    TRIAL_SEED,
     DistillConfig,
     Entry,
     MethodsStudy,
@@ -24,11 +28,15 @@ from kdignite.config import (
     study_settings,
 )
 from kdignite.console import say
-from kdignite.errors import UserError
+from kdignite.errors import RunFailed, UserError, listed
+from kdignite.methods.registry import DEFAULT
+from kdignite.reports.figures import save_figure
+from kdignite.reports.methods import methods_csv, methods_figure, methods_headline, methods_json, methods_text
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.teacher import choose_teachers, inherit
 
 REPORT = "methods.json"
+SEARCH = "search-"  # of the names of stages that choose settings
 
 
 class Stage(NamedTuple):
@@ -66,9 +74,11 @@ def study(config: MethodsStudy, *, root: Path = runs.ROOT) -> runs.Finished:
     check_and_fetch_model(first)
     state, shared = processes.on_rank0(lambda: _open(config, first, root=root))
     say(f"study     {state.folder}; the same command goes on where it was stopped, also in several processes")
+    teachers = [Path(one) for one in shared["distill"]["teacher"].split(",")]
+    # after each stage from the start: another process may have chosen settings meanwhile
     while any(_run_next(config, state, stage, shared) for stage in plan):
-        pass  # after each from the start: another process may have chosen settings meanwhile
-    return runs.Finished(state.folder, {})
+        processes.on_rank0(partial(_report, config, state, teachers))
+    return processes.on_rank0(partial(_finish, config, state, plan, teachers))
 
 
 def _plan(config: MethodsStudy) -> Iterator[Stage]:
@@ -83,7 +93,7 @@ def _plan(config: MethodsStudy) -> Iterator[Stage]:
 
 
 def _search_name(entry: Entry) -> str:
-    return f"search-{entry.searched_as}"
+    return f"{SEARCH}{entry.searched_as}"
 
 
 def _first(config: MethodsStudy) -> DistillConfig:
@@ -134,6 +144,50 @@ def _run(config: MethodsStudy, state: StudyState, stage: Stage, shared: Mapping[
         train_stage(state, one, distill if isinstance(one, DistillConfig) else baseline, stage=stage.name)
     except handlers.LossNotFinite as error:
         say(f"failed    {error}")
+
+
+def _finish(config: MethodsStudy, state: StudyState, plan: Sequence[Stage], teachers: Sequence[Path]) -> runs.Finished:
+    """Print the table, and what is missing in it."""
+    refresh(state)
+    summary = _report(config, state, teachers)
+    if summary is None:
+        raise RunFailed(f"no training of {state.folder} has come to its end beside its baseline")
+    say(methods_text(summary))
+    missing = [stage.name for stage in plan if stage.name not in state.stages]
+    if missing:
+        say(f"missing   {listed(missing)}: in another process, or its loss was no number")
+    say(f"files       {state.folder}/ (methods.md, methods.png, methods.csv, {REPORT}, and a folder for each run)")
+    return runs.Finished(state.folder, methods_json(summary))
+
+
+def _report(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -> MethodsSummary | None:
+    """Write the report of all trainings, once there are a baseline and another."""
+    folders = [state.folder / one["folder"] for name, one in state.stages.items() if not name.startswith(SEARCH)]
+    found = [read_run(folder, label=folder.name) for folder in folders]
+    if not {"student", "baseline"} <= {run.role for run in found}:
+        return None
+    are_runs = all(path.name == runs.BEST and path.with_name(runs.RESULT).is_file() for path in teachers)
+    taught_by = [read_run(path.parent, label=path.parent.name) for path in teachers if are_runs]
+    summary = summarize_methods(found, teachers=taught_by, against=DEFAULT, budget=_budget(config, found))
+    save_figure(methods_figure(summary), state.folder / "methods.png")
+    text = f"# Methods on {summary.dataset}\n\n![{methods_headline(summary)}](methods.png)\n\n{methods_text(summary)}"
+    files.write_atomically(state.folder / "methods.md", lambda file: file.write(text.encode()))
+    files.write_atomically(state.folder / "methods.csv", lambda file: file.write(methods_csv(summary).encode()))
+    files.write_json(state.folder / REPORT, methods_json(summary))
+    return summary
+
+
+def _budget(config: MethodsStudy, found: Sequence[RunFiles]) -> Budget | None:
+    """What each row had to choose its settings."""
+    if not config.trials:
+        return None
+    tuned = [run for run in found if not run.config.get("control")]
+    return Budget(
+        tuned=("lr",),
+        trials={recipe_name(run.config): config.trials for run in tuned},
+        epochs=config.search_epochs,
+        seeds=(TRIAL_SEED,),
+    )
 
 
 def _chosen(state: StudyState, entry: Entry) -> dict[str, Any]:

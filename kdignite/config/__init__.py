@@ -21,6 +21,7 @@ from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, w
 from kdignite.config.listing import COMMANDS, config_class
 from kdignite.config.methods import parameter_names
 from kdignite.config.methods_study import (
+    TRIAL_SEED,
     Entry,
     MethodsStudy,
     MethodsStudyConfig,
