@@ -1,7 +1,6 @@
 """The trials of a search, kept by Optuna in a database that several processes share."""
 
 import importlib
-import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,10 +74,6 @@ def open_trials(search: Search, folder: Path, settings: Mapping[str, Any], *, pl
         elif recorded != settings:
             raise UserError(f"{search.storage} has a search {folder.name!r} of other settings: choose another --name")
     return Trials(study, search, folder, place)
-
-
-def new_place() -> str:
-    return secrets.token_hex(8)
 
 
 class OpenTrial(NamedTuple):

@@ -12,7 +12,7 @@ from ignite.engine import Engine
 from kdignite import files, handlers, processes, runs, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
-from kdignite.commands.stages import StudyState, open_study, open_taught_study, save, with_amp
+from kdignite.commands.stages import StudyState, open_study, open_taught_study, with_amp
 from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import (
     INHERITED,
@@ -63,7 +63,7 @@ def search(config: Search, *, root: Path = runs.ROOT) -> runs.Finished:
 
     @cache  # of the process that asks
     def opened() -> trials.Trials:
-        return trials.open_trials(config, study.folder, study.manifest["settings"], place=study.manifest["place"])
+        return trials.open_trials(config, study.folder, study.manifest["settings"], place=study.manifest["id"])
 
     while _run_next(opened, config, study.folder, fixed):
         processes.on_rank0(lambda: _report(config, study.folder, opened()))
@@ -78,21 +78,12 @@ def search(config: Search, *, root: Path = runs.ROOT) -> runs.Finished:
 def _open(config: Search, *, root: Path) -> tuple[StudyState, dict[str, Any]]:
     """The study, and what its trials share that only files know: the teachers, or the data of the newest teacher."""
     first, identity = trial_config(config, defaults(config), name=None), search_identity(config)
-    root.mkdir(parents=True, exist_ok=True)
-    with runs.locked(root, file=trials.LOCK, wait=True):  # several processes may be started at once
-        if isinstance(first, DistillConfig):
-            study, teachers = open_taught_study(config, first, identity, root=root)
-            return _with_place(study), {"teacher": teachers}
-        inherited = inherit_from_newest(first, root=root)
-        fixed = {name: getattr(inherited, name) for name in INHERITED}
-        return _with_place(open_study(config, {**identity, **fixed}, root=root)), fixed
-
-
-def _with_place(study: StudyState) -> StudyState:
-    if "place" not in study.manifest:
-        study.manifest["place"] = trials.new_place()
-        save(study)
-    return study
+    if isinstance(first, DistillConfig):
+        study, teachers = open_taught_study(config, first, identity, root=root)
+        return study, {"teacher": teachers}
+    inherited = inherit_from_newest(first, root=root)
+    fixed = {name: getattr(inherited, name) for name in INHERITED}
+    return open_study(config, {**identity, **fixed}, root=root), fixed
 
 
 def _run_next(opened: Callable[[], trials.Trials], config: Search, folder: Path, fixed: dict[str, Any]) -> bool:

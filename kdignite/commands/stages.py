@@ -1,5 +1,6 @@
 """A study: runs inside one folder, with a manifest of what is finished, that goes on where it was stopped."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -72,8 +73,15 @@ def open_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
         changed = sorted(differences(_read(path)["settings"], settings))
         texts = "; ".join(f"--{difference_text(one)}" for one in changed)
         raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
+    root.mkdir(parents=True, exist_ok=True)
+    with runs.locked(root, file=".studies.lock", wait=True):
+        return find_study(config, settings, root=root) or _new_study(config, settings, root=root)
+
+
+def _new_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> StudyState:
     folder = runs.create(root, name=config.name, default=default_name(config))
-    study = StudyState(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
+    own = {"id": secrets.token_hex(8), "started_at": files.now()}
+    study = StudyState(folder, {"settings": dict(settings), **own, "stages": {}})
     save(study)
     return study
 

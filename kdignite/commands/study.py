@@ -103,9 +103,7 @@ def _first(config: MethodsStudy) -> DistillConfig:
 
 def _open(config: MethodsStudy, first: DistillConfig, *, root: Path) -> tuple[StudyState, dict[str, dict[str, Any]]]:
     """The study, and what its trainings share that only files know: the teacher, and for a baseline its data."""
-    root.mkdir(parents=True, exist_ok=True)
-    with runs.locked(root, file=trials.LOCK, wait=True):  # several processes may be started at once
-        state, teachers = open_taught_study(config, first, study_settings(config), root=root)
+    state, teachers = open_taught_study(config, first, study_settings(config), root=root)
     origin = choose_teachers(replace(first, teacher=teachers), root=root)[0].description.origin
     inherited = inherit(first, origin)
     data = {name: getattr(inherited, name) for name in INHERITED}

@@ -79,11 +79,18 @@ class MethodsStudy(Config):
         if self.search_epochs and not self.trials:
             raise UserError("--search_epochs is for --trials=N, which says how many trials each method gets")
         for method in self.methods:
-            find_method(method)
+            _check_method(method)
         for entry in entries(self):
             final_config(self, entry, {}, seed=self.seed)
             if self.trials:
                 search_of(self, entry)
+
+
+def _check_method(name: str) -> None:
+    try:
+        find_method(name)
+    except UserError as error:
+        raise UserError(str(error).replace("--method", "--methods", 1)) from error
 
 
 def entries(study: MethodsStudy) -> tuple[Entry, ...]:

@@ -177,3 +177,9 @@ def test_other_settings_need_another_name_also_in_a_database_elsewhere(
         search(looking(trials=1, epochs=2, storage=storage, name="one"), root=again)
     with pytest.raises(UserError, match=r"--storage=nonsense cannot be opened"):
         search(looking(trials=1, storage="nonsense", name="two"), root=root)
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no finished teacher for digits"):
+        search(looking(), root=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []

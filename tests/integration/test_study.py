@@ -128,7 +128,7 @@ def test_a_control_has_the_settings_of_the_method_that_it_is_of() -> None:
     ("given", "told"),
     [
         ({"methods": ("kd", "kd")}, "--methods=kd,kd names one twice"),
-        ({"methods": ("kdd",)}, "kdd"),
+        ({"methods": ("kdd",)}, "--methods must be one of kd, dkd,"),
         ({"controls": ("weak",)}, "--controls takes shuffled, random, label_smoothing, not 'weak'"),
         ({"search_epochs": 2}, "--search_epochs is for --trials=N"),
         ({"epochs": 0}, "--epochs must be at least 1"),
