@@ -39,9 +39,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True, scope="module")
 def few_pixels() -> Iterator[None]:
-    """Figures of one pixel, and latencies of a few calls: they take two thirds of the time of a small run."""
+    """Figures of one pixel, and latencies of a few calls: they take two thirds of the time of a small run.
+
+    Commands in processes of their own, such as in ``test_command_line.py``, draw and measure as they are.
+    """
     with pytest.MonkeyPatch.context() as quick:
         quick.setattr(results, "confusion_figure", lambda summary, *, title: None)
         quick.setattr(results, "classification_figure", lambda summary, *, title: None)

@@ -30,7 +30,6 @@ from kdignite.training import trainer as trainer_module
 from .alike import assert_alike, table, weights
 from .conftest import alone, learner, student
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
 
 EPOCH = 26  # iterations: 1,297 images in batches of 50
 

@@ -117,7 +117,7 @@ def test_alpha_0_is_the_baseline_bit_for_bit(root: Path, given: dict[str, Any]) 
 
 
 def test_a_balanced_loss_finds_the_rare_class(
-    few_pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nine of ten images are of one class; that the loss of a student is the baseline's is shown above."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
