@@ -19,7 +19,6 @@ from kdignite.errors import RunFailed, UserError
 from kdignite.runs import Finished
 from kdignite.training import trainer as trainer_module
 
-
 TINY = {
     "dataset": "digits",
     "threads": 1,
