@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return [block for name, block in found if name == language]
 
 
+@pytest.mark.timeout(900)  # it trains seven networks, on a machine that may be busy
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
