@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "kdignite": kdignite.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": _versions(),
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -36,6 +37,11 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "cuda": _cuda() if device.type == "cuda" else None,
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
 
 
 def _cuda() -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kdignite.commands import compare, doctor, sweep
 from kdignite.commands.teacher import teacher
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
 from kdignite.metrics import cost
@@ -39,15 +40,28 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True, scope="module")
 def few_pixels() -> Iterator[None]:
-    """Figures of one pixel, and latencies of a few calls: they take two thirds of the time of a small run."""
+    """Figures of one pixel, and latencies of a few calls: they take two thirds of the time of a small run.
+
+    Commands in processes of their own, such as in ``test_command_line.py``, draw and measure as they are.
+    """
     with pytest.MonkeyPatch.context() as quick:
         quick.setattr(results, "confusion_figure", lambda summary, *, title: None)
         quick.setattr(results, "classification_figure", lambda summary, *, title: None)
         quick.setattr(results, "save_figure", lambda _, path: Image.new("RGB", (1, 1)).save(path))
         quick.setattr(cost, "TIMED_SECONDS", 0.0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that one test makes have no figures; those that tests of a module share, made before this, have them."""
+    for command in (compare, doctor, sweep):
+        monkeypatch.setattr(command, "save_figure", lambda _, path: path.touch())
+    monkeypatch.setattr(compare, "comparison_figure", lambda summary: None)
+    monkeypatch.setattr(doctor, "doctor_figure", lambda summary: None)
+    monkeypatch.setattr(sweep, "sweep_figure", lambda summary: None)
 
 
 def student(**given: object) -> DistillConfig:

@@ -79,12 +79,17 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_any_way_to_get_the_data(tmp_path: Path) -> None:
+def test_without_any_way_to_get_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No network, no npm: the ways are named."""
-    env = environment(PATH="/nonexistent", https_proxy="http://127.0.0.1:9", http_proxy="http://127.0.0.1:9")
-    done = kdignite("baseline", cwd=tmp_path, env=env)
-    assert done.returncode == 2, done
-    assert "--dataset=digits" in done.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KDIGNITE_DATA", raising=False)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for name in ("https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert main(["baseline"]) == 2
+    assert "--dataset=digits" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 
 

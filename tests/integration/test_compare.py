@@ -27,8 +27,6 @@ from kdignite.runs import Finished
 
 from .conftest import alone, learner, student
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 STUDENTS, BASELINES = ("student-0", "student-1"), ("baseline-0", "baseline-1")
 ALL = ("teacher", *STUDENTS, *BASELINES)
 

@@ -53,6 +53,11 @@ class World(NamedTuple):
         return self.images.float() / 255
 
 
+@pytest.fixture
+def undrawn() -> None:
+    """Its figure is looked at."""
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run of weights that are the same on every processor: what is told apart here depends on them.

@@ -26,8 +26,6 @@ from .alike import assert_alike, table, weights
 from .conftest import NARROW, alone
 from .test_resume import asked_to_stop
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 NAMES = [name for name, row in METHODS.items() if row.needs == "features"]
 PARTS = {"rkd": {"distance", "angle"}}  # where they are not called as the method
 LEARN = [name for name in NAMES if METHODS[name].init]

@@ -64,9 +64,6 @@ METHOD = ("--method=outside:hinge", "--gap=0.25")
 TEACHER = ("--teacher=runs/teacher", "--teacher_arch=outside:net")
 
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The current folder, with the user's module and a teacher."""

@@ -19,8 +19,6 @@ from .alike import assert_alike, table
 from .conftest import NARROW
 from .test_resume import asked_to_stop
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 TINY = {**NARROW, "limit_train": 150, "epochs": 1, "lr": 0.01}
 SWITCHED = [name for name, row in LOGIT_METHODS.items() if "standardize" in row.parameters]
 VARIANTS = [*((name, {}) for name in LOGIT_METHODS), *((name, {"standardize": True}) for name in SWITCHED)]

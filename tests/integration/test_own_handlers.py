@@ -15,7 +15,6 @@ from .alike import table, weights
 from .conftest import alone, learner, student
 from .test_resume import asked_to_stop
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
 EPOCH = 26  # iterations
 
 

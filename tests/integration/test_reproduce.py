@@ -19,8 +19,6 @@ from kdignite.errors import RunFailed, UserError
 from kdignite.runs import Finished
 from kdignite.training import trainer as trainer_module
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 TINY = {
     "dataset": "digits",
     "threads": 1,

@@ -25,7 +25,6 @@ from kdignite.training import trainer as trainer_module
 from .alike import assert_alike, is_same_in_any_batch, weights
 from .conftest import NARROW, alone, learner, student
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
 KINDS = {
     "ensemble": {"teacher": "teacher,other", "teacher_shares": (2.0, 1.0)},
     "random": {"teacher": "teacher", "control": "random"},

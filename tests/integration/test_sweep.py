@@ -22,8 +22,6 @@ from kdignite.training import device as device_module
 
 from .conftest import NARROW, learner
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 
 def grid(**given: object) -> Sweep:
     return configure(SweepConfig, **{**NARROW, "epochs": 1, "alpha": (0.5, 1.0), "T": (1.0, 4.0), **given})

@@ -27,8 +27,6 @@ from kdignite.training import model as model_module
 
 from .conftest import student
 
-pytestmark = pytest.mark.usefixtures("few_pixels")
-
 
 def altered(taught: Finished, folder: Path, **changes: Any) -> Path:
     """A copy of the teacher's checkpoint with some entries replaced."""

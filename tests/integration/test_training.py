@@ -48,12 +48,23 @@ def make():
 TAGS = {"loss/train", "loss/ce", "loss/val", "accuracy/train", "accuracy/val", "lr", "images_per_s"}
 
 
+FEW = {"epochs": 1, "limit_train": 300}
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoints.load_checkpoint(folder / "best.safetensors").weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def distilled(taught: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A student of that teacher."""
+    root = tmp_path_factory.mktemp("distilled")
+    (root / "teacher").symlink_to(taught.folder)
+    return distill(student(), root=root)
 
 
 def scalars(folder: Path) -> EventAccumulator:
@@ -95,20 +106,17 @@ def test_the_result_holds_the_cost_of_the_saved_model(taught: Finished) -> None:
     assert 0 < cost["latency_median_ms"] <= cost["latency_p95_ms"]
 
 
-def test_validation_accuracy_is_one_number_everywhere(
-    taught: Finished, root: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_validation_accuracy_is_one_number_everywhere(taught: Finished, distilled: Finished, root: Path) -> None:
     """While training, in ``evaluate --split=val``, and of the same model as a teacher."""
     recorded = checkpoints.load_checkpoint(taught.folder / "best.safetensors").description.validation
     with (taught.folder / "metrics.csv").open() as file:
         while_training = max(float(row["accuracy_val"]) for row in csv.DictReader(file))
     evaluated = evaluate(EvaluateConfig(run="teacher", split="val", threads=1), root=root).result
-    distilled = distill(student(), root=root).result
     assert evaluated["num_correct"] == recorded.num_correct == taught.result["val"]["num_correct"]
-    assert while_training == recorded.accuracy == evaluated["accuracy"] == distilled["teacher"]["accuracy"]
+    assert while_training == recorded.accuracy == evaluated["accuracy"] == distilled.result["teacher"]["accuracy"]
 
 
-@pytest.mark.parametrize("given", [{"seed": 0}, {"seed": 3}, {"balance": "loss", "label_smoothing": 0.1}])
+@pytest.mark.parametrize("given", [{}, {**FEW, "seed": 3}, {**FEW, "balance": "loss", "label_smoothing": 0.1}])
 def test_alpha_0_is_the_baseline_bit_for_bit(root: Path, given: dict[str, Any]) -> None:
     without = baseline(alone(**given), root=root)
     ignored = distill(student(alpha=0.0, **given), root=root)
@@ -117,7 +125,7 @@ def test_alpha_0_is_the_baseline_bit_for_bit(root: Path, given: dict[str, Any]) 
 
 
 def test_a_balanced_loss_finds_the_rare_class(
-    few_pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nine of ten images are of one class; that the loss of a student is the baseline's is shown above."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -131,7 +139,7 @@ def test_a_balanced_loss_finds_the_rare_class(
 
 
 def test_alpha_changes_the_student(root: Path) -> None:
-    runs = [distill(student(alpha=alpha), root=root) for alpha in (0.0, 0.7, 1.0)]
+    runs = [distill(student(alpha=alpha, **FEW), root=root) for alpha in (0.0, 0.7, 1.0)]
     folders = [weights(run.folder) for run in runs]
     assert not same(folders[0], folders[1])
     assert not same(folders[1], folders[2])
@@ -146,7 +154,7 @@ def test_the_teacher_is_not_changed(taught: Finished, root: Path, monkeypatch: p
         model_module, "build_model", lambda *args, **kwargs: models.append(build(*args, **kwargs)) or models[-1]
     )
     before = hashlib.sha256((taught.folder / "best.safetensors").read_bytes()).hexdigest()
-    distill(student(), root=root)
+    distill(student(**FEW), root=root)
     assert hashlib.sha256((taught.folder / "best.safetensors").read_bytes()).hexdigest() == before
     (teacher_model,) = [m for m in models if m.state_dict()["conv1.weight"].shape[0] == 16]
     assert same(teacher_model.state_dict(), weights(taught.folder))
@@ -164,12 +172,11 @@ def test_the_same_command_twice_gives_the_same_weights_in_two_folders(root: Path
 
 def test_seeds_differ(root: Path) -> None:
     assert not same(
-        weights(baseline(alone(seed=1), root=root).folder), weights(baseline(alone(seed=2), root=root).folder)
+        *(weights(baseline(alone(seed=seed, **FEW), root=root).folder) for seed in (1, 2)),
     )
 
 
-def test_the_same_tags_in_every_run(taught: Finished, root: Path) -> None:
-    distilled = distill(student(), root=root)
+def test_the_same_tags_in_every_run(taught: Finished, distilled: Finished) -> None:
     recalls = {f"recall/{digit}" for digit in range(10)}
     tests = {"test/accuracy", "test/balanced_accuracy", "test/loss", "test/ece"}
     of_teacher, of_student = scalars(taught.folder), scalars(distilled.folder)
@@ -179,11 +186,10 @@ def test_the_same_tags_in_every_run(taught: Finished, root: Path) -> None:
     assert of_student.Tags()["images"] == ["confusion_matrix", "classification_report"]
 
 
-def test_metrics_csv_and_tensorboard_agree(root: Path) -> None:
-    run = distill(student(), root=root)
-    with (run.folder / "metrics.csv").open() as file:
+def test_metrics_csv_and_tensorboard_agree(distilled: Finished) -> None:
+    with (distilled.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    events = scalars(run.folder)
+    events = scalars(distilled.folder)
     for column, tag in (("kd", "loss/kd"), ("ce", "loss/ce"), ("loss_val", "loss/val"), ("lr", "lr")):
         assert [float(row[column]) for row in rows] == pytest.approx([e.value for e in events.Scalars(tag)], rel=1e-6)
     for row in rows:
@@ -255,7 +261,7 @@ def test_teacher_and_student_of_different_input_sizes(root: Path) -> None:
 
 
 def test_early_stopping_stops(root: Path, capsys: pytest.CaptureFixture) -> None:
-    run = baseline(alone(epochs=8, patience=1, lr=1e-9), root=root)
+    run = baseline(alone(epochs=8, patience=1, lr=1e-9, limit_train=300), root=root)
     assert run.result["epochs"] < 8
     assert "warning   --patience under --schedule=onecycle" in capsys.readouterr().out
 

@@ -17,6 +17,7 @@ import pytest
 from kdignite import files
 from kdignite.cli.entry import make_config
 from kdignite.cli.parse import parse_args
+from kdignite.commands import compare as compare_module
 from kdignite.commands.compare import compare
 from kdignite.comparison.caveats import SHORT
 from kdignite.comparison.costs import COSTS
@@ -90,6 +91,19 @@ def make(
 
 
 @pytest.fixture
+def drawn() -> None:
+    """The comparisons of this test are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the others are not, which takes half a second each; ``test_comparison_reports.py`` draws every kind."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(compare_module, "comparison_figure", lambda summary: None)
+        monkeypatch.setattr(compare_module, "save_figure", lambda figure, path: path.touch())
+
+
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Runs that can be compared: a teacher, two students, two baselines."""
     root = tmp_path / "runs"
@@ -130,6 +144,7 @@ ALL = (*ONE, "student-1", "baseline-1")
 # --- what is compared
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_folder_of_a_comparison(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finished = compare(CompareConfig(runs=ONE), root=root)
     assert finished.folder == root / "compare-student-0"
@@ -170,6 +185,7 @@ def test_pairs_are_those_of_a_seed(root: Path) -> None:
     assert summary["difference"]["mean"] == pytest.approx(sum(gains) / 2 / 60)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_teacher_may_be_left_out(root: Path) -> None:
     summary = compared(root, "student-0", "baseline-0")
     assert summary["teacher"] is None
@@ -703,6 +719,7 @@ def test_equal_machines_are_not_mentioned(root: Path) -> None:
     assert machine_notes([read_run(root / name, label=name) for name in ALL]) == []
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
     for seed in (0, 1):
         again(root, f"student-{seed}", "distill", config={"seed": seed}, draw=5)
@@ -716,6 +733,7 @@ def test_a_difference_of_the_same_size_in_every_seed(root: Path) -> None:
     assert same in summary["notes"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_an_interval_beyond_all_accuracies(root: Path) -> None:
     sure = 9 * np.eye(3)[LABELS].astype(np.float32)
     predictions(logits=lambda _: sure)(root / "student-1")
@@ -731,6 +749,7 @@ def test_a_teacher_that_knows_no_more_than_the_baseline(root: Path) -> None:
     assert told in compared(root, *ONE)["notes"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_costs_that_were_not_measured_or_not_alike(root: Path) -> None:
     again(root, "baseline-0", "baseline", cost=None)
     summary = compared(root, *ONE)

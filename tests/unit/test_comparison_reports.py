@@ -532,7 +532,7 @@ def test_published_figures_follow_the_order_and_the_names_of_the_classes() -> No
 
 def texts(figure: Figure) -> list[Text]:
     """All visible texts that say something, after the figure was drawn."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     found = figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip() != "")
     beyond = set()
     for axes in figure.axes:

@@ -190,7 +190,7 @@ def test_csv_reads_back_exactly():
 
 def texts(figure: Figure) -> list[Text]:
     """All visible texts that say something, after the figure has arranged itself."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     found = figure.findobj(lambda one: isinstance(one, Text) and one.get_visible() and one.get_text().strip() != "")
     ticks = [(axes, tick) for axes in figure.axes for tick in axes.xaxis.get_major_ticks()]
     beyond = {

@@ -1,7 +1,9 @@
 """What a run leaves behind at its end."""
 
+import copy
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,19 +40,26 @@ def outcomes(num_classes: int) -> dict[str, Outcome]:
     return {"val": outcome(30, num_classes, seed=1), "test": outcome(50, num_classes, seed=2)}
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """An evaluation with three classes: its folder, and what a result records of it."""
+    folder = tmp_path_factory.mktemp("written")
+    return folder, results.write_evaluation(folder, outcomes(3), classes=named(3), title="baseline")
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> dict[str, Any]:
+def made(tmp_path: Path, written: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     """The result of a run with three classes, whose files are in ``tmp_path``."""
-    summaries = results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="baseline")
+    shutil.copytree(written[0], tmp_path, dirs_exist_ok=True)
+    summaries = copy.deepcopy(written[1])
     about = {"name": "baseline", "best_epoch": 4, "epochs": 9, "train_seconds": 12.4, "teacher": None, "partial": False}
     cost = {**Cost(92_458, 4_087_156_736, 1.926, 2.5, 1, 908_272)._asdict(), "file_bytes": 3 * 2**20 // 4}
     return {**about, "cost": cost, **summaries}
 
 
-def test_predictions_are_what_the_model_answered(tmp_path: Path) -> None:
+def test_predictions_are_what_the_model_answered(written: tuple[Path, dict[str, Any]]) -> None:
     answers = outcomes(3)
-    results.write_evaluation(tmp_path, answers, classes=named(3), title="x")
-    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as stored:
+    with np.load(written[0] / "predictions.npz", allow_pickle=False) as stored:
         assert len(stored.files) == 8
         for split, its in answers.items():
             for name in ("logits", "labels", "indices"):
@@ -58,9 +67,8 @@ def test_predictions_are_what_the_model_answered(tmp_path: Path) -> None:
         assert stored["test_logits"].dtype == np.float32
 
 
-def test_the_summary_of_each_split_agrees_with_scikit_learn(tmp_path: Path) -> None:
-    answers = outcomes(3)
-    summaries = results.write_evaluation(tmp_path, answers, classes=named(3), title="x")
+def test_the_summary_of_each_split_agrees_with_scikit_learn(written: tuple[Path, dict[str, Any]]) -> None:
+    answers, (folder, summaries) = outcomes(3), written
     assert list(summaries) == ["val", "test"]
     for split, its in answers.items():
         probabilities = torch.softmax(its.logits.double(), 1).numpy()
@@ -69,7 +77,7 @@ def test_the_summary_of_each_split_agrees_with_scikit_learn(tmp_path: Path) -> N
         assert summaries[split]["balanced_accuracy"] == pytest.approx(
             balanced_accuracy_score(its.labels, its.logits.argmax(1))
         )
-        with np.load(tmp_path / "predictions.npz") as stored:
+        with np.load(folder / "predictions.npz") as stored:
             assert stored[f"{split}_confusion"].tolist() == its.confusion.tolist()
     assert "confusion" not in json.dumps(summaries, allow_nan=False).replace("confusions", "")
 

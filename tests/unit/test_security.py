@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 import tracemalloc
 import warnings
@@ -40,6 +41,15 @@ HUGE = 2**30
 LONGEST_LINE = 5_000  # characters of an error
 ALLOWED_BYTES = 2 * 2**20  # that Python may take to refuse a small file
 WIDTHS = (8, 6, 5, 4, 3)
+
+
+@pytest.fixture(autouse=True)
+def usual_recursion() -> Iterator[None]:
+    """torch's compiler lifts the limit for the rest of a process, as in the tests of compiled steps."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)  # Python's own
+    yield
+    sys.setrecursionlimit(limit)
 
 
 @pytest.fixture(autouse=True)

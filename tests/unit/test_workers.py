@@ -259,6 +259,9 @@ OPEN = """if True:
 """
 
 
+PATIENCE = 60  # seconds, for a busy machine; workers that are left behind wait for ever
+
+
 def is_running(pid: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
@@ -267,11 +270,11 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "seconds"),
-    [("time.sleep(60)", -signal.SIGKILL, 12), ("raise SystemError('a bug')", 1, 3)],
+    ("ending", "code"),
+    [("time.sleep(600)", -signal.SIGKILL), ("raise SystemError('a bug')", 1)],
     ids=["killed", "bug"],
 )
-def test_no_worker_outlives_the_main_process(ending: str, code: int, seconds: float) -> None:
+def test_no_worker_outlives_the_main_process(ending: str, code: int) -> None:
     """Killed, it cannot tell them: torch's watchdog looks each five seconds. A bug leaves the iteration open."""
     process = subprocess.Popen(
         [sys.executable, "-c", f"{OPEN}    {ending}\n"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -281,8 +284,8 @@ def test_no_worker_outlives_the_main_process(ending: str, code: int, seconds: fl
     assert pids
     if code < 0:
         process.kill()
-    assert process.wait(timeout=seconds) == code
-    deadline = time.monotonic() + seconds
+    assert process.wait(timeout=PATIENCE) == code
+    deadline = time.monotonic() + PATIENCE
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_running, pids))
