@@ -1,13 +1,20 @@
 """The rows of methods on features, with the weights that RepDistiller has for CIFAR-100."""
 
-from kdignite.methods.rows import Constant, Method, Parameter
+from kdignite.methods.rows import Constant, Method, Parameter, Softening
 
 # `kd` beside a method on features; with alpha 0, as in the papers, there is none
 KD = {
     "alpha": Parameter(
         0.0, "weight of kd beside the features, which the labels lose; 0 leaves kd out", low=0, high=1, minor=True
     ),
-    "T": Parameter(4.0, "temperature of kd beside the features, with --alpha", above=0, high=1000, minor=True),
+    "T": Parameter(
+        4.0,
+        "temperature of kd beside the features, with --alpha",
+        above=0,
+        high=1000,
+        minor=True,
+        softens=Softening(("alpha",)),
+    ),
 }
 BESIDE = "(1 - alpha) * ce + alpha * kd + "
 LATE, MIDDLE, MAPS = (3,), (1,), (0, 1, 2)  # of the layers in a model's row
