@@ -16,6 +16,7 @@ from kdignite import checkpoints
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.data.batches import Share
+from kdignite.methods.registry import METHODS
 from kdignite.runs import Finished
 
 from . import several
@@ -64,6 +65,24 @@ def test_a_student_and_what_is_learnt_beside_it_are_one_module_to_both(ranks: li
         for name, value in trained["weights"].items():
             torch.testing.assert_close(value, expected["weights"][name], rtol=0, atol=1e-9)
         assert trained["means"] == pytest.approx(expected["means"], rel=1e-9)
+
+
+RELATE_IMAGES = ("dist", "sp", "pkt", "rkd")  # those of each process, as the documents say
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_in_two_processes_is_that_in_one(name: str, ranks: list[dict[str, Any]]) -> None:
+    expected = several.trained_by(name, Share(), pieces=2 if name in RELATE_IMAGES else 1)
+    fresh = several.convolutional().state_dict()
+    assert not torch.equal(expected["weights"]["network.0.weight"], fresh["0.weight"])
+    for found in (one["trained by"][name] for one in ranks):
+        assert found["weights"].keys() == expected["weights"].keys()
+        for key, value in found["weights"].items():
+            torch.testing.assert_close(value, expected["weights"][key], rtol=0, atol=1e-9)
+        assert found["means"] == pytest.approx(expected["means"], rel=1e-9)
+    if name in RELATE_IMAGES:
+        whole = several.trained_by(name, Share())["means"]
+        assert whole["loss"] != pytest.approx(expected["means"]["loss"], rel=1e-6)
 
 
 def test_every_process_has_every_answer_once(ranks: list[dict[str, Any]]) -> None:
