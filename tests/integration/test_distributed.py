@@ -32,6 +32,20 @@ from torch import nn
 def without_norm(num_classes):
     return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(1800, num_classes))
 """
+ALL_METHODS = """
+import sys
+from kdignite import processes
+from kdignite.cli import main
+from kdignite.methods.registry import METHODS
+
+words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=1", "--lr=0.001", "--limit_train=210"]
+words += ["--arch=without_norm:without_norm", "--amp=off", "--threads=1", "--teacher=teacher"]
+with processes.process_group():
+    for name in sys.argv[1:]:
+        layers = ["--student_layers=1", "--teacher_layers=relu2"] if METHODS[name].needs == "features" else []
+        if code := main([*words, f"--method={name}", f"--name={name}", *layers]):
+            sys.exit(code)
+"""
 KDIGNITE = ["-m", "kdignite"]
 DIGITS = ["--dataset=digits", "--batch_size=50", "--widths=8,8,8,8,8"]
 
@@ -249,6 +263,27 @@ def process_of(launcher: int, *, rank: int) -> int:
     """The process of a rank among the children of torchrun."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     return next(int(pid) for pid in children if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+
+
+@pytest.mark.slow
+def test_torchrun_takes_every_method(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one group, which they find and leave; a network without BatchNorm, that both train alike."""
+    (place / "all_methods.py").write_text(ALL_METHODS)
+    both = ended_by_torchrun(started([str(place / "all_methods.py"), *METHODS], place), seconds=600)
+    assert [one.code for one in both] == [0, 0], both
+    monkeypatch.syspath_prepend(place)
+    own = {"arch": "without_norm:without_norm", "amp": "off", "widths": None, "epochs": 1, "alpha": None, "T": None}
+    for name, row in METHODS.items():
+        two = place / "runs" / name
+        assert json.loads((two / "environment.json").read_text())["processes"] == 2
+        layers = {"student_layers": ("1",), "teacher_layers": ("relu2",)} if row.needs == "features" else {}
+        config = student(**own, **layers, method=name, lr=0.001, limit_train=210, name=f"{name}-one")
+        one = distill(config, root=place / "runs").folder
+        assert weights(two).keys() == weights(one).keys()  # nothing of a projector
+        same_batch = name != "fitnet" and name not in RELATE_IMAGES
+        for ours, theirs in zip(table(two), table(one), strict=True):
+            assert ours.keys() == theirs.keys()
+            assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-4 if same_batch else 0.5)
 
 
 @pytest.mark.slow

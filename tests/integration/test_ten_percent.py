@@ -196,7 +196,8 @@ class TestAdopt:
         torch.save(small, root / "small.pt")
         adopted = adopt(AdoptConfig(file=str(root / "small.pt"), **self.settings(taught)), root=root).folder
         assert told in capsys.readouterr().out
-        distill(student(teacher=str(adopted), epochs=1, limit_train=100, method="dist", tau=4.0), root=root)
+        soft = {"method": "dist", "tau": 4.0, "alpha": None, "T": None}
+        distill(student(teacher=str(adopted), epochs=1, limit_train=100, **soft), root=root)
         assert told in capsys.readouterr().out
         doctor(DoctorConfig(run=str(adopted), num_images=100, draws=3, threads=1), root=root)
         assert told in capsys.readouterr().out
