@@ -108,7 +108,7 @@ FEATURE_METHODS = {
         init="kdignite.methods.projectors:reviews",
         layers=MAPS_AND_LAST,
         pixels=1,
-        published="weight 0.6, 1, 5 or 8 by pair on CIFAR-100, raised over 20 epochs, of the teacher's maps before ReLU; "
-        "here it is constant, since a method does not see the epoch, and the layers are those that are named",
+        published="weight 0.6, 1, 5 or 8 by pair on CIFAR-100, raised over 20 epochs, of the teacher's maps before "
+        "ReLU; here it is constant, since a method does not see the epoch, and the layers are those that are named",
     ),
 }

@@ -266,6 +266,7 @@ def process_of(launcher: int, *, rank: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_torchrun_takes_every_method(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one group, which they find and leave; a network without BatchNorm, that both train alike."""
     (place / "all_methods.py").write_text(ALL_METHODS)
