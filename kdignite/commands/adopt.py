@@ -9,7 +9,7 @@ from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
 from kdignite.commands.doctor import model_under_test
 from kdignite.commands.mending import adopt_again
-from kdignite.config import AdoptConfig, command_line, to_json
+from kdignite.config import AdoptConfig, DistillConfig, command_line, to_json
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
@@ -21,7 +21,8 @@ from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
 from kdignite.models.registry import build_model, check_model
 from kdignite.teachers import check_accuracy
-from kdignite.teachers.outputs import probabilities_warning
+from kdignite.teachers.outputs import log_of_probabilities, probabilities_warning
+from kdignite.teachers.soft_targets import underconfidence_warning, uniform_warning
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
@@ -63,6 +64,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     say(f"evaluated {path}: {validation.accuracy:.2%} on the validation images of {data.source.name}")
     if doubt := probabilities_warning(outcomes["val"].logits, who=str(path)):
         say(f"warning   {doubt}")
+    _say_how_it_teaches(outcomes["val"], is_probabilities=bool(doubt))
     _check_settings(config, adopted, data, outcomes["val"], device=device)
     folder = runs.create(root, name=config.name, default=f"adopted-{config.arch.rpartition(':')[2]}")
     description = description._replace(validation=validation)
@@ -76,6 +78,16 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     again = _distill_line(config, folder, outputs="probabilities" if doubt else None)
     say(f"run       {folder}: a teacher for {again}")
     return runs.Finished(folder, result)
+
+
+def _say_how_it_teaches(outcome: Outcome, *, is_probabilities: bool) -> None:
+    """Warn of targets that teach little at the temperature that ``distill`` has by default."""
+    temperature = DistillConfig().temperature
+    logits = log_of_probabilities(outcome.logits) if is_probabilities else outcome.logits
+    if temperature is not None and bool(torch.isfinite(logits).all()):
+        for warn in (uniform_warning, underconfidence_warning):
+            if told := warn(logits, outcome.labels, temperature):
+                say(f"warning   {told}")
 
 
 def _distill_line(config: AdoptConfig, folder: Path, *, outputs: str | None) -> str:

@@ -22,11 +22,12 @@ from kdignite.doctor.report import advice, doctor_figure, doctor_text
 from kdignite.doctor.settings import PERMUTED, RECORDED, ModelUnderTest, SettingLogits, SettingResults, run_settings
 from kdignite.doctor.state_dicts import compare_state_dicts, comparison_lines
 from kdignite.errors import RunFailed, UserError
+from kdignite.methods.rows import Temperature
 from kdignite.models.layout import place_like
 from kdignite.models.registry import build_model
 from kdignite.reports.figures import save_figure
 from kdignite.teachers.outputs import log_of_probabilities, probabilities_warning
-from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics
+from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics, underconfidence_warning
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import set_up_device
 from kdignite.training.model import FIT_IMAGES, load_model, load_placed, load_predictor, new_model, sampled_pixels
@@ -204,6 +205,9 @@ def _teacher(diagnosis: Diagnosis) -> list[str]:
     measured = soft_target_statistics(logits, diagnosis.sample.labels, alpha=config.alpha, T=config.T)
     smoothing = None if origin.command == "adopt" else origin.label_smoothing
     lines = soft_target_lines(measured, alpha=config.alpha, T=config.T, label_smoothing=smoothing)
+    temperature = Temperature("T", config.T, config.T)
+    if smoothing is None and (seen := underconfidence_warning(logits, diagnosis.sample.labels, temperature)):
+        lines.append(f"warning: {seen}")
     return [*lines, f"warning: {doubt}; the targets above are of that"] if doubt else lines
 
 

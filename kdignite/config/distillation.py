@@ -10,6 +10,7 @@ from kdignite.config.training import TrainConfig
 from kdignite.data.registry import CHOICES, is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, find_method
+from kdignite.methods.rows import Temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,11 @@ class DistillConfig(TrainConfig):
     def teachers(self) -> tuple[str, ...]:
         """The names of ``--teacher``; none: the newest one."""
         return teacher_names(self.teacher)
+
+    @property
+    def temperature(self) -> Temperature | None:
+        """At which the teacher's logits are softened; None: they are not."""
+        return find_method(self.method).temperature(self.parameters)
 
     @property
     def parameters(self) -> dict[str, Value]:

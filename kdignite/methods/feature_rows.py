@@ -1,16 +1,23 @@
 """The rows of methods on features, with the weights that RepDistiller has for CIFAR-100."""
 
-from kdignite.methods.rows import Constant, Method, Parameter
+from kdignite.methods.rows import Constant, Method, Parameter, Softening
 
 # `kd` beside a method on features; with alpha 0, as in the papers, there is none
 KD = {
     "alpha": Parameter(
         0.0, "weight of kd beside the features, which the labels lose; 0 leaves kd out", low=0, high=1, minor=True
     ),
-    "T": Parameter(4.0, "temperature of kd beside the features, with --alpha", above=0, high=1000, minor=True),
+    "T": Parameter(
+        4.0,
+        "temperature of kd beside the features, with --alpha",
+        above=0,
+        high=1000,
+        minor=True,
+        softens=Softening(("alpha",)),
+    ),
 }
 BESIDE = "(1 - alpha) * ce + alpha * kd + "
-LATE, MIDDLE, MAPS = (3,), (1,), (0, 1, 2)  # of the layers in a model's row
+LATE, MIDDLE, MAPS, MAPS_AND_LAST = (3,), (1,), (0, 1, 2), (0, 1, 3)  # of the layers in a model's row
 
 
 def _weight(default: float, of: str = "the teacher's features") -> Parameter:
@@ -89,5 +96,19 @@ FEATURE_METHODS = {
         layers=MAPS,
         pixels=1,
         published="weight 1; the term may be negative, and is not 0 where the maps are equal",
+    ),
+    "reviewkd": Method(
+        "kdignite.methods.features:reviewkd",
+        idea="fit each map of the teacher with a map of the student and all deeper ones, fused beside it",
+        equation=f"{BESIDE}weight * sum over layers, and the last one pooled, of H(R(student), teacher), H: mean "
+        "squares of the maps, and of both pooled to 4, 2 and 1 pixels a side",
+        parameters={"weight": _weight(0.6), **KD},
+        source="Chen et al. 2021, arXiv:2104.09044",
+        needs="features",
+        init="kdignite.methods.projectors:reviews",
+        layers=MAPS_AND_LAST,
+        pixels=1,
+        published="weight 0.6, 1, 5 or 8 by pair on CIFAR-100, raised over 20 epochs, of the teacher's maps before "
+        "ReLU; here it is constant, since a method does not see the epoch, and the layers are those that are named",
     ),
 }

@@ -11,7 +11,19 @@ beside the student, makes of its features (`kdignite.methods.projectors`): it is
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdignite.methods.maps import FLOOR, VARIANCE, added, beside_features, in_float32, of_one_size, pairs, summed, unit
+from kdignite.methods.maps import (
+    FLOOR,
+    POOLED,
+    VARIANCE,
+    added,
+    beside_features,
+    in_float32,
+    of_one_size,
+    pairs,
+    pooled,
+    summed,
+    unit,
+)
 from kdignite.methods.terms import Outputs, Terms
 
 
@@ -146,6 +158,51 @@ def vid(
     return added(beside, {"vid": (weight, term)})
 
 
+@in_float32
+def reviewkd(
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor,
+    *,
+    weight: float,
+    alpha: float,
+    T: float,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Terms:
+    """Knowledge review: fit each map of the teacher with what a student's map and all deeper ones give together.
+
+    ``loss = (1 - alpha) * ce + alpha * kd + weight * reviewkd``, where ``reviewkd`` is the sum of ``H(R_i, f_i)`` over
+    the layers of the teacher, and over its last one pooled to one pixel. ``H(a, b) = sum_k h_k m_k / sum_k h_k`` has
+    the means of squares ``m_0 = mean (a - b)**2`` over images, channels and pixels, and m_k of both maps pooled to 4, 2
+    and 1 pixels a side, as far as these are fewer, with ``h_k = 2**-k``. It is 0 and stationary where the maps are
+    equal.
+
+    Args:
+        student: logits (B, C); features R_i (B, c, h, w) of each layer, then of the last one pooled (B, c', 1, 1).
+        teacher: logits (B, C), features (B, c, h, w) of each layer.
+        labels: (B,) int64.
+        weight: of the term, at least 0.
+        alpha: in [0, 1], weight of ``kd``.
+        T: temperature of ``kd``, above 0.
+        label_smoothing: in [0, 1), of the labels in ``ce``.
+        class_weights: (C,) of the classes in ``ce``; None: all 1.
+
+    Returns:
+        ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``reviewkd`` in squared units of maps.
+
+    Raises:
+        UserError: if alpha or T is outside its domain.
+
+    Source: Chen et al. 2021, arXiv:2104.09044, sections 3.2 and 3.3; weights of the levels as in the authors' code.
+    """
+    *_, last = teacher.features.items()
+    levels = {**teacher.features, f"{last[0]}{POOLED}": last[1].mean((2, 3), keepdim=True)}
+    term = summed(_hierarchical(*of_one_size(*pair)) for pair in pairs(student.features, levels))
+    beside = beside_features(student, teacher, labels, alpha=alpha, T=T, ce=(label_smoothing, class_weights))
+    return added(beside, {"reviewkd": (weight, term)})
+
+
 def _attention(feature_map: Tensor) -> Tensor:
     """(B, h w)."""
     return unit(feature_map.square().mean(1).flatten(1), floor=FLOOR**2)  # of energies, which are squares
@@ -154,3 +211,11 @@ def _attention(feature_map: Tensor) -> Tensor:
 def _negative_log_density(mean: Tensor, target: Tensor, variance: Tensor) -> Tensor:
     v = variance[:, None, None]
     return ((mean - target).square() / v + v.log()).mean() / 2
+
+
+def _hierarchical(one: Tensor, other: Tensor) -> Tensor:
+    """Mean squares of two maps of one size and of their pooled forms, each with half the weight of the one before."""
+    sizes = [(side, side) for side in (4, 2, 1) if side < min(one.shape[-2:])]
+    squares = [F.mse_loss(one, other), *(F.mse_loss(pooled(one, size), pooled(other, size)) for size in sizes)]
+    weights = [0.5**level for level in range(len(squares))]
+    return summed(weight * square for weight, square in zip(weights, squares, strict=True)) / sum(weights)

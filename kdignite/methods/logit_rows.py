@@ -5,7 +5,7 @@ weights were chosen for other pairs, with a smaller learning rate or a warm-up: 
 learning.
 """
 
-from kdignite.methods.rows import Constant, Method, Parameter
+from kdignite.methods.rows import Constant, Method, Parameter, Softening
 
 ALPHA = Parameter(
     0.9, "weight of the teacher's term; 0 is the baseline, 1 ignores the labels", low=0, high=1, grid=(0.5, 0.9, 1.0)
@@ -19,9 +19,9 @@ STANDARDIZE = Parameter(
 )
 
 
-def _temperature(default: float, *grid: float) -> Parameter:
+def _temperature(default: float, *grid: float, of: tuple[str, ...], softest: str = "") -> Parameter:
     meaning = "temperature that softens both distributions; 1 leaves them as they are"
-    return Parameter(default, meaning, above=0, high=1000, grid=grid)
+    return Parameter(default, meaning, above=0, high=1000, grid=grid, softens=Softening(of, softest=softest))
 
 
 def _weight(default: float, of: str, *grid: float) -> Parameter:
@@ -30,7 +30,8 @@ def _weight(default: float, of: str, *grid: float) -> Parameter:
 
 def _exponent(default: float) -> Parameter:
     meaning = "exponent of the teacher's probabilities, which are renormalized; 1 leaves them as they are"
-    return Parameter(default, meaning, above=0, high=1, grid=(0.1, 0.3, 0.5))
+    softens = Softening(("beta",), power=-1, softest="the student learns to be as uncertain, and little else")
+    return Parameter(default, meaning, above=0, high=1, grid=(0.1, 0.3, 0.5), softens=softens)
 
 
 LOGIT_METHODS = {
@@ -38,7 +39,11 @@ LOGIT_METHODS = {
         "kdignite.methods.logits:kd",
         idea="match the teacher's softened class probabilities",
         equation="(1 - alpha) * ce + alpha * T^2 * KL(teacher/T || student/T)",
-        parameters={"alpha": ALPHA, "T": _temperature(4.0, 1.0, 2.0, 4.0, 8.0), "standardize": STANDARDIZE},
+        parameters={
+            "alpha": ALPHA,
+            "T": _temperature(4.0, 1.0, 2.0, 4.0, 8.0, of=("alpha",)),
+            "standardize": STANDARDIZE,
+        },
         source="Hinton, Vinyals & Dean 2015, arXiv:1503.02531; --standardize: Sun et al. 2024, arXiv:2403.01427",
         constant=(Constant("kd", classes=2, when="standardize"),),
         published="alpha 0.9, T 4 on CIFAR-100; alpha 0.5, T 1 on ImageNet; with --standardize T 2 and the weights 0.1 "
@@ -52,7 +57,7 @@ LOGIT_METHODS = {
         parameters={
             "alpha": _weight(1.0, "the probability of the right class against all others"),
             "beta": _weight(2.0, "the probabilities among the other classes", 0.5, 1.0, 2.0, 8.0),
-            "T": _temperature(4.0, 1.0, 2.0, 4.0),
+            "T": _temperature(4.0, 1.0, 2.0, 4.0, of=("alpha", "beta")),
             "ce_weight": CE_WEIGHT,
             "standardize": STANDARDIZE,
         },
@@ -70,7 +75,12 @@ LOGIT_METHODS = {
         parameters={
             "beta": _weight(1.0, "the correlation over the classes of an image"),
             "gamma": _weight(1.0, "the correlation over the images of a batch", 0.5, 1.0, 2.0),
-            "tau": _temperature(4.0, 1.0, 2.0, 4.0),
+            "tau": _temperature(
+                4.0,
+                *(1.0, 2.0, 4.0),
+                of=("beta", "gamma"),
+                softest="r is close to the correlation of the logits, and a higher tau changes little but the weight",
+            ),
             "ce_weight": CE_WEIGHT,
         },
         source="Huang et al. 2022, arXiv:2205.10536",
@@ -84,7 +94,7 @@ LOGIT_METHODS = {
         "renormalized, t and s: probabilities of teacher/T and student/T, of the right class y at T = 1",
         parameters={
             "gamma": _weight(3.5, "the probabilities among the other classes", 0.5, 1.5, 3.5),
-            "T": _temperature(3.0, 1.0, 2.0, 3.0),
+            "T": _temperature(3.0, 1.0, 2.0, 3.0, of=("gamma",)),
             "ce_weight": CE_WEIGHT,
         },
         source="Yang et al. 2023, arXiv:2303.13005",
@@ -98,7 +108,7 @@ LOGIT_METHODS = {
         "student/T, w = 1 - exp(-ce / teacher's ce) of each image",
         parameters={
             "alpha": _weight(2.25, "the teacher's term", 0.5, 1.0, 2.25, 4.0),
-            "T": _temperature(4.0, 2.0, 4.0, 8.0),
+            "T": _temperature(4.0, 2.0, 4.0, 8.0, of=("alpha",)),
             "ce_weight": CE_WEIGHT,
         },
         source="Zhou et al. 2021, arXiv:2102.00650",

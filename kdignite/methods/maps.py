@@ -10,6 +10,7 @@ from torch import Tensor
 from kdignite.losses import at_least_float32, check_alpha, cross_entropy, kd_divergence
 from kdignite.methods.terms import Outputs, Terms
 
+POOLED = " pooled"  # after the name of the last layer: one pixel, made of it
 VARIANCE = " variance"  # after the name of a layer: the variances (c,) that are learnt for it
 FLOOR = 1e-6  # of the mean length: a shorter vector has no direction, whose gradient would be about 1 / length
 

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdignite.methods.maps import VARIANCE, pooled, smaller
+from kdignite.methods.maps import POOLED, VARIANCE, pooled, smaller
 
 Shapes = Mapping[str, tuple[int, ...]]
 INITIAL_VARIANCE, LEAST_VARIANCE = 5.0, 1e-5
+WIDEST_REVIEW = 512  # channels
 
 
 class Each(nn.Module):
@@ -43,6 +44,44 @@ class Distributions(nn.Module):
         names = (f"{name}{VARIANCE}" for name in features)
         variances = (F.softplus(scale) + LEAST_VARIANCE for scale in self.scales)
         return {**self.means(features), **dict(zip(names, variances, strict=True))}
+
+
+class Review(nn.Module):
+    """A map of the student, fused with what the next deeper level made of its own, as a map of the teacher."""
+
+    def __init__(self, c_s: int, width: int, shape: tuple[int, ...], *, is_deepest: bool) -> None:
+        super().__init__()
+        self.side = shape[1:]
+        self.reduce = nn.Sequential(nn.Conv2d(c_s, width, 1, bias=False), nn.BatchNorm2d(width))
+        self.gates = None if is_deepest else nn.Sequential(nn.Conv2d(2 * width, 2, 1), nn.Sigmoid())
+        self.fit = nn.Sequential(nn.Conv2d(width, shape[0], 3, padding=1, bias=False), nn.BatchNorm2d(shape[0]))
+
+    def forward(self, feature_map: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
+        """From (B, c_s, h, w) and (B, width, H, W) to (B, c_t, h_t, w_t), and (B, width, h, w) for the next level."""
+        state: Tensor = self.reduce(feature_map)
+        if self.gates is not None and deeper is not None:
+            deeper = F.interpolate(deeper, state.shape[-2:])
+            own, other = self.gates(torch.cat([state, deeper], 1)).split(1, 1)
+            state = own * state + other * deeper
+        return self.fit(F.interpolate(state, self.side)), state
+
+
+class Reviews(nn.Module):
+    """The levels of a review, from the pooled last map to the first one."""
+
+    def __init__(self, levels: list[Review]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A map of the teacher for each layer, and one pixel for the last."""
+        *_, (name, last) = features.items()
+        maps = {**features, f"{name}{POOLED}": last.mean((2, 3), keepdim=True)}
+        found: dict[str, Tensor] = {}
+        state = None
+        for level, (key, one) in zip(self.levels, reversed(maps.items()), strict=True):
+            found[key], state = level(one, state)
+        return {key: found[key] for key in maps}
 
 
 class PoolTo(nn.Module):
@@ -77,6 +116,23 @@ def distributions(student_shapes: Shapes, teacher_shapes: Shapes, **parameters: 
     del parameters
     sides = list(zip(student_shapes.values(), teacher_shapes.values(), strict=True))
     return Distributions([_mean(s, t) for s, t in sides], [t[0] for _, t in sides])
+
+
+def reviews(student_shapes: Shapes, teacher_shapes: Shapes, **parameters: float) -> nn.Module:
+    """The fusion of `kdignite.methods.features.reviewkd`, whose maps have at most 512 channels.
+
+    From the pooled last map to the first one: a 1x1 convolution with BatchNorm; after the first level a sum with the
+    result of the level before, enlarged to its pixels, both times gates of each pixel (1x1 convolution, sigmoid); then,
+    brought to the teacher's size, a 3x3 convolution with BatchNorm. Sizes change by taking the nearest pixel.
+
+    Source: Chen et al. 2021, arXiv:2104.09044, section 3.2; widths as in the authors' code.
+    """
+    del parameters
+    sides = list(zip(student_shapes.values(), teacher_shapes.values(), strict=True))
+    (c_s, *_), (c_t, *_) = sides[-1]
+    width = min(WIDEST_REVIEW, c_s)
+    levels = [Review(c_s, width, (c_t, 1, 1), is_deepest=True)]
+    return Reviews(levels + [Review(s[0], width, t, is_deepest=False) for s, t in reversed(sides)])
 
 
 def _regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:

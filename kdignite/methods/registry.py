@@ -14,7 +14,7 @@ from typing import Any
 from kdignite.errors import UserError
 from kdignite.methods.feature_rows import FEATURE_METHODS
 from kdignite.methods.logit_rows import LOGIT_METHODS
-from kdignite.methods.rows import REQUIRED, Constant, Method, Parameter
+from kdignite.methods.rows import REQUIRED, Constant, Method, Parameter, Softening
 from kdignite.plugins import import_function
 
 # settings of every training, which a method may take besides its parameters, and the flags that they come from
@@ -40,7 +40,7 @@ def find_method(name: str) -> Method:
         return METHODS[name]
     if ":" in name:
         return _own_method(name)
-    close = difflib.get_close_matches(name, METHODS, n=1)
+    close = difflib.get_close_matches(name.lower(), METHODS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise UserError(f"--method must be one of {', '.join(METHODS)}, or package.module:function, not {name!r}{hint}")
 
@@ -161,7 +161,13 @@ def _own_method(name: str) -> Method:
         raise UserError(f"--method={name} must be a function of (student, teacher, labels, *, parameters)")
     idea = (inspect.getdoc(function) or "a method of your own").partition("\n")[0]
     parameters = {
-        one.name: Parameter(one.default, f"parameter of {name}", minor=isinstance(one.default, bool)) for one in own
+        one.name: Parameter(
+            one.default,
+            f"parameter of {name}",
+            minor=isinstance(one.default, bool),
+            softens=Softening((one.name,)) if one.name == "T" else None,
+        )
+        for one in own
     }
     wrong = [key for key, one in parameters.items() if not isinstance(one.default, int | float | type)]
     if wrong:

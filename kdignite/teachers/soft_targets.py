@@ -7,9 +7,15 @@ import torch
 from torch import Tensor
 
 from kdignite.errors import UserError
+from kdignite.methods.rows import Temperature
 
 NEARLY_HARD = 0.99  # mean top probability
 NEARLY_UNIFORM = 0.95  # mean entropy as a share of log C
+UNDERCONFIDENT = 0.05  # accuracy less mean top probability; without smoothing networks are more sure than right
+SOFTEST = (
+    "the loss is close to the squared distance of the logits, and a higher T changes little (Hinton et al. 2015, "
+    "arXiv:1503.02531, 2.1)"
+)
 
 
 class TargetStatistics(NamedTuple):
@@ -74,35 +80,44 @@ def soft_target_lines(measured: SoftTargets, *, alpha: float, T: float, label_sm
     if soft.top > NEARLY_HARD:
         lines.append(f"warning: at T={T:g} the targets are little more than labels (top class {soft.top:.2%}): raise T")
     if soft.entropy_share > NEARLY_UNIFORM:
-        lines.append(f"warning: {_uniform(soft, T=T)}")
-    if warning := label_smoothing_warning(label_smoothing or 0.0, T=T):
+        lines.append(f"warning: {_uniform(soft, _of_kd(T))}")
+    if label_smoothing is not None and (warning := label_smoothing_warning(label_smoothing, _of_kd(T))):
         lines.append(f"warning: {warning}")
     return lines
 
 
-def uniform_warning(logits: Tensor, labels: Tensor, *, T: float) -> str:
+def uniform_warning(logits: Tensor, labels: Tensor, temperature: Temperature) -> str:
     """A warning where softmax(logits / T) of a teacher is nearly uniform in the mean over images, else empty.
 
     Args:
-        logits: (N, C) of the teacher, finite.
+        logits: (N, C) of the teacher, finite, as the method compares them.
         labels: (N,) int64.
-        T: temperature, above 0 and finite.
+        temperature: of the method.
     """
-    found = _targets(logits.double() / T, labels)
-    return _uniform(found, T=T) if found.entropy_share > NEARLY_UNIFORM else ""
+    found = _targets(logits.double() / temperature.T, labels)
+    return _uniform(found, temperature) if found.entropy_share > NEARLY_UNIFORM else ""
 
 
-def label_smoothing_warning(label_smoothing: float, *, T: float) -> str:
+def label_smoothing_warning(label_smoothing: float, temperature: Temperature) -> str:
     """A warning where a teacher's label smoothing makes a high temperature useless, else empty.
 
     Source: Chandrasegaran et al. 2022, arXiv:2206.14532.
     """
-    if label_smoothing == 0 or T <= 1:
-        return ""
-    return (
-        f"the teacher was trained with label smoothing {label_smoothing:g}, which blurs its logits of the other "
-        "classes: a T near 1 is better (Chandrasegaran et al. 2022, arXiv:2206.14532)"
+    known = f"the teacher was trained with label smoothing {label_smoothing:g}"
+    return _blurred(known, temperature) if label_smoothing > 0 else ""
+
+
+def underconfidence_warning(logits: Tensor, labels: Tensor, temperature: Temperature) -> str:
+    """The same of a teacher trained elsewhere, whose probabilities (N, C) are those of label smoothing, else empty.
+
+    Label smoothing keeps the top probability below 1: a network is then less sure than it is right (Mueller et al.
+    2019, arXiv:1906.02629).
+    """
+    top, accuracy = _targets(logits.double(), labels).top, float((logits.argmax(1) == labels).double().mean())
+    seen = (
+        f"the teacher is right in {accuracy:.1%} and gives its top class {top:.1%}, as after label smoothing or mixup"
     )
+    return _blurred(seen, temperature) if accuracy - top > UNDERCONFIDENT else ""
 
 
 def _check(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> None:
@@ -153,11 +168,23 @@ def _target_line(targets: TargetStatistics, *, T: float) -> str:
     )
 
 
-def _uniform(found: TargetStatistics, *, T: float) -> str:
+def _of_kd(T: float) -> Temperature:
+    return Temperature("T", T, T)
+
+
+def _uniform(found: TargetStatistics, temperature: Temperature) -> str:
     return (
-        f"at T={T:g} the targets are nearly uniform ({found.entropy_share:.1%} of the largest entropy): the loss is "
-        "close to the squared distance of the logits, and a higher T changes little (Hinton et al. 2015, "
-        "arXiv:1503.02531, 2.1)"
+        f"at {temperature.flag}={temperature.given:g} the targets are nearly uniform ({found.entropy_share:.1%} of the "
+        f"largest entropy): {temperature.softest or SOFTEST}"
+    )
+
+
+def _blurred(why: str, temperature: Temperature) -> str:
+    if temperature.T <= 1:
+        return ""
+    return (
+        f"{why}, which blurs its logits of the other classes: a {temperature.flag} near 1 is better (Chandrasegaran et "
+        "al. 2022, arXiv:2206.14532)"
     )
 
 

@@ -13,6 +13,7 @@ from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, chunks, evaluation_batch_size, pixel_batches
 from kdignite.data.preprocess import preparer, sample
 from kdignite.evaluation import Predictor, measure_batch_norms, predictor
+from kdignite.losses import standardized
 from kdignite.models.layout import place
 from kdignite.models.registry import init_from_data
 from kdignite.steps import Teacher
@@ -53,7 +54,8 @@ def combine_teachers(loaded: Sequence[LoadedTeacher], config: DistillConfig) -> 
         say(f"teachers  mean of {len(loaded)} with weights {setting_text([round(w, 4) for w in weights])}{of}: {shown}")
     if config.control is not None:
         say(f"control   {config.control}, {shown}: {TOLD[config.control]}")
-    if "T" in config.parameters and (doubt := uniform_warning(logits, labels, T=T)):
+    compared = standardized(logits) if config.parameters.get("standardize") else logits
+    if config.temperature and (doubt := uniform_warning(compared, labels, config.temperature)):
         say(f"warning   {doubt}")
     return TeacherSource(tuple(loaded), _record([one.teacher_record for one in loaded], weights, accuracy, config))
 

@@ -14,10 +14,10 @@ from kdignite.config import DistillConfig, TrainConfig, command_line, typed_flag
 from kdignite.console import say
 from kdignite.data.registry import PATHS, is_code, load_source
 from kdignite.errors import UserError
-from kdignite.evaluation import Predictor
+from kdignite.evaluation import Outcome, Predictor
 from kdignite.teachers import RANDOM, check_accuracy
 from kdignite.teachers.outputs import check_logits, log_probabilities
-from kdignite.teachers.soft_targets import label_smoothing_warning
+from kdignite.teachers.soft_targets import label_smoothing_warning, underconfidence_warning
 from kdignite.training.data import DATASET, Data, data_folder, is_gone, named_by
 from kdignite.training.ensemble import untrained_predictor, untrained_record
 from kdignite.training.model import load_predictor
@@ -150,7 +150,7 @@ def load_checked_teacher(
     if config.teacher_outputs is None:
         check_logits(outcome.logits, who=str(checkpoint.path))
     if config.control != RANDOM:
-        _warn(origin, config)
+        _warn(origin, config, outcome)
     return loaded._replace(teacher_record=record._replace(accuracy=accuracy), outcome=outcome)
 
 
@@ -194,11 +194,16 @@ def _could_be_same(one: str, other: str) -> bool:
     return one == other or all(name.startswith(tuple(PATHS)) for name in (one, other))
 
 
-def _warn(origin: Origin, config: DistillConfig) -> None:
+def _warn(origin: Origin, config: DistillConfig, outcome: Outcome) -> None:
     if origin.partial:
         say("warning   the teacher was trained on part of its images only")
     if origin.command == "adopt":
         say("warning   an adopted teacher may have been trained on the validation images: trust the test accuracy")
-    T = config.parameters.get("T") if config.parameters.get("alpha") != 0 else None  # which softens nothing then
-    if T is not None and (doubt := label_smoothing_warning(origin.label_smoothing, T=T)):
+    if (temperature := config.temperature) is None:
+        return
+    if origin.command == "adopt":
+        doubt = underconfidence_warning(outcome.logits, outcome.labels, temperature)
+    else:
+        doubt = label_smoothing_warning(origin.label_smoothing, temperature)
+    if doubt:
         say(f"warning   {doubt}")

@@ -46,9 +46,9 @@ def ended(group: list[subprocess.Popen[str]]) -> list[Ended]:
     return [Ended(one.returncode, *texts) for one, texts in zip(group, told, strict=True)]
 
 
-def ended_by_torchrun(group: list[subprocess.Popen[str]]) -> list[Ended]:
+def ended_by_torchrun(group: list[subprocess.Popen[str]], *, seconds: float = 120) -> list[Ended]:
     """The same; where one fails, the others get SIGTERM, as from torchrun."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + seconds
     while not any(one.poll() for one in group) and any(one.poll() is None for one in group):
         assert time.monotonic() < deadline, "they wait for ever"
         time.sleep(0.05)

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import pkgutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.methods.maps import VARIANCE
 from kdignite.methods.projectors import distributions
-from kdignite.methods.registry import bind_method
+from kdignite.methods.registry import METHODS, bind_method, check_method
 from kdignite.methods.taps import FeatureExtractor
-from kdignite.methods.terms import Outputs
+from kdignite.methods.terms import Loss, Outputs, Terms
 from kdignite.schedules import build_optimizer
 from kdignite.steps import Step, distill_step
 from kdignite.teachers import outputs_with_features
@@ -74,12 +77,12 @@ def trained(share: Share) -> dict[str, Any]:
     return {"weights": model.state_dict(), "means": means_of(step, share)}
 
 
-def means_of(step: Step, share: Share) -> dict[str, float]:
-    """The mean of every part over twenty steps."""
+def means_of(step: Step, share: Share, *, epochs: int = 4) -> dict[str, float]:
+    """The mean of every part over epochs of five steps."""
     engine = Engine(step)
     sums = handlers.attach_epoch_sums(engine, device=CPU)
     batches = training_batches(part(TRAINED), seed=1, view_seed=2, augment="flip", batch_size=10, share=share)
-    engine.run(run_batches(batches, epochs=4, epoch_length=5), max_epochs=4, epoch_length=5)
+    engine.run(run_batches(batches, epochs=epochs, epoch_length=5), max_epochs=epochs, epoch_length=5)
     return sums.means()
 
 
@@ -103,6 +106,55 @@ def trained_on_features(share: Share) -> dict[str, Any]:
         grad_clip=0.3,
     )
     return {"means": means_of(step, share), "weights": student.state_dict()}
+
+
+def trained_by(method: str, share: Share, *, pieces: int = 1) -> dict[str, Any]:
+    """Five steps by a method: an even batch, and a last one of 4 and 3 images; relations are within so many pieces."""
+    student, teacher = (
+        FeatureExtractor(convolutional(seed), ("1",), flag="layers", who="it").double() for seed in (7, 8)
+    )
+    row = METHODS[method]
+    bound: Loss = bind_method(method, check_method(method, {}), label_smoothing=0.1)
+    if row.init:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(9)
+            student.projector = without_norm(pkgutil.resolve_name(row.init)({"1": (6, 6, 6)}, {"1": (6, 6, 6)}))
+    optimizer = build_optimizer(student, kind="sgd", lr=1e-3, momentum=0.9, weight_decay=1e-3)
+    outputs_of = outputs_with_features(teacher, prepare=prepared)
+    step = distill_step(
+        processes.parallel(student, device=CPU, sync_bn=False),
+        optimizer,
+        lambda batch: outputs_of(batch.images),
+        prepare=prepared,
+        method=partial(in_pieces, bound, pieces),
+        grad_clip=5.0,
+    )
+    return {"means": means_of(step, share, epochs=1), "weights": student.state_dict()}
+
+
+def without_norm(projector: nn.Module) -> nn.Module:
+    """In double precision; BatchNorm, whose statistics are those of each process, does nothing."""
+    for parent in list(projector.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+    return projector.double()
+
+
+def in_pieces(method: Loss, pieces: int, student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+    """The mean of a method over pieces of a batch, as processes share it, by their numbers of images."""
+    count = len(labels)
+    total: dict[str, Tensor] = {}
+    for rank in range(pieces):
+        rows = Share(rank, pieces).of(torch.arange(count))
+        own = (
+            Outputs(one.logits[rows], {k: f if k.endswith(VARIANCE) else f[rows] for k, f in one.features.items()})
+            for one in (student, teacher)
+        )
+        terms = method(*own, labels[rows])
+        for name, value in {"loss": terms.loss, **terms.parts}.items():
+            total[name] = total.get(name, torch.zeros(())) + value * len(rows) / count
+    return Terms(total.pop("loss"), total)
 
 
 def evaluated(share: Share) -> dict[int, Outcome]:
@@ -200,6 +252,8 @@ def main(folder: Path) -> None:
     with processes.process_group():
         found["trained"] = trained(Share(processes.rank(), processes.world_size()))
         found["trained on features"] = trained_on_features(Share(processes.rank(), processes.world_size()))
+        share = Share(processes.rank(), processes.world_size())
+        found["trained by"] = {name: trained_by(name, share) for name in METHODS}
         found["agreed"] = agreed(folder)
         found["evaluated"] = evaluated(Share(processes.rank(), processes.world_size()))
     found["after"] = (processes.world_size(), processes.rank())

@@ -16,6 +16,7 @@ from kdignite import checkpoints
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.data.batches import Share
+from kdignite.methods.registry import METHODS
 from kdignite.runs import Finished
 
 from . import several
@@ -30,6 +31,20 @@ from torch import nn
 
 def without_norm(num_classes):
     return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(1800, num_classes))
+"""
+ALL_METHODS = """
+import sys
+from kdignite import processes
+from kdignite.cli import main
+from kdignite.methods.registry import METHODS
+
+words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=1", "--lr=0.001", "--limit_train=210"]
+words += ["--arch=without_norm:without_norm", "--amp=off", "--threads=1", "--teacher=teacher"]
+with processes.process_group():
+    for name in sys.argv[1:]:
+        layers = ["--student_layers=1", "--teacher_layers=relu2"] if METHODS[name].needs == "features" else []
+        if code := main([*words, f"--method={name}", f"--name={name}", *layers]):
+            sys.exit(code)
 """
 KDIGNITE = ["-m", "kdignite"]
 DIGITS = ["--dataset=digits", "--batch_size=50", "--widths=8,8,8,8,8"]
@@ -64,6 +79,24 @@ def test_a_student_and_what_is_learnt_beside_it_are_one_module_to_both(ranks: li
         for name, value in trained["weights"].items():
             torch.testing.assert_close(value, expected["weights"][name], rtol=0, atol=1e-9)
         assert trained["means"] == pytest.approx(expected["means"], rel=1e-9)
+
+
+RELATE_IMAGES = ("dist", "sp", "pkt", "rkd")  # those of each process, as the documents say
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_in_two_processes_is_that_in_one(name: str, ranks: list[dict[str, Any]]) -> None:
+    expected = several.trained_by(name, Share(), pieces=2 if name in RELATE_IMAGES else 1)
+    fresh = several.convolutional().state_dict()
+    assert not torch.equal(expected["weights"]["network.0.weight"], fresh["0.weight"])
+    for found in (one["trained by"][name] for one in ranks):
+        assert found["weights"].keys() == expected["weights"].keys()
+        for key, value in found["weights"].items():
+            torch.testing.assert_close(value, expected["weights"][key], rtol=0, atol=1e-9)
+        assert found["means"] == pytest.approx(expected["means"], rel=1e-9)
+    if name in RELATE_IMAGES:
+        whole = several.trained_by(name, Share())["means"]
+        assert whole["loss"] != pytest.approx(expected["means"]["loss"], rel=1e-6)
 
 
 def test_every_process_has_every_answer_once(ranks: list[dict[str, Any]]) -> None:
@@ -230,6 +263,28 @@ def process_of(launcher: int, *, rank: int) -> int:
     """The process of a rank among the children of torchrun."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     return next(int(pid) for pid in children if f"RANK={rank}" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_torchrun_takes_every_method(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one group, which they find and leave; a network without BatchNorm, that both train alike."""
+    (place / "all_methods.py").write_text(ALL_METHODS)
+    both = ended_by_torchrun(started([str(place / "all_methods.py"), *METHODS], place), seconds=600)
+    assert [one.code for one in both] == [0, 0], both
+    monkeypatch.syspath_prepend(place)
+    own = {"arch": "without_norm:without_norm", "amp": "off", "widths": None, "epochs": 1, "alpha": None, "T": None}
+    for name, row in METHODS.items():
+        two = place / "runs" / name
+        assert json.loads((two / "environment.json").read_text())["processes"] == 2
+        layers = {"student_layers": ("1",), "teacher_layers": ("relu2",)} if row.needs == "features" else {}
+        config = student(**own, **layers, method=name, lr=0.001, limit_train=210, name=f"{name}-one")
+        one = distill(config, root=place / "runs").folder
+        assert weights(two).keys() == weights(one).keys()  # nothing of a projector
+        same_batch = name != "fitnet" and name not in RELATE_IMAGES
+        for ours, theirs in zip(table(two), table(one), strict=True):
+            assert ours.keys() == theirs.keys()
+            assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), rel=1e-4 if same_batch else 0.5)
 
 
 @pytest.mark.slow

@@ -7,9 +7,21 @@ from typing import Any
 import pytest
 
 from kdignite import stopping
+from kdignite.commands.baseline import baseline
+from kdignite.commands.compare import compare
 from kdignite.commands.distill import distill
+from kdignite.commands.doctor import doctor
+from kdignite.commands.evaluate import evaluate
 from kdignite.commands.sweep import sweep
-from kdignite.config import DistillConfig, SweepConfig, configure
+from kdignite.config import (
+    BaselineConfig,
+    CompareConfig,
+    DistillConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    SweepConfig,
+    configure,
+)
 from kdignite.errors import UserError
 from kdignite.methods.logit_rows import LOGIT_METHODS
 from kdignite.methods.registry import METHODS
@@ -41,6 +53,26 @@ def test_every_method_is_swept_and_goes_on_after_a_stop(
     resumed = distill(configure(DistillConfig, resume="run"), root=root)
     assert json.loads((resumed.folder / "result.json").read_text())["method"] == name
     assert_alike(resumed.folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_every_command_takes_a_run_of_every_method(name: str, root: Path) -> None:
+    baseline(configure(BaselineConfig, name="baseline", **TINY), root=root)
+    given = {"method": name, "label_smoothing": 0.1, "balance": "loss", **TINY}
+    trained = distill(configure(DistillConfig, name="student", **given), root=root)
+    found = evaluate(EvaluateConfig(run="student", threads=1), root=root)
+    assert found.result["accuracy"] == trained.result["test"]["accuracy"]
+    plain = distill(configure(DistillConfig, name="plain", method=name, **TINY), root=root)
+    compared = compare(CompareConfig(runs=(plain.folder.name, "baseline", "teacher")), root=root)
+    assert name in (compared.folder / "compare.md").read_text()
+    rows = doctor(DoctorConfig(run="student", num_images=100, draws=3, threads=1), root=root).result["settings"]
+    (recorded,) = (row for row in rows if row["name"] == "as recorded")
+    assert recorded["accuracy"] > 0
+    if METHODS[name].needs == "features":  # the others: above
+        point = {key: (one.default,) for key, one in METHODS[name].parameters.items() if not one.minor}
+        (cell,) = sweep(configure(SweepConfig, method=name, **point, **TINY), root=root).result["cells"]
+        assert {key: (cell[key],) for key in point} == point
 
 
 def test_parts_that_teach_nothing_are_said_at_the_start(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

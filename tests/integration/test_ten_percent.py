@@ -182,6 +182,24 @@ class TestAdopt:
         distilled = distill(student(teacher="adopted-cnn5", epochs=1), root=root)
         assert distilled.result["teacher"]["accuracy"] == taught.result["val"]["accuracy"]
 
+    @pytest.mark.parametrize(
+        ("scale", "told"), [(0.2, "as after label smoothing"), (1e-3, "targets are nearly uniform")]
+    )
+    def test_what_its_logits_teach_little_of_is_told_by_each_command(
+        self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str], scale: float, told: str
+    ) -> None:
+        """The last layer is made smaller: the same classes, less certain."""
+        weights = payload_of(taught)["weights"]
+        small = {key: value * scale if key.startswith("linear.") else value for key, value in weights.items()}
+        torch.save(small, root / "small.pt")
+        adopted = adopt(AdoptConfig(file=str(root / "small.pt"), **self.settings(taught)), root=root).folder
+        assert told in capsys.readouterr().out
+        soft = {"method": "dist", "tau": 4.0, "alpha": None, "T": None}
+        distill(student(teacher=str(adopted), epochs=1, limit_train=100, **soft), root=root)
+        assert told in capsys.readouterr().out
+        doctor(DoctorConfig(run=str(adopted), num_images=100, draws=3, threads=1), root=root)
+        assert told in capsys.readouterr().out
+
     def test_half_precision_becomes_float32_and_is_said(
         self, taught: Finished, root: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

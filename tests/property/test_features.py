@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kdignite.losses import kd_loss
-from kdignite.methods.maps import VARIANCE
+from kdignite.methods.maps import POOLED, VARIANCE
 from kdignite.methods.registry import METHODS, bind_method, check_method
 from kdignite.methods.terms import Outputs, Terms
 
@@ -22,7 +22,7 @@ Arrays = dict[str, Array]
 
 EXAMPLES = settings(deadline=None, max_examples=12)
 NAMES = [name for name, row in METHODS.items() if row.needs == "features"]
-MAPS, RELATIONS = ("fitnet", "at", "vid"), ("sp", "pkt", "rkd")
+MAPS, RELATIONS = ("fitnet", "at", "vid", "reviewkd"), ("sp", "pkt", "rkd")
 STEP = 1e-6  # of the finite differences
 
 
@@ -36,20 +36,29 @@ class Case(NamedTuple):
 
 @st.composite
 def cases(draw: st.DrawFn, *, name: str = "") -> Case:
-    number = partial(draw, st.integers(1, 4))
+    number, side = partial(draw, st.integers(1, 4)), partial(draw, st.integers(1, 5 if name == "reviewkd" else 4))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     normal = partial(torch.randn, generator=generator, dtype=torch.float64)
     num_images, num_classes, layers = draw(st.integers(1, 5)), draw(st.integers(2, 4)), draw(st.integers(1, 2))
     student, teacher = {}, {}
     for layer in range(layers):
         channels = number() + (name == "pkt")  # the cosine of numbers is 1 or -1, where its logarithm is all rounding
-        student[f"s{layer}"] = normal(num_images, channels, number(), number())
-        own = channels if name in ("fitnet", "vid", "") else number() + 1
-        teacher[f"t{layer}"] = normal(num_images, own, number(), number())
-    student |= variances(student, generator) if name == "vid" else {}
+        student[f"s{layer}"] = normal(num_images, channels, side(), side())
+        own = channels if name in ("fitnet", "vid", "reviewkd", "") else number() + 1
+        teacher[f"t{layer}"] = normal(num_images, own, side(), side())
+    student |= learnt(name, student, generator)
     logits = (3 * normal(num_images, num_classes) for _ in range(2))
     labels = torch.randint(num_classes, (num_images,), generator=generator)
     return Case(Outputs(next(logits), student), Outputs(next(logits), teacher), labels)
+
+
+def learnt(name: str, features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """What a projector returns besides a map for each layer."""
+    if name == "vid":
+        return variances(features, generator)
+    *_, (layer, last) = features.items()
+    pixel = torch.randn(*last.shape[:2], 1, 1, generator=generator, dtype=torch.float64)
+    return {f"{layer}{POOLED}": pixel} if name == "reviewkd" else {}
 
 
 def variances(features: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -63,7 +72,7 @@ def fixed(name: str, *, num_images: int = 4, side: int = 3, seed: int = 0) -> Ca
     maps = torch.randn(2, num_images, 4, side, side, generator=generator, dtype=torch.float64)
     logits = torch.randn(2, num_images, 3, generator=generator, dtype=torch.float64)
     student = {"s": maps[0]}
-    student |= variances(student, generator) if name == "vid" else {}
+    student |= learnt(name, student, generator)
     return Case(Outputs(logits[0], student), Outputs(logits[1], {"t": maps[1]}), torch.arange(num_images) % 3)
 
 
@@ -135,6 +144,17 @@ def vid(student: Arrays, teacher: Arrays) -> dict[str, float]:
     return {"vid": found}
 
 
+def reviewkd(student: Arrays, teacher: Arrays) -> dict[str, float]:
+    *_, last = teacher.values()
+    found = 0.0
+    for s, t in maps_of(student, {**teacher, "pooled": last.mean((2, 3))[:, :, None, None]}):
+        sizes = [size for size in (4, 2, 1) if size < min(s.shape[2:])]
+        squares = [np.mean((s - t) ** 2)] + [np.mean((pool(s, (n, n)) - pool(t, (n, n))) ** 2) for n in sizes]
+        halves = [1, 1 / 2, 1 / 4, 1 / 8][: len(squares)]
+        found += float(np.average(squares, weights=halves))
+    return {"reviewkd": found}
+
+
 def sp(student: Arrays, teacher: Arrays) -> dict[str, float]:
     def similarities(f: Array) -> Array:
         gram = np.array([[np.sum(a * b) for a in f] for b in f])
@@ -185,6 +205,7 @@ REFERENCES: dict[str, Callable[[Arrays, Arrays], dict[str, float]]] = {
     "fitnet": fitnet,
     "at": at,
     "vid": vid,
+    "reviewkd": reviewkd,
     "sp": sp,
     "pkt": pkt,
     "rkd": rkd,
@@ -268,6 +289,7 @@ UNSEEN: dict[str, list[Callable[[Tensor], Tensor]]] = {
 SEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "fitnet": lambda f: 2 * f,
     "vid": lambda f: 2 * f,
+    "reviewkd": lambda f: 2 * f,
     "at": lambda f: f.roll(1, 2),
     "sp": scaled,
     "pkt": lambda f: f + 1,
@@ -304,7 +326,9 @@ def test_the_order_of_the_images_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_features_are_stationary_and_only_a_density_is_not_0(name: str) -> None:
     case = fixed(name)
-    student = {"s": case.teacher.features["t"]} | {k: f for k, f in case.student.features.items() if k != "s"}
+    own = case.teacher.features["t"]
+    same = {"s": own, f"s{POOLED}": own.mean((2, 3), keepdim=True)}
+    student = {key: same.get(key, one) for key, one in case.student.features.items()}
     equal = watched(case._replace(student=Outputs(case.student.logits, student)))
     term = term_of(name, equal)
     (gradient,) = torch.autograd.grad(term, [equal.student.features["s"]])

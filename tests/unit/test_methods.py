@@ -21,7 +21,7 @@ from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
 from kdignite.losses import cross_entropy, kd_divergence
 from kdignite.methods.logits import logit_mse
-from kdignite.methods.maps import VARIANCE
+from kdignite.methods.maps import POOLED, VARIANCE
 from kdignite.methods.registry import METHODS, TRAINING, bind_method, check_method, find_method, name_of
 from kdignite.methods.terms import Outputs, Terms, check_terms
 from kdignite.runs import default_name
@@ -37,8 +37,8 @@ def logits(seed: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
 def outputs(name: str, seed: int) -> Outputs:
     """What a method is given: logits, and features if it needs them."""
     maps = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    variances = {f"layer{VARIANCE}": torch.ones(2)} if name == "vid" and seed == 0 else {}
-    return Outputs(logits(seed), {"layer": maps, **variances})
+    learnt = {"vid": {f"layer{VARIANCE}": torch.ones(2)}, "reviewkd": {f"layer{POOLED}": maps[:, :, :1, :1]}}
+    return Outputs(logits(seed), {"layer": maps, **(learnt.get(name, {}) if seed == 0 else {})})
 
 
 def margin(student: Outputs, teacher: Outputs, labels: Tensor, *, weight: float = 2.0, gap: float) -> Terms:

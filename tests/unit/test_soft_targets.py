@@ -10,12 +10,14 @@ from torch import Tensor
 
 from kdignite.errors import UserError
 from kdignite.losses import kd_loss
+from kdignite.methods.rows import Temperature
 from kdignite.teachers.soft_targets import (
     SoftTargets,
     TargetStatistics,
     label_smoothing_warning,
     soft_target_lines,
     soft_target_statistics,
+    underconfidence_warning,
 )
 
 EXAMPLES = settings(deadline=None, max_examples=60)
@@ -241,4 +243,15 @@ def test_warnings_start_above_their_limits() -> None:
 
 @pytest.mark.parametrize(("label_smoothing", "T", "doubted"), [(0.1, 1.01, True), (0.1, 1.0, False), (0.0, 4.0, False)])
 def test_smoothing_speaks_against_a_high_temperature(label_smoothing: float, T: float, doubted: bool) -> None:
-    assert label_smoothing_warning(label_smoothing, T=T).startswith(MESSAGE) == doubted
+    assert label_smoothing_warning(label_smoothing, Temperature("T", T, T)).startswith(MESSAGE) == doubted
+
+
+@pytest.mark.parametrize(("top", "T", "doubted"), [(0.91, 4.0, True), (0.91, 1.0, False), (0.96, 4.0, False)])
+def test_a_teacher_that_is_less_sure_than_right_may_be_smoothed(top: float, T: float, doubted: bool) -> None:
+    p = torch.full((4, 10), (1 - top) / 9, dtype=torch.float64)
+    p[torch.arange(4), torch.arange(4)] = top
+    told = underconfidence_warning(p.log(), torch.arange(4), Temperature("T", T, T))
+    seen = "the teacher is right in 100.0% and gives its top class 91.0%, as after label smoothing or mixup, which"
+    assert told.startswith(seen) == doubted
+    assert bool(told) == doubted
+    assert underconfidence_warning(p.log(), torch.arange(4) + 5, Temperature("T", T, T)) == ""  # wrong, and sure

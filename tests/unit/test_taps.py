@@ -5,6 +5,7 @@ import gc
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
 from kdignite.methods.features import fitnet
-from kdignite.methods.projectors import distributions, regressors
+from kdignite.methods.projectors import distributions, regressors, reviews
 from kdignite.methods.taps import SHOWN, FeatureExtractor
 from kdignite.methods.terms import Outputs
 from kdignite.steps import distill_step
 from kdignite.teachers import outputs_with_features
 
+NORM = np.sqrt(1 + 1e-5)  # of a BatchNorm that has seen nothing
 IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -159,6 +161,36 @@ def test_projectors_bring_maps_to_the_smaller_size_and_the_channels_of_the_teach
     found = distributions(*shapes)(features)
     assert found["s"].shape == (2, 5, *map(min, student[1:], teacher[1:]))
     torch.testing.assert_close(found["s variance"], torch.full((5,), 5.0))
+
+
+def test_a_review_fuses_each_map_with_all_deeper_ones() -> None:
+    """Against NumPy, from the first pooled level on; BatchNorm in eval mode divides by sqrt(1 + 1e-5)."""
+    student, teacher = {"a": (3, 4, 4), "b": (5, 2, 2)}, {"a": (2, 8, 8), "b": (4, 2, 2)}
+    module = reviews(student, teacher).double().eval()
+    maps = {name: torch.randn(2, *shape, dtype=torch.float64) for name, shape in student.items()}
+    found = {name: one.detach().numpy() for name, one in module(maps).items()}
+    assert {name: one.shape for name, one in found.items()} == {
+        **{name: (2, *shape) for name, shape in teacher.items()},
+        "b pooled": (2, 4, 1, 1),
+    }
+    weights = {name: one.numpy() for name, one in module.state_dict().items()}
+    inputs = [maps["b"].mean((2, 3), keepdim=True).numpy(), maps["b"].numpy(), maps["a"].numpy()]
+    state = np.zeros((2, 5, 1, 1))
+    for level, (name, one) in enumerate(zip(("b pooled", "b", "a"), inputs, strict=True)):
+        own = np.einsum("bchw,dc->bdhw", one, weights[f"levels.{level}.reduce.0.weight"][:, :, 0, 0]) / NORM
+        if level:
+            state = state.repeat(2, axis=2).repeat(2, axis=3)
+            both, bias = np.concatenate([own, state], 1), weights[f"levels.{level}.gates.0.bias"]
+            gates = np.einsum("bchw,dc->bdhw", both, weights[f"levels.{level}.gates.0.weight"][:, :, 0, 0])
+            gates = 1 / (1 + np.exp(-gates - bias[:, None, None]))
+            own = gates[:, :1] * own + gates[:, 1:] * state
+        state = own
+        large = own.repeat(2, axis=2).repeat(2, axis=3) if name == "a" else own
+        padded, (h, w) = np.pad(large, ((0, 0), (0, 0), (1, 1), (1, 1))), large.shape[2:]
+        windows = [padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+        kernel = weights[f"levels.{level}.fit.0.weight"].reshape(-1, 5, 9)
+        fitted = sum(np.einsum("bchw,dc->bdhw", part, kernel[:, :, k]) for k, part in enumerate(windows))
+        np.testing.assert_allclose(found[name], fitted / NORM, rtol=1e-9, atol=1e-12)
 
 
 def test_a_compiled_extractor_gives_the_features_of_each_call() -> None:

@@ -143,10 +143,39 @@ def test_outputs_that_are_probabilities_are_told(activation: str, told: bool) ->
     assert not told or "distill needs --teacher_outputs=probabilities" in warning
 
 
-@pytest.mark.parametrize(("T", "told"), [(1.0, False), (1000.0, True)])
-def test_nearly_uniform_targets_are_told(T: float, told: bool) -> None:
-    warning = uniform_warning(drawn(0, 50, 10), torch.arange(50) % 10, T=T)
-    assert warning.startswith(f"at T={T:g} the targets are nearly uniform (") if told else warning == ""
+@pytest.mark.parametrize(
+    ("method", "given", "start", "end"),
+    [
+        ("kd", {"T": 1.0}, "", ""),
+        ("kd", {"T": 1000.0}, "at T=1000 the targets are nearly uniform (", "arXiv:1503.02531, 2.1)"),
+        ("dkd", {"T": 1000.0, "alpha": 0.0}, "at T=1000 the targets", "arXiv:1503.02531, 2.1)"),
+        ("dist", {"tau": 1000.0}, "at tau=1000 the targets", "a higher tau changes little but the weight"),
+        ("ttm", {"gamma": 0.001}, "at gamma=0.001 the targets", "as uncertain, and little else"),
+        ("wttm", {"gamma": 1.0}, "", ""),
+    ],
+)
+def test_nearly_uniform_targets_are_told(method: str, given: dict[str, float], start: str, end: str) -> None:
+    temperature = configure(DistillConfig, method=method, **given).temperature
+    assert temperature is not None
+    warning = uniform_warning(drawn(0, 50, 10), torch.arange(50) % 10, temperature)
+    assert warning.startswith(start)
+    assert warning.endswith(end)
+    assert bool(warning) == bool(start)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("kd", {"alpha": 0.0}),
+        ("dkd", {"alpha": 0.0, "beta": 0.0}),
+        ("dist", {"beta": 0.0, "gamma": 0.0}),
+        ("ttm", {"beta": 0.0}),
+        ("at", {"T": 500.0}),  # without kd beside the features
+        ("logit_mse", {}),
+    ],
+)
+def test_a_temperature_without_weight_is_none(method: str, given: dict[str, float]) -> None:
+    assert configure(DistillConfig, method=method, **given).temperature is None
 
 
 # --- settings
