@@ -170,14 +170,13 @@ def _budget_notes(recipes: Mapping[str, Recipe], budget: Budget) -> list[str]:
     if not budget.trials:
         return ["no tuning is recorded: a row may be low because its settings are"]
     most, fewest = max(budget.trials.values()), min(budget.trials.values())
-    each = ", ".join(f"{name} {number}" for name, number in sorted(budget.trials.items()))
-    spent = (
-        f"{counted(most, 'validation trial')} for each row" if most == fewest else f"unequal validation trials ({each})"
-    )
     epochs = f" of {counted(budget.epochs, 'epoch')}" if budget.epochs else ""
+    each = ", ".join(f"{name} {number}" for name, number in sorted(budget.trials.items()))
+    even = f"{counted(most, 'validation trial')}{epochs} for each tuned row"
+    spent = even if most == fewest else f"unequal, validation trials{epochs}: {each}"
     seeds = f", seed {listed([*map(str, budget.seeds)])}" if budget.seeds else ""
     what = " and ".join(("parameters of the method", *budget.tuned))
-    notes = [f"budget of the choice of settings ({what}): {spent}{epochs}{seeds}; no test image was used"]
+    notes = [f"budget of the choice of settings ({what}): {spent}{seeds}; no test image was used"]
     untuned = sorted(recipes.keys() - budget.trials.keys())
     if untuned:
         notes.append(f"no trials of their own: {listed(untuned)}")

@@ -388,13 +388,13 @@ def test_the_budget_is_stated() -> None:
 
     even = notes(trials=dict.fromkeys(COUNTS, 12), epochs=10, seeds=(100, 101))
     assert (
-        "budget of the choice of settings (parameters of the method and lr): 12 validation trials for each row of 10 "
-        "epochs, seed 100, 101; no test image was used"
+        "budget of the choice of settings (parameters of the method and lr): 12 validation trials of 10 epochs for "
+        "each tuned row, seed 100, 101; no test image was used"
     ) in even
     assert "no trials of their own" not in even
     assert "favours" not in even
     uneven = notes(trials={"kd": 3, "dkd": 4}, seeds=(1,))
-    assert "(parameters of the method and lr): unequal validation trials (dkd 4, kd 3), seed 1;" in uneven
+    assert "(parameters of the method and lr): unequal, validation trials: dkd 4, kd 3, seed 1;" in uneven
     assert "no trials of their own: baseline, dist, logit_mse" in uneven
     assert "settings were chosen with seed 1 too, which favours what was tuned" in uneven
     assert notes().startswith("no tuning is recorded: a row may be low because its settings are")
