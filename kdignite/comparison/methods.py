@@ -170,14 +170,13 @@ def _budget_notes(recipes: Mapping[str, Recipe], budget: Budget) -> list[str]:
     if not budget.trials:
         return ["no tuning is recorded: a row may be low because its settings are"]
     most, fewest = max(budget.trials.values()), min(budget.trials.values())
-    each = ", ".join(f"{name} {number}" for name, number in sorted(budget.trials.items()))
-    spent = (
-        f"{counted(most, 'validation trial')} for each row" if most == fewest else f"unequal validation trials ({each})"
-    )
     epochs = f" of {counted(budget.epochs, 'epoch')}" if budget.epochs else ""
+    each = ", ".join(f"{name} {number}" for name, number in sorted(budget.trials.items()))
+    even = f"{counted(most, 'validation trial')}{epochs} for each tuned row"
+    spent = even if most == fewest else f"unequal, validation trials{epochs}: {each}"
     seeds = f", seed {listed([*map(str, budget.seeds)])}" if budget.seeds else ""
     what = " and ".join(("parameters of the method", *budget.tuned))
-    notes = [f"budget of the choice of settings ({what}): {spent}{epochs}{seeds}; no test image was used"]
+    notes = [f"budget of the choice of settings ({what}): {spent}{seeds}; no test image was used"]
     untuned = sorted(recipes.keys() - budget.trials.keys())
     if untuned:
         notes.append(f"no trials of their own: {listed(untuned)}")
@@ -188,23 +187,28 @@ def _budget_notes(recipes: Mapping[str, Recipe], budget: Budget) -> list[str]:
 
 
 def _seed_notes(rows: Sequence[MethodRow], baseline: str, against: str) -> list[str]:
-    notes, seeds = [], {seed for row in rows for seed in row.recipe.seeds}
-    lacking = {row.recipe.name: sorted(seeds - {*row.recipe.seeds}) for row in rows}
-    missing = [f"{name} lacks seed {', '.join(map(str, some))}" for name, some in lacking.items() if some]
-    if missing:
-        notes.append(f"{listed(missing)}: a difference is over the seeds that both rows have")
-    if against not in lacking:
+    names = [row.recipe.name for row in rows]
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for row in rows:
+        by_seeds.setdefault(tuple(row.recipe.seeds), []).append(row.recipe.name)
+    notes = []
+    if len(by_seeds) > 1:
+        have = "; ".join(
+            f"seed {', '.join(map(str, seeds))}: {listed(some)}" for seeds, some in sorted(by_seeds.items())
+        )
+        notes.append(f"not every row has the same seeds, a difference is over those that both rows have: {have}")
+    if against not in names:
         notes.append(f"there is no row {against!r}: the rows are compared with the baseline alone")
     contrasts = {row.recipe.name: row.to_baseline for row in rows if row.recipe.name != baseline}
     alone = [name for name, one in contrasts.items() if one is None]
     single = [name for name, one in contrasts.items() if one and len(one.seeds) == 1]
     equal = [name for name, one in contrasts.items() if one and one.difference.std == 0]
-    for names, what in (
+    for some, what in (
         (alone, "no seed in common with the baseline, so no difference"),
         (single, "one seed in common with the baseline, which proves nothing: repeat with more --seeds"),
         (equal, "the same difference for every seed, which gives no interval and no test"),
     ):
-        notes += [f"{listed(names)}: {what}"] if names else []
+        notes += [f"{listed(some)}: {what}"] if some else []
     return notes
 
 

@@ -1,5 +1,6 @@
 """A table of methods as a forest plot: the difference of each to the baseline, with its interval and its seeds."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,10 +29,12 @@ from kdignite.reports.style import (
 from kdignite.reports.text import NO_SCORE, per_cent, points
 
 GREY = "#4d4d4d"
-COLOURS = {BETTER: BLUE, WORSE: VERMILION, NOT_SHOWN: GREY, NOT_TESTED: GREY}
+COLOURS = {BETTER: BLUE, WORSE: VERMILION, NOT_SHOWN: GREY, NOT_TESTED: "0.65"}
+AGAINST: dict[str, Any] = {"color": ORANGE, "linewidth": 1.2, "linestyle": (0, (4, 2))}
 MINUS = "\N{MINUS SIGN}"
 # inches
-PANEL, ROW, BELOW, ABOVE, LEGEND, RIGHT = 3.7, 0.3, 0.42, 0.3, 0.3, 0.1
+PANEL, ROW, BELOW, ABOVE, LEGEND, RIGHT = 3.7, 0.3, 0.42, 0.28, 0.24, 0.1
+HANDLE = 0.62  # of a mark in the legend and the blanks around it
 COLUMNS = {"points": 0.62, "accuracy %": 1.02, "s an epoch": 0.86, "seeds": 0.48}  # and the room of each
 
 
@@ -50,13 +53,20 @@ def methods_figure(summary: MethodsSummary) -> Figure:
     width = left + PANEL + sum(COLUMNS.values()) + RIGHT
     header = header_lines(methods_headline(summary), subject(summary), width=width - 0.3)
     rows = ROW * len(names)
-    height = LEGEND + BELOW + rows + ABOVE + LINE * len(header) + 0.1
+    handles = _handles(summary)
+    room = sum(HANDLE + text_width([handle.get_label()], size=SMALL) for handle in handles)
+    lines = max(math.ceil(room / width), 1)  # of the legend
+    below = LEGEND * lines + BELOW
+    height = below + rows + ABOVE + LINE * len(header) + 0.1
     figure = new_figure(width, height)
-    axes = figure.add_axes((left / width, (LEGEND + BELOW) / height, PANEL / width, rows / height))
+    axes = figure.add_axes((left / width, below / height, PANEL / width, rows / height))
     _draw_rows(axes, summary)
     _arrange(axes, names)
     _draw_columns(axes, summary.rows)
-    _legend(figure, summary, left=left / width)
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "columnspacing": 1.2}
+    figure.legend(
+        handles=handles, ncols=max(math.ceil(len(handles) / lines), 1), frameon=False, fontsize=SMALL, **place
+    )
     draw_header(figure, header)
     return figure
 
@@ -67,7 +77,7 @@ def _draw_rows(axes: Axes, summary: MethodsSummary) -> None:
     other = _of_against(summary)
     if other:
         found = other.difference
-        axes.axvline(100 * found.mean, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
+        axes.axvline(100 * found.mean, zorder=2, **AGAINST)
         if found.low is not None and found.high is not None:
             axes.axvspan(100 * found.low, 100 * found.high, color=ORANGE, alpha=0.13, linewidth=0, zorder=0)
     for height, row in enumerate(summary.rows):
@@ -84,16 +94,16 @@ def _draw_rows(axes: Axes, summary: MethodsSummary) -> None:
 def _draw_contrast(axes: Axes, one: Contrast, height: float, ends: Ends) -> None:
     """A point, its interval, which ends in an arrow where the axis does, and below it a faint dot for each seed."""
     colour, mean = COLOURS[one.verdict], 100 * one.difference.mean
-    face = colour if one.verdict in (BETTER, WORSE) else "white"
     if one.difference.low is not None and one.difference.high is not None:
         low, high = 100 * one.difference.low, 100 * one.difference.high
         axes.plot([max(low, ends.low), min(high, ends.high)], [height] * 2, color=colour, linewidth=1.6, zorder=3)
         for marker, end, is_cut in (("<", ends.low, low < ends.low), (">", ends.high, high > ends.high)):
             if is_cut:
                 axes.plot([end], [height], color=colour, marker=marker, markersize=5, clip_on=False, zorder=3)
-    axes.plot([mean], [height], color=colour, marker="o", markersize=6, markerfacecolor=face, zorder=4)
+    axes.plot([mean], [height], zorder=4, **_mark(one.verdict))
     seeds = [100 * value for value in one.values]
-    axes.plot(seeds, [height + 0.3] * len(seeds), color=colour, marker=".", linestyle="none", alpha=0.45, zorder=3)
+    if len(seeds) > 1:
+        axes.plot(seeds, [height + 0.3] * len(seeds), color=colour, marker=".", linestyle="none", alpha=0.45, zorder=3)
 
 
 def _ends(rows: Sequence[MethodRow]) -> Ends:
@@ -149,17 +159,20 @@ def _cells(row: MethodRow) -> dict[str, str]:
     }
 
 
-def _legend(figure: Figure, summary: MethodsSummary, *, left: float) -> None:
-    """What the marks that are there mean."""
+def _handles(summary: MethodsSummary) -> list[Any]:
+    """The marks that are there, and what they mean."""
     found = [row.to_baseline for row in summary.rows if row.to_baseline]
-    handles: list[Any] = []
-    for verdict, colour in COLOURS.items():
-        if any(one.verdict == verdict for one in found):
-            face = colour if verdict in (BETTER, WORSE) else "white"
-            mark: dict[str, Any] = {"marker": "o", "color": colour, "markerfacecolor": face, "linewidth": 1.6}
-            handles.append(Line2D([], [], label=f"{verdict}", **mark))
-    handles.append(Line2D([], [], marker=".", color=GREY, alpha=0.5, linestyle="none", label="a seed"))
-    if _of_against(summary):
-        handles.append(Patch(facecolor=ORANGE, alpha=0.4, label=f"{summary.against} and its interval"))
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (left, 0.0)}
-    figure.legend(handles=handles, ncols=len(handles), frameon=False, fontsize=SMALL, columnspacing=1.2, **place)
+    verdicts = [verdict for verdict in COLOURS if any(one.verdict == verdict for one in found)]
+    handles: list[Any] = [Line2D([], [], label=verdict, linewidth=1.6, **_mark(verdict)) for verdict in verdicts]
+    if any(len(one.seeds) > 1 for one in found):
+        handles.append(Line2D([], [], marker=".", color=GREY, alpha=0.5, linestyle="none", label="a seed"))
+    if (other := _of_against(summary)) and summary.against:
+        handles.append(Line2D([], [], label=short(summary.against), **AGAINST))
+        if other.difference.low is not None:
+            handles.append(Patch(facecolor=ORANGE, alpha=0.4, label="its interval"))
+    return handles
+
+
+def _mark(verdict: str) -> dict[str, Any]:
+    face = COLOURS[verdict] if verdict in (BETTER, WORSE) else "white"
+    return {"color": COLOURS[verdict], "marker": "o", "markersize": 6, "markerfacecolor": face}

@@ -46,16 +46,12 @@ def methods_headline(summary: MethodsSummary) -> str:
     if not gains:
         return f"Nothing is compared: no row shares a seed with the baseline.{partial}"
     recipe, gain = next((one for one in gains if not one[0].is_control), gains[0])  # ranked: the best comes first
-    best = f"The best method is {recipe.name}, {contrast_text(gain)} from the baseline."
+    first = f"First is {recipe.name}: {contrast_text(gain)}.{partial}"
     if not num_tested(summary, "to_baseline"):
-        return f"Too few seeds to tell methods apart. {best}{partial}"
-    sentences = [_shown(summary, BETTER, "to_baseline", "the baseline"), best]
-    sentences += (
-        [_shown(summary, WORSE, "to_baseline", "the baseline")] if _named(summary, WORSE, "to_baseline") else []
-    )
-    if summary.against and num_tested(summary, "to_against"):
-        sentences.append(_shown(summary, BETTER, "to_against", summary.against))
-    return " ".join(sentences) + partial
+        return f"Too few seeds to tell methods apart. {first}"
+    families = {"to_baseline": "the baseline"} | ({"to_against": summary.against} if summary.against else {})
+    shown = [_shown(summary, family, other) for family, other in families.items() if num_tested(summary, family)]
+    return " ".join([*shown, first])
 
 
 def contrast_text(one: Contrast) -> str:
@@ -84,19 +80,20 @@ def num_tested(summary: MethodsSummary, family: str) -> int:
     return sum(one is not None and one.verdict != NOT_TESTED for one in found)
 
 
-def _named(summary: MethodsSummary, verdict: str, family: str) -> list[str]:
+def _shown(summary: MethodsSummary, family: str, other: str) -> str:
+    """``Better than kd: dkd, dist (2 of 14); worse: rkd.``"""
     pairs = [(row.recipe.name, getattr(row, family)) for row in summary.rows]
-    return [name for name, one in pairs if one and one.verdict == verdict]
-
-
-def _shown(summary: MethodsSummary, verdict: str, family: str, other: str) -> str:
-    found, tested = _named(summary, verdict, family), num_tested(summary, family)
-    return f"{verdict.capitalize()} than {other}: {listed(found)} ({len(found)} of {tested})."
+    better, worse = ([name for name, one in pairs if one and one.verdict == verdict] for verdict in (BETTER, WORSE))
+    some = f"{listed(better)} ({len(better)} of {num_tested(summary, family)})"
+    none = f"none of {num_tested(summary, family)}"
+    return f"Better than {other}: {some if better else none}{f'; worse: {listed(worse)}' if worse else ''}."
 
 
 def _how(summary: MethodsSummary, family: str) -> str:
     """How the columns of a family were computed."""
     tested = num_tested(summary, family)
+    if not tested:
+        return ""
     return (
         "Points of test accuracy, seed by seed: the mean difference and its paired t interval, each by itself; p of "
         f"the paired t test, as it is and corrected by Holm for {counted(tested, 'comparison')} of this table. "
