@@ -35,6 +35,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "tox>=4"],
     },
