@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kdignite.commands.compare import compare
     from kdignite.commands.distill import distill
     from kdignite.commands.evaluate import evaluate
-    from kdignite.commands.export import export
     from kdignite.commands.reproduce import reproduce
     from kdignite.commands.sweep import sweep
     from kdignite.commands.teacher import teacher
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
         CompareConfig,
         DistillConfig,
         EvaluateConfig,
-        ExportConfig,
         ReproduceConfig,
         SweepConfig,
         TeacherConfig,
@@ -43,7 +41,6 @@ __all__ = [
     "CompareConfig",
     "DistillConfig",
     "EvaluateConfig",
-    "ExportConfig",
     "LossParts",
     "Outputs",
     "ReproduceConfig",
@@ -58,7 +55,6 @@ __all__ = [
     "cross_entropy",
     "distill",
     "evaluate",
-    "export",
     "kd_divergence",
     "kd_loss",
     "load_checkpoint",

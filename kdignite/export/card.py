@@ -1,6 +1,6 @@
 """The model card: what an exported model is, how good, at what cost, how it was made, and where it ends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -10,11 +10,12 @@ from kdignite.config import DistillConfig, setting_text, with_role
 from kdignite.errors import brief
 from kdignite.export.check import Parity, parity_text
 from kdignite.export.hub import front_matter
+from kdignite.export.quantize import kib
 from kdignite.metrics.statistics import wilson_interval
 from kdignite.reports.tables import evaluation_table
-from kdignite.reports.text import markdown_table, per_cent
+from kdignite.reports.text import NO_SCORE, markdown_table, per_cent
 
-SETTINGS = with_role(DistillConfig, "identity") - {"dataset"}
+SETTINGS = with_role(DistillConfig, "identity") | {"weights"}
 MAKING = {
     "distill": "distilled",
     "adopt": "adopted from weights made elsewhere",
@@ -28,7 +29,7 @@ def card(record: Mapping[str, Any], *, run: RunFiles | None, code: str) -> str:
         "Accuracy": _accuracy(record, run),
         "Use": _use(record, code),
         "How it was made": _making(record, run),
-        "Cost": _cost(record),
+        "Cost": _cost(record, run),
         "Check": _check(record),
         "Limits": _limits(record),
     }
@@ -70,8 +71,8 @@ def _accuracy(record: Mapping[str, Any], run: RunFiles | None) -> str:
     ]
     parts = [
         markdown_table([("model", "accuracy %", "95 % interval", "right of"), *map(_accuracy_row, rows)], num_names=1),
-        "Intervals (Wilson) are over test images that could have been drawn, for one trained model each. The test "
-        "images were used neither for training nor for any choice.",
+        "Intervals (Wilson) are over test images that could have been drawn, for one trained model each."
+        + _unseen(record),
         *([record["verdict"]] if record["verdict"] else []),
         *(control_note(run) if run and run.role == "student" else []),
         evaluation_table(record["test"], title="By class:").strip(),
@@ -84,6 +85,12 @@ def _accuracy_row(row: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
     right, total = scores["num_correct"], scores["num_images"]
     low, high = (per_cent(end) for end in wilson_interval(right, total))
     return name, per_cent(right / total), f"{low} to {high}", f"{right:,} of {total:,}"
+
+
+def _unseen(record: Mapping[str, Any]) -> str:
+    if record["run"]["command"] == "adopt" or record["notes"]:
+        return ""
+    return " The test images were used neither for training nor for any choice."
 
 
 def _use(record: Mapping[str, Any], code: str) -> str:
@@ -119,8 +126,10 @@ def _making(record: Mapping[str, Any], run: RunFiles | None) -> str:
     if run is None:
         return "\n".join([*lines, "- The settings of its run are not known: only its file was at hand."])
     used = {key: value for key, value in run.config.items() if key in SETTINGS and value not in (None, False)}
+    used |= {"weights": PurePath(str(used["weights"])).name} if "weights" in used else {}
     if used:
-        lines.append(f"- Settings: {', '.join(f'{key}={brief(setting_text(used[key]))}' for key in used)}.")
+        words = (f"{key}={brief(setting_text(value))}" for key, value in used.items())
+        lines.append(f"- Settings: {', '.join(words)}.")
     if "epochs" in run.result:
         best, epochs, took = (run.result.get(key) for key in ("best_epoch", "epochs", "train_seconds"))
         time = f"; training took {took:,.0f} s" if took else ""
@@ -131,18 +140,18 @@ def _making(record: Mapping[str, Any], run: RunFiles | None) -> str:
     return "\n".join([*lines, f"- Trained with {', '.join(with_versions)}."])
 
 
-def _cost(record: Mapping[str, Any]) -> str:
-    sizes = [("file", "MiB", "ms for one image, one thread")]
+def _cost(record: Mapping[str, Any], run: RunFiles | None) -> str:
+    rows = [("file", "KiB", "ms for one image, one thread")]
     for name, one in record["files"].items():
-        latency = one.get("latency_ms")
-        sizes.append((f"`{name}`", f"{one['num_bytes'] / 2**20:.2f}", f"{latency:.2f}" if latency else "-"))
-    where = f"Times are medians on {record['processor']}, measured in turn." if record["processor"] else ""
-    return "\n\n".join([markdown_table(sizes, num_names=1), *([where] if where else []), *_int8_lines(record)])
-
-
-def _int8_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    if record["int8"]:
-        yield record["int8"]["text"] + "."
+        latency = one["latency_ms"]
+        rows.append((f"`{name}`", kib(one["num_bytes"]), NO_SCORE if latency is None else f"{latency:.2f}"))
+    lines = [markdown_table(rows, num_names=1)]
+    if any(one["latency_ms"] for one in record["files"].values()):
+        lines.append(f"Times are medians in onnxruntime on {record['processor'] or 'a CPU'}, measured in turn.")
+    measured = (run.result.get("cost") if run else None) or {}
+    if adds := measured.get("multiply_adds"):
+        lines.append(f"{adds / 1e6:,.1f} M multiply-adds for one image.")
+    return "\n\n".join([*lines, *([f"{record['int8']['text']}."] if record["int8"] else [])])
 
 
 def _check(record: Mapping[str, Any]) -> str:

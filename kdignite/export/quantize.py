@@ -28,29 +28,30 @@ class Use(NamedTuple):
     latency_ms: float | None = None  # median, one image, one thread; None: not measured
 
 
-def is_better(int8: Use, float32: Use) -> bool:
-    """Whether a quantized model has any point: it is smaller, or faster."""
-    faster = int8.latency_ms is not None and float32.latency_ms is not None and int8.latency_ms < float32.latency_ms
-    return int8.num_bytes < float32.num_bytes or faster
+def gains(int8: Use, float32: Use) -> list[str]:
+    """What a quantized model is better in: smaller, faster, both or nothing."""
+    times = [use.latency_ms for use in (int8, float32) if use.latency_ms is not None]
+    found = {"smaller": int8.num_bytes < float32.num_bytes, "faster": len(times) > 1 and times[0] < times[1]}
+    return [word for word, holds in found.items() if holds]
 
 
 def judged(uses: Mapping[str, Use], tests: Mapping[str, Any], names: Sequence[str], *, same: Parity) -> dict[str, Any]:
     """Whether the second of two files is kept, and the numbers of both in one line."""
     float32, int8 = (uses[name] for name in names)
-    accepted = is_better(int8, float32)
+    better = gains(int8, float32)
     one, other = (tests[name]["accuracy"] for name in names)
     lost = f"accuracy {per_cent(other, digits=2)} % ({points(other - one, digits=2)} points)"
     text = (
-        f"{names[1]}: {_mib(int8)} against {_mib(float32)} MiB, {int8.latency_ms:.2f} against "
+        f"{names[1]}: {kib(int8.num_bytes)} against {kib(float32.num_bytes)} KiB, {int8.latency_ms:.2f} against "
         f"{float32.latency_ms:.2f} ms, {lost}, "
         f"same class for {per_cent(same.num_same / same.num_images)} % of the test images"
     )
-    refused = "" if accepted else "not better, so left out: "
-    return {**int8._asdict(), "accepted": accepted, "num_same": same.num_same, "text": f"{refused}{text}"}
+    verdict = f"kept, being {' and '.join(better)}" if better else "not better, so left out"
+    return {**int8._asdict(), "accepted": bool(better), "num_same": same.num_same, "text": f"{verdict}: {text}"}
 
 
-def _mib(use: Use) -> str:
-    return f"{use.num_bytes / 2**20:.2f}"
+def kib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**10:,.1f}"
 
 
 def quantize(path: Path, quantized: Path, images: Iterable[Tensor], *, feed: Feed, metadata: Mapping[str, str]) -> None:
