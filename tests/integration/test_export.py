@@ -47,7 +47,7 @@ def test_weights_in_a_folder_as_hubs_expect_it(exported: Export, taught: Finishe
     checkpoint = load_checkpoint(taught.folder / "best.safetensors")
     with safe_open(run.folder / "model.safetensors", "pt") as file:
         assert {name: torch.equal(file.get_tensor(name), one) for name, one in checkpoint.weights.items()} == (
-            dict.fromkeys(file.keys(), True)  # noqa: SIM118 - no dict
+            dict.fromkeys(file.keys(), True)
         )
         held = file.metadata()
     assert held["format"] == "pt"
@@ -79,7 +79,7 @@ def test_weights_that_are_not_those_of_the_run_are_refused(exported: Export, roo
         write(network, path, **given)
 
     monkeypatch.setattr(programs, "write_safetensors", tampered)
-    with pytest.raises(RunFailed, match="teacher/best.safetensors as safetensors is not the model of the run"):
+    with pytest.raises(RunFailed, match=r"teacher/best\.safetensors as safetensors is not the model of the run"):
         exported(format="safetensors", name="bad")
     assert not (root / "bad").exists()
 
@@ -171,10 +171,10 @@ def test_what_no_graph_can_hold_is_named_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     feed = programs.Feed(load_small(), inside=True)
     program = programs.capture(Bessel(), feed, who="m:bessel")
-    with pytest.raises(UserError, match="--format=onnx: DispatchError: No ONNX function found for .*bessel_j0"):
+    with pytest.raises(UserError, match=r"--format=onnx: DispatchError: No ONNX function found for .*bessel_j0"):
         programs.write_onnx(program, tmp_path / "a.onnx", feed=feed, metadata={})
     programs.write_torch(program, tmp_path / "a.pt2", metadata={})
-    with pytest.raises(UserError, match="^m:branch cannot be exported as a graph: .*data-dependent") as caught:
+    with pytest.raises(UserError, match=r"^m:branch cannot be exported as a graph: .*data-dependent") as caught:
         programs.capture(Branch(), feed, who="m:branch")
     assert "\n" not in str(caught.value)
 

@@ -52,8 +52,8 @@ def test_the_judgement_gives_both_numbers(num_bytes: int, verdict: str) -> None:
     found = judged(uses, tests, ("a", "b"), same=check.Parity(4, 3, 0.1, 0.1))
     assert found["accepted"] == (verdict != "not better, so left out")
     assert found["text"] == (
-        f"{verdict}: b: {num_bytes / 1024:.1f} against 2.0 KiB, 2.50 against 1.50 ms, accuracy 50.00 % (-25.00 points), "
-        "same class for 75.0 % of the test images"
+        f"{verdict}: b: {num_bytes / 1024:.1f} against 2.0 KiB, 2.50 against 1.50 ms, accuracy 50.00 % "
+        "(-25.00 points), same class for 75.0 % of the test images"
     )
 
 
@@ -145,7 +145,7 @@ def test_the_lines_of_the_card_are_short_and_python(form: str, inside: bool) -> 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else object())
-    with pytest.raises(UserError, match="^--format=onnx needs onnxruntime: pip install onnx onnxruntime onnxscript$"):
+    with pytest.raises(UserError, match=r"^--format=onnx needs onnxruntime: pip install onnx onnxruntime onnxscript$"):
         programs.check_packages("onnx")
     programs.check_packages("torch")
 
