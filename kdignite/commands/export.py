@@ -71,7 +71,8 @@ def export(config: ExportConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         record = _describe(job, _export(job, logits_of))
         who = runs.checkpoint_name(checkpoint.path)
         folder = runs.create(root, name=config.name, default=f"export-{who}-{config.format}")
-        shutil.copytree(job.folder, folder, dirs_exist_ok=True)
+        for path in job.folder.iterdir():
+            shutil.copy(path, folder)
     say(f"files       {folder}/ ({', '.join(sorted(path.name for path in folder.iterdir()))})")
     return runs.Finished(folder, record)
 
@@ -123,11 +124,11 @@ def _write(job: Job) -> dict[str, Logits]:
 def _answers(job: Job, models: dict[str, Logits]) -> check.Answers:
     """What each model answers to the test images, whose labels are in the order of its classes."""
     preprocessing, part = job.feed.preprocessing, job.data.splits.test
+    order = class_order(job.checkpoint, job.data.source.classes, CPU)
     batches = evaluation_batches(part, size=preprocessing.size)
     answers = check.answers(models, batches, pixels=check.pixels_at(preprocessing))
     if not bool(torch.isfinite(answers.logits[RUN]).all()):
         raise RunFailed(f"the logits of {job.checkpoint.path} are not finite numbers: its weights are broken")
-    order = class_order(job.checkpoint, job.data.source.classes, CPU)
     return answers if order is None else answers._replace(labels=order[answers.labels])
 
 
@@ -188,7 +189,7 @@ def _notes(job: Job, found: Relatives, test: dict[str, Any]) -> list[str]:
         notes.append("the model was trained on part of its images only: its numbers are no result")
     if origin.split != job.data.splits.hash:
         notes.append("other data or another split than the model was trained on: it may have seen these test images")
-    elif found.run is not None and found.run.result["test"]["num_correct"] != test["num_correct"]:
-        recorded = found.run.result["test"]["num_correct"]
-        notes.append(f"the run recorded {recorded:,} right test images, this file has {test['num_correct']:,}")
+    elif found.run is not None and len(found.run.labels) == test["num_images"]:
+        recorded, now = found.run.result["test"]["num_correct"], test["num_correct"]
+        notes += [f"the run recorded {recorded:,} right test images, this file has {now:,}"] if recorded != now else []
     return notes

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -25,6 +26,7 @@ OPSET = 18  # the first with every operator that torch writes; read by onnxrunti
 BATCH = "batch"  # the name of the dimension that is free
 OUTPUTS = ("logits", "probabilities")
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
+OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")  # in the error of torch's exporter
 METADATA = "metadata.json"  # in a file of torch.export
 Logits = Callable[[Tensor], Tensor]  # uint8 images (N, 3, S, S) -> logits (N, C)
 
@@ -97,7 +99,10 @@ def capture(network: nn.Module, feed: Feed, *, who: str) -> torch.export.Exporte
             batch = torch.export.Dim(BATCH, min=1)
             return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
     except Exception as error:
-        raise UserError(f"{who} cannot be exported as a graph: {own_error(error)} ({TRACEBACK})") from error
+        raise UserError(
+            f"{who} cannot be exported as a graph: {own_error(error)} ({TRACEBACK}); --format=safetensors writes its "
+            "weights alone"
+        ) from error
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, *, feed: Feed, metadata: Mapping[str, str]) -> None:
@@ -117,7 +122,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, feed: Feed,
                 verbose=False,
             )
     except Exception as error:
-        raise UserError(f"--format=onnx: {_cause(error)}: --format=torch takes any operator") from error
+        raise UserError(f"--format=onnx: {_cause(error)} ({TRACEBACK}); --format=torch has every operator") from error
     model = made.model_proto
     _strip(model)
     for value in (*model.graph.input, *model.graph.output):
@@ -135,10 +140,11 @@ def _strip(model: Any) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What torch says of the first of a chain of errors, which names the operator."""
+    """The operator that ONNX lacks, which the last of a chain of errors names; else what that says."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return own_error(error)
+    operator = OPERATOR.search(str(error))
+    return f"ONNX has no operator for {operator[1]}" if operator else own_error(error)
 
 
 def write_torch(program: torch.export.ExportedProgram, path: Path, *, metadata: Mapping[str, str]) -> None:

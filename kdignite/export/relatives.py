@@ -39,7 +39,11 @@ def find_relatives(checkpoint: Path) -> Relatives:
     folder = checkpoint.resolve().parent
     if checkpoint.name != runs.BEST or not (folder / runs.RESULT).is_file():
         return Relatives(None)
-    run = _read(folder)[0]
+    try:
+        run = _read(folder)[0]
+    except UserError as error:
+        runs.skipped(folder, error)
+        return Relatives(None)
     if run.role != "student":
         return Relatives(run)
     found = Relatives(run, next(_teachers(run), None))
