@@ -37,6 +37,7 @@ setup(
     ],
     extras_require={
         "search": SEARCH,
+        "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "tox>=4"],
     },

@@ -8,7 +8,7 @@ import torch
 
 from kdignite import checkpoints, files, processes, runs, schema
 from kdignite.checkpoints import Checkpoint, Origin, Validation
-from kdignite.config import DoctorConfig, EvaluateConfig, command_line
+from kdignite.config import DoctorConfig, EvaluateConfig, ExportConfig, command_line
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
@@ -94,7 +94,9 @@ def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
     return Evaluated(checkpoint, data, results.checked(outcome, who=str(checkpoint.path)))
 
 
-def open_as_recorded(config: EvaluateConfig | DoctorConfig, origin: Origin, device: torch.device) -> Data:
+def open_as_recorded(
+    config: EvaluateConfig | DoctorConfig | ExportConfig, origin: Origin, device: torch.device
+) -> Data:
     """The data that a checkpoint names, or those of ``--dataset``, which may not have the recorded split."""
     opened = partial(
         open_data,

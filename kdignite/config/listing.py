@@ -3,6 +3,7 @@
 from kdignite.config import commands
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig
+from kdignite.config.export import ExportConfig
 from kdignite.config.fields import Config
 from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.methods_study import MethodsStudyConfig
@@ -22,6 +23,7 @@ _KINDS = (
     commands.EvaluateConfig,
     DoctorConfig,
     commands.CompareConfig,
+    ExportConfig,
     SweepConfig,
     SearchConfig,
     MethodsStudyConfig,

@@ -34,6 +34,7 @@ from kdignite.models.registry import MODELS
 ROOT = Path(__file__).parents[2]
 TRAINING = ("teacher", "distill", "baseline")
 WORDS = {"evaluate": ["runs/teacher"], "doctor": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
+WORDS |= {"export": ["runs/student"]}
 ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--std=.25,.25,.25"]
 
 
@@ -817,6 +818,9 @@ FROZEN = {
         *("num_images", "draws", "name", "dataset", "data_root", "skip_broken", "device", "threads", "key"),
     },
     "compare": {"reference", "name"},
+    "export": {
+        *("format", "preprocessing", "int8", "name", "dataset", "data_root", "skip_broken", "arch", "threads"),
+    },
     "sweep": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "seeds"},
     "search": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "trials", "prune", "storage"},
     "study": TRAIN - {"resume", "lr", "label_smoothing"}

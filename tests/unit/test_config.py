@@ -35,6 +35,7 @@ from kdignite.errors import UserError
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
     "doctor": {"run": "runs/teacher"},
+    "export": {"run": "runs/student"},
     "compare": {"runs": ("runs/student", "runs/baseline")},
     "adopt": {"file": "net.pt", "arch": "cnn5", "size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)},
 }

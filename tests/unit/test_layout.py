@@ -69,6 +69,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
     },
     "reports": {"trials", "metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
+    "export": {
+        *("checkpoints", "comparison", "config", "data", "errors", "files", "metrics", "models", "outputs", "reports"),
+        *("runs", "timing", PACKAGE),
+    },
     "doctor": {
         *(
             "checkpoints",
@@ -85,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
     },
 }
-MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor"}} | {PACKAGE}
+MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor", "export"}} | {PACKAGE}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
 MAY_IMPORT["__init__"] = {"checkpoints", "config", "losses", "methods", "commands", "training"}  # when a name is used
 MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config"} | {PACKAGE}
