@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kdignite.config.fields import Value, flag
-from kdignite.config.methods import checked_parameters, method_flags, parameter_names
+from kdignite.config.methods import check_mix, checked_parameters, method_flags, parameter_names
 from kdignite.config.teachers import CONTROLS, check_teachers, teacher_names
 from kdignite.config.training import TrainConfig
 from kdignite.data.registry import CHOICES, is_code
@@ -106,6 +106,7 @@ class DistillConfig(TrainConfig):
         super().__post_init__()
         uses_features = self.uses_features
         check_teachers(self.teacher, self.teacher_shares, self.control, method=self.method, uses_features=uses_features)
+        check_mix(self.mix, self.method, control=self.control)
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from kdignite import processes, stopping
 from kdignite.data.batches import SINGLE_PROCESS, Batch, Share, evaluation_batch_size, view_batches
+from kdignite.data.mixing import Mixing
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
@@ -42,6 +43,7 @@ class CacheSpec(NamedTuple):
     view_seed: int
     augment: str
     size: int = 0  # side of the teacher's input in pixels, if larger than the images
+    mixing: Mixing | None = None  # of the views
 
     @property
     def chunk(self) -> int:
@@ -209,9 +211,12 @@ class LogitCache:
 
     def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
         """The teacher's logits, chunk by chunk, float32 on the CPU."""
-        part, view_seed, augment, size = self.cache_spec
+        part, view_seed, augment, size, mixing = self.cache_spec
         part = part._replace(indices=indices)
-        for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, size=size, share=share):
+        batches = view_batches(
+            part, view=view, view_seed=view_seed, augment=augment, mixing=mixing, size=size, share=share
+        )
+        for batch in batches:
             yield self.logits_of(batch.images).float().cpu()
 
     def _write(self, logits: Tensor, block: BlockHeader) -> None:

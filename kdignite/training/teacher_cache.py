@@ -1,7 +1,7 @@
 """The teacher of a run: its cached logits, or the model itself for every batch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kdignite import processes, runs
-from kdignite.config import DistillConfig
+from kdignite.config import DistillConfig, TrainConfig
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
@@ -18,7 +18,7 @@ from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.steps import Teacher
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
-from kdignite.training.data import DEV_STEPS, Data, share
+from kdignite.training.data import DEV_STEPS, Data, mixing_of, share
 from kdignite.training.features import FeatureTeacher
 from kdignite.training.spec import TeacherRecord
 
@@ -43,8 +43,9 @@ def make_teachers(
     """The teachers of a run: for each its cached logits, or the model itself, which alone has features."""
     if (features := loaded[0].features) is not None:
         return [lambda batch: features.outputs_of(batch.images)]
-    specs = [CacheSpec(data.train, config.view_seed, str(config.augment), one.size) for one in loaded]
-    views = num_views(config)
+    augment, mixing = str(config.augment), mixing_of(config, data)
+    specs = [CacheSpec(data.train, config.view_seed, augment, one.size, mixing) for one in loaded]
+    views = len(views_of(config, range(config.epochs)))
     caches = _caches(loaded, specs, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
     if caches is None:
         return [live_teacher(one.logits_of) for one in loaded]
@@ -68,10 +69,10 @@ def evaluate_teacher(
     return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
 
-def num_views(config: DistillConfig) -> int:
-    """How many views of each image a run sees."""
-    augment = str(config.augment)
-    return len({view_of(epoch, views=config.views, augment=augment) for epoch in range(config.epochs)})
+def views_of(config: TrainConfig, epochs: Iterable[int]) -> set[int]:
+    """Which views of each image some epochs of a run see."""
+    augment, mixed = str(config.augment), config.mix is not None
+    return {view_of(epoch, views=config.views, augment=augment, mixed=mixed) for epoch in epochs}
 
 
 def _caches(
@@ -148,6 +149,7 @@ def _about(
             "images": _digest(cache_spec.part),
             "augment": cache_spec.augment,
             "view_seed": cache_spec.view_seed,
+            "mix": [cache_spec.mixing.kind, cache_spec.mixing.alpha] if cache_spec.mixing else None,
             "chunk": cache_spec.chunk,
             "amp": config.teacher_amp,
             "dtype": dtype,
