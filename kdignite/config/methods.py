@@ -85,9 +85,7 @@ def check_mix(mix: str | None, method: str, *, control: str | None) -> None:
             f"choose one of {others}"
         )
     if control == "shuffled":
-        raise UserError(
-            f"--control=shuffled keeps the one class of an image, and --mix={mix} gives it two: leave one out"
-        )
+        raise UserError(f"--control=shuffled keeps the class of an image, and --mix={mix} gives it two: leave one out")
 
 
 def _flag(one: Parameter, *, shown: bool = True) -> Any:

@@ -21,7 +21,7 @@ STANDARDIZE = Parameter(
 
 def _temperature(default: float, *grid: float) -> Parameter:
     meaning = "temperature that softens both distributions; 1 leaves them as they are"
-    return Parameter(default, meaning, above=0, high=1000, grid=grid)
+    return Parameter(default, meaning, above=0, high=1000, grid=grid, softens=1)
 
 
 def _weight(default: float, of: str, *grid: float) -> Parameter:
@@ -30,7 +30,7 @@ def _weight(default: float, of: str, *grid: float) -> Parameter:
 
 def _exponent(default: float) -> Parameter:
     meaning = "exponent of the teacher's probabilities, which are renormalized; 1 leaves them as they are"
-    return Parameter(default, meaning, above=0, high=1, grid=(0.1, 0.3, 0.5))
+    return Parameter(default, meaning, above=0, high=1, grid=(0.1, 0.3, 0.5), softens=-1)
 
 
 LOGIT_METHODS = {

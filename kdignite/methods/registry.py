@@ -70,6 +70,12 @@ def check_method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def temperature_of(name: str, parameters: Mapping[str, Any]) -> float:
+    """At which temperature a method softens its teacher; 1 where it does not."""
+    rows = find_method(name).parameters
+    return next((float(parameters[key] ** one.softens) for key, one in rows.items() if one.softens), 1.0)
+
+
 def constant_parts(
     name: str, parameters: Mapping[str, Any], parts: Collection[str], *, num_classes: int, num_images: int
 ) -> list[str]:

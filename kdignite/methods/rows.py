@@ -17,6 +17,7 @@ class Parameter(NamedTuple):
     above: float | None = None
     below: float | None = None
     grid: tuple[float, ...] = ()  # what ``sweep`` tries by default; two parameters of a method have one, for a map
+    softens: int = 0  # the teacher: 1 for a temperature, -1 for an exponent, its reciprocal
     minor: bool = False  # named by a run, and an axis of a sweep, only where it is given
 
     @property
