@@ -102,7 +102,7 @@ def loss_of_format(rows: RowFormat, logits: Tensor) -> str:
     whole = rows._replace(top=None)
     return (
         f"{rows.top} of {rows.num_classes:,} logits are kept, {rows.row_bytes:,} bytes an image and not "
-        f"{whole.row_bytes:,}; at temperature {rows.T:g} the others hold {others.mean():.2%} of the probability, and "
-        f"spreading it evenly loses {lost.mean():.2g} nats (KL; at most {lost.max():.2g} of {len(logits)} images); same "
-        f"top class: {same:.2%}"
+        f"{whole.row_bytes:,}; at temperature {rows.T:g} the others hold {others.mean():.2%} of the probability: "
+        f"spread evenly, KL(all || kept) is {lost.mean():.2g} nats, at most {lost.max():.2g} of {len(logits)} images, and "
+        f"the top class the same for {same:.2%}"
     )
