@@ -103,6 +103,6 @@ def loss_of_format(rows: RowFormat, logits: Tensor) -> str:
     return (
         f"{rows.top} of {rows.num_classes:,} logits are kept, {rows.row_bytes:,} bytes an image and not "
         f"{whole.row_bytes:,}; at temperature {rows.T:g} the others hold {others.mean():.2%} of the probability: "
-        f"spread evenly, KL(all || kept) is {lost.mean():.2g} nats, at most {lost.max():.2g} of {len(logits)} images, and "
-        f"the top class the same for {same:.2%}"
+        f"spread evenly, KL(all || kept) is {lost.mean():.2g} nats, at most {lost.max():.2g} of {len(logits)} images, "
+        f"and the top class the same for {same:.2%}"
     )
