@@ -32,11 +32,12 @@ def cross_entropy(
     ``ce = mean_n sum_c -w[c] * t[n, c] * log softmax(logits)[n, c]`` with
     ``t = (1 - label_smoothing) * onehot(labels) + label_smoothing / C`` and ``w = class_weights``, 1 without them. The
     mean is over images, not over weights as in ``torch.nn.CrossEntropyLoss``: an image has the same weight in every
-    batch, and the mean over processes is that over the whole batch.
+    batch, and the mean over processes is that over the whole batch. Labels may be shares of classes, as those of mixed
+    images are; they take the place of the one-hot label.
 
     Args:
         logits: (N, C) unnormalised scores; half precision is promoted, float64 kept.
-        labels: (N,) int64 class indices in [0, C).
+        labels: (N,) int64 class indices in [0, C), or (N, C) float32 shares of the classes, which sum to 1.
         label_smoothing: in [0, 1), share of the target spread evenly over all classes.
         class_weights: (C,) above 0, such as `balanced_weights`; None: all 1.
 

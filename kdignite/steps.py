@@ -203,7 +203,9 @@ def _updater(
 
 
 def _num_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).sum()
+    """How many images are given their class; of a mixed image it is that of the larger share."""
+    dominant = labels.argmax(1) if labels.is_floating_point() else labels
+    return (logits.argmax(1) == dominant).sum()
 
 
 def _detached(**parts: Tensor) -> dict[str, Tensor]:

@@ -89,7 +89,12 @@ def _check_method(config: DistillConfig, data: Data, features: tuple[Features, F
     num_images = min(config.batch_size, len(data.train.indices)) // processes.world_size()
     reserved = {*COLUMNS, "correct"}
     parts = check_terms(
-        _bound(config, data), config.method, num_classes=num_classes, reserved=reserved, features=features
+        _bound(config, data),
+        config.method,
+        num_classes=num_classes,
+        reserved=reserved,
+        mixed=config.mix is not None,
+        features=features,
     )
     for line in constant_parts(config.method, config.parameters, parts, num_classes=num_classes, num_images=num_images):
         say(f"warning   {line}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kdignite.config.fields import Value, flag
-from kdignite.config.methods import checked_parameters, method_flags, parameter_names
+from kdignite.config.methods import check_mix, checked_parameters, method_flags, parameter_names
 from kdignite.config.teachers import CONTROLS, check_teachers, teacher_names
 from kdignite.config.training import TrainConfig
 from kdignite.data.registry import CHOICES, is_code
@@ -71,6 +71,13 @@ class DistillConfig(TrainConfig):
         choices=("float32", "float16"),
         group="distillation",
     )
+    cache_top: int | None = flag(
+        None,
+        "of each image keep only so many of the largest logits, and spread the probability of the others, at the "
+        "method's temperature, evenly over them: many classes take little room; unset: all",
+        low=1,
+        group="distillation",
+    )
     teacher_amp: str = flag(
         "off",
         "mixed precision of the teacher: off (float32), bf16, or tf32 (NVIDIA GPUs); faster, and a little different",
@@ -107,6 +114,10 @@ class DistillConfig(TrainConfig):
         super().__post_init__()
         uses_features = self.uses_features
         check_teachers(self.teacher, self.teacher_shares, self.control, method=self.method, uses_features=uses_features)
+        if self.cache_top is not None and (self.cache == "off" or uses_features):
+            why = "--cache=off" if self.cache == "off" else f"--method={self.method}, which compares features"
+            raise UserError(f"--cache_top={self.cache_top} is for cached teacher logits, not for {why}: leave it out")
+        check_mix(self.mix, self.method, control=self.control)
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)

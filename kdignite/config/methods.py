@@ -4,6 +4,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any, TypeVar
 
 from kdignite.config.fields import Config, Value, bare_type, check_number, flag
+from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, METHODS, check_method, find_method
 from kdignite.methods.rows import Parameter
 
@@ -72,6 +73,20 @@ def checked_parameters(method: str, given: dict[str, Value]) -> dict[str, Value]
     for name, value in values.items():
         check_number(name, value, rows[name].domain)
     return values
+
+
+def check_mix(mix: str | None, method: str, *, control: str | None) -> None:
+    """Refuse mixed images where something asks for the one class of an image."""
+    if mix is None:
+        return
+    if find_method(method).one_class:
+        others = ", ".join(name for name, one in METHODS.items() if not one.one_class)
+        raise UserError(
+            f"--method={method} asks for the one class of an image, and --mix={mix} gives it two: leave out --mix, or "
+            f"choose one of {others}"
+        )
+    if control == "shuffled":
+        raise UserError(f"--control=shuffled keeps the class of an image, and --mix={mix} gives it two: leave one out")
 
 
 def _flag(one: Parameter, *, shown: bool = True) -> Any:

@@ -1,6 +1,7 @@
 """The settings of the training commands; the defaults are the preset ``standard``."""
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import ClassVar
 
 from kdignite.config import shared
@@ -10,7 +11,8 @@ from kdignite.models.registry import recipe_of
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
-AUGMENTATIONS = ("none", "flip", "crop", "crop+flip")
+PLACES, COLOURS = ("", "flip", "crop", "crop+flip", "rrc", "rrc+flip"), ("", "jitter")
+AUGMENTATIONS = tuple("+".join(filter(None, parts)) or "none" for parts in product(PLACES, COLOURS))
 STUDENT, TEACHER = "cnn5", "fastresnet"  # where no flag names another model
 
 
@@ -33,8 +35,23 @@ class TrainConfig(Config):
     )
     augment: str | None = flag(
         None,
-        "training views: none, flip, crop, crop+flip; unset: the teacher's, else crop+flip (digits: crop)",
+        "training views: none, or crop or rrc (random resized crop), flip, jitter (of colours), joined by +, such as "
+        "rrc+flip+jitter; unset: the teacher's, else crop+flip (digits: crop)",
         choices=AUGMENTATIONS,
+        group="data",
+    )
+    mix: str | None = flag(
+        None,
+        "mix each view with that of another training image: mixup (of all pixels) or cutmix (a square of the other); "
+        "train accuracy then counts the class of the larger share; evaluation never mixes",
+        choices=("mixup", "cutmix"),
+        group="data",
+    )
+    mix_alpha: float | None = flag(
+        None,
+        "shares of mixed images are drawn from Beta(alpha, alpha); unset: 1, where all are as likely",
+        above=0,
+        high=100,
         group="data",
     )
     view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0, group="data")
@@ -124,6 +141,8 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         """Check each field, then those that depend on one another."""
         super().__post_init__()
+        if self.mix_alpha is not None and self.mix is None:
+            raise UserError(f"--mix_alpha={self.mix_alpha:g} is for mixed images: add --mix=mixup or --mix=cutmix")
         if self.schedule == "onecycle" and self.warmup_epochs:
             raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
         if self.optimizer == "nesterov" and not self.momentum:

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from kdignite.data.mixing import Mixing, draw_mixes, mix
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.data.views import Views, apply_views, draw_views, pick_views, view_of
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
     """The input of a training step; a teacher may use its images, or its view and indices."""
 
     images: Tensor  # uint8 (B, 3, S, S), the view that teacher and student share
-    labels: Tensor  # (B,) int64
+    labels: Tensor  # (B,) int64; of mixed views (B, C) float32, the shares of the classes
     indices: Tensor  # (B,) int64, CPU: which images of the source
     view: int  # from 0: which view of them
     weight: float = 1.0  # of its mean loss in the mean over the processes, which then is that over the whole batch
@@ -85,6 +86,7 @@ def training_batches(
     augment: str,
     batch_size: int,
     views: int | None = None,
+    mixing: Mixing | None = None,
     share: Share = SINGLE_PROCESS,
 ) -> Batches:
     """The batches of any epoch, from any point of it.
@@ -96,10 +98,10 @@ def training_batches(
 
     def batches(epoch: int, start: int) -> Iterator[Batch]:
         order = torch.randperm(len(part.indices), generator=stream("order", seed, epoch))
-        view = view_of(epoch, views=views, augment=augment)
+        view = view_of(epoch, views=views, augment=augment, mixed=mixing is not None)
         global_batches = chunks(part.indices[order], batch_size, world=share.world)[start:]
         own = tuple(map(share.of, global_batches))
-        local_batches = _assemble(part.images, own, view=view, view_seed=view_seed, augment=augment)
+        local_batches = _assemble(part.images, own, view=view, view_seed=view_seed, augment=augment, mixing=mixing)
         for batch, indices in zip(local_batches, global_batches, strict=True):
             yield batch._replace(weight=len(batch.indices) * share.world / len(indices))
 
@@ -107,11 +109,18 @@ def training_batches(
 
 
 def view_batches(
-    part: Part, *, view: int, view_seed: int, augment: str, size: int = 0, share: Share = SINGLE_PROCESS
+    part: Part,
+    *,
+    view: int,
+    view_seed: int,
+    augment: str,
+    mixing: Mixing | None = None,
+    size: int = 0,
+    share: Share = SINGLE_PROCESS,
 ) -> Iterator[Batch]:
     """One view of every image of a part, in the order of their indices; size: of a model's input, if it is larger."""
     wanted = share.of(part.indices.split(evaluation_batch_size(part.images, size)))
-    return _assemble(part.images, wanted, view=view, view_seed=view_seed, augment=augment)
+    return _assemble(part.images, wanted, view=view, view_seed=view_seed, augment=augment, mixing=mixing)
 
 
 def run_batches(batches: Batches, *, epochs: int, epoch_length: int, first_iteration: int = 0) -> Iterator[Batch]:
@@ -145,23 +154,55 @@ def image_side(images: ImageSet) -> int:
 
 
 def _assemble(
-    images: ImageSet, wanted: tuple[Tensor, ...], *, view: int, view_seed: int, augment: str
+    images: ImageSet,
+    wanted: tuple[Tensor, ...],
+    *,
+    view: int,
+    view_seed: int,
+    augment: str,
+    mixing: Mixing | None = None,
 ) -> Iterator[Batch]:
     """Batches of one view; an accelerator assembles several together, which changes no pixel."""
     if not wanted:
         return
     device, in_memory = images.labels.device, isinstance(images.images, Tensor)
     views = _views_on_device(images, view=view, view_seed=view_seed, augment=augment)
+    mixed = None if mixing is None else _Mixer(mixing, images, view=view, view_seed=view_seed)
     blocks = _blocks(images, wanted) if in_memory and is_accelerator(device) else [(indices,) for indices in wanted]
-    block_rows = to_device(torch.cat(wanted), device).split([sum(map(len, block)) for block in blocks])
+    needed = [torch.cat(block) for block in blocks]
+    if mixed is not None:
+        needed = list(map(mixed.with_partners, needed))
+    block_rows = to_device(torch.cat(needed), device).split(list(map(len, needed)))
     for block, rows, pixels in zip(
-        blocks, block_rows, pixel_batches(images, block_rows if in_memory else wanted), strict=True
+        blocks, block_rows, pixel_batches(images, block_rows if in_memory else tuple(needed)), strict=True
     ):
         viewed = pixels if views is None else apply_views(pixels, pick_views(views, rows))
         columns = (viewed, _take(images.labels, rows), rows)
+        if mixed is not None:
+            columns = mixed(*columns)
         parts = zip(*(column.split(list(map(len, block))) for column in columns), strict=True)
         for indices, (own, labels, own_rows) in zip(block, parts, strict=True):
             yield Batch(own, labels, indices, view, device_indices=own_rows)
+
+
+class _Mixer:
+    """Mixes the images of one view with their partners."""
+
+    def __init__(self, mixing: Mixing, images: ImageSet, *, view: int, view_seed: int) -> None:
+        num_images, size = len(images.labels), image_side(images)
+        drawn = draw_mixes(mixing, view_seed, view, num_images=num_images, size=size)
+        self._partner, self._num_classes = drawn.partner, mixing.num_classes
+        self._mixes = drawn.map(lambda column: to_device(column, images.labels.device))
+
+    def with_partners(self, indices: Tensor) -> Tensor:
+        """(2 B,) images and then their partners."""
+        return torch.cat([indices, self._partner[indices]])
+
+    def __call__(self, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and indices of a batch, from those of the batch and its partners."""
+        rows = rows[: len(rows) // 2]
+        mixes = self._mixes.map(lambda column: column.index_select(0, rows))
+        return *mix(images, labels, mixes, num_classes=self._num_classes), rows
 
 
 def _views_on_device(images: ImageSet, *, view: int, view_seed: int, augment: str) -> Views | None:
@@ -170,7 +211,7 @@ def _views_on_device(images: ImageSet, *, view: int, view_seed: int, augment: st
         return None
     num_images, size = len(images.labels), image_side(images)
     views = draw_views(view_seed, view, num_images=num_images, augment=augment, size=size)
-    return Views(*(to_device(column, images.labels.device) for column in views))
+    return views.map(lambda column: to_device(column, images.labels.device))
 
 
 def _blocks(images: ImageSet, wanted: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:

@@ -39,12 +39,12 @@ def sample_images(part: Part, *, num_images: int, augment: str) -> ImageSample:
 
 def make_batches(sample: ImageSample, *, draw: int, views: bool) -> list[Batch]:
     """The images in batches, plain or augmented as in training."""
-    images = sample.images
-    if views:
-        drawn = draw_views(0, draw, num_images=sample.num_source, augment=sample.augment, size=images.shape[-1])
-        images = apply_views(images, pick_views(drawn, sample.indices))
-    size = BATCH_SIZES[draw % len(BATCH_SIZES)]
-    return [
-        Batch(images[one.to(images.device)], sample.labels[one], sample.indices[one], 0)
-        for one in chunks(torch.arange(len(images)), size)
-    ]
+    size, num_images = sample.images.shape[-1], sample.num_source
+    drawn = draw_views(0, draw, num_images=num_images, augment=sample.augment, size=size) if views else None
+    batches = []
+    for one in chunks(torch.arange(len(sample.images)), BATCH_SIZES[draw % len(BATCH_SIZES)]):
+        images = sample.images[one.to(sample.images.device)]
+        if drawn is not None:
+            images = apply_views(images, pick_views(drawn, sample.indices[one]))
+        batches.append(Batch(images, sample.labels[one], sample.indices[one], 0))
+    return batches

@@ -1,7 +1,8 @@
 """Methods on feature maps: layers of student and teacher, the i-th of one with the i-th of the other.
 
 Every function here takes ``(student, teacher, labels, *, parameters, label_smoothing, class_weights)`` with labels (B,)
-int64 in [0, C), and returns `Terms` of scalars, computed in at least float32 and outside autocast:
+int64 in [0, C), or shares of the classes (B, C) where images are mixed, and returns `Terms` of scalars, computed in at
+least float32 and outside autocast:
 ``loss = (1 - alpha) * ce + alpha * kd + weight * term``, where ``ce`` is `kdignite.losses.cross_entropy` with the
 labels and ``kd`` is `kdignite.losses.kd_divergence` of the logits, which is left out where alpha is 0. The teacher's
 features are treated as constant. Over several pairs of layers the term is a sum. R(f) is what a projector, learnt

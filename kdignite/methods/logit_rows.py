@@ -61,6 +61,7 @@ LOGIT_METHODS = {
             "ce_weight": CE_WEIGHT,
             "standardize": STANDARDIZE,
         },
+        one_class=True,
         source="Zhao et al. 2022, arXiv:2203.08679; --standardize: Sun et al. 2024, arXiv:2403.01427",
         constant=(Constant("nckd", classes=2), Constant("tckd", classes=2, when="standardize")),
         published="alpha 1, T 4, beta 2, 6 or 8 by pair on CIFAR-100; T 1, beta 0.5 or 2 on ImageNet; with "
@@ -97,6 +98,7 @@ LOGIT_METHODS = {
             "T": _temperature(3.0, 1.0, 2.0, 3.0, of=("gamma",)),
             "ce_weight": CE_WEIGHT,
         },
+        one_class=True,
         source="Yang et al. 2023, arXiv:2303.13005",
         constant=(Constant("nontarget", classes=2),),
         published="gamma 3.5, T 3 on CIFAR-100; gamma 1.5, T 1 on ImageNet",
@@ -111,6 +113,7 @@ LOGIT_METHODS = {
             "T": _temperature(4.0, 2.0, 4.0, 8.0, of=("alpha",)),
             "ce_weight": CE_WEIGHT,
         },
+        one_class=True,
         source="Zhou et al. 2021, arXiv:2102.00650",
         published="alpha 2.25, T 4 on CIFAR-100; alpha 2.5, T 2 on ImageNet",
     ),

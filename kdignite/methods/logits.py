@@ -1,10 +1,10 @@
 """Methods on logits: they need nothing of the teacher but (B, C) scores, so cached teacher logits will do.
 
 Every function here takes ``(student, teacher, labels, *, parameters, label_smoothing, class_weights)`` with labels
-(B,) int64 in [0, C), and returns `Terms` of scalars that are means over the batch, computed in at least float32. The
-teacher's logits are treated as constant. ``ce`` is `kdignite.losses.cross_entropy` with the labels; a ``ce_weight`` of
-0 leaves it out. All but `dist` are means of what each image contributes, and defined for a single image. Sums over c
-are over the C classes.
+(B,) int64 in [0, C), or shares of the classes (B, C) where images are mixed, and returns `Terms` of scalars that are
+means over the batch, computed in at least float32. The teacher's logits are treated as constant. ``ce`` is
+`kdignite.losses.cross_entropy` with the labels; a ``ce_weight`` of 0 leaves it out. All but `dist` are means of what
+each image contributes, and defined for a single image. Sums over c are over the C classes.
 """
 
 import torch.nn.functional as F

@@ -70,6 +70,12 @@ def check_method(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def temperature_of(name: str, parameters: Mapping[str, Any]) -> float:
+    """At which temperature a method softens its teacher; 1 where it does not."""
+    temperature = find_method(name).temperature(parameters)
+    return temperature.T if temperature else 1.0
+
+
 def constant_parts(
     name: str, parameters: Mapping[str, Any], parts: Collection[str], *, num_classes: int, num_images: int
 ) -> list[str]:

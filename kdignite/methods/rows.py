@@ -68,6 +68,7 @@ class Method(NamedTuple):
     published: str = ""  # parameters that papers chose, and what differs here
     init: str = ""  # module:function that builds what is learnt beside the student, see `kdignite.methods.projectors`
     layers: tuple[int, ...] = ()  # which of a model's layers it takes where none are named
+    one_class: bool = False  # it asks for the class of an image, of which mixed images have two
     pixels: int = 0  # the fewest of a feature map (c, h, w); 0: features of any shape
 
     def temperature(self, values: Mapping[str, Any]) -> Temperature | None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from kdignite.errors import UserError, brief
 
@@ -39,6 +40,7 @@ def check_terms(
     *,
     num_classes: int,
     reserved: Collection[str],
+    mixed: bool = False,
     features: tuple[Features, Features] = ({}, {}),
 ) -> list[str]:
     """Refuse a method whose terms a training could not use, before it begins: tried on two images.
@@ -48,6 +50,7 @@ def check_terms(
         name: of the method, for the message.
         num_classes: C.
         reserved: names that no part may have.
+        mixed: whether labels will be shares of classes (B, C).
         features: of two images, of student and teacher.
 
     Returns:
@@ -60,11 +63,19 @@ def check_terms(
     logits, teacher_logits = torch.randn(2, 2, num_classes, generator=generator)
     device = next((one.device for one in features[1].values()), logits.device)
     student = Outputs(logits.to(device).requires_grad_(), features[0])
-    labels = (torch.arange(2) % num_classes).to(device)
-    found: Any = method(student, Outputs(teacher_logits.to(device), features[1]), labels)
+    teacher, labels = Outputs(teacher_logits.to(device), features[1]), (torch.arange(2) % num_classes).to(device)
+    found: Any = method(student, teacher, labels)
     why = _misfit(found, reserved=reserved)
     if why:
         raise UserError(f"--method={name} must return Terms(loss, parts), scalars that depend on the student: {why}")
+    if mixed:
+        try:
+            method(student, teacher, one_hot(labels, num_classes).float())
+        except Exception as error:
+            raise UserError(
+                f"--method={name} fails where labels are shares of classes (B, C) float32, as those of mixed images "
+                f"are: leave out --mix ({brief(error)})"
+            ) from error
     return list(found.parts)
 
 

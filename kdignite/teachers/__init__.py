@@ -6,3 +6,4 @@ from kdignite.teachers.controls import RANDOM, SHUFFLED, ShuffledTeacher, shuffl
 from kdignite.teachers.ensemble import Ensemble, caches_of, mean_logits, shares
 from kdignite.teachers.live import live_teacher, outputs_with_features
 from kdignite.teachers.logit_cache import CacheFolder, CacheSpec, LogitCache, table_bytes
+from kdignite.teachers.row_formats import RowFormat

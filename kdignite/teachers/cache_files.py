@@ -25,7 +25,7 @@ HEADER_BYTES = 4096  # a page, so that the numbers start on one
 BLOCK_FILES = "view-*.logits"
 KEY_LENGTH = 24  # of the hash, in the name of a folder
 ABANDONED_S = 3600  # a temporary file not written to for so long is left over
-Logits = npt.NDArray[np.floating[Any]]
+Logits = npt.NDArray[Any]
 
 
 class BlockHeader(NamedTuple):
@@ -35,8 +35,8 @@ class BlockHeader(NamedTuple):
     view: int
     block: int
     rows: int
-    classes: int
-    dtype: str  # float32 or float16
+    columns: int  # one a class, or the bytes of a row that holds the largest
+    dtype: str  # float32, float16 or uint8
 
 
 class StoredTable(NamedTuple):
@@ -68,7 +68,7 @@ def write_block(path: Path, logits: Logits, block: BlockHeader) -> None:
 
 def read_block(path: Path, block: BlockHeader) -> Logits:
     """Map a file of logits into memory, after checking all of it."""
-    shape, dtype = (block.rows, block.classes), np.dtype(block.dtype)
+    shape, dtype = (block.rows, block.columns), np.dtype(block.dtype)
     with path.open("rb") as file:  # once: another process may put a new file in its place at any moment
         try:
             found = json.loads(file.read(HEADER_BYTES))

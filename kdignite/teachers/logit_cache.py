@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from kdignite import processes, stopping
 from kdignite.data.batches import SINGLE_PROCESS, Batch, Share, evaluation_batch_size, view_batches
+from kdignite.data.mixing import Mixing
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
@@ -26,6 +26,7 @@ from kdignite.evaluation import Predictor
 from kdignite.methods.terms import Outputs
 from kdignite.streams import stream
 from kdignite.teachers.cache_files import BlockHeader, block_path, read_block, write_block, write_metadata
+from kdignite.teachers.row_formats import RowFormat, loss_of_format
 
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
 DEVICE_BYTES = 2**30  # logits of a view up to this size are copied to the accelerator that trains
@@ -42,6 +43,7 @@ class CacheSpec(NamedTuple):
     view_seed: int
     augment: str
     size: int = 0  # side of the teacher's input in pixels, if larger than the images
+    mixing: Mixing | None = None  # of the views
 
     @property
     def chunk(self) -> int:
@@ -54,7 +56,7 @@ class CacheFolder(NamedTuple):
 
     folder: Path
     about: Mapping[str, Any]  # everything that determines its numbers, and names for people
-    dtype: str  # float32 or float16
+    rows: RowFormat
 
     @property
     def key(self) -> str:
@@ -66,7 +68,7 @@ class DeviceTable(NamedTuple):
     """The cached logits of a view on the device that trains."""
 
     row_of: Tensor  # (N,) int64, for each image of the source its row
-    logits: Tensor  # (n, C), the rows
+    rows: Tensor  # (n, columns)
 
 
 class LogitCache:
@@ -78,19 +80,17 @@ class LogitCache:
         cache_spec: CacheSpec,
         store: CacheFolder,
         *,
-        num_classes: int,
         seed: int,
         say: Callable[[str], None],
     ) -> None:
         self.logits_of, self.cache_spec, self.store = logits_of, cache_spec, store
-        self.num_classes, self.seed, self.say = num_classes, seed, say
-        row_bytes = num_classes * np.dtype(store.dtype).itemsize
+        self.rows, self.seed, self.say = store.rows, seed, say
         self._chunk = cache_spec.chunk
-        self._block_rows = max(1, BLOCK_BYTES // (row_bytes * self._chunk)) * self._chunk
+        self._block_rows = max(1, BLOCK_BYTES // (self.rows.row_bytes * self._chunk)) * self._chunk
         self._row_of = _positions(cache_spec.part)
         self._view, self._blocks = -1, list[Tensor]()
         self._device_table: DeviceTable | None = None
-        self._verified, self._warned = set[tuple[int, int]](), False
+        self._verified, self._warned, self._measured = set[tuple[int, int]](), False, False
         self.spent_s, self._num_computed = 0.0, 0  # seconds in which so many images' logits were computed
 
     def __call__(self, batch: Batch) -> Outputs:
@@ -101,8 +101,7 @@ class LogitCache:
             return Outputs(self._from_device(batch, device))
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not cached"
-        logits = self._rows(self._blocks, rows)
-        return Outputs(to_device(logits, device).float())
+        return Outputs(self.rows.decode(to_device(self._stored(self._blocks, rows), device)))
 
     def _from_device(self, batch: Batch, device: torch.device) -> Tensor:
         """The logits of a batch from the copy on the device, which refuses rows that do not exist."""
@@ -112,7 +111,8 @@ class LogitCache:
                 to_device(self._row_of, device), blocks[0] if len(blocks) == 1 else torch.cat(blocks)
             )
         indices = to_device(batch.indices, device) if batch.device_indices is None else batch.device_indices
-        return self._device_table.logits.index_select(0, self._device_table.row_of.index_select(0, indices)).float()
+        rows = self._device_table.row_of.index_select(0, indices)
+        return self.rows.decode(self._device_table.rows.index_select(0, rows))
 
     def open(self, view: int) -> None:
         """Load or compute the logits of a view; several processes have to call this together."""
@@ -168,8 +168,8 @@ class LogitCache:
         order = torch.randperm(len(indices), generator=stream("table sample", self.seed, view, number))
         rows = order[:VERIFIED_ROWS].sort().values
         fresh = torch.cat(list(self._run_teacher(view, indices[rows])))
-        difference = (block[rows].float() - fresh).abs().max()
-        if not difference <= ROUNDING[self.store.dtype] * fresh.abs().max().clamp_min(1):
+        difference = self.rows.difference(block[rows], fresh)
+        if not difference <= ROUNDING[self.rows.dtype] * fresh.abs().max().clamp_min(1):
             raise ValueError(f"the teacher's logits differ from the cached ones by up to {float(difference):.2g}")
         self._verified.add((view, number))
 
@@ -179,8 +179,8 @@ class LogitCache:
         share, num_chunks = Share(processes.rank(), processes.world_size()), math.ceil(len(indices) / self._chunk)
         own = torch.empty(
             sum(map(len, share.of(indices.split(self._chunk)))),
-            self.num_classes,
-            dtype=getattr(torch, self.store.dtype),
+            self.rows.columns,
+            dtype=getattr(torch, self.rows.stored_dtype),
         )
         checks = math.ceil(num_chunks / share.world)
         chunks = stopping.interruptible(self._run_teacher(view, indices, share=share), checks=checks)
@@ -193,12 +193,13 @@ class LogitCache:
         )
         rows = iter(own.split(self._chunk))
         for computed in bar:
-            next(rows).copy_(computed)
+            next(rows).copy_(self.rows.encode(computed))
+            self._measure(computed)
         logits = processes.all_gather(own)
-        if not torch.isfinite(logits).all():
+        if not all(torch.isfinite(self.rows.decode(some)).all() for some in logits.split(self._chunk)):
             raise RunFailed(
-                f"the teacher's logits for view {view} are not finite in {self.store.dtype}"
-                + (": --cache_dtype=float32 holds larger ones" if self.store.dtype == "float16" else "")
+                f"the teacher's logits for view {view} are not finite in {self.rows.dtype}"
+                + (": --cache_dtype=float32 holds larger ones" if self.rows.dtype == "float16" else "")
             )
         self._verified.add((view, number))
         if processes.is_rank0():
@@ -207,11 +208,20 @@ class LogitCache:
         self._num_computed += len(logits)
         return logits
 
+    def _measure(self, logits: Tensor) -> None:
+        """Say once what the rows lose of logits (B, C)."""
+        if not self._measured and (lost := loss_of_format(self.rows, logits)):
+            self.say(f"cache     {lost}")
+        self._measured = True
+
     def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
         """The teacher's logits, chunk by chunk, float32 on the CPU."""
-        part, view_seed, augment, size = self.cache_spec
+        part, view_seed, augment, size, mixing = self.cache_spec
         part = part._replace(indices=indices)
-        for batch in view_batches(part, view=view, view_seed=view_seed, augment=augment, size=size, share=share):
+        batches = view_batches(
+            part, view=view, view_seed=view_seed, augment=augment, mixing=mixing, size=size, share=share
+        )
+        for batch in batches:
             yield self.logits_of(batch.images).float().cpu()
 
     def _write(self, logits: Tensor, block: BlockHeader) -> None:
@@ -226,20 +236,20 @@ class LogitCache:
             self._warned = True
 
     def _header(self, view: int, number: int, num_rows: int) -> BlockHeader:
-        return BlockHeader(self.store.key, view, number, num_rows, self.num_classes, self.store.dtype)
+        return BlockHeader(self.store.key, view, number, num_rows, self.rows.columns, self.rows.stored_dtype)
 
-    def _rows(self, blocks: list[Tensor], rows: Tensor) -> Tensor:
+    def _stored(self, blocks: list[Tensor], rows: Tensor) -> Tensor:
         if len(blocks) == 1:
             return blocks[0][rows]
-        logits = torch.empty(len(rows), self.num_classes, dtype=blocks[0].dtype)
+        stored = torch.empty(len(rows), self.rows.columns, dtype=blocks[0].dtype)
         for number, block in enumerate(blocks):
             inside = rows.div(self._block_rows, rounding_mode="floor") == number
-            logits[inside] = block[rows[inside] - number * self._block_rows]
-        return logits
+            stored[inside] = block[rows[inside] - number * self._block_rows]
+        return stored
 
 
-def table_bytes(cache_spec: CacheSpec, *, views: int, num_classes: int, dtype: str) -> int:
-    return views * len(cache_spec.part.indices) * num_classes * np.dtype(dtype).itemsize
+def table_bytes(cache_spec: CacheSpec, rows: RowFormat, *, views: int) -> int:
+    return views * len(cache_spec.part.indices) * rows.row_bytes
 
 
 def _positions(part: Part) -> Tensor:

@@ -9,12 +9,12 @@ from kdignite import processes
 from kdignite.config import TrainConfig, setting_text
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
-from kdignite.data.views import view_of
 from kdignite.errors import counted
 from kdignite.handlers import Remaining
 from kdignite.models.registry import MODELS, recipe_of
 from kdignite.teachers import caches_of
 from kdignite.training.spec import RunSpec
+from kdignite.training.teacher_cache import views_of
 
 SMALLEST_OF_STEM = 64  # pixels, of which the ImageNet stem and four stages leave 2 x 2
 
@@ -79,9 +79,7 @@ def remaining(run: RunSpec, iteration: int) -> Remaining:
     steps = config.epochs * run.epoch_length - iteration + num_images / (3 * config.batch_size)
     if not caches:
         return Remaining(steps)
-    views = {
-        view_of(later, views=config.views, augment=str(config.augment)) for later in range(epoch + 1, config.epochs)
-    }
+    views = views_of(config, range(epoch + 1, config.epochs))
     return Remaining(
         steps, spent_s=sum(one.spent_s for one in caches), cache_s=sum(one.seconds_left(views) for one in caches)
     )

@@ -14,6 +14,7 @@ from kdignite.console import say, say_once
 from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.checks import absent_notes, copies_notes
 from kdignite.data.folders import path_of
+from kdignite.data.mixing import Mixing
 from kdignite.data.registry import is_code, load_source
 from kdignite.data.source import Source
 from kdignite.data.splits import Part, Splits, limited, split_source
@@ -112,6 +113,13 @@ def class_weights(config: TrainConfig, data: Data) -> Tensor | None:
     if config.balance == "none":
         return None
     return balanced_weights(data.train.labels, num_classes=len(data.source.classes))
+
+
+def mixing_of(config: TrainConfig, data: Data) -> Mixing | None:
+    """How the training images are mixed with one another; None: not at all."""
+    if config.mix is None:
+        return None
+    return Mixing(config.mix, float(config.mix_alpha or 1), data.train.indices, len(data.source.classes))
 
 
 def share() -> Share:

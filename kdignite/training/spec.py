@@ -21,7 +21,7 @@ from kdignite.schedules import LearningRate, build_optimizer, learning_rate
 from kdignite.steps import MakeStep, Teacher
 from kdignite.training.capturing import Capture
 from kdignite.training.compiling import compiling
-from kdignite.training.data import DEV_STEPS, Data, share
+from kdignite.training.data import DEV_STEPS, Data, mixing_of, share
 from kdignite.training.device import choose_amp
 from kdignite.training.model import PreparedModel, prepare_model
 
@@ -101,6 +101,7 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         val_size=own_val_size if config.val_size is None else config.val_size,
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
+        mix_alpha=1.0 if config.mix and config.mix_alpha is None else config.mix_alpha,
         normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
         device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
@@ -198,6 +199,7 @@ def _batches(config: TrainConfig, data: Data) -> Batches:
         augment=str(config.augment),
         batch_size=config.batch_size,
         views=config.views,
+        mixing=mixing_of(config, data),
         share=share(),
     )
 

@@ -1,7 +1,7 @@
 """The teacher of a run: its cached logits, or the model itself for every batch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +9,26 @@ from typing import Any, NamedTuple
 import torch
 
 from kdignite import processes, runs
-from kdignite.config import DistillConfig
+from kdignite.config import DistillConfig, TrainConfig
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.data.views import view_of
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, Predictor, tally
+from kdignite.methods.registry import temperature_of
 from kdignite.steps import Teacher
-from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, make_room, table_bytes, table_key
-from kdignite.training.data import DEV_STEPS, Data, share
+from kdignite.teachers import (
+    CacheFolder,
+    CacheSpec,
+    LogitCache,
+    RowFormat,
+    live_teacher,
+    make_room,
+    table_bytes,
+    table_key,
+)
+from kdignite.training.data import DEV_STEPS, Data, mixing_of, share
 from kdignite.training.features import FeatureTeacher
 from kdignite.training.spec import TeacherRecord
 
@@ -43,9 +53,14 @@ def make_teachers(
     """The teachers of a run: for each its cached logits, or the model itself, which alone has features."""
     if (features := loaded[0].features) is not None:
         return [lambda batch: features.outputs_of(batch.images)]
-    specs = [CacheSpec(data.train, config.view_seed, str(config.augment), one.size) for one in loaded]
-    views = num_views(config)
-    caches = _caches(loaded, specs, config, data, views=views, dtype=config.cache_dtype, root=root, device=device)
+    augment, mixing = str(config.augment), mixing_of(config, data)
+    specs = [CacheSpec(data.train, config.view_seed, augment, one.size, mixing) for one in loaded]
+    views = len(views_of(config, range(config.epochs)))
+    T = temperature_of(config.method, config.parameters)
+    rows = RowFormat(len(data.source.classes), config.cache_dtype, config.cache_top, T)
+    if config.cache_top is not None and rows.is_whole:
+        say(f"cache     --cache_top={config.cache_top} keeps all logits of {rows.num_classes:,} classes")
+    caches = _caches(loaded, specs, rows, config, data, views=views, root=root, device=device)
     if caches is None:
         return [live_teacher(one.logits_of) for one in loaded]
     for cache in caches:
@@ -59,7 +74,8 @@ def evaluate_teacher(
 ) -> Outcome:
     """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
     cache_spec = CacheSpec(data.splits.val, 0, "none", loaded.size)
-    caches = _caches([loaded], [cache_spec], config, data, views=1, dtype="float32", root=root, device=device)
+    rows = RowFormat(len(data.source.classes), "float32")
+    caches = _caches([loaded], [cache_spec], rows, config, data, views=1, root=root, device=device)
     for cache in caches or []:
         cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
@@ -68,29 +84,33 @@ def evaluate_teacher(
     return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
 
-def num_views(config: DistillConfig) -> int:
-    """How many views of each image a run sees."""
-    augment = str(config.augment)
-    return len({view_of(epoch, views=config.views, augment=augment) for epoch in range(config.epochs)})
+def views_of(config: TrainConfig, epochs: Iterable[int]) -> set[int]:
+    """Which views of each image some epochs of a run see."""
+    augment, mixed = str(config.augment), config.mix is not None
+    return {view_of(epoch, views=config.views, augment=augment, mixed=mixed) for epoch in epochs}
 
 
 def _caches(
     loaded: Sequence[LoadedTeacher],
     specs: Sequence[CacheSpec],
+    rows: RowFormat,
     config: DistillConfig,
     data: Data,
     *,
     views: int,
-    dtype: str,
     root: Path,
     device: torch.device,
 ) -> list[LogitCache] | None:
     """A cache of each teacher's logits with room for all of them; None: there is to be none."""
-    num_classes = len(data.source.classes)
-    num_bytes = sum(table_bytes(one, views=views, num_classes=num_classes, dtype=dtype) for one in specs)
+    num_bytes = sum(table_bytes(one, rows, views=views) for one in specs)
     if config.cache == "off" or config.fast_dev_run:
         return None
     if config.cache == "auto" and num_bytes > LIMIT_BYTES:
+        if not rows.is_whole:  # a live teacher would teach something else
+            raise UserError(
+                f"--cache_top={rows.top} still takes {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of --cache=auto: "
+                "add --cache=DIR, or --views=K for fewer views"
+            )
         say(
             f"cache     none: the teacher's logits would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
             "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
@@ -99,16 +119,16 @@ def _caches(
     place = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
     folders = []
     for one, cache_spec in zip(loaded, specs, strict=True):
-        describe = partial(_about, one.teacher_record, cache_spec, config, data, dtype=dtype, device=device)
+        describe = partial(_about, one.teacher_record, cache_spec, rows, config, data, device=device)
         about = processes.on_rank0(describe)
-        folders.append(CacheFolder(place / table_key(about["determined_by"]), about, dtype))
+        folders.append(CacheFolder(place / table_key(about["determined_by"]), about, rows))
     if config.cache == "auto":
         keep = [folder.key for folder in folders]
         make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=keep)
         for old in processes.on_rank0(make):
             say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
     return [
-        LogitCache(one.logits_of, cache_spec, folder, num_classes=num_classes, seed=config.seed, say=say)
+        LogitCache(one.logits_of, cache_spec, folder, seed=config.seed, say=say)
         for one, cache_spec, folder in zip(loaded, specs, folders, strict=True)
     ]
 
@@ -125,10 +145,10 @@ def _named(cache: str) -> Path:
 def _about(
     teacher_record: TeacherRecord,
     cache_spec: CacheSpec,
+    rows: RowFormat,
     config: DistillConfig,
     data: Data,
     *,
-    dtype: str,
     device: torch.device,
 ) -> dict[str, Any]:
     """Everything that determines the teacher's logits to the last bit, and names for people."""
@@ -148,9 +168,11 @@ def _about(
             "images": _digest(cache_spec.part),
             "augment": cache_spec.augment,
             "view_seed": cache_spec.view_seed,
+            "mix": [cache_spec.mixing.kind, cache_spec.mixing.alpha] if cache_spec.mixing else None,
             "chunk": cache_spec.chunk,
             "amp": config.teacher_amp,
-            "dtype": dtype,
+            "dtype": rows.dtype,
+            "top": None if rows.is_whole else [rows.top, rows.T],
             "outputs": config.teacher_outputs or "logits",
             "torch": machine["packages"]["torch"],
             **{name: machine[name] for name in (ON_GPU if device.type == "cuda" else ON_CPU)},

@@ -49,6 +49,7 @@ from kdignite.config import (
 )
 from kdignite.data import folders
 from kdignite.data.batches import Batch, evaluation_batches, on_device, training_batches, view_batches
+from kdignite.data.mixing import Mixing
 from kdignite.data.preprocess import preparer
 from kdignite.data.source import ImageSet
 from kdignite.data.specs import Preprocessing
@@ -62,7 +63,7 @@ from kdignite.methods.terms import Outputs
 from kdignite.metrics import cost
 from kdignite.schedules import build_optimizer
 from kdignite.steps import distill_step, supervised_step
-from kdignite.teachers import CacheFolder, CacheSpec, LogitCache
+from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, RowFormat
 from kdignite.training import device as device_module
 from kdignite.training import results, spec
 from kdignite.training import trainer as trainer_module
@@ -311,9 +312,11 @@ def batches(folder: Path) -> Found:
 
     for block in (1, 20_000, 2**25):
         module.BLOCK_BYTES = block
-        for augment in ("none", "flip", "crop+flip"):
+        for augment, kind in (("none", None), ("flip", None), ("crop+flip", "mixup"), ("rrc+flip+jitter", "cutmix")):
+            mixing = None if kind is None else Mixing(kind, 1.0, part.indices, 10)
             for start in (0, 3):
                 settings: dict[str, Any] = {"seed": 3, "view_seed": 1, "augment": augment, "batch_size": 32}
+                settings["mixing"] = mixing
                 ours, theirs = (list(training_batches(one, **settings)(1, start)) for one in (placed, part))
                 found[f"{block} {augment} {start}"] = _all_equal(ours, theirs)
         whole = [list(view_batches(one, view=2, view_seed=1, augment="crop")) for one in (placed, part)]
@@ -343,15 +346,15 @@ def lookups(folder: Path) -> Found:
     part = Part(ImageSet(images, torch.arange(300) % 10), torch.arange(0, 300, 2))
     settings: dict[str, Any] = {"seed": 0, "view_seed": 0, "augment": "flip", "batch_size": 32}
     found = {}
-    for dtype in ("float32", "float16"):
+    for dtype, top in (("float32", None), ("float16", None), ("float32", 2)):
         for placed in (2**30, 0):
             module.DEVICE_BYTES = placed
             answers = []
             for number, one in enumerate((on_device(part, GPU), part)):
-                kept = CacheFolder(folder / f"{dtype}-{placed}-{number}", {}, dtype)
-                table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, num_classes=3, seed=0, say=print)
+                kept = CacheFolder(folder / f"{dtype}-{top}-{placed}-{number}", {}, RowFormat(3, dtype, top))
+                table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, seed=0, say=print)
                 answers.append([table(batch).logits.cpu() for batch in training_batches(one, **settings)(0, 0)])
-            found[f"{dtype} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
+            found[f"{dtype} {top} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
     module.DEVICE_BYTES = 2**30
     try:
         table(Batch(images[:1].to(GPU), torch.zeros(1), torch.tensor([1]), 0))

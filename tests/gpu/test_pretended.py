@@ -159,14 +159,14 @@ def test_a_captured_run_has_the_numbers_of_one_that_is_not(found: Found) -> None
 
 @of("batches")
 def test_batches_are_those_of_the_cpu(found: Found) -> None:
-    assert len(found) == 3 * (3 * 2 + 2)
+    assert len(found) == 3 * (4 * 2 + 2)
     assert [name for name, equal in found.items() if not equal] == []
 
 
 @of("lookups")
 def test_cached_logits_are_those_of_the_cpu(found: Found) -> None:
     assert found.pop("an image that is not in the table") == "refused"
-    assert len(found) == 4
+    assert len(found) == 6
     assert all(found.values())
 
 

@@ -47,6 +47,22 @@ def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: P
         torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
 
 
+def test_of_mixed_images_too_and_without_a_teacher_it_is_the_baseline(
+    root: Path, taught: Finished, few_pixels: None
+) -> None:
+    mixed: dict[str, Any] = {"mix": "cutmix", "augment": "rrc+jitter", "label_smoothing": 0.1, "balance": "loss"}
+    live, cold = (distill(student(**mixed, cache=cache, epochs=1), root=root) for cache in ("off", "auto"))
+    if is_same_in_any_batch(taught.folder, batch_size=50):
+        assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(live.folder).items())
+    for name, one in weights(live.folder).items():
+        torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
+    without, base = (
+        distill(student(**mixed, alpha=0.0, epochs=1), root=root),
+        baseline(alone(**mixed, epochs=1), root=root),
+    )
+    assert all(torch.equal(one, weights(without.folder)[name]) for name, one in weights(base.folder).items())
+
+
 def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     distill(student(**FEW), root=root)
     written = {path: path.stat().st_mtime_ns for path in root.glob(".teacher_cache/*/*.logits")}
@@ -58,7 +74,7 @@ def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys:
 
 
 def test_other_images_or_other_answers_are_another_table(root: Path) -> None:
-    others = ({}, {"view_seed": 3}, {"limit_train": 250}, {"augment": "none"}, {"teacher_amp": "bf16"})
+    others = ({}, {"view_seed": 3}, {"limit_train": 250}, {"augment": "none"}, {"teacher_amp": "bf16"}, {"cache_top": 3})
     for number, other in enumerate(others, 1):
         distill(student(**{**FEW, **other}), root=root)
         assert len(tables(root)) == number, other

@@ -98,6 +98,22 @@ def test_stopped_after_any_iterations_it_ends_the_same(
     assert_alike(again.folder, whole.folder)
 
 
+@pytest.mark.slow
+def test_stopped_with_mixed_images_and_few_logits_it_ends_the_same(
+    root: Path, tmp_path: Path, taught: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"mix": "mixup", "augment": "rrc+flip+jitter", "cache_top": 3, "cache_dtype": "float16", "views": 1}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "teacher").symlink_to(taught.folder)
+    started = student(**settings("distill"), **given)
+    whole = distill(started, root=other)
+    asked_to_stop(monkeypatch, EPOCH + 5)
+    with pytest.raises(stopping.Stopped):
+        distill(started, root=root)
+    assert_alike(distill(configure(type(started), resume="run"), root=root).folder, whole.folder)
+
+
 @pytest.mark.parametrize("iteration", [2, 8, 11])
 def test_a_run_too_short_for_batch_norm_ends_the_same_whether_stopped_or_not(
     taught: Finished, root: Path, iteration: int, monkeypatch: pytest.MonkeyPatch

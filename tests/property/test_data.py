@@ -8,15 +8,19 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as F
 
+from kdignite.config import AUGMENTATIONS
 from kdignite.data.batches import Share, chunks, num_batches, run_batches, training_batches, view_batches
+from kdignite.data.mixing import Mixing, draw_mixes, mix
 from kdignite.data.preprocess import measure_statistics
+from kdignite.data.resized_crop import draw_boxes
 from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import Part, limited, split_source, stratified_pick
 from kdignite.data.views import PAD_SHARE, Views, apply_views, draw_views, pick_views, view_of
 
 EXAMPLES = settings(deadline=None, max_examples=60)
-AUGMENTS = st.sampled_from(["none", "flip", "crop", "crop+flip"])
+AUGMENTS = st.sampled_from(AUGMENTATIONS)
 SEEDS = st.integers(0, 2**40)
 VIEWS = st.none() | st.integers(1, 5)
 
@@ -47,6 +51,12 @@ class Setting(NamedTuple):
     augment: str
     batch_size: int
     views: int | None
+    mixing: Mixing | None
+
+    @property
+    def numbers(self) -> dict[str, object]:
+        """What the number of a view depends on."""
+        return {"views": self.views, "augment": self.augment, "mixed": self.mixing is not None}
 
     def batches(self, share: Share = Share()):  # noqa: B008 - a tuple
         _, *names = self._fields
@@ -58,7 +68,9 @@ def parts(draw: st.DrawFn) -> Setting:
     images = ImageSet(drawn_images(40, size=8, seed=draw(SEEDS)), torch.arange(40) % 7)
     wanted = draw(st.sets(st.integers(0, 39), min_size=2))
     part = Part(images, torch.tensor(sorted(wanted)))
-    return Setting(part, draw(SEEDS), draw(SEEDS), draw(AUGMENTS), draw(st.integers(1, 45)), draw(VIEWS))
+    kind = draw(st.sampled_from([None, "mixup", "cutmix"]))
+    mixing = None if kind is None else Mixing(kind, draw(st.floats(0.1, 10)), part.indices, 7)
+    return Setting(part, draw(SEEDS), draw(SEEDS), draw(AUGMENTS), draw(st.integers(1, 45)), draw(VIEWS), mixing)
 
 
 def assert_same_batches(ours, theirs) -> None:
@@ -67,6 +79,12 @@ def assert_same_batches(ours, theirs) -> None:
         assert torch.equal(one.labels, other.labels)
         assert torch.equal(one.indices, other.indices)
         assert one.view == other.view
+
+
+def assert_same_views(one: Views, other: Views) -> None:
+    for mine, its in zip(one, other, strict=True):
+        assert (mine is None) == (its is None)
+        assert mine is None or torch.equal(mine, its)
 
 
 def assert_stratified(labels: torch.Tensor, picked: torch.Tensor) -> None:
@@ -151,7 +169,7 @@ def test_views_are_those_of_numpy_one_image_at_a_time(example: tuple[torch.Tenso
     size = images.shape[-1]
     pad = size // PAD_SHARE
     expected = []
-    for image, flip, dy, dx in zip(images.numpy(), *(column.tolist() for column in views), strict=True):
+    for image, flip, dy, dx in zip(images.numpy(), *(column.tolist() for column in views[:3]), strict=True):
         padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
         window = padded[:, pad + dy : pad + dy + size, pad + dx : pad + dx + size]
         expected.append(window[:, :, ::-1] if flip else window)
@@ -166,13 +184,61 @@ def test_a_table_of_views(view_seed: int, epoch: int, count: int, size: int, aug
     one, again, following = (
         draw_views(view_seed, e, num_images=count, augment=augment, size=size) for e in (epoch, epoch, epoch + 1)
     )
-    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
-    assert [tuple(column.shape) for column in one] == [(count,)] * 3
+    assert_same_views(one, again)
+    assert [tuple(column.shape) for column in one[:3]] == [(count,)] * 3
     assert one.flip.dtype == torch.bool
     # both sides in any two epochs where flips are asked for, else never mirrored
     assert (one.flip ^ following.flip).all() if "flip" in augment else not one.flip.any()
     furthest = size // 8 if "crop" in augment else 0
     assert all(column.abs().max() <= furthest for column in (one.dy, one.dx))
+    assert ((one.box is not None), (one.factors is not None)) == ("rrc" in augment, "jitter" in augment)
+    if one.factors is not None:
+        assert one.factors.shape == (count, 3)
+        assert 0.6 <= one.factors.min() <= one.factors.max() <= 1.4 + 1e-6
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(0, 1000), st.integers(1, 300), st.integers(8, 70))
+def test_boxes_lie_within_the_image_and_have_the_area_and_the_ratio_of_torchvision(
+    view_seed: int, view: int, count: int, size: int
+) -> None:
+    corners, sides = draw_boxes(view_seed, view, num_images=count, size=size).split(2, dim=1)
+    assert (corners >= 0).all()
+    assert (sides >= 1).all()
+    assert (corners + sides <= size).all()
+    low, high = sides.double() - 0.5, sides.double() + 0.5  # before they were rounded
+    assert (high.prod(1) >= 0.08 * size**2).all()
+    assert (low[:, 1] / high[:, 0] <= 4 / 3).all()
+    assert (high[:, 1] / low[:, 0] >= 3 / 4).all()
+
+
+def resampled_by_torchvision(image: torch.Tensor, views: Views) -> torch.Tensor:
+    """One image (3, S, S) in the only view of a table, in float32 between 0 and 1."""
+    pixels, size = image / 255, list(image.shape[-2:])
+    if views.box is not None:
+        pixels = F.resized_crop(pixels, *views.box[0].tolist(), size, antialias=True)
+    if bool(views.flip[0]):
+        pixels = F.horizontal_flip(pixels)
+    if views.factors is not None:
+        brightness, contrast, saturation = views.factors[0].tolist()
+        pixels = F.adjust_contrast(F.adjust_brightness(pixels, brightness), contrast)
+        pixels = F.adjust_saturation(pixels, saturation)
+    return pixels
+
+
+@settings(EXAMPLES, max_examples=25)
+@given(SEEDS, st.integers(8, 40), st.sampled_from(["rrc", "rrc+flip", "jitter", "flip+jitter", "rrc+flip+jitter"]))
+def test_resampled_and_recoloured_images_are_those_of_torchvision(seed: int, size: int, augment: str) -> None:
+    images = drawn_images(5, size=size, seed=seed)
+    views = draw_views(seed, 1, num_images=5, augment=augment, size=size)
+    seen = apply_views(images, views)
+    # at most 1.5 levels of a box, by places in 1/256 of a pixel and by rounding; colours may double that
+    most = {"rrc": 1.5, "rrc+flip": 1.5}.get(augment, 3.5 if "rrc" in augment else 1.0)
+    for row in range(5):
+        alone = pick_views(views, torch.tensor([row]))
+        expected = 255 * resampled_by_torchvision(images[row], alone)
+        assert (seen[row] - expected).abs().max() <= most + 1e-3
+        assert torch.equal(apply_views(images[[row]], alone)[0], seen[row])  # the same in any batch
 
 
 @EXAMPLES
@@ -180,11 +246,39 @@ def test_a_table_of_views(view_seed: int, epoch: int, count: int, size: int, aug
 def test_the_view_of_an_image_depends_on_view_seed_epoch_and_image_alone(setting: Setting, epoch: int) -> None:
     view = epoch if setting.views is None else epoch % setting.views
     table = draw_views(setting.view_seed, view, num_images=40, augment=setting.augment, size=8)
-    pixels = setting.part.images.images
+    every, labels = apply_views(setting.part.images.images, table), setting.part.images.labels
+    if setting.mixing is not None:
+        mixes = draw_mixes(setting.mixing, setting.view_seed, view, num_images=40, size=8)
+        partners = torch.cat([every, every[mixes.partner]]), torch.cat([labels, labels[mixes.partner]])
+        every, labels = mix(*partners, mixes, num_classes=7)
+        assert set(mixes.partner.tolist()) <= set(setting.part.indices.tolist())
     for batch in setting.batches()(epoch, 0):
-        assert torch.equal(batch.images, apply_views(pixels[batch.indices], pick_views(table, batch.indices)))
-        assert torch.equal(batch.labels, setting.part.images.labels[batch.indices])
-        assert batch.view == view_of(epoch, views=setting.views, augment=setting.augment)
+        assert torch.equal(batch.images, every[batch.indices])
+        assert torch.equal(batch.labels, labels[batch.indices])
+        assert batch.view == view_of(epoch, **setting.numbers)
+
+
+@EXAMPLES
+@given(SEEDS, st.integers(2, 5), st.integers(8, 30), st.sampled_from(["mixup", "cutmix"]), st.floats(0.1, 10))
+def test_mixed_images_are_those_of_numpy_one_image_at_a_time(
+    seed: int, num_classes: int, size: int, kind: str, alpha: float
+) -> None:
+    images, labels = drawn_images(8, size=size, seed=seed), torch.arange(8) % num_classes
+    mixes = draw_mixes(Mixing(kind, alpha, torch.arange(3, 6), num_classes), seed, 2, num_images=4, size=size)
+    seen, shares = mix(images, labels, mixes, num_classes=num_classes)
+    for row, lam in enumerate(mixes.share.double().tolist()):
+        own, other = images[row].double(), images[4 + row].double()
+        if kind == "mixup":
+            assert (seen[row] - (lam * own + (1 - lam) * other)).abs().max() <= 0.5 + 1e-4
+        else:
+            top, left, bottom, right = mixes.box[row].tolist()
+            own[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+            assert torch.equal(seen[row], own.to(torch.uint8))
+            assert lam == pytest.approx(1 - (bottom - top) * (right - left) / size**2)
+        expected = np.zeros(num_classes)
+        expected[int(labels[row])] += lam
+        expected[int(labels[4 + row])] += 1 - lam
+        assert shares[row].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 @EXAMPLES
@@ -192,12 +286,13 @@ def test_the_view_of_an_image_depends_on_view_seed_epoch_and_image_alone(setting
 def test_views_of_one_number_are_the_same_and_there_are_no_more_than_were_asked_for(
     view_seed: int, epoch: int, augment: str, views: int | None
 ) -> None:
+    assert view_of(epoch, views=views, augment=augment, mixed=True) == (epoch if views is None else epoch % views)
     asked = epoch if views is None else epoch % views
     tables = [
         draw_views(view_seed, view, num_images=40, augment=augment, size=8)
         for view in (asked, view_of(epoch, views=views, augment=augment))
     ]
-    assert all(torch.equal(*pair) for pair in zip(*tables, strict=True))
+    assert_same_views(*tables)
     numbers = {view_of(e, views=views, augment=augment) for e in range(60)}
     most = {"none": 1, "flip": 2}.get(augment, 60)
     assert numbers == set(range(min(most, views or 60)))
@@ -208,11 +303,12 @@ def test_views_of_one_number_are_the_same_and_there_are_no_more_than_were_asked_
 def test_a_view_of_a_whole_part_is_what_an_epoch_sees_of_it(setting: Setting, epoch: int) -> None:
     seen = torch.cat([batch.images for batch in setting.batches()(epoch, 0)])
     order = torch.cat([batch.indices for batch in setting.batches()(epoch, 0)]).argsort()
-    view = view_of(epoch, views=setting.views, augment=setting.augment)
-    (whole,) = view_batches(setting.part, view=view, view_seed=setting.view_seed, augment=setting.augment)
+    labels = torch.cat([batch.labels for batch in setting.batches()(epoch, 0)])
+    view, keys = view_of(epoch, **setting.numbers), {"view_seed": setting.view_seed, "augment": setting.augment}
+    (whole,) = view_batches(setting.part, view=view, mixing=setting.mixing, **keys)
     assert torch.equal(whole.images, seen[order])
     assert torch.equal(whole.indices, setting.part.indices)
-    assert torch.equal(whole.labels, setting.part.labels)
+    assert torch.equal(whole.labels, labels[order])
     assert whole.view == view
 
 
@@ -294,7 +390,7 @@ def test_from_the_middle_of_an_epoch(setting: Setting, epoch: int, data: st.Data
 def test_from_any_iteration_of_a_run(setting: Setting, epochs: int, data: st.DataObject) -> None:
     length = num_batches(len(setting.part.indices), setting.batch_size)
     stream = list(run_batches(setting.batches(), epochs=epochs, epoch_length=length))
-    numbers = [view_of(epoch, views=setting.views, augment=setting.augment) for epoch in range(epochs)]
+    numbers = [view_of(epoch, **setting.numbers) for epoch in range(epochs)]
     assert [batch.view for batch in stream] == [number for number in numbers for _ in range(length)]
     first = data.draw(st.integers(0, epochs * length))
     rest = run_batches(setting.batches(), epochs=epochs, epoch_length=length, first_iteration=first)

@@ -17,6 +17,7 @@ from kdignite.data.batches import (
     run_batches,
     training_batches,
 )
+from kdignite.data.mixing import Mixing
 from kdignite.data.preprocess import preparer
 from kdignite.data.source import ImageSet, StreamedImages
 from kdignite.data.specs import Preprocessing
@@ -36,8 +37,10 @@ def streamed(images: ImageSet) -> ImageSet:
     return images._replace(images=StreamedImages(list(images.images), torch.clone))
 
 
-def training(part: Part, *, seed: int = 1, augment: str = "crop+flip", batch_size: int = 8) -> Batches:
-    return training_batches(part, seed=seed, view_seed=2, augment=augment, batch_size=batch_size)
+def training(
+    part: Part, *, seed: int = 1, augment: str = "crop+flip", batch_size: int = 8, mixing: Mixing | None = None
+) -> Batches:
+    return training_batches(part, seed=seed, view_seed=2, augment=augment, batch_size=batch_size, mixing=mixing)
 
 
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
@@ -67,14 +70,15 @@ def test_the_last_partial_batch_is_kept_and_a_single_image_joins() -> None:
     assert sizes == {16: [8, 8], 18: [8, 8, 2], 17: [8, 9], 8: [8], 9: [9], 1: [1]}
 
 
-@pytest.mark.parametrize("augment", ["none", "crop+flip"])
-def test_streamed_images_make_the_same_batches(augment: str) -> None:
+@pytest.mark.parametrize(
+    ("augment", "kind"), [("none", None), ("crop+flip", None), ("rrc+jitter", None), ("flip", "mixup")]
+)
+def test_streamed_images_make_the_same_batches(augment: str, kind: str | None) -> None:
     images = drawn(45)
     part, other = (Part(one, torch.arange(3, 45)) for one in (images, streamed(images)))
+    mixing = None if kind is None else Mixing(kind, 1.0, part.indices, 10)
     for epoch, start in ((0, 0), (2, 3)):
-        assert_same(
-            list(training(other, augment=augment)(epoch, start)), list(training(part, augment=augment)(epoch, start))
-        )
+        assert_same(*(list(training(one, augment=augment, mixing=mixing)(epoch, start)) for one in (other, part)))
     assert_same(list(evaluation_batches(other)), list(evaluation_batches(part)))
 
 

@@ -799,10 +799,12 @@ DATA = {  # of a whole study
 MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
+    *("mix", "mix_alpha"),
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
 DISTILL |= {"cache", "cache_dtype", "beta", "gamma", "tau", "ce_weight", "standardize", "teacher_shares", "control"}
+DISTILL |= {"cache_top"}
 DISTILL |= {"student_layers", "teacher_layers", "weight", "weight_angle"}
 OWN = MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "seed"}  # of the teacher's stage of a study
 FROZEN = {

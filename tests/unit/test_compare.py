@@ -442,6 +442,11 @@ def test_the_same_labels_of_other_images_are_refused(root: Path) -> None:
 # --- fairness
 
 
+def test_a_baseline_of_other_views_is_refused(root: Path) -> None:
+    again(root, "baseline-0", "baseline", config={"mix": "mixup", "mix_alpha": 1.0})
+    assert "--mix: unset (runs/student-0) -> mixup (runs/baseline-0)" in refused(root, *ONE)
+
+
 def test_every_difference_but_the_loss_is_named(root: Path) -> None:
     again(root, "baseline-0", "baseline", config={"lr": 0.05, "epochs": 7, "widths": (8, 8), "grad_clip": 1.0})
     usual = DistillConfig()

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,19 @@ def test_class_weights_are_the_formula(logits: tuple[Tensor, Tensor, Tensor], sm
     parts = kd_loss(student, teacher, labels, alpha=0.3, T=2.0, **settings)
     torch.testing.assert_close(parts.ce, expected)
     torch.testing.assert_close(parts.loss, 0.7 * expected + 0.3 * kd_divergence(student, teacher, T=2.0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "class_weights": torch.linspace(0.5, 4, 10)}])
+def test_of_shares_of_two_classes_it_is_the_mean_of_both(
+    logits: tuple[Tensor, Tensor, Tensor], settings: dict[str, Any]
+) -> None:
+    student, _, labels = logits
+    others, share = labels.roll(1), torch.linspace(0, 1, 16)
+    shares = share[:, None] * F.one_hot(labels, 10) + (1 - share[:, None]) * F.one_hot(others, 10)
+    each = [[cross_entropy(*pair, **settings) for pair in zip(student.split(1), y.split(1), strict=True)] for y in
+            (labels, others)]  # fmt: skip
+    expected = torch.stack([lam * a + (1 - lam) * b for lam, a, b in zip(share, *each, strict=True)]).mean()
+    torch.testing.assert_close(cross_entropy(student, shares.to(student), **settings), expected)
 
 
 def test_class_weights_of_one_change_nothing_but_rounding(logits: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -335,6 +335,51 @@ def test_terms_that_a_training_cannot_use_are_refused_before_it(case: str) -> No
     assert told == f"--method=mine:it must return Terms(loss, parts), scalars that depend on the student: {why}"
 
 
+# --- mixed images
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_of_mixed_images_a_loss_is_the_mean_of_both_classes_or_refused_by_its_name(name: str) -> None:
+    if find_method(name).one_class:
+        told = refused(lambda: configure(DistillConfig, method=name, mix="mixup"))
+        assert told.startswith(f"--method={name} asks for the one class of an image, and --mix=mixup gives it two")
+        assert {"kd", "fitnet"} <= set(told.rpartition("one of ")[2].split(", "))
+        assert name in ("dkd", "nkd", "wsld")
+        return
+    settings = {"label_smoothing": 0.1, "class_weights": torch.tensor([0.5, 1.0, 2.0])}
+    method = bind_method(name, check_method(name, {}), **settings)
+    one, other = (torch.nn.functional.one_hot(labels, 3).double() for labels in (LABELS, LABELS.roll(1)))
+    found = [method(outputs(name, 0), outputs(name, 1), labels) for labels in (LABELS, LABELS.roll(1))]
+    mixed = method(outputs(name, 0), outputs(name, 1), 0.3 * one + 0.7 * other)
+    torch.testing.assert_close(mixed.loss, 0.3 * found[0].loss + 0.7 * found[1].loss)
+
+
+def test_a_method_of_ones_own_is_tried_with_shares(own: str) -> None:
+    def by_label(student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+        return Terms(student.logits.gather(1, labels[:, None]).mean(), {})
+
+    def by_cross_entropy(student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+        return Terms(cross_entropy(student.logits, labels), {})
+
+    tried = partial(check_terms, num_classes=3, reserved=COLUMNS, mixed=True)
+    assert tried(by_cross_entropy, "mine:it") == []
+    assert check_terms(by_label, "mine:it", num_classes=3, reserved=COLUMNS) == []
+    told = refused(lambda: tried(by_label, "mine:it"))
+    assert told.startswith("--method=mine:it fails where labels are shares of classes (B, C) float32")
+    assert "leave out --mix" in told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"mix_alpha": 0.2}, "--mix_alpha=0.2 is for mixed images: add --mix=mixup or --mix=cutmix"),
+        ({"mix": "cutmix", "control": "shuffled"}, "--control=shuffled keeps the class of an image, and --mix=cutmix"),
+    ],
+)
+def test_what_mixed_images_do_not_go_with(given: dict[str, Any], told: str) -> None:
+    assert refused(lambda: configure(DistillConfig, **given)).startswith(told)
+
+
 # --- the command
 
 

@@ -69,7 +69,7 @@ GIVEN = {
     **{"sync_bn": True, "compile": True, "graph": "off", "skip_broken": True},
     **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
-    **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss"},
+    **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss", "mix": "mixup"},
 }
 
 
@@ -83,10 +83,11 @@ def test_a_shared_flag_reaches_every_stage(name: str) -> None:
 @pytest.mark.parametrize("name", _OWN)
 def test_a_flag_of_training_is_for_the_student_or_with_its_prefix_for_the_teacher(name: str) -> None:
     value, plain = GIVEN.get(name, 16), stages(ReproduceConfig())
-    plan = stages(ReproduceConfig(**{name: value}))
+    beside = {"mix": "mixup"} if name == "mix_alpha" else {}  # which is nothing without it
+    plan = stages(ReproduceConfig(**{name: value}, **beside))
     assert {getattr(one, name) for one in (*plan.students, *plan.baselines)} == {value}
     assert name == "seed" or plan.teacher == plain.teacher
-    plan = stages(ReproduceConfig(**{f"teacher_{name}": value}))
+    plan = stages(ReproduceConfig(**{f"teacher_{key}": one for key, one in {name: value, **beside}.items()}))
     assert getattr(plan.teacher, name) == value
     assert plan.baselines == plain.baselines
 

@@ -351,3 +351,15 @@ def test_the_gradients_of_a_share_are_weighted_and_its_means_are_not(weight: flo
             assert mine.keys() == yours.keys()
             for name, value in mine.items():
                 torch.testing.assert_close(value, yours[name])
+
+
+def test_of_a_mixed_image_the_class_of_the_larger_share_counts() -> None:
+    model, batch = network(0), batches(1)[0]
+    dominant = batch.labels
+    shares = 0.6 * F.one_hot(dominant, 5) + 0.4 * F.one_hot(dominant.roll(1), 5)
+    plain, mixed = (
+        supervised_step(copy.deepcopy(model), sgd(model), prepare=PREPARE)(None, batch._replace(labels=labels))
+        for labels in (dominant, shares)
+    )
+    assert plain["correct"] == mixed["correct"]
+    assert plain["ce"] != mixed["ce"]

@@ -7,7 +7,7 @@ import torch
 
 from kdignite import runs
 from kdignite.config import DistillConfig, configure
-from kdignite.teachers import CacheSpec, table_key
+from kdignite.teachers import CacheSpec, RowFormat, table_key
 from kdignite.training import teacher_cache
 from kdignite.training.data import open_training_data
 from kdignite.training.spec import TeacherRecord
@@ -31,8 +31,10 @@ def data() -> Any:
 def key(monkeypatch: pytest.MonkeyPatch, data: Any, machine: dict[str, Any], *, on: str, **given: Any) -> str:
     monkeypatch.setattr(runs, "environment", lambda device: machine)
     config = configure(DistillConfig, dataset="digits", **given)
+    mixing = teacher_cache.mixing_of(config, data)
     about = teacher_cache._about(
-        TeacherRecord("t", "f" * 64, 0.9), CacheSpec(data.splits.train, 0, "crop"), config, data, dtype="float32",
+        TeacherRecord("t", "f" * 64, 0.9), CacheSpec(data.splits.train, 0, "crop", mixing=mixing),
+        RowFormat(10, config.cache_dtype, config.cache_top, config.parameters["T"]), config, data,
         device=torch.device(on),
     )  # fmt: skip
     return table_key(about["determined_by"])
@@ -53,3 +55,13 @@ def test_answers_in_another_precision_are_another_table(monkeypatch: pytest.Monk
     assert len(keys) == 3
     training = ({"amp": "off"}, {"amp": "tf32"}, {"graph": "off"})
     assert len({key(monkeypatch, data, MACHINE, on="cuda", **given) for given in training}) == 1
+
+
+def test_other_mixes_and_other_rows_are_other_tables(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
+    plain: tuple[dict[str, Any], ...] = ({}, {"T": 2.0}, {"cache_top": 10})  # which keeps all
+    others: tuple[dict[str, Any], ...] = (
+        *({"mix": "mixup"}, {"mix": "cutmix"}, {"mix": "mixup", "mix_alpha": 0.2}),
+        *({"cache_top": 3}, {"cache_top": 3, "T": 2.0}, {"cache_top": 4}, {"cache_top": 3, "cache_dtype": "float16"}),
+    )
+    assert len({key(monkeypatch, data, MACHINE, on="cpu", **given) for given in plain}) == 1
+    assert len({key(monkeypatch, data, MACHINE, on="cpu", **given) for given in (*plain, *others)}) == 1 + len(others)

@@ -24,7 +24,7 @@ from kdignite.teachers.cache_files import (
     write_metadata,
 )
 
-BLOCK = BlockHeader("key", view=3, block=0, rows=50, classes=7, dtype="float32")
+BLOCK = BlockHeader("key", view=3, block=0, rows=50, columns=7, dtype="float32")
 LOGITS = np.random.default_rng(0).normal(size=(50, 7)).astype("float32")
 
 
@@ -69,8 +69,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         {"view": 4},
         {"block": 1},
         {"rows": 49},
-        {"rows": 25, "classes": 14},
-        {"dtype": "float16", "classes": 14},
+        {"rows": 25, "columns": 14},
+        {"dtype": "float16", "columns": 14},
     ],
 )
 def test_the_answers_to_something_else_are_refused(path: Path, other: dict[str, object]) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from kdignite import stopping
 from kdignite.data.batches import Batch, training_batches
+from kdignite.data.mixing import Mixing
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
-from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, live_teacher, logit_cache, table_bytes
-from kdignite.teachers.cache_files import block_path
+from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, RowFormat, live_teacher, logit_cache, table_bytes
+from kdignite.teachers.cache_files import HEADER_BYTES, block_path
 
 NUM_CLASSES = 5
 
@@ -44,23 +45,28 @@ class Setting:
 
     def __init__(self, folder: Path) -> None:
         self.part, self.folder, self.said = drawn_part(), folder, list[str]()
+        self.mixing: Mixing | None = None
 
     def table(
-        self, teacher: CountingTeacher, *, seed: int = 0, dtype: str = "float32", about: str = "it"
+        self,
+        teacher: CountingTeacher,
+        *,
+        seed: int = 0,
+        dtype: str = "float32",
+        top: int | None = None,
+        about: str = "it",
     ) -> LogitCache:
         return LogitCache(
             teacher,
-            CacheSpec(self.part, view_seed=2, augment="crop+flip"),
-            CacheFolder(self.folder, {"teacher": about}, dtype),
-            num_classes=NUM_CLASSES,
+            CacheSpec(self.part, view_seed=2, augment="crop+flip", mixing=self.mixing),
+            CacheFolder(self.folder, {"teacher": about}, RowFormat(NUM_CLASSES, dtype, top, T=2.0)),
             seed=seed,
             say=self.said.append,
         )
 
     def epoch(self, number: int, *, batch_size: int = 64, seed: int = 0) -> Iterator[Batch]:
-        return training_batches(self.part, seed=seed, view_seed=2, augment="crop+flip", batch_size=batch_size, views=4)(
-            number, 0
-        )
+        settings = {"view_seed": 2, "augment": "crop+flip", "views": 4, "mixing": self.mixing}
+        return training_batches(self.part, seed=seed, batch_size=batch_size, **settings)(number, 0)
 
 
 @pytest.fixture
@@ -86,6 +92,33 @@ def test_it_answers_what_the_teacher_does_to_the_last_bit(setting: Setting, batc
     teach = setting.table(CountingTeacher())
     for epoch in (0, 3, 2, 5):
         assert_answers(setting, teach, epoch=epoch, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_of_mixed_images_too(setting: Setting, kind: str) -> None:
+    setting.mixing = Mixing(kind, 1.0, setting.part.indices, NUM_CLASSES)
+    teacher = CountingTeacher()
+    for number in range(2):  # computed, then read and sampled
+        teach = setting.table(teacher)
+        for epoch in (0, 2):
+            assert_answers(setting, teach, epoch=epoch, batch_size=50 - 7 * number)
+    assert teacher.count == 2 * 500 + 2 * logit_cache.VERIFIED_ROWS
+    assert setting.said == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_largest_logits_alone(setting: Setting, small_blocks: None, dtype: str) -> None:
+    rows, teacher = RowFormat(NUM_CLASSES, dtype, 2, T=2.0), CountingTeacher()
+    for _ in range(2):  # computed, then read and sampled
+        teach = setting.table(teacher, dtype=dtype, top=2)
+        for batch in setting.epoch(0):
+            assert torch.equal(teach(batch).logits, rows.decode(rows.encode(CountingTeacher()(batch.images))))
+    sizes = [path.stat().st_size - HEADER_BYTES for path in setting.folder.glob("*.logits")]
+    assert sum(sizes) == 500 * rows.row_bytes == 500 * (3 * {"float32": 4, "float16": 2}[dtype] + 2 * 2)
+    (line,) = setting.said
+    assert line.startswith(f"cache     2 of 5 logits are kept, {rows.row_bytes} bytes an image")
+    setting.table(CountingTeacher(scale=1.01), dtype=dtype, top=2)(next(setting.epoch(0)))
+    assert "cannot be used (the teacher's logits differ" in setting.said[1]
 
 
 def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
@@ -191,7 +224,8 @@ def test_other_seeds_ask_about_other_rows(setting: Setting) -> None:
 
 def test_half_precision_rounds_and_halves(setting: Setting) -> None:
     cache_spec = CacheSpec(setting.part, 2, "crop+flip")
-    sizes = [table_bytes(cache_spec, views=3, num_classes=NUM_CLASSES, dtype=dtype) for dtype in ("float32", "float16")]
+    formats = [RowFormat(NUM_CLASSES, dtype) for dtype in ("float32", "float16")]
+    sizes = [table_bytes(cache_spec, rows, views=3) for rows in formats]
     assert sizes == [3 * 500 * 5 * 4, 3 * 500 * 5 * 2]
     teach, batch = setting.table(CountingTeacher(), dtype="float16"), next(setting.epoch(0))
     expected = CountingTeacher()(batch.images)

@@ -57,7 +57,7 @@ def test_the_images_given_are_not_changed(image: torch.Tensor) -> None:
 
 
 def test_pick() -> None:
-    table = draw_views(0, 0, num_images=10, augment="crop+flip", size=32)
+    table = draw_views(0, 0, num_images=10, augment="rrc+flip+jitter", size=32)
     picked = pick_views(table, torch.tensor([7, 2]))
     assert [column.tolist() for column in picked] == [column[[7, 2]].tolist() for column in table]
 
