@@ -74,7 +74,14 @@ def test_other_losses_students_and_seeds_read_the_same_table(root: Path, capsys:
 
 
 def test_other_images_or_other_answers_are_another_table(root: Path) -> None:
-    others = ({}, {"view_seed": 3}, {"limit_train": 250}, {"augment": "none"}, {"teacher_amp": "bf16"}, {"cache_top": 3})
+    others = (
+        {},
+        {"view_seed": 3},
+        {"limit_train": 250},
+        {"augment": "none"},
+        {"teacher_amp": "bf16"},
+        {"cache_top": 3},
+    )
     for number, other in enumerate(others, 1):
         distill(student(**{**FEW, **other}), root=root)
         assert len(tables(root)) == number, other
