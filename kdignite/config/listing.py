@@ -18,6 +18,7 @@ _KINDS = (
     DistillConfig,
     BaselineConfig,
     commands.EvaluateConfig,
+    commands.PredictConfig,
     DoctorConfig,
     commands.CompareConfig,
     SweepConfig,
