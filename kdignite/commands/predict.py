@@ -84,7 +84,6 @@ def _load(config: PredictConfig, *, root: Path) -> Model:
     return model
 
 
-@oom_as_failure("try a smaller --batch_size")
 def _predicted(config: PredictConfig, model: Model, paths: Sequence[Path]) -> Iterator[list[Prediction]]:
     """The predictions of each batch; a file that cannot be read is a line on stderr."""
     described = model.checkpoint.description
@@ -105,6 +104,7 @@ def _predicted(config: PredictConfig, model: Model, paths: Sequence[Path]) -> It
             yield _classify(model, batch, top=config.top)
 
 
+@oom_as_failure("try a smaller --batch_size")
 def _classify(model: Model, batch: Sequence[tuple[Path, Tensor]], *, top: int) -> list[Prediction]:
     logits = model.logits_of(torch.stack([image for _, image in batch]).to(model.device))
     if not torch.isfinite(logits).all():

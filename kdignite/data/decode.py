@@ -22,7 +22,7 @@ from kdignite.errors import UserError, reason
 NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PSD", "WMF"}
 LONGEST_ASPECT = 4  # of a picture that is resized whole: of a longer one, more would be resized only to be cut away
 WHITE = (255, 255, 255)
-AHEAD = 16  # images for each thread that are decoded before they are needed
+AHEAD = 4  # images for each thread that are decoded before they are needed
 QUICK_SIZE = (64, 64)  # pixels; a JPEG whose decoding is only tried is decoded at about this size
 T = TypeVar("T")
 # EXIF orientation -> what turns the picture upright; 1 is upright
