@@ -103,7 +103,7 @@ def _check_sheet_images(count: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Config):
-    """Classify picture files: a class and its probability for each, as table, CSV or JSON lines."""
+    """Classify picture files, with the probabilities of the classes."""
 
     command: ClassVar[str] = "predict"
 

@@ -34,6 +34,7 @@ from kdignite.errors import UserError
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
+    "predict": {"paths": ("a.jpg",), "model": "runs/teacher"},
     "doctor": {"run": "runs/teacher"},
     "compare": {"runs": ("runs/student", "runs/baseline")},
     "adopt": {"file": "net.pt", "arch": "cnn5", "size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)},
