@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdignite.commands.compare import compare
     from kdignite.commands.distill import distill
     from kdignite.commands.evaluate import evaluate
+    from kdignite.commands.predict import predict
     from kdignite.commands.reproduce import reproduce
     from kdignite.commands.sweep import sweep
     from kdignite.commands.teacher import teacher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         CompareConfig,
         DistillConfig,
         EvaluateConfig,
+        PredictConfig,
         ReproduceConfig,
         SweepConfig,
         TeacherConfig,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     )
     from kdignite.losses import LossParts, cross_entropy, kd_divergence, kd_loss
     from kdignite.methods.terms import Outputs, Terms
+    from kdignite.reports.predictions import Prediction
     from kdignite.training.extensions import RunView
     from kdignite.training.model import load_predictor
 
@@ -43,6 +46,8 @@ __all__ = [
     "EvaluateConfig",
     "LossParts",
     "Outputs",
+    "PredictConfig",
+    "Prediction",
     "ReproduceConfig",
     "RunView",
     "SweepConfig",
@@ -59,6 +64,7 @@ __all__ = [
     "kd_loss",
     "load_checkpoint",
     "load_predictor",
+    "predict",
     "reproduce",
     "sweep",
     "teacher",
@@ -66,6 +72,7 @@ __all__ = [
 _ELSEWHERE = {
     **dict.fromkeys(("LossParts", "cross_entropy", "kd_divergence", "kd_loss"), "kdignite.losses"),
     **dict.fromkeys(("Outputs", "Terms"), "kdignite.methods.terms"),
+    "Prediction": "kdignite.reports.predictions",
     "configure": "kdignite.config",
     "load_checkpoint": "kdignite.checkpoints.files",
     "load_predictor": "kdignite.training.model",

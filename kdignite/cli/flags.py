@@ -21,6 +21,7 @@ USAGES: dict[str, Usage] = {
     "distill": Usage(example="--alpha=0.7 --T=3 --seed=1"),
     "baseline": Usage(example="--seed=1"),
     "evaluate": Usage(positional="run", example="runs/teacher --split=val"),
+    "predict": Usage(positional="paths", required=("model",), example="pictures/ --model=runs/teacher --top=3"),
     "doctor": Usage(positional="run", example="runs/teacher --observed=10"),
     "compare": Usage(positional="runs", example="runs/teacher runs/distill-a0.9-T4 runs/baseline"),
     "export": Usage(positional="run", example="runs/distill-a0.5-T1 --format=onnx --int8"),

@@ -21,6 +21,7 @@ _KINDS = (
     DistillConfig,
     BaselineConfig,
     commands.EvaluateConfig,
+    commands.PredictConfig,
     DoctorConfig,
     commands.CompareConfig,
     ExportConfig,

@@ -62,7 +62,11 @@ def on_device(part: Part, device: torch.device) -> Part:
 
 def evaluation_batch_size(images: ImageSet, size: int = 0) -> int:
     """How many images are evaluated at once: a function of their side and of that of the model's input, in pixels."""
-    side = max(size, image_side(images))
+    return batch_limit(max(size, image_side(images)))
+
+
+def batch_limit(side: int) -> int:
+    """How many images of a side in pixels are evaluated at once."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (3 * side**2 * 4)))
 
 

@@ -2,8 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -21,6 +22,7 @@ from kdignite.errors import UserError, reason
 NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PSD", "WMF"}
 LONGEST_ASPECT = 4  # of a picture that is resized whole: of a longer one, more would be resized only to be cut away
 WHITE = (255, 255, 255)
+AHEAD = 4  # images for each thread that are decoded before they are needed
 QUICK_SIZE = (64, 64)  # pixels; a JPEG whose decoding is only tried is decoded at about this size
 T = TypeVar("T")
 # EXIF orientation -> what turns the picture upright; 1 is upright
@@ -72,8 +74,8 @@ def decode_images(files: Sequence[Path], *, size: int, progress: bool) -> tuple[
     """The images that can be read, uint8 (M, 3, size, size) in the order of their files, and the files that cannot."""
     images = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
     broken: list[Broken] = []
-    read = _in_threads(files, partial(resize_and_crop, size=size), what="decoding", progress=progress)
-    for index, image in enumerate(read):
+    read = try_images(files, size=size)
+    for index, image in enumerate(_with_bar(read, "decoding", len(files), progress=progress)):
         if isinstance(image, Broken):
             broken.append(image)
         else:
@@ -83,8 +85,19 @@ def decode_images(files: Sequence[Path], *, size: int, progress: bool) -> tuple[
 
 def find_broken(files: Sequence[Path], *, progress: bool) -> list[Broken]:
     """The files that cannot be read; each is decoded once, a JPEG at an eighth of its size."""
-    decoded = _in_threads(files, _decode_quickly, what="checking", progress=progress)
-    return [one for one in decoded if one is not None]
+    decoded = _in_threads(files, _decode_quickly)
+    return [one for one in _with_bar(decoded, "checking", len(files), progress=progress) if one is not None]
+
+
+def try_images(files: Iterable[Path], *, size: int, workers: int | None = None) -> Iterator[Tensor | Broken]:
+    """Each image as `read_image` has it, or why there is none, in the order of the files.
+
+    Args:
+        files: any number; only a few for each thread are decoded ahead of what has been taken.
+        size: side of the images in pixels.
+        workers: threads; None: one a core.
+    """
+    return _in_threads(files, partial(resize_and_crop, size=size), workers=workers)
 
 
 def resize_and_crop(image: Image.Image, *, size: int) -> Tensor:
@@ -103,8 +116,7 @@ def resize_and_crop(image: Image.Image, *, size: int) -> Tensor:
     if max(rgb.size) > longest:
         rgb = F.center_crop(rgb, [min(rgb.height, longest), min(rgb.width, longest)])
     cropped = F.center_crop(F.resize(rgb, [size], antialias=True), [size, size])
-    pixels: Tensor = F.pil_to_tensor(cropped)
-    return pixels.contiguous()
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in cropped.split()]))  # 2 x as fast as permuting
 
 
 def as_shown(image: Image.Image) -> Image.Image:
@@ -124,7 +136,7 @@ def as_shown(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.new("RGB", rgba.size, WHITE)
         image.paste(rgba, mask=rgba.getchannel("A"))
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # which copies
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -151,13 +163,24 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_threads(
-    files: Sequence[Path], use: Callable[[Image.Image], T], *, what: str, progress: bool
+    files: Iterable[Path], use: Callable[[Image.Image], T], *, workers: int | None = None
 ) -> Iterator[T | Broken]:
-    """What becomes of each file, by as many threads as there are cores (Pillow releases the interpreter's lock)."""
-    hidden = None if progress else True
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(partial(_read, use=use), files)
-        yield from tqdm(done, desc=what, total=len(files), unit="image", leave=False, disable=hidden)
+    """What becomes of each file (Pillow releases the interpreter's lock); what nobody waits for is not begun."""
+    workers, waiting = workers or os.cpu_count() or 1, deque[Future[T | Broken]]()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for path in files:
+            waiting.append(pool.submit(_read, path, use=use))
+            if len(waiting) > AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_bar(done: Iterator[T], what: str, total: int, *, progress: bool) -> Iterator[T]:
+    yield from tqdm(done, desc=what, total=total, unit="image", leave=False, disable=None if progress else True)
 
 
 def _read(path: Path, *, use: Callable[[Image.Image], T]) -> T | Broken:

@@ -2,13 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
 from kdignite.data.decode import picture_suffixes
 from kdignite.data.layout import Layout, is_passed_over
-from kdignite.errors import UserError, listed
+from kdignite.errors import UserError, brief, listed
 
 NO_NOTE = {"thumbs.db", "desktop.ini"}  # systems leave them beside pictures
 
@@ -25,6 +27,13 @@ class Scan(NamedTuple):
 
     listings: dict[str, Listing]
     notes: tuple[str, ...]
+
+
+class Pictures(NamedTuple):
+    """The picture files that some paths mean, and a line about what was passed over."""
+
+    files: tuple[Path, ...]
+    note: str
 
 
 class _Found(NamedTuple):
@@ -49,7 +58,7 @@ def scan(layout: Layout, root: Path) -> Scan:
         files: list[Path] = []
         labels: list[int] = []
         for name, spelt in classes.items():
-            found = [_walk(folder, visited) for folder in spelt]
+            found = [_walk(folder, partial(_visit, visited=visited)) for folder in spelt]
             pictures = [path for one in found for path in one.pictures]
             others = [path for one in found for path in one.others]
             if not pictures:
@@ -63,11 +72,40 @@ def scan(layout: Layout, root: Path) -> Scan:
     return Scan(listings, tuple(_notes(passed, loose, root)))
 
 
-def _walk(folder: Path, visited: dict[Path, Path]) -> _Found:
-    """Everything in the folder of a class, in an order that is the same on every system."""
+def find_pictures(paths: Sequence[str]) -> Pictures:
+    """The files that some words mean: a file itself, the pictures in a folder and below, what fits a pattern.
+
+    Each file comes once, in the order of the words, within a folder sorted by path. Links are followed, and no folder
+    is visited twice. A file that is named is taken whatever its suffix.
+
+    Raises:
+        UserError: if there is nothing at a path, or no picture in all of them.
+    """
+    files, visited, passed = dict[Path, None](), set[Path](), list[Path]()
+    for word in paths:
+        path = Path(word).expanduser()
+        there = [path]
+        if not os.path.exists(path):  # noqa: PTH110 - no OSError
+            there = [Path(one) for one in sorted(glob(str(path), recursive=True))]  # noqa: PTH207 - also absolute ones
+        if not there:
+            raise UserError(f"there is no file, folder or match of {brief(word, longest=300)!r}: check the path")
+        for one in there:
+            found = _walk(one, partial(_is_new, visited=visited)) if one.is_dir() else _Found([one], [], [])
+            files |= dict.fromkeys(found.pictures)
+            passed += found.others
+    if not files:
+        raise UserError(f"no picture in {listed(list(paths))}{_but(passed)}")
+    kinds = f"passed over: {_count(passed, 'file')} ({_kinds(passed)}), such as {passed[0]}" if passed else ""
+    return Pictures(tuple(files), kinds)
+
+
+def _walk(folder: Path, enter: Callable[[Path], bool]) -> _Found:
+    """Everything in a folder, in an order that is the same on every system, without folders that are not entered."""
     found = _Found([], [], [])
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
-        _visit(Path(parent), visited)
+        if not enter(Path(parent)):
+            folders.clear()
+            continue
         found.folders.extend(Path(parent, one) for one in folders if is_passed_over(one))
         folders[:] = [one for one in folders if not is_passed_over(one)]
         for path in (Path(parent, one) for one in names if one.lower() not in NO_NOTE):
@@ -79,7 +117,14 @@ def _walk(folder: Path, visited: dict[Path, Path]) -> _Found:
     return found
 
 
-def _visit(folder: Path, visited: dict[Path, Path]) -> None:
+def _is_new(folder: Path, visited: set[Path]) -> bool:
+    real = folder.resolve()
+    new = real not in visited
+    visited.add(real)
+    return new
+
+
+def _visit(folder: Path, visited: dict[Path, Path]) -> bool:
     """Refuse a folder that was visited before, or that holds the place from which a link leads to it."""
     real = folder.resolve()
     if real in visited:
@@ -87,6 +132,7 @@ def _visit(folder: Path, visited: dict[Path, Path]) -> None:
     if folder.parent.resolve().is_relative_to(real):
         raise UserError(f"{folder} leads back to {real}, which holds it: remove the link")
     visited[real] = folder
+    return True
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -68,11 +68,11 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def short(name: str) -> str:
+def short(name: str, *, longest: int = MAX_NAME) -> str:
     """A name of at most 28 characters: a long one keeps its beginning and its end, where similar names differ."""
-    if len(name) <= MAX_NAME:
+    if len(name) <= longest:
         return name
-    return f"{name[: MAX_NAME - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
+    return f"{name[: longest - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
 
 
 def text_width(texts: Sequence[str], *, size: float) -> float:

@@ -16,16 +16,27 @@ Rows = Sequence[Sequence[str]]
 
 def markdown_table(rows: Rows, *, num_names: int) -> str:
     """Rows with columns of equal width: names to the left, numbers to the right."""
-    cells = [[spelled(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [list(map(table_cell, row)) for row in rows]
     widths = [max(display_width(row[i]) for row in cells) for i in range(len(cells[0]))]
+    right = [i >= num_names for i in range(len(widths))]
+    lines = [table_line(row, widths, right) for row in cells]
+    return "\n".join([lines[0], table_rule(widths, right), *lines[1:]])
 
-    def line(row: Sequence[str]) -> str:
-        blanks = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
-        padded = (c + b if i < num_names else b + c for i, (c, b) in enumerate(zip(row, blanks, strict=True)))
-        return f"| {' | '.join(padded)} |"
 
-    rule = "|".join("-" * (w + 2) if i < num_names else "-" * (w + 1) + ":" for i, w in enumerate(widths))
-    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])
+def table_cell(text: str) -> str:
+    return spelled(text).replace("|", "\\|")
+
+
+def table_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """Cells that were made by `table_cell`, each with blanks to its left where it is to stand at the right."""
+    blanks = [" " * (width - display_width(cell)) for cell, width in zip(cells, widths, strict=True)]
+    padded = (b + c if r else c + b for c, b, r in zip(cells, blanks, right, strict=True))
+    return f"| {' | '.join(padded)} |"
+
+
+def table_rule(widths: Sequence[int], right: Sequence[bool]) -> str:
+    """The line below the header."""
+    return f"|{'|'.join('-' * (w + 1) + (':' if r else '-') for w, r in zip(widths, right, strict=True))}|"
 
 
 def display_width(text: str) -> int:

@@ -34,7 +34,7 @@ from kdignite.models.registry import MODELS
 ROOT = Path(__file__).parents[2]
 TRAINING = ("teacher", "distill", "baseline")
 WORDS = {"evaluate": ["runs/teacher"], "doctor": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
-WORDS |= {"export": ["runs/student"]}
+WORDS |= {"export": ["runs/student"], "predict": ["a.jpg", "--model=runs/teacher"]}
 ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--std=.25,.25,.25"]
 
 
@@ -815,6 +815,10 @@ FROZEN = {
     "distill": TRAIN | DISTILL | {"teacher_arch"},
     "baseline": TRAIN,
     "evaluate": {"split", "name", "dataset", "data_root", "skip_broken", "arch", "device", "threads"},
+    "predict": {
+        *("model", "arch", "top", "format", "out", "sheet", "sheet_images", "batch_size", "workers", "device"),
+        "threads",
+    },
     "doctor": {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
         *("num_images", "draws", "name", "dataset", "data_root", "skip_broken", "device", "threads", "key"),

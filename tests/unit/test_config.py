@@ -34,6 +34,7 @@ from kdignite.errors import UserError
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
+    "predict": {"paths": ("a.jpg",), "model": "runs/teacher"},
     "doctor": {"run": "runs/teacher"},
     "export": {"run": "runs/student"},
     "compare": {"runs": ("runs/student", "runs/baseline")},

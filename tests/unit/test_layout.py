@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["training"] = {one for one in MAY_IMPORT if one not in {"comparison", "doctor", "export"}} | {PACKAGE}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, PACKAGE}
-MAY_IMPORT["__init__"] = {"checkpoints", "config", "losses", "methods", "commands", "training"}  # when a name is used
+MAY_IMPORT["__init__"] = {"checkpoints", "config", "losses", "methods", "commands", "reports", "training"}  # when used
 MAY_IMPORT["cli"] = {"errors", "processes", "stopping", "config"} | {PACKAGE}
 MAY_IMPORT["cli"] |= {"data.registry", "methods.registry", "models.registry"}
 MAY_IMPORT["__main__"] = {"cli"}
