@@ -23,6 +23,7 @@ USAGES: dict[str, Usage] = {
     "evaluate": Usage(positional="run", example="runs/teacher --split=val"),
     "doctor": Usage(positional="run", example="runs/teacher --observed=10"),
     "compare": Usage(positional="runs", example="runs/teacher runs/distill-a0.9-T4 runs/baseline"),
+    "report": Usage(positional="run", example="runs/teacher"),
     "sweep": Usage(example="--alpha=0.5,1 --T=1,4 --seeds=3"),
     "adopt": Usage(
         positional="file",

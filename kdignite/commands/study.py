@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences
+from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences, to_json
 from kdignite.console import say
 from kdignite.errors import UserError, brief
 from kdignite.training.device import choose_amp, set_up_device
@@ -55,9 +55,17 @@ def open_study(config: Study | Sweep, settings: Mapping[str, Any], *, root: Path
         texts = "; ".join(f"--{difference_text(one)}" for one in changed)
         raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
     folder = runs.create(root, name=config.name, default=f"{config.command}-{config.preset}")
-    study = StudyState(folder, {"settings": dict(settings), "started_at": files.now(), "stages": {}})
+    study = StudyState(folder, _manifest(config, settings))
     save(study)
     return study
+
+
+def _manifest(config: Study | Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new study records: the settings that make it this one, and what was typed for it."""
+    unset = {one.name: one.default for one in fields(config)}
+    typed = {name: value for name, value in to_json(config).items() if value != unset.get(name)}
+    opened = {"command": config.command, "typed": typed, "settings": dict(settings), "started_at": files.now()}
+    return {**opened, "stages": {}}
 
 
 def with_amp(config: S, stage: TrainConfig) -> S:

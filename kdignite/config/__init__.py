@@ -14,6 +14,7 @@ from kdignite.config.commands import (
     DataConfig,
     EvaluateConfig,
     MethodsConfig,
+    ReportConfig,
 )
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig

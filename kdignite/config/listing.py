@@ -20,6 +20,7 @@ _KINDS = (
     commands.EvaluateConfig,
     DoctorConfig,
     commands.CompareConfig,
+    commands.ReportConfig,
     SweepConfig,
     commands.MethodsConfig,
     commands.AdoptConfig,

@@ -15,10 +15,11 @@ from kdignite.data.batches import Share, image_side, on_device
 from kdignite.data.checks import absent_notes, copies_notes
 from kdignite.data.folders import path_of
 from kdignite.data.registry import is_code, load_source
-from kdignite.data.source import Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
 from kdignite.losses import balanced_weights
+from kdignite.reports.page import Pictures
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -112,6 +113,11 @@ def class_weights(config: TrainConfig, data: Data) -> Tensor | None:
     if config.balance == "none":
         return None
     return balanced_weights(data.train.labels, num_classes=len(data.source.classes))
+
+
+def pictures_of(images: ImageSet) -> Pictures:
+    """The images of a set by their positions, for a report."""
+    return lambda indices: [images.images[index].cpu().numpy() for index in indices]
 
 
 def share() -> Share:

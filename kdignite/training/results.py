@@ -13,6 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from kdignite import runs
 from kdignite.checkpoints import Checkpoint
+from kdignite.comparison.runs import read_run
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.console import say
 from kdignite.errors import RunFailed, UserError, reason
@@ -20,6 +21,7 @@ from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary, recorded
 from kdignite.metrics.cost import measure_cost
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.page import REPORT, Pictures, run_page, write_page
 from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
@@ -75,6 +77,15 @@ def reported(what: str) -> Iterator[None]:
         say(f"warning   {what} cannot be made ({type(error).__name__}: {reason(error)})")
 
 
+def write_report(folder: Path, pictures: Pictures) -> None:
+    """Write the page of a finished run, which is worth a warning but never the run."""
+    try:
+        with reported(REPORT):
+            write_page(run_page(read_run(folder, label=folder.name), pictures=pictures), folder)
+    except (OSError, UserError) as error:
+        say(f"warning   {REPORT} cannot be made ({reason(error)})")
+
+
 def compact(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Counts in the smallest unsigned type that holds them."""
     return counts.astype(np.min_scalar_type(counts.max()))
@@ -120,7 +131,10 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
     if result["partial"]:
         lines.append("partial     this run saw only part of its images: its numbers are no result")
     lines.append(f"cost        {_cost_line(result['cost'])}")
-    lines += [f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, figures)", "curves      tensorboard --logdir runs"]
+    lines += [
+        f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, {REPORT}, figures)",
+        "curves      tensorboard --logdir runs",
+    ]
     return "\n".join(lines)
 
 

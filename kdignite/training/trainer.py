@@ -26,6 +26,7 @@ from kdignite.memory import oom_as_failure
 from kdignite.training import folder as run_folder
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
+from kdignite.training.data import pictures_of
 from kdignite.training.extensions import Attach, view_of_run
 from kdignite.training.finish import evaluated, finish_run
 from kdignite.training.identity import USERS_CODE
@@ -62,6 +63,7 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
 def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
     """Write the result, with which a run is a finished one, and remove what only a run to be resumed needs."""
     files.write_json(folder / runs.RESULT, result)
+    results.write_report(folder, pictures_of(run.data.splits.test.images))
     if not run.config.keep_last:
         for name in (runs.LAST, runs.PREVIOUS):
             (folder / name).unlink(missing_ok=True)

@@ -97,12 +97,9 @@ def summary_from_json(values: Mapping[str, Any]) -> Summary:
 
 
 def _model(values: Mapping[str, Any]) -> ModelScores:
-    spreads = {name: values.get(name) for name in ("loss", "ece", *FIDELITY)}
-    return ModelScores(
-        values["num_correct"],
-        Accuracy(**values["accuracy"]),
-        **{name: None if one is None else Spread(**one) for name, one in spreads.items()},
-    )
+    fidelity = (None if values.get(name) is None else Spread(**values[name]) for name in FIDELITY)
+    loss, ece = Spread(**values["loss"]), Spread(**values["ece"])
+    return ModelScores(values["num_correct"], Accuracy(**values["accuracy"]), loss, ece, *fidelity)
 
 
 def _class_json(row: ClassRow) -> dict[str, Any]:

@@ -30,10 +30,12 @@ class Shade(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A square table of shaded cells; rows are true classes, columns predicted ones."""
+    """A table of shaded cells, such as a confusion matrix."""
 
     caption: str
-    names: list[str]
+    corner: str  # what rows and columns are
+    rows: list[str]
+    columns: list[str]
     cells: list[list[Shade]]
     signed: bool = False
 
@@ -110,9 +112,9 @@ class Text(NamedTuple):
 
 
 class Code(NamedTuple):
-    """A line to type."""
+    """What to type."""
 
-    text: str
+    lines: list[str]
 
 
 class Tile(NamedTuple):

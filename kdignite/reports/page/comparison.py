@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -28,8 +29,8 @@ from kdignite.reports.text import per_cent, points
 FIDELITY_ROWS = {"agreement": "agrees with the teacher (%)", "agreement_on_errors": "repeats the teacher's errors (%)"}
 
 
-def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, pictures: Pictures) -> Page:
-    """Everything that a comparison and the runs it is of say."""
+def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside: Path, pictures: Pictures) -> Page:
+    """Everything that a comparison and the runs it is of say; its page lies in ``folder``, the runs in ``beside``."""
     runs = found.paired
     sections = [
         Section("Accuracy", [_accuracies(summary), *_test(summary)]),
@@ -40,7 +41,7 @@ def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, picture
         Section("Calibration", _calibration(summary, runs)),
         Section("Most confident mistakes", [] if runs is None else _mistakes(runs, pictures)),
         Section("Cost", _costs(summary)),
-        Section("Runs", [_runs(summary, folder)]),
+        Section("Runs", [_runs(summary, folder, beside)]),
         Section("How to repeat", _repeat(summary, runs)),
         Section("Settings", [] if runs is None else settings_blocks(runs.students[0]), is_folded=True),
     ]
@@ -65,7 +66,7 @@ def _tiles(summary: Summary) -> list[Tile]:
             Tile(role, f"{per_cent(a.mean)} %", f"{per_cent(a.low)} to {per_cent(a.high)} {over[a.over]}")
             for role, a in ((role, model.accuracy) for role, model in models.items())
         ),
-        Tile("student - baseline", f"{points(difference.mean, digits=2)} points", interval),
+        Tile("student - baseline, points", points(difference.mean, digits=2), interval),
     ]
 
 
@@ -211,11 +212,11 @@ def _costs(summary: Summary) -> list[Block]:
     return cost_table({role: costs.models[role] for role in roles}, saved)
 
 
-def _runs(summary: Summary, folder: Path) -> Table:
+def _runs(summary: Summary, folder: Path, beside: Path) -> Table:
     columns = ("run", "role", "model", "seed", "best epoch", "correct", "accuracy %")
     rows = [
         [
-            Cell(run.run, href=page_of(run.run, folder)),
+            Cell(run.run, href=page_of(beside / run.run, folder)),
             *(Cell(run.role), Cell(run.arch)),
             *(number_cell(one) for one in (run.seed, run.best_epoch, run.num_correct)),
             share_cell(run.accuracy, digits=2),
@@ -225,13 +226,13 @@ def _runs(summary: Summary, folder: Path) -> Table:
     return Table("The runs that were compared", columns, rows, num_names=3)
 
 
-def page_of(label: str, folder: Path) -> str:
-    """The way to the page of a run beside a comparison; empty where there is none."""
-    page = folder.parent / label / REPORT
-    return os.path.relpath(page, folder) if page.is_file() else ""
+def page_of(run: Path, folder: Path) -> str:
+    """The way from a folder to the page of a run; empty where there is none."""
+    page = run / REPORT
+    return quote(os.path.relpath(page, folder)) if page.is_file() else ""
 
 
 def _repeat(summary: Summary, runs: PairedRuns | None) -> list[Block]:
     again = command_line("compare", *(run.run for run in summary.runs), reference=summary.reference)
     made = [] if runs is None else [repeat_line(run) for run in (runs.students[0], runs.baselines[0])]
-    return [Code("\n".join([*made, again]))]
+    return [Code([*made, again])]

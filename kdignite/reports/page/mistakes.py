@@ -44,7 +44,13 @@ def worst_mistakes(logits: Logits, labels: Labels, *, limit: int = NUM_MISTAKES)
 
 
 def gallery(
-    logits: Mapping[str, Logits], labels: Labels, indices: Labels, *, whose: str, classes: Sequence[str], pictures: Any
+    logits: Mapping[str, Logits],
+    labels: Labels,
+    indices: Labels,
+    *,
+    whose: str,
+    classes: Sequence[str],
+    pictures: Pictures,
 ) -> list[Block]:
     """The worst mistakes of one model with the answers of all, which come by name."""
     found = worst_mistakes(logits[whose], labels)
@@ -72,7 +78,7 @@ def data_uri(image: Pixels) -> str:
     """A picture inside the page: a small one exactly, a large one reduced and as JPEG."""
     picture, file = Image.fromarray(image.transpose(1, 2, 0)), io.BytesIO()
     if max(picture.size) <= SMALL_SIDE:
-        picture.save(file, "PNG", optimize=True)
+        picture.save(file, "PNG")
         kind = "png"
     else:
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))

@@ -25,7 +25,9 @@ def page_text(page: Page) -> str:
     parts = {name: Markup((HERE / f"page.{kind}").read_text("utf-8")) for name, kind in _FILES.items()}
     digest = hashlib.sha256(parts["script"].encode()).digest()
     script_hash = f"sha256-{base64.b64encode(digest).decode()}"
-    return _template().render(page=page, frame=FRAME, version=kdignite.__version__, script_hash=script_hash, **parts)
+    return _template().render(
+        page=page, frame=FRAME, version=kdignite.__version__, script_hash=script_hash, newline=Markup("\n"), **parts
+    )
 
 
 def write_page(page: Page, folder: Path) -> Path:

@@ -48,7 +48,7 @@ def run_page(run: RunFiles, *, pictures: Pictures) -> Page:
         Section("Calibration", _calibration(run, summary)),
         Section("Most confident mistakes", _mistakes(run, answers, pictures)),
         Section("Cost", cost_table(costs, {})),
-        Section("How to repeat", [Code(repeat_line(run))]),
+        Section("How to repeat", [Code([repeat_line(run)])]),
         Section("Every epoch", epoch_table(history), is_folded=True),
         Section("Settings", settings_blocks(run), is_folded=True),
     ]

@@ -64,9 +64,9 @@ def find_teachers(student: RunFiles) -> tuple[RunFiles, ...]:
         return ()
 
 
-def find_runs(recorded: Sequence[RunSummary], folder: Path, *, root: Path) -> FoundRuns:
-    """The runs of a comparison, beside its folder or in the folder of all runs, with the predictions it is of."""
-    found = [_find_run(one, folder, root=root) for one in recorded]
+def find_runs(recorded: Sequence[RunSummary], *places: Path) -> FoundRuns:
+    """The runs of a comparison in some folders of runs, with the predictions that it is of."""
+    found = [_find_run(one, places) for one in recorded]
     lost = [one.run for one, run in zip(recorded, found, strict=True) if run is None]
     if lost:
         return FoundRuns(None, f"These runs are not here: {listed(lost)}. Curves, matrices and pictures need them.")
@@ -76,8 +76,8 @@ def find_runs(recorded: Sequence[RunSummary], folder: Path, *, root: Path) -> Fo
         return FoundRuns(None, f"The runs are not those that were compared: {error}")
 
 
-def _find_run(recorded: RunSummary, folder: Path, *, root: Path) -> RunFiles | None:
-    for place in (folder.parent / recorded.run, root / recorded.run, folder.parent / Path(recorded.run).name):
+def _find_run(recorded: RunSummary, places: Sequence[Path]) -> RunFiles | None:
+    for place in (one / name for one in places for name in (recorded.run, Path(recorded.run).name)):
         if (place / runs.RESULT).is_file():
             try:
                 run = read_run(place, label=recorded.run)

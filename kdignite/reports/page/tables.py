@@ -17,6 +17,7 @@ from kdignite.reports.text import NO_SCORE, per_cent, points
 
 MAX_CLASSES = 20  # of a matrix that can be read
 NUM_CONFUSIONS = 20
+CORNER = "true \\ predicted"
 LONGEST = 300  # characters of a setting
 
 
@@ -61,7 +62,8 @@ def confusions(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> list[Bl
         [Shade(f"{n}", float(share)) for n, share in zip(row, parts, strict=True)]
         for row, parts in zip(counts.tolist(), shares, strict=True)
     ]
-    return [Matrix("Confusion matrix: test images of each true class by predicted class", list(classes), cells)]
+    caption = "Confusion matrix: test images of each true class by predicted class"
+    return [Matrix(caption, CORNER, list(classes), list(classes), cells)]
 
 
 def _confusion_table(pairs: Sequence[Confused], classes: Sequence[str]) -> Table:
@@ -81,7 +83,8 @@ def changes(difference: npt.NDArray[np.float64], classes: Sequence[str], *, seed
         return [_change_table(difference, classes, mean=mean, digits=digits)]
     most = float(np.abs(difference).max()) or 1.0
     cells = [[Shade(_signed(n, digits), abs(n) / most, n < 0) for n in row] for row in difference.tolist()]
-    return [Matrix(f"Student - baseline, test images{mean}", list(classes), cells, signed=True)]
+    caption = f"Student - baseline, test images{mean}"
+    return [Matrix(caption, CORNER, list(classes), list(classes), cells, signed=True)]
 
 
 def _change_table(difference: npt.NDArray[np.float64], classes: Sequence[str], *, mean: str, digits: int) -> Table:
