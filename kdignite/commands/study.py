@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from kdignite import files, processes, runs, schema
-from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences, to_json
+from kdignite.config import NEWEST, Study, Sweep, TrainConfig, difference_text, differences, to_json, with_role
 from kdignite.console import say
 from kdignite.errors import UserError, brief
 from kdignite.training.device import choose_amp, set_up_device
@@ -64,6 +64,8 @@ def _manifest(config: Study | Sweep, settings: Mapping[str, Any]) -> dict[str, A
     """What a new study records: the settings that make it this one, and what was typed for it."""
     unset = {one.name: one.default for one in fields(config)}
     typed = {name: value for name, value in to_json(config).items() if value != unset.get(name)}
+    paths = with_role(type(config), "place", "content") & {*typed}  # of this machine
+    typed |= dict.fromkeys(paths, "PATH")
     opened = {"command": config.command, "typed": typed, "settings": dict(settings), "started_at": files.now()}
     return {**opened, "stages": {}}
 

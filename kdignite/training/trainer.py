@@ -54,7 +54,8 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
             result = finish_run(trainer_state, folder)
             if writer is not None:
                 with results.reported("TensorBoard's summary"), suppress(OSError):  # a log: a warning was printed
-                    results.plot(writer, folder, result, config=run.config, epoch=len(trainer_state.history.rows))
+                    epoch, pictures = len(trainer_state.history.rows), pictures_of(run.data.splits.test.images)
+                    results.plot(writer, folder, result, config=run.config, epoch=epoch, pictures=pictures)
         processes.on_rank0(lambda: _finish(run, folder, result))
     say(results.closing_lines(folder, result))
     return runs.Finished(folder, result)
