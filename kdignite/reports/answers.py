@@ -11,11 +11,12 @@ from PIL import Image
 from kdignite.metrics import Labels, Logits, calibration_bins
 from kdignite.reports.page.charts import calibration_text
 from kdignite.reports.page.mistakes import Mistake, Pixels, worst_mistakes
-from kdignite.reports.style import BLUE, ORANGE, SMALL, new_figure, short, styled
+from kdignite.reports.style import BLUE, ORANGE, SMALL, new_figure, styled
 
 NUM_COLUMNS = 6
 SIDE = 96  # pixels of a picture
-GAP = (12, 34)  # pixels right of a picture, and below it for two lines of text
+GAP = (34, 48)  # pixels right of a picture, and below it for three lines of text
+MAX_NAME = 17  # characters that fit below a picture
 DPI = 100
 
 
@@ -53,11 +54,16 @@ def _sheet(found: Sequence[Mistake], classes: Sequence[str], squares: Sequence[P
     for i, (one, square) in enumerate(zip(found, squares, strict=True)):
         top, left = (i // NUM_COLUMNS) * cell[0], (i % NUM_COLUMNS) * cell[1]
         sheet[top : top + SIDE, left : left + SIDE] = square
-        text = f"{short(classes[one.label])}\n\N{RIGHTWARDS ARROW} {short(classes[one.predicted])} {one.confidence:.0%}"
+        label, predicted = (_fitting(classes[c]) for c in (one.label, one.predicted))
+        text = f"{label}\n\N{RIGHTWARDS ARROW} {predicted}\n{one.confidence:.0%}"
         place = (left / sheet.shape[1], 1 - (top + SIDE + 3) / sheet.shape[0])
         figure.text(*place, text, fontsize=SMALL, va="top", linespacing=1.1)
     figure.figimage(sheet, zorder=-1)
     return figure
+
+
+def _fitting(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _square(pixels: Pixels) -> Pixels:

@@ -14,7 +14,6 @@ from torch.utils.tensorboard.summary import hparams
 
 from kdignite import runs
 from kdignite.checkpoints import Checkpoint
-from kdignite.comparison.runs import read_run
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.console import say
 from kdignite.errors import RunFailed, UserError, reason
@@ -23,7 +22,7 @@ from kdignite.metrics import evaluation_summary, recorded
 from kdignite.metrics.cost import measure_cost
 from kdignite.reports.answers import figure_pixels, mistakes_figure, reliability_figure
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
-from kdignite.reports.page import REPORT, Pictures, run_page, worst_mistakes, write_page
+from kdignite.reports.page import REPORT, Pictures, finished_page, worst_mistakes, write_page
 from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
@@ -83,7 +82,7 @@ def write_report(folder: Path, pictures: Pictures) -> None:
     """Write the page of a finished run, which is worth a warning but never the run."""
     try:
         with reported(REPORT):
-            write_page(run_page(read_run(folder, label=folder.name), pictures=pictures), folder)
+            write_page(finished_page(folder, pictures=pictures), folder)
     except (OSError, UserError) as error:
         say(f"warning   {REPORT} cannot be made ({reason(error)})")
 

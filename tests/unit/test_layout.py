@@ -56,7 +56,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparison": {
         *("checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema", "teachers"),
     },
-    "reports": {"metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
+    "reports": {
+        *("metrics", "data.registry", "methods.registry", "comparison", "config", "errors", "files", "runs", "timing"),
+        PACKAGE,
+    },
     "doctor": {
         *(
             "checkpoints",

@@ -23,7 +23,7 @@ from kdignite.comparison.pairing import pair_runs
 from kdignite.comparison.runs import read_run, read_runs
 from kdignite.comparison.summary import Summary, summarize
 from kdignite.comparison.sweep import GridPoint, SweepSummary
-from kdignite.config import ReportConfig, configure
+from kdignite.config import ReportConfig
 from kdignite.data.registry import load_source
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, expected_calibration_error, recorded, softmax
@@ -354,7 +354,7 @@ def test_report_of_something_else_is_refused(tmp_path: Path, run: str, why: str)
     with pytest.raises(UserError, match=why):
         report(ReportConfig(run=str(tmp_path / run) if run == "." else run), root=tmp_path)
     with pytest.raises(UserError, match="report needs a folder"):
-        configure(ReportConfig)
+        ReportConfig()
 
 
 def test_the_page_of_a_sweep(tmp_path: Path) -> None:

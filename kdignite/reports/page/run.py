@@ -1,11 +1,12 @@
 """The page of one run."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdignite import metrics
 from kdignite.comparison.pairing import typed_line
-from kdignite.comparison.runs import RunFiles
+from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.teachers import control_note, teacher_logits
 from kdignite.config import COMMANDS, configure, to_json
 from kdignite.errors import UserError, counted
@@ -61,6 +62,11 @@ def run_page(run: RunFiles, *, pictures: Pictures) -> Page:
         notes=_notes(run),
         sections=[one for one in sections if one.blocks],
     )
+
+
+def finished_page(folder: Path, *, pictures: Pictures) -> Page:
+    """The page of a run from its folder alone."""
+    return run_page(read_run(folder, label=folder.name), pictures=pictures)
 
 
 def curve_charts(history: Sequence[Row]) -> list[Block]:
@@ -147,7 +153,7 @@ def _accuracy(logits: Logits, run: RunFiles) -> float:
 
 def _lead(run: RunFiles) -> list[str]:
     lines_ = []
-    if run.role != "adopt" and run.result.get("best_epoch"):
+    if run.result.get("best_epoch"):
         lines_.append(
             f"The epoch with the best validation result was kept: {run.result['best_epoch']} of "
             f"{run.result['epochs']}. The test images decided nothing."
