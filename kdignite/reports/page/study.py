@@ -19,7 +19,9 @@ def study_page(folder: Path, manifest: Mapping[str, Any], outcome: Page | SweepS
     command, typed = manifest.get("command", ""), manifest.get("typed", {})
     about, stages = f"{folder.name}: a study", Section("Stages", [_stages(folder, manifest["stages"])])
     repeat = Section("How to repeat", [_repeat(command, typed)] if command else [])
-    settings = Section("Settings of the study", [settings_table("Settings", manifest["settings"])], is_folded=True)
+    settings = Section(
+        "Settings of the study", [settings_table("What makes it this study", manifest["settings"])], is_folded=True
+    )
     own = [one for one in (stages, repeat, settings) if one.blocks]
     if isinstance(outcome, Page):
         kept = [one for one in outcome.sections if one.title not in {section.title for section in own}]
@@ -75,7 +77,11 @@ def _heat_map(summary: SweepSummary) -> Matrix:
 
 def _among(summary: SweepSummary) -> str:
     others = len(summary.names) > 2
-    return "Where other parameters have several values, the best is shown." if others else "Darker is better."
+    return (
+        "Where other parameters have several values, the best is shown."
+        if others
+        else "The stronger the colour, the better."
+    )
 
 
 def _points(summary: SweepSummary) -> Table:
