@@ -370,6 +370,26 @@ def test_the_page_of_a_sweep(tmp_path: Path) -> None:
     assert [text for tag, text in tree.texts if tag == "td"][1:5] == ["26.00", "29.00", "51.00", "54.00"]
 
 
+def test_exported_files_of_this_model_are_beside_its_cost(tmp_path: Path) -> None:
+    names = write_runs(tmp_path)
+    uses = {"model.onnx": {"num_bytes": 2**20, "latency_ms": 0.5}, "model.int8.onnx": {"num_bytes": 2**18}}
+    record = {"run": {"sha256": files.sha256(tmp_path / "student0" / "best.safetensors")}, "files": uses}
+    record |= {"test": {"accuracy": 0.75}, "int8": {"test": {"accuracy": 0.5}}}
+    for name, content in (("mine", record), ("other", record | {"run": {"sha256": "x"}}), ("damaged", {"run": 3})):
+        (tmp_path / name).mkdir()
+        files.write_json(tmp_path / name / "export.json", content)
+    for text in (page_of(tmp_path / "student0"), comparison_text(tmp_path, compared(tmp_path, names))):
+        tree = checked(text)
+        shown = [text for tag, text in tree.texts if tag == "bdi"]
+        first = shown.index("mine/model.onnx")
+        assert shown[first : first + 8] == [
+            *("mine/model.onnx", "75.00", "1.00", "0.50"),
+            *("mine/model.int8.onnx", "50.00", "0.25", "-"),
+        ]
+        assert "other/model.onnx" not in shown
+    assert "mine/" not in page_of(tmp_path / "baseline0")
+
+
 def test_a_run_without_a_history_or_mistakes(tmp_path: Path) -> None:
     logits = write_run(tmp_path / "a", "teacher", skill=100.0)
     assert expected_calibration_error(logits, np.repeat(np.arange(3), 3)) == pytest.approx(0, abs=1e-6)

@@ -21,8 +21,16 @@ from kdignite.reports.page.charts import Curve, curve, lines, reliability
 from kdignite.reports.page.mistakes import Pictures, gallery
 from kdignite.reports.page.render import REPORT
 from kdignite.reports.page.run import repeat_line, settings_blocks
-from kdignite.reports.page.sources import FoundRuns, read_history
-from kdignite.reports.page.tables import changes, confusions, cost_table, number_cell, points_cell, share_cell
+from kdignite.reports.page.sources import FoundRuns, find_exports, read_history
+from kdignite.reports.page.tables import (
+    changes,
+    confusions,
+    cost_table,
+    export_table,
+    number_cell,
+    points_cell,
+    share_cell,
+)
 from kdignite.reports.published import SOURCE
 from kdignite.reports.text import per_cent, points
 
@@ -40,7 +48,7 @@ def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside:
         Section("Confusion matrix", [] if runs is None else _confusions(runs)),
         Section("Calibration", _calibration(summary, runs)),
         Section("Most confident mistakes", [] if runs is None else _mistakes(runs, pictures)),
-        Section("Cost", _costs(summary)),
+        Section("Cost", _costs(summary, runs)),
         Section("Runs", [_runs(summary, folder, beside)]),
         Section("How to repeat", _repeat(summary, runs)),
         Section("Settings", [] if runs is None else settings_blocks(runs.students[0]), is_folded=True),
@@ -206,10 +214,11 @@ def _mistakes(runs: PairedRuns, pictures: Pictures) -> list[Block]:
     ]
 
 
-def _costs(summary: Summary) -> list[Block]:
+def _costs(summary: Summary, runs: PairedRuns | None) -> list[Block]:
     roles, costs = list(summary.scores.models), summary.costs
     saved = {key: times(ratio, key) for key, ratio in costs.saved.items()} if "teacher" in roles else {}
-    return cost_table({role: costs.models[role] for role in roles}, saved)
+    exports = [] if runs is None else find_exports(runs.students[0])
+    return [*cost_table({role: costs.models[role] for role in roles}, saved), *export_table(exports)]
 
 
 def _runs(summary: Summary, folder: Path, beside: Path) -> Table:

@@ -15,12 +15,13 @@ from kdignite.metrics.statistics import wilson_interval
 from kdignite.reports.page.blocks import Block, Code, Page, Section, Text, Tile
 from kdignite.reports.page.charts import Curve, calibration_text, curve, lines, reliability
 from kdignite.reports.page.mistakes import Pictures, gallery
-from kdignite.reports.page.sources import Row, find_teachers, parts_of, read_history
+from kdignite.reports.page.sources import Row, find_exports, find_teachers, parts_of, read_history
 from kdignite.reports.page.tables import (
     class_table,
     confusions,
     cost_table,
     epoch_table,
+    export_table,
     settings_table,
     without_place,
 )
@@ -48,7 +49,7 @@ def run_page(run: RunFiles, *, pictures: Pictures) -> Page:
         Section("Confusion matrix", confusions(summary["confusion"], run.classes)),
         Section("Calibration", _calibration(run, summary)),
         Section("Most confident mistakes", _mistakes(run, answers, pictures)),
-        Section("Cost", cost_table(costs, {})),
+        Section("Cost", [*cost_table(costs, {}), *export_table(find_exports(run))]),
         Section("How to repeat", [Code([repeat_line(run)])]),
         Section("Every epoch", epoch_table(history), is_folded=True),
         Section("Settings", settings_blocks(run), is_folded=True),

@@ -1,20 +1,21 @@
 """What pages read beside the files of a run: its history, the runs of its teachers, those of a comparison."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdignite import runs
+from kdignite import files, runs
 from kdignite.comparison.pairing import PairedRuns, pair_runs
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.summary import RunSummary
 from kdignite.comparison.teachers import in_order, taught_by
 from kdignite.errors import UserError, listed
 
-HISTORY = "metrics.csv"
+HISTORY, EXPORT = "metrics.csv", "export.json"
 FIRST, LAST = "loss", "accuracy_train"  # columns between which the parts of the loss are
 
 Row = dict[str, float | None]
@@ -25,6 +26,40 @@ class FoundRuns(NamedTuple):
 
     paired: PairedRuns | None
     missing: str
+
+
+class Exported(NamedTuple):
+    """An exported file of a model; the latency is that of one image on one thread, where it was measured."""
+
+    name: str  # with its folder
+    num_bytes: int
+    latency_ms: float | None
+    accuracy: float
+
+
+def find_exports(run: RunFiles) -> list[Exported]:
+    """The exported files of a run, from the folders beside it; records that cannot be read are passed over."""
+    best, found = run.folder / runs.BEST, list[Exported]()
+    paths = sorted(run.folder.parent.glob(f"*/{EXPORT}"))
+    sha256 = files.sha256(best) if paths and best.is_file() else ""
+    for path in paths:
+        with suppress(UserError, KeyError, TypeError, AttributeError):
+            record = files.read_json(path)
+            if record["run"]["sha256"] == sha256:
+                found += _exported(path.parent.name, record)
+    return found
+
+
+def _exported(folder: str, record: Mapping[str, Any]) -> list[Exported]:
+    return [
+        Exported(
+            f"{folder}/{name}",
+            int(use["num_bytes"]),
+            None if use.get("latency_ms") is None else float(use["latency_ms"]),
+            float((record["int8"] if "int8" in name else record)["test"]["accuracy"]),
+        )
+        for name, use in record["files"].items()
+    ]
 
 
 def read_history(folder: Path) -> list[Row]:

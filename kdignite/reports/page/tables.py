@@ -13,6 +13,7 @@ from kdignite.config import setting_text
 from kdignite.data.registry import PATHS
 from kdignite.metrics import Confused, top_confusions
 from kdignite.reports.page.blocks import Block, Cell, Matrix, Shade, Table, Text
+from kdignite.reports.page.sources import Exported
 from kdignite.reports.text import NO_SCORE, per_cent, points
 
 MAX_CLASSES = 20  # of a matrix that can be read
@@ -124,6 +125,21 @@ def _amount(value: float | None, divisor: float) -> Cell:
         return Cell(NO_SCORE)
     scaled = value / divisor
     return number_cell(scaled, digits=0 if isinstance(value, int) and divisor == 1 else 1 if scaled >= 10 else 2)
+
+
+def export_table(exports: Sequence[Exported]) -> list[Block]:
+    """A row for each exported or quantised file."""
+    rows = [
+        [
+            Cell(one.name),
+            share_cell(one.accuracy, digits=2),
+            number_cell(one.num_bytes / 2**20, digits=2),
+            number_cell(one.latency_ms, digits=2),
+        ]
+        for one in exports
+    ]
+    columns = ("exported file", "test accuracy %", "MiB", "ms an image")
+    return [Table("Exported and quantised files of this model", columns, rows)] if rows else []
 
 
 def epoch_table(rows: Sequence[Mapping[str, float | None]]) -> list[Block]:
