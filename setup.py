@@ -19,7 +19,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["kdignite*"]),
-    package_data={"kdignite": ["py.typed"]},
+    package_data={"kdignite": ["py.typed", "reports/page/page.*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.10",
@@ -34,6 +34,7 @@ setup(
         "numpy>=1.26",
         "pillow>=10",
         "tqdm>=4.66",
+        "jinja2>=3.1",
     ],
     extras_require={
         "search": SEARCH,

@@ -25,6 +25,7 @@ USAGES: dict[str, Usage] = {
     "doctor": Usage(positional="run", example="runs/teacher --observed=10"),
     "compare": Usage(positional="runs", example="runs/teacher runs/distill-a0.9-T4 runs/baseline"),
     "export": Usage(positional="run", example="runs/distill-a0.5-T1 --format=onnx --int8"),
+    "report": Usage(positional="run", example="runs/teacher"),
     "sweep": Usage(example="--alpha=0.5,1 --T=1,4 --seeds=3"),
     "search": Usage(example="--method=dkd --trials=30"),
     "study": Usage(example="--methods=kd,dkd,dist --trials=10 --seeds=5"),

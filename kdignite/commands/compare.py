@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdignite import files, runs
+from kdignite.commands.pages import COMPARISON, write_comparison_page
 from kdignite.comparison.pairing import pair_runs
 from kdignite.comparison.runs import read_runs
 from kdignite.comparison.summary import summarize
@@ -17,6 +18,7 @@ from kdignite.reports.comparison import (
     verdict_text,
 )
 from kdignite.reports.figures import save_figure
+from kdignite.reports.page import REPORT
 from kdignite.reports.style import letters_note
 
 
@@ -46,9 +48,10 @@ def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         ("summary.csv", summary_csv(summary)),
     ):
         (folder / name).write_text(content, encoding="utf-8")
-    files.write_json(folder / "compare.json", values)
+    files.write_json(folder / COMPARISON, values)
+    write_comparison_page(folder, summary, config, root=root)
     if note := letters_note(paired.students[0].classes):
         say(note)
     say(text)
-    say(f"files       {folder}/ (compare.md, compare.png, classes.csv, summary.csv, compare.json)")
+    say(f"files       {folder}/ ({REPORT}, compare.md, compare.png, classes.csv, summary.csv, {COMPARISON})")
     return runs.Finished(folder, values)

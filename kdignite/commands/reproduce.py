@@ -12,6 +12,7 @@ from kdignite.commands.compare import compare
 from kdignite.commands.data import data
 from kdignite.commands.distill import distill
 from kdignite.commands.evaluate import evaluate_checkpoint
+from kdignite.commands.pages import COMPARISON, write_study_page
 from kdignite.commands.stages import StudyState, locked_study, open_study, run_stage, save, train_stage, with_amp
 from kdignite.commands.teacher import teacher
 from kdignite.config import (
@@ -75,12 +76,21 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
             student = _train(study, _with_teachers(student_config, teachers), distill)
             same_data = processes.on_rank0(partial(_with_data_of, student, baseline_config))
             compared += [student.folder, _train(study, same_data, baseline).folder]
-        settings = CompareConfig(runs=tuple(map(str, compared)), reference=config.reference)
+        settings = _comparison(config, compared)
         stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
         comparing = partial(processes.on_rank0, partial(compare, settings, root=study.folder))
-        comparison = run_stage(study, stage, comparing, result="compare.json")
-    say(f"study     {study.folder}/ ({runs.MANIFEST}, and a folder for each run)")
+        comparison = run_stage(study, stage, comparing, result=COMPARISON)
+        page = processes.on_rank0(lambda: write_study_page(study.folder, settings, root=root))
+    say(f"study     {study.folder}/ ({page.name}, {runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
+
+
+def _comparison(config: Study, compared: Sequence[Path]) -> CompareConfig:
+    first = stages(config).first
+    own = first.dataset if is_code(first.dataset) else None  # which no file may name
+    return CompareConfig(
+        runs=tuple(map(str, compared)), reference=config.reference, dataset=own, data_root=first.data_root
+    )
 
 
 def _check(plan: Stages, *, root: Path) -> DataConfig:

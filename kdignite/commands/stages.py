@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,8 @@ from kdignite.config import (
     TrainConfig,
     difference_text,
     differences,
+    to_json,
+    with_role,
 )
 from kdignite.console import say
 from kdignite.errors import UserError, brief
@@ -80,10 +82,19 @@ def open_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
 
 def _new_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> StudyState:
     folder = runs.create(root, name=config.name, default=default_name(config))
-    own = {"id": secrets.token_hex(8), "started_at": files.now()}
-    study = StudyState(folder, {"settings": dict(settings), **own, "stages": {}})
+    study = StudyState(folder, _manifest(config, settings))
     save(study)
     return study
+
+
+def _manifest(config: AnyStudy, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new study records: the settings that make it this one, and what was typed for it."""
+    unset = {one.name: one.default for one in fields(config)}
+    typed = {name: value for name, value in to_json(config).items() if value != unset.get(name)}
+    paths = with_role(type(config), "place", "content") & {*typed}  # of this machine
+    typed |= dict.fromkeys(paths, "PATH")
+    opened = {"command": config.command, "typed": typed, "settings": dict(settings)}
+    return {**opened, "id": secrets.token_hex(8), "started_at": files.now(), "stages": {}}
 
 
 def open_taught_study(

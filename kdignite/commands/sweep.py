@@ -6,16 +6,16 @@ from pathlib import Path
 
 from kdignite import files, handlers, processes, runs, schema
 from kdignite.commands.distill import distill
+from kdignite.commands.pages import GRID
 from kdignite.commands.stages import StudyState, locked_study, open_taught_study, train_stage, with_amp
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.sweep import SweepSummary, summarize_sweep
 from kdignite.config import Sweep, setting_text, sweep_configs, sweep_identity
 from kdignite.console import say
 from kdignite.reports.figures import save_figure
+from kdignite.reports.page import REPORT, study_page, write_page
 from kdignite.reports.sweep import chosen_text, sweep_csv, sweep_figure, sweep_json, sweep_text
 from kdignite.training.model import check_and_fetch_model
-
-REPORT = "sweep.json"
 
 
 @processes.process_group()
@@ -62,7 +62,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
             raise diverged
         summary = report()
     say(sweep_text(summary))
-    say(f"files       {study.folder}/ (sweep.md, sweep.png, sweep.csv, {REPORT}, and a folder for each run)")
+    say(f"files       {study.folder}/ ({REPORT}, sweep.md, sweep.png, sweep.csv, {GRID}, and a folder for each run)")
     return runs.Finished(study.folder, sweep_json(summary))
 
 
@@ -74,7 +74,8 @@ def _report(study: StudyState, method: str, names: list[str]) -> SweepSummary:
     title = f"# {method}: {' and '.join(names)}"
     _write(study.folder / "sweep.md", f"{title}\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}")
     _write(study.folder / "sweep.csv", sweep_csv(summary))
-    files.write_json(study.folder / REPORT, sweep_json(summary))
+    files.write_json(study.folder / GRID, sweep_json(summary))
+    write_page(study_page(study.folder, study.manifest, summary), study.folder)
     return summary
 
 

@@ -122,7 +122,7 @@ def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
     if not students or not baselines:
         taught: dict[str, Any] = {"teacher": teachers[0].folder} if teachers and not students else {}
         one = (*students, *baselines)[:1]
-        make = _partner_line("baseline" if students else "distill", *one, **taught)
+        make = typed_line("baseline" if students else "distill", *one, **taught)
         have = "; ".join(f"{run.role} {run.folder}" for run in found)
         missing = " and ".join(role for role, group in (("student", students), ("baseline", baselines)) if not group)
         raise UserError(
@@ -198,12 +198,12 @@ def _check_seeds(paired: PairedRuns) -> None:
     alone = [str(run.folder) for run in (*paired.students, *paired.baselines) if run.seed in students ^ baselines]
     raise UserError(
         f"every seed needs a student and a baseline, there is {' and '.join(lacking)}: name those runs, make them with "
-        f"{_partner_line(command, paired.students[0], seed=min(seed))}, or leave out {listed(alone)}"
+        f"{typed_line(command, paired.students[0], seed=min(seed))}, or leave out {listed(alone)}"
     )
 
 
-def _partner_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
-    """What to type for a run of a command with the data and the recipe of another run."""
+def typed_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
+    """What to type for a run of a command with the data and the recipe of a run: itself, or its partner."""
     recorded = run.config if run else {}
     preset = recorded.get("preset", STANDARD)
     usual = to_json(configure(COMMANDS[command], preset=preset))

@@ -15,6 +15,7 @@ from kdignite.config.commands import (
     EvaluateConfig,
     MethodsConfig,
     PredictConfig,
+    ReportConfig,
 )
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.doctor import DoctorConfig

@@ -171,6 +171,9 @@ class CompareConfig(Config):
         group="comparison",
     )
     name: str | None = shared.run_name("name of the new folder in runs/; unset: compare-STUDENT")
+    dataset: str | None = shared.dataset_now()
+    data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,6 +182,23 @@ class CompareConfig(Config):
                 "compare needs the folders of finished runs: python -m kdignite compare runs/TEACHER runs/STUDENT "
                 "runs/BASELINE"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Config):
+    """Write report.html, one page for browsers, of a finished run, a comparison or a study."""
+
+    command: ClassVar[str] = "report"
+
+    run: str = flag("", "the folder of a run, a comparison or a study (runs/NAME or NAME)")
+    dataset: str | None = shared.dataset_now()
+    data_root: str | None = shared.data_root()
+    skip_broken: bool = shared.skip_broken()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.run:
+            raise UserError("report needs a folder: python -m kdignite report runs/NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

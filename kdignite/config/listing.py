@@ -25,6 +25,7 @@ _KINDS = (
     DoctorConfig,
     commands.CompareConfig,
     ExportConfig,
+    commands.ReportConfig,
     SweepConfig,
     SearchConfig,
     MethodsStudyConfig,

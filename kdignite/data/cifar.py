@@ -49,7 +49,7 @@ class Layout(NamedTuple):
     read: Callable[[Path], Content]
 
 
-def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> Source:
+def load_cifar(name: str, *, data_root: Path, progress: bool, fetch: bool = True, **_: object) -> Source:
     """Load CIFAR from a folder, downloading it first if it is missing or damaged.
 
     CIFAR-10 is read from ``cifar-10-batches-bin`` or ``cifar-10-batches-py``, CIFAR-100 (fine labels) from
@@ -59,6 +59,7 @@ def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> So
         name: ``cifar10`` or ``cifar100``.
         data_root: the folder that holds those folders.
         progress: show a bar while downloading.
+        fetch: download the files if there are no undamaged ones.
 
     Returns:
         50,000 training images and 10,000 test images.
@@ -69,7 +70,10 @@ def load_cifar(name: str, *, data_root: Path, progress: bool, **_: object) -> So
     Source: A. Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images.
     """
     layouts = _layouts(name)
-    layout = _find_valid(layouts, data_root) or _download(name, layouts, data_root, progress=progress)
+    layout = _find_valid(layouts, data_root)
+    if layout is None and not fetch:
+        raise UserError(f"{name} is not in {data_root}: --data_root=FOLDER")
+    layout = layout or _download(name, layouts, data_root, progress=progress)
     train, test, classes = layout.read(data_root / layout.folder)
     return Source(
         name=name,

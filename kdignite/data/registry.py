@@ -21,7 +21,7 @@ class Dataset(NamedTuple):
 
     Attributes:
         loader: ``module:function``, imported late; called with the name, and with ``data_root``, ``image_size``,
-            ``progress`` and ``skip_broken`` as keywords, of which it takes what it needs; returns a `Source`.
+            ``progress`` ``skip_broken`` and ``fetch`` as keywords, of which it takes what it needs; returns a `Source`.
         about: one line for ``--help``.
     """
 
@@ -48,9 +48,15 @@ def is_code(name: object) -> bool:
 
 
 def load_source(
-    name: str, *, data_root: Path, image_size: int, progress: bool = True, skip_broken: bool = False
+    name: str,
+    *,
+    data_root: Path,
+    image_size: int,
+    progress: bool = True,
+    skip_broken: bool = False,
+    fetch: bool = True,
 ) -> "Source":
-    """Load a data set by its name, and download it first where it is missing and can be downloaded.
+    """Load a data set by its name, and by default download it first where it is missing and can be downloaded.
 
     Args:
         name: one of `DATASETS`.
@@ -58,6 +64,7 @@ def load_source(
         image_size: side in pixels of images of varying size; CIFAR and the digits are always 32 x 32.
         progress: show a bar where it takes long (never without a terminal).
         skip_broken: leave picture files out that cannot be read, instead of refusing them.
+        fetch: download what is missing, instead of refusing it.
 
     Raises:
         UserError: if the name is unknown, or the data are missing, damaged or not of the expected form.
@@ -66,7 +73,8 @@ def load_source(
     if kind not in DATASETS:
         raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
     load = pkgutil.resolve_name(DATASETS[kind].loader)
-    source: Source = load(name, data_root=data_root, image_size=image_size, progress=progress, skip_broken=skip_broken)
+    options = {"image_size": image_size, "progress": progress, "skip_broken": skip_broken, "fetch": fetch}
+    source: Source = load(name, data_root=data_root, **options)
     return source
 
 

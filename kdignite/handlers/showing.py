@@ -21,6 +21,15 @@ BAR_EVERY = 10  # iterations
 WARM_UP = 3  # iterations that choose kernels and allocate memory
 TIMED_S = 3.0  # seconds of steps from which the time of a run is estimated
 NOT_PLOTTED = ("epoch", "seconds")
+# TensorBoard's custom scalars: curves of one kind in one chart; the same in every run, since it merges them
+CHARTS = {
+    "training": {
+        "accuracy": ["Multiline", ["accuracy/(train|val|teacher)$"]],
+        "loss": ["Multiline", ["loss/(train|val)$"]],
+        "parts of the loss": ["Multiline", ["loss/(?!(train|val)$)"]],
+        "recall of the classes": ["Multiline", ["recall/"]],
+    }
+}
 
 
 def attach_metrics_csv(trainer: Engine, history: History, *, path: Path, say: Callable[[str], None] = print) -> None:
@@ -49,6 +58,7 @@ def attach_tensorboard(
         writer.flush()
 
     def plot_earlier() -> None:
+        writer.add_custom_scalars(CHARTS)
         for row in history.rows:
             _plot(writer, row)
         writer.flush()

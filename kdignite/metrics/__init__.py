@@ -14,10 +14,12 @@ from kdignite.metrics.confusion import (
     weighted_average,
 )
 from kdignite.metrics.probabilities import (
+    CalibrationBins,
     Floats,
     Ints,
     Labels,
     Logits,
+    calibration_bins,
     cross_entropy,
     expected_calibration_error,
     softmax,

@@ -1,6 +1,6 @@
 """Metrics of the logits themselves: probabilities, loss, calibration."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,17 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.integer[Any]]
+
+
+NUM_BINS = 15  # of confidences
+
+
+class CalibrationBins(NamedTuple):
+    """What a reliability diagram shows: B bins of equal width on the largest probability."""
+
+    num_images: list[int]
+    confidence: list[float]  # mean largest probability; 0 in an empty bin, as is the accuracy
+    accuracy: list[float]  # share of the images that are classified correctly
 
 
 def softmax(logits: Logits) -> Floats:
@@ -50,7 +61,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> float:
     return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int = 15) -> float:
+def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int = NUM_BINS) -> float:
     """How far the model's confidence is from its accuracy.
 
     ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|`` over ``num_bins`` bins ``((b-1)/B, b/B]`` of equal width on
@@ -70,11 +81,38 @@ def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int 
     Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, equation 3.
     """
     check_logits(logits, labels)
-    confidence = softmax(logits).max(axis=1)
-    hit = logits.argmax(axis=1) == labels
-    bins = np.ceil(confidence * num_bins).astype(np.int64) - 1
+    bins, confidence, hit = _binned(logits, labels, num_bins=num_bins)
     gaps = np.bincount(bins, weights=hit - confidence, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def calibration_bins(logits: Logits, labels: Labels, *, num_bins: int = NUM_BINS) -> CalibrationBins:
+    """How often a model is right at each confidence, over the bins of `expected_calibration_error`.
+
+    Args:
+        logits: (N, C) finite scores, N at least 1.
+        labels: (N,) integers in [0, C).
+        num_bins: B, at least 1.
+
+    Returns:
+        `CalibrationBins`, lists of B; ``sum_b n_b / N * |accuracy_b - confidence_b|`` is the calibration error.
+
+    Raises:
+        ValueError: as `confusion_from_logits`.
+
+    Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599.
+    """
+    check_logits(logits, labels)
+    bins, *values = _binned(logits, labels, num_bins=num_bins)
+    counts = np.bincount(bins, minlength=num_bins)
+    means = (np.bincount(bins, weights=one, minlength=num_bins) / np.maximum(counts, 1) for one in values)
+    return CalibrationBins(counts.tolist(), *(one.tolist() for one in means))
+
+
+def _binned(logits: Logits, labels: Labels, *, num_bins: int) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
+    """Of each image: the bin of its confidence, the confidence, and whether the prediction is right."""
+    confidence = softmax(logits).max(axis=1)
+    return np.ceil(confidence * num_bins).astype(np.int64) - 1, confidence, logits.argmax(axis=1) == labels
 
 
 def check_logits(logits: Logits, labels: Labels) -> None:

@@ -1,5 +1,6 @@
 """A grid over the parameters of a method as a heat map and tables."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kdignite.comparison.sweep import GridPoint, SweepSummary
+from kdignite.errors import reason
 from kdignite.methods.registry import DEFAULT
 from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, VERMILION, ink, new_figure, styled
 from kdignite.reports.text import NO_SCORE, csv_text, markdown_table, per_cent
@@ -74,6 +76,25 @@ def sweep_json(summary: SweepSummary) -> dict[str, Any]:
     }
 
 
+def sweep_from_json(values: Mapping[str, Any]) -> SweepSummary:
+    """A summary from what ``sweep.json`` holds.
+
+    Raises:
+        ValueError: if it is not what `sweep_json` writes.
+    """
+    try:
+        names = values["parameters"]
+        points, chosen = [_point(cell, names) for cell in values["cells"]], _point(values["chosen"], names)
+        return SweepSummary(values["method"], names, points, chosen, values["chosen_from"], values["notes"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no sweep: {reason(error)}") from error
+
+
+def _point(cell: Mapping[str, Any], names: Sequence[str]) -> GridPoint:
+    parameters = {name: cell[name] for name in names}
+    return GridPoint(parameters, **{name: cell[name] for name in GridPoint._fields[1:]})
+
+
 def _plain(point: GridPoint) -> dict[str, Any]:
     values = point._asdict()
     return {**values.pop("parameters"), **values}
@@ -82,12 +103,12 @@ def _plain(point: GridPoint) -> dict[str, Any]:
 @styled
 def sweep_figure(summary: SweepSummary) -> Figure:
     """A heat map of the mean validation accuracy over two parameters, at the best value of any other."""
-    y, x = _axes(summary)
+    y, x = axes_of(summary)
     size = (max(4.6, MARGINS[0] + 0.9 + CELL[0] * len(x.values)), MARGINS[1] + CELL[1] * max(MIN_ROWS, len(y.values)))
     figure = new_figure(*size, layout="compressed")
     axes = figure.add_subplot()
     means = np.full((len(y.values), len(x.values)), np.nan)
-    for place, point in _placed(summary).items():
+    for place, point in placed(summary).items():
         means[place] = 100 * point.mean
     mesh = axes.pcolormesh(means, cmap=SHADES, edgecolors="white", linewidth=1.5)
     figure.colorbar(mesh, ax=axes, label="validation accuracy (%)").outline.set_visible(False)
@@ -108,7 +129,7 @@ def _title(summary: SweepSummary) -> str:
 
 
 def _label_cells(axes: Axes, summary: SweepSummary, *, shades: Any) -> None:
-    for (y, x), point in _placed(summary).items():
+    for (y, x), point in placed(summary).items():
         text = per_cent(point.mean, digits=2)
         if point.std is not None:
             text += f"\n\N{PLUS-MINUS SIGN} {per_cent(point.std, digits=2)} ({len(point.seeds)})"
@@ -118,7 +139,7 @@ def _label_cells(axes: Axes, summary: SweepSummary, *, shades: Any) -> None:
             axes.add_patch(frame)
 
 
-def _axes(summary: SweepSummary) -> tuple[Axis, Axis]:
+def axes_of(summary: SweepSummary) -> tuple[Axis, Axis]:
     """Rows and columns of the map: two parameters, first of all those that have several values."""
     found = [Axis(name, sorted({point.parameters[name] for point in summary.points})) for name in summary.names]
     found = sorted(found, key=lambda axis: len(axis.values) == 1)[:2]  # stable: those that vary come first
@@ -126,16 +147,16 @@ def _axes(summary: SweepSummary) -> tuple[Axis, Axis]:
     return (first, others[0]) if others else (Axis("", [0.0]), first)
 
 
-def _placed(summary: SweepSummary) -> dict[tuple[int, int], GridPoint]:
+def placed(summary: SweepSummary) -> dict[tuple[int, int], GridPoint]:
     """The point of each place of the map: the best one, where other parameters have several values."""
-    y, x = _axes(summary)
+    y, x = axes_of(summary)
     ranked = sorted(summary.points, key=lambda point: (len(point.seeds), point.mean))
     return {(y.place(point), x.place(point)): point for point in ranked}
 
 
 def _map(summary: SweepSummary) -> list[list[str]]:
-    y, x = _axes(summary)
-    means = {place: per_cent(point.mean, digits=2) for place, point in _placed(summary).items()}
+    y, x = axes_of(summary)
+    means = {place: per_cent(point.mean, digits=2) for place, point in placed(summary).items()}
     rows = [
         [f"{y.name} {value:g}" if y.name else "", *(means.get((i, j), NO_SCORE) for j in range(len(x.values)))]
         for i, value in enumerate(y.values)

@@ -16,10 +16,11 @@ from kdignite.data.checks import absent_notes, copies_notes
 from kdignite.data.folders import path_of
 from kdignite.data.mixing import Mixing
 from kdignite.data.registry import is_code, load_source
-from kdignite.data.source import Source
+from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import Part, Splits, limited, split_source
 from kdignite.errors import UserError, brief
 from kdignite.losses import balanced_weights
+from kdignite.reports.page import Pictures
 
 DATA_ROOT = "data"
 DATASET = "cifar10"  # where neither a flag nor a teacher names one
@@ -120,6 +121,11 @@ def mixing_of(config: TrainConfig, data: Data) -> Mixing | None:
     if config.mix is None:
         return None
     return Mixing(config.mix, float(config.mix_alpha or 1), data.train.indices, len(data.source.classes))
+
+
+def pictures_of(images: ImageSet) -> Pictures:
+    """The images of a set by their positions, for a report."""
+    return lambda indices: [images.images[index].cpu().numpy() for index in indices]
 
 
 def share() -> Share:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -19,7 +20,9 @@ from kdignite.errors import RunFailed, UserError, reason
 from kdignite.evaluation import Outcome
 from kdignite.metrics import evaluation_summary, recorded
 from kdignite.metrics.cost import measure_cost
+from kdignite.reports.answers import figure_pixels, mistakes_figure, reliability_figure
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.page import REPORT, Pictures, finished_page, worst_mistakes, write_page
 from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
@@ -75,6 +78,15 @@ def reported(what: str) -> Iterator[None]:
         say(f"warning   {what} cannot be made ({type(error).__name__}: {reason(error)})")
 
 
+def write_report(folder: Path, pictures: Pictures) -> None:
+    """Write the page of a finished run, which is worth a warning but never the run."""
+    try:
+        with reported(REPORT):
+            write_page(finished_page(folder, pictures=pictures), folder)
+    except (OSError, UserError) as error:
+        say(f"warning   {REPORT} cannot be made ({reason(error)})")
+
+
 def compact(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Counts in the smallest unsigned type that holds them."""
     return counts.astype(np.min_scalar_type(counts.max()))
@@ -86,13 +98,23 @@ def cost_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return {**cost._asdict(), "file_bytes": checkpoint.path.stat().st_size}
 
 
-def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, config: TrainConfig, epoch: int) -> None:
+def plot(
+    writer: SummaryWriter,
+    folder: Path,
+    result: Mapping[str, Any],
+    *,
+    config: TrainConfig,
+    epoch: int,
+    pictures: Pictures,
+) -> None:
     """Add test scores, settings and figures to TensorBoard; ``add_hparams`` would open a second run."""
     for name in ("accuracy", "balanced_accuracy", "loss", "ece"):
         writer.add_scalar(f"test/{name}", result["test"][name], epoch)
     for name in ("confusion_matrix", "classification_report"):
         with Image.open(folder / f"{name}.png") as image:
             writer.add_image(name, np.asarray(image.convert("RGB")), epoch, dataformats="HWC")
+    for name, figure in _answer_figures(folder, result, pictures).items():
+        writer.add_image(name, figure_pixels(figure), epoch, dataformats="HWC")
     values = {"command": config.command, "method": config.command, **to_json(config)}
     writer.add_text("config", _markdown(values), 0)
     own = [name for name, value in getattr(config, "parameters", {}).items() if value is not False]
@@ -101,6 +123,19 @@ def plot(writer: SummaryWriter, folder: Path, result: Mapping[str, Any], *, conf
     shown = {name: values[name] for name in names if values.get(name) is not None}
     for summary in hparams(shown, dict.fromkeys(HPARAM_METRICS)):
         writer.file_writer.add_summary(summary)
+
+
+def _answer_figures(folder: Path, result: Mapping[str, Any], pictures: Pictures) -> dict[str, Figure]:
+    """The reliability diagram and, where there are any, the most confident mistakes."""
+    with np.load(folder / "predictions.npz") as stored:
+        logits, labels, indices = (stored[f"test_{name}"] for name in ("logits", "labels", "indices"))
+    figures = {"reliability": reliability_figure(logits, labels)}
+    rows = [one.row for one in worst_mistakes(logits, labels)]
+    if rows and not isinstance(pictures, str):
+        classes = [row["class"] for row in result["test"]["per_class"]]
+        pixels = pictures(indices[rows].tolist())
+        figures["mistakes"] = mistakes_figure(logits, labels, classes=classes, pixels=pixels)
+    return figures
 
 
 def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
@@ -120,7 +155,10 @@ def closing_lines(folder: Path, result: Mapping[str, Any]) -> str:
     if result["partial"]:
         lines.append("partial     this run saw only part of its images: its numbers are no result")
     lines.append(f"cost        {_cost_line(result['cost'])}")
-    lines += [f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, figures)", "curves      tensorboard --logdir runs"]
+    lines += [
+        f"files       {folder}/ ({runs.BEST}, {runs.RESULT}, {REPORT}, figures)",
+        "curves      tensorboard --logdir runs",
+    ]
     return "\n".join(lines)
 
 

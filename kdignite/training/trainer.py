@@ -26,6 +26,7 @@ from kdignite.memory import oom_as_failure
 from kdignite.training import folder as run_folder
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
+from kdignite.training.data import pictures_of
 from kdignite.training.extensions import Attach, view_of_run
 from kdignite.training.finish import evaluated, finish_run
 from kdignite.training.identity import USERS_CODE
@@ -53,7 +54,8 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
             result = finish_run(trainer_state, folder)
             if writer is not None:
                 with results.reported("TensorBoard's summary"), suppress(OSError):  # a log: a warning was printed
-                    results.plot(writer, folder, result, config=run.config, epoch=len(trainer_state.history.rows))
+                    epoch, pictures = len(trainer_state.history.rows), pictures_of(run.data.splits.test.images)
+                    results.plot(writer, folder, result, config=run.config, epoch=epoch, pictures=pictures)
         processes.on_rank0(lambda: _finish(run, folder, result))
     say(results.closing_lines(folder, result))
     return runs.Finished(folder, result)
@@ -62,6 +64,7 @@ def execute(run: RunSpec, *, root: Path, own: Sequence[Attach] = ()) -> runs.Fin
 def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
     """Write the result, with which a run is a finished one, and remove what only a run to be resumed needs."""
     files.write_json(folder / runs.RESULT, result)
+    results.write_report(folder, pictures_of(run.data.splits.test.images))
     if not run.config.keep_last:
         for name in (runs.LAST, runs.PREVIOUS):
             (folder / name).unlink(missing_ok=True)

@@ -34,6 +34,7 @@ FILES = {
     "environment.json",
     "metrics.csv",
     "predictions.npz",
+    "report.html",
     "result.json",
 }
 UNBALANCED = """

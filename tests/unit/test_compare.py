@@ -40,7 +40,7 @@ KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": Baselin
 CLASSES = ("cat", "dog", "frog")
 LABELS = np.repeat(np.arange(3), 20)
 COST = {**dict.fromkeys(COSTS, 10), "latency_threads": 1}
-FILES = ["classes.csv", "compare.json", "compare.md", "compare.png", "summary.csv"]
+FILES = ["classes.csv", "compare.json", "compare.md", "compare.png", "report.html", "summary.csv"]
 
 
 def taught_by(folder: Path) -> dict[str, Any]:
@@ -153,8 +153,10 @@ def test_the_folder_of_a_comparison(root: Path, capsys: pytest.CaptureFixture[st
     said, report = capsys.readouterr().out, (finished.folder / "compare.md").read_text()
     title, picture, body = report.split("\n\n", maxsplit=2)
     assert (title, picture) == ("# Student against baseline", f"![{finished.result['verdict']['text']}](compare.png)")
-    assert said == f"{body}\nfiles       {finished.folder}/ ({', '.join(['compare.md', 'compare.png'])}, " + (
-        "classes.csv, summary.csv, compare.json)\n"
+    assert (
+        said
+        == f"{body}\nfiles       {finished.folder}/ ({', '.join(['report.html', 'compare.md', 'compare.png'])}, "
+        + ("classes.csv, summary.csv, compare.json)\n")
     )
     assert str(root.parent) not in report + json.dumps(finished.result)
 

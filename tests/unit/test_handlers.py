@@ -652,6 +652,16 @@ def test_the_tags_are_those_of_every_run_and_the_steps_are_epochs(trainer: Engin
     assert all([at for at, _ in curve] == [1, 2, 3] for curve in curves.values())
 
 
+def test_every_curve_of_a_run_has_a_place_in_the_custom_charts(trainer: Engine, tmp_path: Path) -> None:
+    tags = plotted(tmp_path, trainer, 1, [outcome(3)])
+    (charts,) = showing.CHARTS.values()
+    shown = {tag for _, patterns in charts.values() for tag in tags if any(re.match(one, tag) for one in patterns)}
+    assert shown == set(tags) - {"lr", "images_per_s"}
+    events = EventAccumulator(str(next(tmp_path.glob("events*")))).Reload()
+    (layout,) = events.Tensors("custom_scalars__config__")
+    assert b"parts of the loss" in layout.tensor_proto.string_val[0]
+
+
 def test_a_run_without_a_teacher_has_no_curves_of_one(tmp_path: Path) -> None:
     trainer = silent(lambda engine, batch: {key: value for key, value in step(engine, batch).items() if key != "kd"})
     curves = plotted(tmp_path, trainer, 1, [outcome(3)], accuracy_teacher=None)

@@ -68,10 +68,13 @@ MAY_IMPORT: dict[str, set[str]] = {
             "teachers",
         ),
     },
-    "reports": {"trials", "metrics", "methods.registry", "comparison", "config", "errors", "files", "timing"},
     "export": {
         *("checkpoints", "comparison", "config", "data", "errors", "files", "metrics", "models", "outputs", "reports"),
         *("runs", "timing", PACKAGE),
+    },
+    "reports": {
+        *("metrics", "data.registry", "methods.registry", "comparison", "config", "errors", "files", "runs", "timing"),
+        *("trials", PACKAGE),
     },
     "doctor": {
         *(

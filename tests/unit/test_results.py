@@ -4,6 +4,8 @@ import copy
 import csv
 import json
 import shutil
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from kdignite.config import BaselineConfig, DistillConfig, TrainConfig, to_json
 from kdignite.evaluation import Outcome
 from kdignite.metrics import recorded
 from kdignite.metrics.cost import Cost
+from kdignite.reports.page import worst_mistakes
 from kdignite.training import results
 
 
@@ -113,10 +116,14 @@ def test_the_figures_show_the_last_split_and_say_so(tmp_path: Path, monkeypatch:
 # --- TensorBoard
 
 
+def pictures(indices: Sequence[int]) -> list[np.ndarray]:
+    return [np.full((3, 8, 8), index % 256, np.uint8) for index in indices]
+
+
 def plotted(folder: Path, made: dict[str, Any], config: TrainConfig) -> EventAccumulator:
     logs = folder / "logs"
     with SummaryWriter(str(logs)) as writer:
-        results.plot(writer, folder, made, config=config, epoch=9)
+        results.plot(writer, folder, made, config=config, epoch=9, pictures=pictures)
     assert len(list(logs.rglob("*"))) == 1  # one file and no folder of another run
     return EventAccumulator(str(next(logs.iterdir()))).Reload()
 
@@ -139,7 +146,11 @@ def test_test_scores_and_figures_are_plotted_at_the_last_epoch(tmp_path: Path, m
     for name in scores:
         (event,) = events.Scalars(f"test/{name}")
         assert (event.step, event.value) == (9, pytest.approx(made["test"][name], rel=1e-6))
-    assert set(events.Tags()["images"]) == {"confusion_matrix", "classification_report"}
+    assert set(events.Tags()["images"]) == {"confusion_matrix", "classification_report", "reliability", "mistakes"}
+    (sheet,) = events.Images("mistakes")
+    with Image.open(BytesIO(sheet.encoded_image_string)) as image, np.load(tmp_path / "predictions.npz") as stored:
+        worst = worst_mistakes(stored["test_logits"], stored["test_labels"])[0]
+        assert image.getpixel((48, 48)) == (int(stored["test_indices"][worst.row]) % 256,) * 3
     for name in ("confusion_matrix", "classification_report"):
         (shown,) = events.Images(name)
         with Image.open(tmp_path / f"{name}.png") as image:
@@ -192,7 +203,7 @@ def test_tensorboard_sorts_runs_with_a_setting_and_runs_without(
     configs = [BaselineConfig(), DistillConfig(alpha=0.3, T=2.0), DistillConfig(alpha=1.0, T=1.0)]
     for place, config in enumerate(configs[first:] + configs[:first]):
         with SummaryWriter(str(tmp_path / f"{place}")) as writer:
-            results.plot(writer, tmp_path, made, config=config, epoch=9)
+            results.plot(writer, tmp_path, made, config=config, epoch=9, pictures=pictures)
     assert set(sorted_by(tmp_path, name)) == {"0", "1", "2"}
 
 
@@ -253,7 +264,7 @@ def test_the_last_words_of_a_run(made: dict[str, Any]) -> None:
         "cost        92,458 parameters, 4,087.2 M multiply-adds, a file of 0.75 MiB, 1.93 ms an image "
         "(batch 1, one thread)"
     )
-    assert files == "files       runs/baseline/ (best.safetensors, result.json, figures)"
+    assert files == "files       runs/baseline/ (best.safetensors, result.json, report.html, figures)"
     assert "teacher" not in text
     assert "partial" not in text
 

@@ -1,10 +1,13 @@
 """A comparison as CSV and JSON: every number, unrounded."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from kdignite.comparison.costs import COSTS
-from kdignite.comparison.scores import FIDELITY, ROLES, ClassRow
-from kdignite.comparison.summary import Summary
+from kdignite.comparison.costs import COSTS, CostSummary
+from kdignite.comparison.scores import FIDELITY, ROLES, Accuracy, ClassNoise, ClassRow, Difference, ModelScores, Scores
+from kdignite.comparison.summary import RunSummary, Summary
+from kdignite.errors import reason
+from kdignite.metrics.statistics import McNemar, Spread
 from kdignite.reports.comparison.sentences import published_rows, verdict_text
 from kdignite.reports.published import SOURCE
 from kdignite.reports.text import csv_text, plain
@@ -63,6 +66,40 @@ def comparison_json(summary: Summary) -> dict[str, Any]:
         **{name: getattr(summary, name) for name in ("partial", "short", "notes")},
         "verdict": {"kind": summary.scores.difference.verdict, "text": verdict_text(summary)},
     }
+
+
+def summary_from_json(values: Mapping[str, Any]) -> Summary:
+    """A summary from what ``compare.json`` holds.
+
+    Raises:
+        ValueError: if it is not what `comparison_json` writes.
+    """
+    try:
+        scores = Scores(
+            values["num_images"],
+            {role: _model(values[role]) for role in ROLES if values[role]},
+            Difference(**values["difference"]),
+            values["mcnemar"] and McNemar(**values["mcnemar"]),
+            values["class_noise"] and ClassNoise(**values["class_noise"]),
+            [ClassRow(row["class"], **{key: row[key] for key in ClassRow._fields[1:]}) for row in values["per_class"]],
+        )
+        cost = values["cost"]
+        return Summary(
+            scores=scores,
+            costs=CostSummary({role: cost[role] for role in ROLES}, cost["saved"]),
+            **{name: values[name] for name in ("dataset", "settings", "seeds", "short", "notes")},
+            runs=[RunSummary(**run) for run in values["runs"]],
+            teacher_name=values["taught_by"],
+            reference="original" if values["published"] else None,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no comparison: {reason(error)}") from error
+
+
+def _model(values: Mapping[str, Any]) -> ModelScores:
+    fidelity = (None if values.get(name) is None else Spread(**values[name]) for name in FIDELITY)
+    loss, ece = Spread(**values["loss"]), Spread(**values["ece"])
+    return ModelScores(values["num_correct"], Accuracy(**values["accuracy"]), loss, ece, *fidelity)
 
 
 def _class_json(row: ClassRow) -> dict[str, Any]:

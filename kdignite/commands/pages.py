@@ -1,0 +1,78 @@
+"""The pages of finished runs, comparisons and studies, with the pictures of their data set where it is still there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdignite import files, runs, schema
+from kdignite.comparison.runs import RunFiles, read_run
+from kdignite.comparison.summary import Summary
+from kdignite.comparison.sweep import SweepSummary
+from kdignite.config import CompareConfig, ReportConfig
+from kdignite.data.registry import load_source
+from kdignite.errors import UserError
+from kdignite.reports.comparison import summary_from_json
+from kdignite.reports.page import Page, Pictures, comparison_page, find_runs, run_page, study_page, write_page
+from kdignite.reports.sweep import sweep_from_json
+from kdignite.training.data import data_folder, named_by, pictures_of
+
+COMPARISON, GRID = "compare.json", "sweep.json"
+REMADE = "make it again"
+Settings = CompareConfig | ReportConfig  # which say where the data set is now
+
+
+def write_run_page(folder: Path, settings: Settings) -> Path:
+    run = read_run(folder, label=folder.name)
+    return write_page(run_page(run, pictures=open_pictures(run, settings)), folder)
+
+
+def write_comparison_page(folder: Path, summary: Summary, settings: Settings, *, root: Path) -> Path:
+    return write_page(_comparison(summary, settings, folder=folder, beside=folder.parent, root=root), folder)
+
+
+def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
+    """The page of a study: with its last comparison or its grid, if it got that far."""
+    manifest = files.read_json(folder / runs.MANIFEST)
+    with schema.checked(folder / runs.MANIFEST, advice="repair or remove it"):
+        stages = schema.mapping(manifest, "stages")
+        names = [schema.name(schema.mapping(stages, stage), "folder") for stage in stages]
+    compared = [folder / name / COMPARISON for name in names if (folder / name / COMPARISON).is_file()]
+    outcome: Page | SweepSummary | None = None
+    if compared:
+        outcome = _comparison(read_summary(compared[-1]), settings, folder=folder, beside=folder, root=root)
+    elif (folder / GRID).is_file():
+        with schema.checked(folder / GRID, advice=REMADE):
+            outcome = sweep_from_json(files.read_json(folder / GRID))
+    return write_page(study_page(folder, manifest, outcome), folder)
+
+
+def read_summary(path: Path) -> Summary:
+    with schema.checked(path, advice=REMADE):
+        return summary_from_json(files.read_json(path))
+
+
+def _comparison(summary: Summary, settings: Settings, *, folder: Path, beside: Path, root: Path) -> Page:
+    found = find_runs(summary.runs, beside, root)
+    pictures = open_pictures(found.paired.students[0], settings) if found.paired else ""
+    return comparison_page(summary, found, folder=folder, beside=beside, pictures=pictures)
+
+
+def open_pictures(run: RunFiles, settings: Settings) -> Pictures:
+    """The test images of a run; nothing is downloaded for them."""
+    recorded: Mapping[str, Any] = run.config
+    sides = [value for key in ("image_size", "size") if isinstance(value := recorded.get(key), int)]
+    root = settings.data_root or recorded.get("data_root")
+    try:
+        source = load_source(
+            named_by(run.label, run.result["dataset"], asked=settings.dataset),
+            data_root=data_folder(root if isinstance(root, str) else None),
+            image_size=next(iter(sides), 32),
+            skip_broken=settings.skip_broken or recorded.get("skip_broken") is True,
+            fetch=False,
+        )
+    except UserError as error:
+        return f"Pictures need the data set, which cannot be opened: {error}."
+    images = source.train if source.test is None else source.test
+    if source.fingerprint != run.result["fingerprint"] or run.indices.max() >= len(images.labels):
+        return f"Pictures need the data set of the run, and {run.result['dataset']} holds other images now."
+    return pictures_of(images)

@@ -1,0 +1,153 @@
+"""What a page is made of, as values: the template shows them, and nothing else decides how they look."""
+
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """A cell of a table: what is shown, what it is sorted by, and the page it leads to."""
+
+    text: str
+    value: float | None = None
+    href: str = ""
+
+
+class Table(NamedTuple):
+    """Rows under named columns; the first ``num_names`` columns are text, the others numbers."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: list[list[Cell]]
+    num_names: int = 1
+    sortable: bool = True
+
+
+class Shade(NamedTuple):
+    """A cell of a matrix: its text, how dark it is in [0, 1], and whether it is below zero."""
+
+    text: str
+    strength: float
+    negative: bool = False
+
+
+class Matrix(NamedTuple):
+    """A table of shaded cells, such as a confusion matrix."""
+
+    caption: str
+    corner: str  # what rows and columns are
+    rows: list[str]
+    columns: list[str]
+    cells: list[list[Shade]]
+    signed: bool = False
+
+
+class Tick(NamedTuple):
+    place: float  # in units of the chart
+    text: str
+
+
+class Line(NamedTuple):
+    """A curve: its points in units of the chart, and the colour and dashes of its role."""
+
+    name: str
+    tone: str
+    points: list[tuple[float, float]]
+
+
+class Lines(NamedTuple):
+    """A chart of curves over the epochs."""
+
+    title: str
+    alt: str
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    height: float
+
+
+class Bar(NamedTuple):
+    """A bar of the reliability diagram; places and sizes in units of the chart."""
+
+    x: float
+    width: float
+    top: float  # of the accuracy
+    mark: float  # the mean confidence
+    share: float  # height of the bar of images below
+
+
+class Reliability(NamedTuple):
+    """Accuracy at each confidence, beside the diagonal of a perfectly calibrated model."""
+
+    title: str
+    alt: str
+    tone: str
+    bars: list[Bar]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    height: float
+
+
+class Answer(NamedTuple):
+    """What a model, or the label, says of an image."""
+
+    who: str
+    text: str
+    right: bool | None = None  # None: the label itself
+
+
+class Picture(NamedTuple):
+    """An image with the answers to it."""
+
+    source: str  # a data URI
+    alt: str
+    is_small: bool  # its pixels are shown as squares
+    answers: list[Answer]
+
+
+class Gallery(NamedTuple):
+    pictures: list[Picture]
+
+
+class Text(NamedTuple):
+    text: str
+
+
+class Code(NamedTuple):
+    """What to type."""
+
+    lines: list[str]
+
+
+class Tile(NamedTuple):
+    """A number of the first lines."""
+
+    label: str
+    number: str
+    note: str = ""
+
+
+Block = Table | Matrix | Lines | Reliability | Gallery | Text | Code
+
+
+class Section(NamedTuple):
+    """A part of a page; folded ones are opened by the reader."""
+
+    title: str
+    blocks: list[Block]
+    is_folded: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its id in the page."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+class Page(NamedTuple):
+    """A whole page."""
+
+    name: str
+    about: str  # what it is of, in one line
+    headline: str
+    lead: list[str]
+    tiles: list[Tile]
+    notes: list[str]  # what weakens the result
+    sections: list[Section]
