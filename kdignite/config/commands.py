@@ -191,5 +191,5 @@ class AdoptConfig(Config):
             raise UserError(
                 f"--mean and --std are for pixels in 0..1; those for pixels in 0..255 divided by 255: {typed}"
             )
-        if min(self.std or (0,)) <= 0:
+        if min(self.std or (1,)) <= 0:
             raise UserError(f"--std must be above 0, not {','.join(map(str, self.std or ()))}")

@@ -28,7 +28,7 @@ def default_layers(model: nn.Module, *, size: int) -> tuple[str, ...]:
     """
     there = dict(model.named_modules())
     stages = [stage for stage in _of_timm(model) if stage[0] in there] or _found(model, size)
-    by_size = dict((side, name) for name, side in stages)  # of each size the last one
+    by_size = {side: name for name, side in stages}  # of each size the last one
     names = [*by_size.values()] if len(by_size) > 1 else [name for name, _ in stages]
     if len(by_size) == 1 and len(names) > NUM_LAYERS:
         names = [names[len(names) * (i + 1) // NUM_LAYERS - 1] for i in range(NUM_LAYERS)]

@@ -1,5 +1,6 @@
 """The classification models of torchvision."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,10 @@ def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
     model: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=num_classes, **{**usual, **sized, **options}
     )
+    known = inspect.signature(type(model)).parameters
+    unknown = [option for option in options if option not in known and "kwargs" in known]
+    if unknown:  # some classes take whatever comes, and leave it
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
     return model
 
 
@@ -51,11 +56,6 @@ def own_input(name: str) -> Input:
     """As the transforms of its weights say, but for the larger square that they cut the image from."""
     own = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     return Input(own.crop_size[0], tuple(own.mean), tuple(own.std), own.interpolation.value)
-
-
-def url_of(name: str) -> str:
-    """Where the weights are that torchvision calls the best."""
-    return str(torchvision.models.get_model_weights(name).DEFAULT.url)
 
 
 def converted(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ from kdignite.plugins import is_library
 from kdignite.streams import seeded, stream, unchanged_generators
 from kdignite.teachers import outputs_with_features
 from kdignite.training.data import Data
-from kdignite.training.model import PreparedModel, architecture_of, class_order, load_placed
+from kdignite.training.initial_weights import architecture_of
+from kdignite.training.model import PreparedModel, class_order, load_placed
 
 Check = Callable[[tuple[Features, Features]], None]  # of the features of two images, of student and teacher
 

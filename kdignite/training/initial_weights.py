@@ -11,6 +11,7 @@ from kdignite.config import TrainConfig
 from kdignite.console import say
 from kdignite.errors import UserError, listed
 from kdignite.models.libraries import converted, pretrained_weights
+from kdignite.models.options import parse_options
 from kdignite.models.registry import build_model, meta_state_dict
 from kdignite.models.weights import head_keys, pretrained_file, problems_of, transfer_weights
 from kdignite.plugins import is_library
@@ -19,7 +20,14 @@ from kdignite.streams import unchanged_generators
 NONE, PRETRAINED = "none", "pretrained"
 
 
-def check_and_fetch_weights(config: TrainConfig, architecture: Architecture) -> None:
+def architecture_of(config: Any) -> Architecture:
+    """What the config says of the model: its name, and the options that were set."""
+    options = {"widths": config.widths, "stem": config.stem}
+    own = {key: value for key, value in options.items() if value is not None}
+    return Architecture(config.arch, own | parse_options(config.arch_options))
+
+
+def check_and_fetch_weights(config: TrainConfig) -> None:
     """Refuse weights that cannot be had, and fetch published ones."""
     if config.weights == PRETRAINED and config.stem == "cifar":
         raise UserError("--weights=pretrained are made for --stem=imagenet: leave out --stem=cifar, or --weights")
@@ -28,18 +36,18 @@ def check_and_fetch_weights(config: TrainConfig, architecture: Architecture) -> 
     if config.weights not in (NONE, PRETRAINED) and not Path(config.weights).is_file():
         raise UserError(f"--weights must be none, pretrained or a file; {checkpoints.no_file(Path(config.weights))}")
     if config.weights == PRETRAINED:
-        processes.local_rank0_first(lambda: _published(config, architecture))
+        processes.local_rank0_first(lambda: _published(config))
 
 
-def load_initial_weights(model: nn.Module, config: TrainConfig, architecture: Architecture, *, head: list[str]) -> None:
-    """Load what ``--weights`` names into a new model; a head of other classes stays new."""
+def load_initial_weights(model: nn.Module, config: TrainConfig, *, head: list[str] | None = None) -> None:
+    """Load what ``--weights`` names into a new model; a head of other classes stays new; None: the last layer."""
     if config.weights == NONE:
         return
-    found = _published(config, architecture) if config.weights == PRETRAINED else Path(config.weights)
+    found = _published(config) if config.weights == PRETRAINED else Path(config.weights)
     path = found if isinstance(found, Path) else Path(config.arch)
     content = checkpoints.read_foreign(found) if isinstance(found, Path) else found
     foreign = checkpoints.foreign_weights(content, model, path=path, key=config.key)
-    weights, notes = _as_its_library_does(model, foreign.weights, architecture, head=head)
+    weights, notes = _as_its_library_does(model, foreign.weights, name=config.arch, head=head or [])
     new = transfer_weights(model, weights, source=config.weights, head=head)
     with_head = f"; a new head: {', '.join(new)}" if new else ""
     say(f"weights   {config.weights}{with_head}")
@@ -60,23 +68,23 @@ def head_of(model: nn.Module, architecture: Architecture, *, num_classes: int, s
     return [key for key, value in model.state_dict().items() if other[key].shape != value.shape]
 
 
-def _published(config: TrainConfig, architecture: Architecture) -> Path | dict[str, Tensor]:
-    name, options = architecture
+def _published(config: TrainConfig) -> Path | dict[str, Tensor]:
+    name, options = architecture_of(config)
     if name.startswith("timm:"):
         return pretrained_weights(name, size=config.size, options=options)
     return pretrained_file(name)
 
 
 def _as_its_library_does(
-    model: nn.Module, weights: dict[str, Tensor], architecture: Architecture, *, head: list[str]
+    model: nn.Module, weights: dict[str, Tensor], *, name: str, head: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Weights that do not fit as they are, converted by the library of the model, where that mends them."""
     own = model.state_dict()
-    if not is_library(architecture.name) or not problems_of(own, weights, head=head):
+    if not is_library(name) or not problems_of(own, weights, head=head):
         return weights, []
-    new = converted(architecture.name, model, weights)
+    new = converted(name, model, weights)
     if problems_of(own, new, head=head):
         return weights, []
-    library = architecture.name.partition(":")[0]
+    library = name.partition(":")[0]
     changed = [key for key, value in weights.items() if key not in new or new[key].shape != value.shape]
     return new, [f"{library} renames, resizes or leaves out {len(changed)} tensors of the file: {listed(changed)}"]

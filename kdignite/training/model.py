@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,17 @@ from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.models.layout import place
 from kdignite.models.libraries import own_input
-from kdignite.models.options import parse_options
 from kdignite.models.registry import MODELS, build_model, check_model, init_from_data, meta_state_dict
 from kdignite.plugins import import_function, is_library
 from kdignite.streams import seeded
 from kdignite.training.data import Data, is_partial
-from kdignite.training.initial_weights import PRETRAINED, check_and_fetch_weights, head_of, load_initial_weights
+from kdignite.training.initial_weights import (
+    PRETRAINED,
+    architecture_of,
+    check_and_fetch_weights,
+    head_of,
+    load_initial_weights,
+)
 from kdignite.training.rehearsal import Rehearsal, rehearse_evaluation, rehearse_training
 
 CPU = torch.device("cpu")
@@ -60,16 +65,9 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
         model, architecture.name, map(prepare, sampled_pixels(data.splits.train, FIT_IMAGES, size=config.size))
     )
     head = head_of(model, architecture, num_classes=num_classes, size=config.size)
-    load_initial_weights(model, config, architecture, head=head)
+    load_initial_weights(model, config, head=head)
     backbone = tuple(one for key, one in model.named_parameters() if key not in head and one.requires_grad)
     return PreparedModel(place(model, device), prepare, preprocessing, architecture, backbone)
-
-
-def architecture_of(config: Any) -> Architecture:
-    """What the config says of the model: its name, and the options that were set."""
-    options = {"widths": config.widths, "stem": config.stem}
-    own = {key: value for key, value in options.items() if value is not None}
-    return Architecture(config.arch, own | parse_options(config.arch_options))
 
 
 def interpolation_of(architecture: Architecture) -> str:
@@ -87,7 +85,7 @@ def check_and_fetch_model(config: TrainConfig) -> None:
         import_function(config.arch, flag="arch")
     if is_library(config.arch):  # which of the options it takes, only building it shows
         meta_state_dict(config.arch, num_classes=2, size=config.size, options=architecture.options)
-    check_and_fetch_weights(config, architecture)
+    check_and_fetch_weights(config)
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:

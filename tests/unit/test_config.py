@@ -257,7 +257,7 @@ def test_the_published_experiment() -> None:
     teacher = configure(TeacherConfig, preset="original")
     student = configure(DistillConfig, preset="original")
     baseline = configure(BaselineConfig, preset="original")
-    assert (teacher.arch, teacher.weights, teacher.epochs) == ("resnet50", "imagenet", 5)
+    assert (teacher.arch, teacher.weights, teacher.epochs) == ("resnet50", "pretrained", 5)
     assert (student.arch, student.weights, student.epochs, student.alpha, student.T) == ("cnn5", "none", 10, 0.5, 1)
     assert (baseline.arch, baseline.weights, baseline.epochs) == ("cnn5", "none", 10)
     for config in (teacher, student, baseline):

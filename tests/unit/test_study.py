@@ -67,7 +67,7 @@ def test_every_flag_of_every_stage_can_be_given() -> None:
 GIVEN = {
     **{"dataset": "digits", "data_root": "x", "augment": "flip", "device": "cpu", "amp": "off", "fast_dev_run": True},
     **{"sync_bn": True, "compile": True, "graph": "off", "skip_broken": True},
-    **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
+    **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "pretrained"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
     **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss"},
 }
