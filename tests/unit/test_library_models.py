@@ -207,13 +207,12 @@ def test_a_file_is_loaded_but_for_a_head_of_other_classes(
 def test_files_of_torchvision_are_converted_as_it_does_with_a_line() -> None:
     own = torch.nn.ModuleDict({"denselayer1": torch.nn.ModuleDict({"norm1": torch.nn.LayerNorm(2)})})
     norm = {key: torch.rand(2) for key in ("denselayer1.norm.1.weight", "denselayer1.norm.1.bias")}
-    new, [line] = _as_its_library_does(own, {**norm, "aux1.conv.weight": torch.ones(1)}, name=SMALL, head=[])
+    aux = "aux1.conv.weight"
+    new, [line] = _as_its_library_does(own, {**norm, aux: torch.ones(1)}, name=SMALL, head=[])
     assert {key: value.tolist() for key, value in new.items()} == {
         key.replace("m.1", "m1"): value.tolist() for key, value in norm.items()
     }
-    assert (
-        line == f"torchvision renames, resizes or leaves out 3 tensors of the file: {', '.join(norm)}, aux1.conv.weight"
-    )
+    assert line == f"torchvision renames, resizes or leaves out 3 tensors of the file: {', '.join([*norm, aux])}"
     odd = {"body.weight": torch.ones(1)}
     assert _as_its_library_does(own, odd, name=SMALL, head=[]) == (odd, [])
 
