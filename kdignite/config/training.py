@@ -7,7 +7,6 @@ from kdignite.config import shared
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
 from kdignite.models.registry import recipe_of
-from kdignite.plugins import is_library
 
 INHERITED = ("dataset", "val_size", "image_size", "augment")  # from the teacher, where they are left open
 NEWEST = "newest"  # --resume: the newest run of the same settings
@@ -150,8 +149,6 @@ class TrainConfig(Config):
             raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
         if self.freeze_epochs > self.epochs:
             raise UserError(f"--freeze_epochs={self.freeze_epochs} is longer than --epochs={self.epochs}")
-        if self.normalize == "model" and not is_library(self.arch):
-            raise UserError(f"--normalize=model is for timm:NAME and torchvision:NAME, not --arch={self.arch}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,8 @@ def check_and_fetch_model(config: TrainConfig) -> None:
     check_model(config.arch, size=config.size, options=architecture.options)
     if is_code(config.arch):
         import_function(config.arch, flag="arch")
+    if config.normalize == "model" and not is_library(config.arch):
+        raise UserError(f"--normalize=model is for timm:NAME and torchvision:NAME, not --arch={config.arch}")
     if is_library(config.arch):  # which of the options it takes, only building it shows
         meta_state_dict(config.arch, num_classes=2, size=config.size, options=architecture.options)
     check_and_fetch_weights(config)

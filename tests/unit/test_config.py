@@ -157,7 +157,7 @@ def test_numbers_must_be_finite(value: float) -> None:
             {"schedule": "cosine", "warmup_epochs": 3.5, "epochs": 3},
             "--warmup_epochs=3.5 is longer than --epochs=3",
         ),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, not 'fast'"),
+        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
         ({"val_size": 10.5}, "--val_size must be a whole count or a fraction below 1, not 10.5"),
         (
             {"name": "../escape"},
@@ -272,7 +272,9 @@ def test_single_values_win_over_the_preset() -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(UserError, match=r"^--preset must be one of standard, quick, reference, original, not 'best'$"):
+    with pytest.raises(
+        UserError, match=r"^--preset must be one of standard, quick, reference, original, pictures, not 'best'$"
+    ):
         configure(TeacherConfig, preset="best")
 
 

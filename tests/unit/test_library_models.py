@@ -145,7 +145,9 @@ def test_statistics_and_interpolation_are_those_of_the_weights() -> None:
     assert own == (256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
     assert interpolation_of(Architecture("torchvision:swin_v2_t", {})) == "bicubic, antialiased"
     assert interpolation_of(Architecture("resnet18", {})) == "bilinear, antialiased"
-    assert told(lambda: BaselineConfig(normalize="model")).startswith("--normalize=model is for timm:NAME and torchv")
+    assert told(lambda: check_and_fetch_model(BaselineConfig(normalize="model"))).startswith(
+        "--normalize=model is for timm:NAME and torchv"
+    )
 
 
 @pytest.mark.parametrize("how", INTERPOLATIONS)
