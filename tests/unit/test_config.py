@@ -272,9 +272,7 @@ def test_single_values_win_over_the_preset() -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(
-        UserError, match=r"^--preset must be one of standard, quick, reference, original, pictures, not 'best'$"
-    ):
+    with pytest.raises(UserError, match=r"^--preset must be one of standard, .*, original, pictures, not 'best'$"):
         configure(TeacherConfig, preset="best")
 
 

@@ -104,7 +104,7 @@ def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None
         ({"teacher_warmup_epochs": 2.0}, "--teacher_warmup_epochs is for --teacher_schedule=constant or cosine"),
         ({"seeds": 0}, "--seeds must be at least 1, not 0"),
         ({"name": "../x"}, "--name must be letters"),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, not 'fast'"),
+        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
         ({"reference": "mine"}, "--reference must be one of original, not 'mine'"),
         (
             {"teacher": "runs/t", "teacher_epochs": 3, "teacher_lr": 0.2},
