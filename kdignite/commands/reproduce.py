@@ -12,7 +12,7 @@ from kdignite.commands.compare import compare
 from kdignite.commands.data import data
 from kdignite.commands.distill import distill
 from kdignite.commands.evaluate import evaluate_checkpoint
-from kdignite.commands.study import StudyState, locked_study, open_study, run_stage, save, train_stage, with_amp
+from kdignite.commands.stages import StudyState, locked_study, open_study, run_stage, save, train_stage, with_amp
 from kdignite.commands.teacher import teacher
 from kdignite.config import (
     INHERITED,

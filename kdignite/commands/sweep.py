@@ -8,7 +8,7 @@ from typing import Any
 
 from kdignite import files, handlers, processes, runs, schema
 from kdignite.commands.distill import distill
-from kdignite.commands.study import StudyState, find_study, locked_study, open_study, train_stage, with_amp
+from kdignite.commands.stages import StudyState, find_study, locked_study, open_study, train_stage, with_amp
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.sweep import SweepSummary, summarize_sweep
 from kdignite.config import DistillConfig, Sweep, setting_text, sweep_configs, sweep_identity

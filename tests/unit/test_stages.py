@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdignite.commands.study import find_study
+from kdignite.commands.stages import find_study
 from kdignite.config import (
     PRESETS,
     BaselineConfig,
