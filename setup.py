@@ -40,7 +40,8 @@ setup(
         "search": SEARCH,
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "tox>=4"],
+        "timm": ["timm>=1.0.20"],
+        "dev": [*TEST, "timm>=1.0.20", "ruff>=0.9", "mypy>=1.14", "tox>=4"],
     },
     entry_points={"console_scripts": ["kdignite=kdignite.cli:main"]},
 )

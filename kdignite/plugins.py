@@ -11,6 +11,12 @@ from typing import Any
 from kdignite.errors import UserError
 
 USER_FUNCTION = "package.module:function"
+LIBRARIES = ("timm", "torchvision")  # whose models are named LIBRARY:NAME; no code of the user's own
+
+
+def is_library(name: object) -> bool:
+    """Whether a model is one of a library's, ``timm:NAME`` or ``torchvision:NAME``."""
+    return isinstance(name, str) and name.startswith(tuple(f"{library}:" for library in LIBRARIES))
 
 
 def import_function(spec: str, *, flag: str) -> Callable[..., Any]:

@@ -1,7 +1,8 @@
 """The optimiser, and the learning rate as a function of the step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from kdignite.devices import is_accelerator
 
 ONE_CYCLE_RISE = 0.2  # share of the run in which the rate rises
 ONE_CYCLE_START = 0.1  # first learning rate as a share of the peak
+LR_MULT = "lr_mult"  # of a parameter group: its rate as a multiple of the schedule's
 FINAL_SHARE = 0.01  # last learning rate of cosine and one-cycle as a share of the peak
 
 LearningRate = Callable[[int], float]
@@ -48,7 +50,16 @@ def learning_rate(kind: str, *, peak: float, total_steps: int, warmup_steps: flo
     return lr_at
 
 
-def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, weight_decay: float) -> Optimizer:
+def build_optimizer(
+    model: nn.Module,
+    *,
+    kind: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    backbone: Iterable[nn.Parameter] = (),
+    backbone_lr_mult: float = 1.0,
+) -> Optimizer:
     """SGD or AdamW over the parameters of a model.
 
     Weight decay acts on matrices and kernels only, not on biases or on the scale and shift of a normalisation.
@@ -59,10 +70,12 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
         lr: the first learning rate.
         momentum: of SGD, above 0 for ``nesterov``; beta1 of AdamW.
         weight_decay: at least 0.
+        backbone: parameters with a rate of their own.
+        backbone_lr_mult: that rate, as a multiple of the others'.
 
     Returns:
-        The optimiser, fused unless a parameter is complex, with two parameter groups. On an accelerator the groups
-        share the rate, a float32 tensor there, and momentum starts as zeros instead of with the first gradient, which
+        The optimiser, fused unless a parameter is complex, with two parameter groups for each rate. On an accelerator
+        these share it, a float32 tensor there, and momentum starts as zeros instead of with the first gradient, which
         gives the same numbers: a captured step reads both in place.
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
@@ -70,17 +83,19 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = trained[0].device if trained else torch.device("cpu")
-    rate = torch.tensor(lr, device=device) if is_accelerator(device) else lr
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    slow = {id(parameter) for parameter in backbone if backbone_lr_mult != 1}
+    groups: list[dict[str, Any]] = []
+    for mult, inside in ((1.0, False), (backbone_lr_mult, True))[: 2 if slow else 1]:
+        rate = torch.tensor(mult * lr, device=device) if is_accelerator(device) else mult * lr
+        part = [parameter for parameter in trained if (id(parameter) in slow) == inside]
+        groups += [
+            {"params": [p for p in part if p.ndim >= 2], "weight_decay": weight_decay, "lr": rate, LR_MULT: mult},
+            {"params": [p for p in part if p.ndim < 2], "weight_decay": 0.0, "lr": rate, LR_MULT: mult},
+        ]
     fused = not any(parameter.is_complex() for parameter in trained)  # which the fused kernels refuse
     if kind == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=rate, betas=(momentum, 0.999), fused=fused, capturable=is_accelerator(device)
-        )
-    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=kind == "nesterov", fused=fused)
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused, capturable=is_accelerator(device))
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "nesterov", fused=fused)
     if momentum and is_accelerator(device):
         for parameter in trained:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -89,11 +104,13 @@ def build_optimizer(model: nn.Module, *, kind: str, lr: float, momentum: float, 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of all groups; a shared tensor is filled in place, since a captured step reads it there."""
-    if isinstance(shared := optimizer.param_groups[0]["lr"], Tensor):
-        shared.fill_(rate)
-        return
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    shared = {id(group["lr"]): group for group in optimizer.param_groups if isinstance(group["lr"], Tensor)}
+    for group in shared.values() or optimizer.param_groups:
+        scaled = rate * group.get(LR_MULT, 1.0)
+        if shared:
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled
 
 
 def _cosine(x: float) -> float:

@@ -1,5 +1,6 @@
 """``adopt``: a run folder from a foreign state dict, after an evaluation."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint, Description, Origin, Validation
 from kdignite.commands.doctor import model_under_test
 from kdignite.commands.mending import adopt_again
-from kdignite.config import AdoptConfig, DistillConfig, command_line, to_json
+from kdignite.config import AdoptConfig, DistillConfig, command_line, to_json, typed_flags
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
@@ -19,14 +20,18 @@ from kdignite.doctor.images import sample_images
 from kdignite.doctor.settings import run_settings
 from kdignite.errors import UserError, listed, reason
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.models.libraries import own_input
+from kdignite.models.options import option_flags
 from kdignite.models.registry import build_model, check_model
+from kdignite.plugins import is_library
 from kdignite.teachers import check_accuracy
 from kdignite.teachers.outputs import log_of_probabilities, probabilities_warning
 from kdignite.teachers.soft_targets import underconfidence_warning, uniform_warning
 from kdignite.training import results
 from kdignite.training.data import Data, open_data
 from kdignite.training.device import set_up_device
-from kdignite.training.model import architecture_of, load_predictor
+from kdignite.training.initial_weights import architecture_of
+from kdignite.training.model import interpolation_of, load_predictor
 
 PROBED = 500  # images on which other preprocessing is tried
 
@@ -44,6 +49,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     Raises:
         UserError: if keys do not match, the classes are others, or the accuracy is near chance.
     """
+    config = _as_made(config)
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)
     device = set_up_device(config.device, threads=config.threads)
@@ -90,6 +96,17 @@ def _say_how_it_teaches(outcome: Outcome, *, is_probabilities: bool) -> None:
                 say(f"warning   {told}")
 
 
+def _as_made(config: AdoptConfig) -> AdoptConfig:
+    """The config with what the library of a model says of its input, where no flag does."""
+    if not is_library(config.arch):
+        return config
+    own = own_input(*architecture_of(config))
+    open_ = {name: getattr(own, name) for name in ("size", "mean", "std") if getattr(config, name) is None}
+    if open_:
+        say(f"note      {config.arch} is fed as it says: {typed_flags(**open_)}")
+    return dataclasses.replace(config, **open_)
+
+
 def _distill_line(config: AdoptConfig, folder: Path, *, outputs: str | None) -> str:
     """How a student learns from it: code of one's own is named again, as a file never names it."""
     return command_line(
@@ -134,7 +151,9 @@ def _description(config: AdoptConfig, data: Data) -> Description:
     return Description(
         architecture=architecture_of(config),
         classes=_class_names(config, data.source.classes),
-        preprocessing=Preprocessing(config.size or 0, config.mean or (), config.std or ()),
+        preprocessing=Preprocessing(
+            config.size or 0, config.mean or (), config.std or (), interpolation_of(architecture_of(config))
+        ),
         origin=Origin(
             command=config.command,
             dataset=data.source.name,
@@ -185,7 +204,9 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
     wrong = [key for key in own if key in found.weights and found.weights[key].shape != own[key].shape]
     heads = {len(found.weights[key]) for key in wrong if found.weights[key].shape[1:] == own[key].shape[1:]}
     if heads and all(own[key].shape[:1] == (len(classes),) for key in wrong):
-        again = command_line("teacher", weights=config.file, arch=config.arch, dataset=config.dataset, **options)
+        again = command_line(
+            "teacher", weights=config.file, arch=config.arch, dataset=config.dataset, **option_flags(options)
+        )
         raise UserError(
             f"{config.file} has {max(heads)} outputs, {config.dataset} has {len(classes)} classes: it can teach "
             f"on data of its own classes, or a training starts from it with a new head: {again}"

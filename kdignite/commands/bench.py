@@ -22,7 +22,7 @@ from kdignite.errors import counted
 from kdignite.evaluation import Predictor, predictor
 from kdignite.losses import kd_loss
 from kdignite.memory import oom_as_failure
-from kdignite.models.registry import check_model
+from kdignite.models.registry import check_model, default_size
 from kdignite.precision import autocast, tf32
 from kdignite.reports.bench import BARE, COLD, DATA, LIVE, WARM, bench_figure, bench_summary, bench_text
 from kdignite.reports.figures import save_figure
@@ -63,7 +63,7 @@ class Job(NamedTuple):
 def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process."""
     for arch in (config.arch, config.teacher_arch):
-        check_model(arch, size=DistillConfig.size, options={})
+        check_model(arch, size=default_size(arch, {}) or DistillConfig.size, options={})
     job = _job(config, set_up_device(config.device, threads=config.threads))
     short = job.shortened()
     say(
@@ -86,13 +86,12 @@ def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         seconds=seconds,
         laps=laps,
     )
-    text, figure = bench_text(summary), bench_figure(summary)
+    text = bench_text(summary)
     folder = runs.create(root, name=config.name, default="bench")
-    save_figure(figure, folder / "bench.png")
+    save_figure(bench_figure(summary), folder / "bench.png")
     (folder / "bench.md").write_text(f"# {config.teacher_arch} -> {config.arch}\n\n{text}", encoding="utf-8")
     files.write_json(folder / "bench.json", summary)
-    say(text)
-    say(f"files       {folder}/ (bench.md, bench.png, bench.json)")
+    say(f"{text}\nfiles       {folder}/ (bench.md, bench.png, bench.json)")
     return runs.Finished(folder, summary)
 
 
@@ -102,6 +101,7 @@ def _job(config: BenchConfig, device: torch.device) -> Job:
         data_root=config.data_root,
         skip_broken=config.skip_broken,
         arch=config.arch,
+        size=default_size(config.arch, {}) or DistillConfig.size,
         batch_size=config.batch_size,
         limit_train=config.num_images or MOST_IMAGES,
         epochs=1,
@@ -131,7 +131,8 @@ def _described(job: Job, config: BenchConfig) -> dict[str, Any]:
 
 def _teacher(arch: str, config: DistillConfig, data: Data, *, device: torch.device) -> Predictor:
     """A teacher with random weights: as fast as a good one."""
-    model = prepare_model(dataclasses.replace(config, arch=arch), data, device=device)
+    size = default_size(arch, {}) or DistillConfig.size
+    model = prepare_model(dataclasses.replace(config, arch=arch, size=size, normalize="data"), data, device=device)
     return predictor(model.network, prepare=model.prepare)
 
 

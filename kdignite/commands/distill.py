@@ -48,7 +48,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     chosen = processes.on_rank0(lambda: choose_teachers(config, root=root))
     config = inherit(config, chosen[0].description.origin)
     data = open_training_data(config, device=device)
-    config = with_layers(resolve(config, data, device=device), teacher=chosen[0].description.architecture.name)
+    config = with_layers(resolve(config, data, device=device), teacher=chosen[0].description)
     if not config.uses_features:  # those are tried with features, once the networks are there
         _check_method(config, data)
     choose_amp(config.teacher_amp, device=device, flag="teacher_amp")

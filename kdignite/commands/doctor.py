@@ -24,7 +24,8 @@ from kdignite.doctor.state_dicts import compare_state_dicts, comparison_lines
 from kdignite.errors import RunFailed, UserError
 from kdignite.methods.rows import Temperature
 from kdignite.models.layout import place_like
-from kdignite.models.registry import build_model
+from kdignite.models.options import option_flags
+from kdignite.models.registry import build_model, default_size
 from kdignite.reports.figures import save_figure
 from kdignite.teachers.outputs import log_of_probabilities, probabilities_warning
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics, underconfidence_warning
@@ -216,7 +217,7 @@ def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]
     description = checkpoint.description
     size, mean, std = description.preprocessing[:3]
     options = description.architecture.options
-    flags = {"arch": description.architecture.name, **options, "size": size, "mean": mean, "std": std}
+    flags = {"arch": description.architecture.name, **option_flags(options), "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
     return _compare(config, load_model(checkpoint), adopt=typed_flags(**flags))
@@ -227,7 +228,8 @@ def _weights_only(config: DoctorConfig, *, root: Path) -> runs.Finished:
     dataset = config.dataset or DATASET
     folder = data_folder(config.data_root)
     source = load_source(dataset, data_root=folder, image_size=SIZE, skip_broken=config.skip_broken)
-    model = build_model(str(config.arch), num_classes=len(source.classes), size=SIZE, options={})
+    size = default_size(str(config.arch), {}) or SIZE
+    model = build_model(str(config.arch), num_classes=len(source.classes), size=size, options={})
     adopt = f"--arch={config.arch} --size=... --mean=... --std=..."
     lines = _compare(config, model, adopt=adopt if dataset == DATASET else f"{adopt} {typed_flags(dataset=dataset)}")
     folder = runs.create(root, name=config.name, default=f"doctor-{Path(str(config.weights)).stem}")

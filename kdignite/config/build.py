@@ -12,7 +12,8 @@ from kdignite.config.training import TrainConfig
 from kdignite.data.registry import is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, name_of
-from kdignite.models.registry import recipe_of
+from kdignite.models.options import parse_options
+from kdignite.models.registry import default_size, recipe_of
 
 C = TypeVar("C", bound=Config)
 
@@ -24,8 +25,8 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         kind: a class with a ``preset``: of a training command, `ReproduceConfig` or `SweepConfig`.
         preset: ``standard``, ``quick``, ``reference`` or ``original``.
         given: single values, which win over the preset; a ``method`` may be a function of your own, and its
-            keyword-only arguments are values too. An ``arch`` brings its recipe, and without ``epochs`` a training has
-            as many as the preset's fewest steps need.
+            keyword-only arguments are values too. An ``arch`` brings its recipe (one of a library its ``size``), and
+            without ``epochs`` a training has as many as the preset's fewest steps need.
 
     Returns:
         The config, checked.
@@ -41,7 +42,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
     values = {**_of_preset(preset, kind, given), **given}
     if issubclass(kind, TrainConfig):
         steps = 0 if "epochs" in given else MIN_STEPS[preset][kind.command]
-        recipe = recipe_of(values["arch"])._asdict() if isinstance(values.get("arch"), str) else {}
+        recipe = _of_model(values["arch"], values.get("arch_options")) if isinstance(values.get("arch"), str) else {}
         values = {**recipe, **values, "given": tuple(values), "min_steps": steps}
     return kind(**values, preset=preset)  # type: ignore[call-arg]
 
@@ -51,6 +52,12 @@ def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[s
     values = PRESETS[preset].get(kind.command, {})
     apart = parameter_names(kind) if given.get("method", DEFAULT) != values.get("method", DEFAULT) else []
     return {name: value for name, value in values.items() if name not in apart}
+
+
+def _of_model(arch: str, options: tuple[str, ...] | None) -> dict[str, Value]:
+    """The recipe of a model, and the side of the images that one of a library is made for."""
+    size = default_size(arch, parse_options(options))
+    return {**recipe_of(arch)._asdict(), **({} if size is None else {"size": size})}
 
 
 def planned(config: TrainConfig) -> dict[str, Value]:

@@ -8,6 +8,7 @@ from kdignite.config import shared
 from kdignite.config.fields import Config, flag
 from kdignite.config.settings import typed_flags
 from kdignite.errors import UserError
+from kdignite.plugins import is_library
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,14 +210,23 @@ class AdoptConfig(Config):
 
     file: str = flag("", "a state dict, or what holds one, in a file of torch.save, safetensors or numpy.savez")
     arch: str = shared.arch("")
+    arch_options: tuple[str, ...] | None = shared.arch_options()
     size: int | None = flag(
-        None, "side in pixels of the images the model was trained on", low=8, high=1024, group="model"
+        None,
+        "side in pixels of the images the model was trained on; unset: what a model of timm or torchvision says",
+        low=8,
+        high=1024,
+        group="model",
     )
     mean: tuple[float, ...] | None = flag(
-        None, "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406", group="model"
+        None,
+        "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406; unset: as for --size",
+        group="model",
     )
     std: tuple[float, ...] | None = flag(
-        None, "standard deviation of each channel, for pixels in 0..1: .229,.224,.225", group="model"
+        None,
+        "standard deviation of each channel, for pixels in 0..1: .229,.224,.225; unset: as for --size",
+        group="model",
     )
     key: str = shared.key()
     strip_prefix: str = flag(
@@ -245,7 +255,8 @@ class AdoptConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        missing = [f"--{key}" for key in ("arch", "size", "mean", "std") if not getattr(self, key)]
+        needed = ("arch",) if is_library(self.arch) else ("arch", "size", "mean", "std")
+        missing = [f"--{key}" for key in needed if not getattr(self, key)]
         if not self.file:
             raise UserError(
                 "adopt needs a file: python -m kdignite adopt FILE --arch=... --size=... --mean=... --std=..."
@@ -253,7 +264,7 @@ class AdoptConfig(Config):
         if missing:
             raise UserError(f"adopt needs {', '.join(missing)}: how a model was fed is never assumed")
         for key, value in (("mean", self.mean), ("std", self.std)):
-            if value is None or len(value) != 3:
+            if value is not None and len(value) != 3:
                 raise UserError(f"--{key} needs three numbers, red, green, blue: --{key}=.5,.5,.5")
         if max(self.mean or (0,)) > 1:
             mean, std = ([float(f"{x / 255:.4g}") for x in values or ()] for values in (self.mean, self.std))
@@ -261,5 +272,5 @@ class AdoptConfig(Config):
             raise UserError(
                 f"--mean and --std are for pixels in 0..1; those for pixels in 0..255 divided by 255: {typed}"
             )
-        if min(self.std or (0,)) <= 0:
+        if min(self.std or (1,)) <= 0:
             raise UserError(f"--std must be above 0, not {','.join(map(str, self.std or ()))}")

@@ -14,6 +14,17 @@ _ORIGINAL: dict[str, Value] = {
     "optimizer": "sgd",
     "schedule": "constant",
 }
+# Fine-tuning on one's own photographs: a new head first, then everything, the pretrained layers at a lower rate.
+_PICTURES: dict[str, Value] = {
+    "size": 224,
+    "augment": "crop+flip",
+    "batch_size": 32,
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup_epochs": 1.0,
+}
 # preset -> command -> what differs from the defaults above, which are the preset "standard"
 PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "standard": {"teacher": {}, "distill": {}, "baseline": {}},
@@ -27,9 +38,18 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "reproduce": {"seeds": 5},
     },
     "original": {
-        "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "imagenet", "epochs": 5},
+        "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "pretrained", "epochs": 5},
         "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},
         "baseline": {**_ORIGINAL, "epochs": 10},
+    },
+    "pictures": {
+        "teacher": {
+            **_PICTURES,
+            **{"arch": "torchvision:resnet50", "weights": "pretrained", "freeze_epochs": 1, "backbone_lr_mult": 0.1},
+            "epochs": 10,
+        },
+        "distill": {**_PICTURES, "arch": "torchvision:mobilenet_v3_small", "epochs": 30},
+        "baseline": {**_PICTURES, "arch": "torchvision:mobilenet_v3_small", "epochs": 30},
     },
 }
 
@@ -44,4 +64,5 @@ MIN_STEPS: dict[str, dict[str, int]] = {
     "quick": _steps(teacher=100, student=200),
     "reference": _steps(teacher=400, student=1000),
     "original": _steps(teacher=500, student=2000),
+    "pictures": _steps(teacher=500, student=2000),
 }

@@ -5,6 +5,7 @@ from functools import partial
 from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import flag
 from kdignite.data.registry import CHOICES
+from kdignite.models.options import check_options
 
 preset = partial(
     flag,
@@ -25,7 +26,19 @@ image_size = partial(flag, None, low=8, high=1024, group="data")
 skip_broken = partial(
     flag, False, "leave out the picture files that cannot be read, instead of refusing the data", group="data"
 )
-arch = partial(flag, help="model: a name of the list below, or package.module:function", group="model", code=True)
+arch = partial(
+    flag,
+    help="model: a name of the list below, timm:NAME, torchvision:NAME, or package.module:function",
+    group="model",
+    code=True,
+)
+arch_options = partial(
+    flag,
+    None,
+    "options of the model as its own function takes them: drop_rate=0.1,img_size=64",
+    group="model",
+    check=check_options,
+)
 own_arch = partial(flag, None, "package.module:function again, for a model of your own", group="model")
 widths = partial(flag, None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model")
 stem = partial(

@@ -20,7 +20,8 @@ from kdignite.models.registry import Recipe
 
 PREFIX = "teacher_"  # of the flags of the teacher's own stage
 # what belongs to the student's model, not to that of an assistant, or comes with its name
-_OF_MODEL = {"arch", "widths", "stem", "weights", "key", *Recipe._fields}
+_OF_MODEL = {"arch", "arch_options", "widths", "stem", "weights", "key", "freeze_epochs", "backbone_lr_mult"}
+_OF_MODEL |= {*Recipe._fields}
 _OF_FIRST = ("teacher", "teacher_shares", "teacher_outputs", f"{PREFIX}arch")  # not of a teacher that a study distilled
 # flags that teacher, student and baseline share, in this order in the config
 SHARED = (

@@ -63,22 +63,39 @@ class TrainConfig(Config):
     )
 
     arch: str = shared.arch(STUDENT)
+    arch_options: tuple[str, ...] | None = shared.arch_options()
     widths: tuple[int, ...] | None = shared.widths()
     stem: str | None = shared.stem()
     weights: str = flag(
         "none",
-        "initial weights: none, imagenet (resnet18/34/50), or a state dict in a file of safetensors, torch.save or "
-        "numpy.savez",
+        "initial weights: none, pretrained (resnet18/34/50, timm:NAME, torchvision:NAME), or a state dict in a file of "
+        "safetensors, torch.save or numpy.savez; a head for other classes stays new",
         group="model",
         role="content",
     )
     key: str = shared.key()
-    size: int = flag(32, "side in pixels of the model's input", low=8, high=1024, group="model")
+    freeze_epochs: int = flag(
+        0,
+        "epochs in which only the head learns: the weights of all other layers, and the statistics of their BatchNorm, "
+        "stand still",
+        low=0,
+        group="model",
+    )
+    backbone_lr_mult: float = flag(
+        1.0, "learning rate of all layers but the head, as a multiple of --lr", above=0, high=1, group="model"
+    )
+    size: int = flag(
+        32,
+        "side in pixels of the model's input; unset, timm:NAME and torchvision:NAME have their own",
+        low=8,
+        high=1024,
+        group="model",
+    )
     normalize: str | None = flag(
         None,
-        "statistics the input is normalized with: data (measured on the training split) or imagenet; "
-        "unset: imagenet with --weights=imagenet, else data",
-        choices=("data", "imagenet"),
+        "statistics the input is normalized with: data (measured on the training split), imagenet, or model (what "
+        "timm:NAME and torchvision:NAME say); unset: model for these, imagenet with --weights=pretrained, else data",
+        choices=("data", "imagenet", "model"),
         group="model",
     )
 
@@ -149,6 +166,8 @@ class TrainConfig(Config):
             raise UserError("--optimizer=nesterov needs a --momentum above 0; without momentum it is --optimizer=sgd")
         if self.warmup_epochs > self.epochs:
             raise UserError(f"--warmup_epochs={self.warmup_epochs:g} is longer than --epochs={self.epochs}")
+        if self.freeze_epochs > self.epochs:
+            raise UserError(f"--freeze_epochs={self.freeze_epochs} is longer than --epochs={self.epochs}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdignite.errors import UserError
-from kdignite.plugins import USER_FUNCTION
+from kdignite.plugins import USER_FUNCTION, is_library
 
 if TYPE_CHECKING:
     from kdignite.data.source import Source
@@ -44,7 +44,7 @@ CHOICES = ", ".join(DATASETS)  # for messages and help
 
 def is_code(name: object) -> bool:
     """Whether the name of a data set, model or method is that of a function of the user's own."""
-    return isinstance(name, str) and ":" in name and not name.startswith(tuple(PATHS))
+    return isinstance(name, str) and ":" in name and not name.startswith(tuple(PATHS)) and not is_library(name)
 
 
 def load_source(

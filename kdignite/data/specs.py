@@ -9,7 +9,8 @@ from kdignite.errors import UserError, brief
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZES = (8, 1024)  # sides of a model's input, in pixels
-INTERPOLATION = "bilinear, antialiased"  # the one way in which images are resized here
+INTERPOLATION = "bilinear, antialiased"  # how images are resized, unless a model of a library says otherwise
+INTERPOLATIONS = (INTERPOLATION, "bicubic, antialiased")
 
 
 class Preprocessing(NamedTuple):
@@ -24,8 +25,8 @@ class Preprocessing(NamedTuple):
 def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
     """The preprocessing that ``Preprocessing._asdict()`` wrote."""
     how = schema.text(values, "interpolation")
-    if how != INTERPOLATION:
-        raise UserError(f"images are resized {INTERPOLATION} here, the checkpoint needs {brief(how)!r}")
+    if how not in INTERPOLATIONS:
+        raise UserError(f"images are resized {' or '.join(INTERPOLATIONS)} here, the checkpoint needs {brief(how)!r}")
     low, high = SIZES
     mean, std = (schema.sequence(values, key) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:
@@ -34,6 +35,7 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
         size=schema.count(values, "size", low=low, high=high),
         mean=tuple(float(schema.number({"mean": value}, "mean")) for value in mean),
         std=tuple(float(schema.number({"std": value}, "std", above=0)) for value in std),
+        interpolation=how,
     )
 
 

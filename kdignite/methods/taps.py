@@ -23,7 +23,8 @@ class Tap:
         """Keep a copy: an in-place ReLU after the layer would overwrite the tensor itself."""
         del module, args
         if self.collected is not None:
-            self.collected[self.name] = (output if isinstance(output, Tensor) else _first(output, self.name)).clone()
+            found = output if isinstance(output, Tensor) else _first(output, self.name)
+            self.collected[self.name] = _channels_first(found).clone()
 
 
 class FeatureExtractor(nn.Module):
@@ -59,6 +60,12 @@ class FeatureExtractor(nn.Module):
 def unnamed_layers(network: nn.Module, *, flag: str, who: str) -> UserError:
     """The error of a network whose layers have no default."""
     return UserError(f"which layers of {who} are compared is not known: name them, --{flag}=A,B{_layers(network)}")
+
+
+def _channels_first(found: Tensor) -> Tensor:
+    """(N, C, H, W) of a square map (N, H, W, C), as some transformers have it."""
+    shape = found.shape
+    return found.permute(0, 3, 1, 2) if len(shape) == 4 and shape[1] == shape[2] != shape[3] else found
 
 
 def _first(output: Any, name: str) -> Tensor:

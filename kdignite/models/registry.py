@@ -5,11 +5,14 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
+from kdignite.models import libraries
+from kdignite.models.options import OWN_FLAGS
 from kdignite.models.trial import TRACEBACK, own_error, try_forward
-from kdignite.plugins import USER_FUNCTION, import_function
+from kdignite.plugins import USER_FUNCTION, import_function, is_library
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,11 +103,18 @@ def recipe_of(name: str) -> Recipe:
     return MODELS[name].recipe if name in MODELS else Recipe()
 
 
+def default_size(name: str, options: Mapping[str, Any]) -> int | None:
+    """The side of the images that a model of a library is made for; None: no model of a library."""
+    return libraries.own_input(name, options).size if is_library(name) else None
+
+
 def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
     """Raise a `UserError` if the name, an option or the input size cannot be right; imports no user's function."""
     if ":" not in name and name not in MODELS:
         raise UserError(_unknown_model(name))
-    taken = MODELS[name].options if name in MODELS else ()
+    if is_library(name):
+        libraries.check_name(name)
+    taken = MODELS[name].options if name in MODELS else {*options} - {*OWN_FLAGS}
     for option in options:
         if option not in taken:
             takers = [other for other, entry in MODELS.items() if option in entry.options]
@@ -141,16 +151,22 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
     if name in MODELS:
         builder = pkgutil.resolve_name(MODELS[name].builder)
         model: nn.Module = builder(num_classes=num_classes, size=size, **options)
+        return model
+    if is_library(name):
+        model = libraries.create(name, num_classes=num_classes, size=size, options=options)
     else:
-        model = _call_user_function(name, num_classes=num_classes)
-        try_forward(model, name=name, num_classes=num_classes, size=size)
+        model = _call_user_function(name, num_classes=num_classes, options=options)
+    try_forward(model, name=name, num_classes=num_classes, size=size)
     return model
 
 
 def meta_state_dict(
     name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
 ) -> "dict[str, Tensor] | None":
-    """The state dict of a model on the meta device: shapes and types without memory; None for a user's function."""
+    """The state dict of a model on the meta device: shapes and types without memory; None where that cannot be had.
+
+    That is so of a user's function, and of the few models of libraries that compute with weights as they are built.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -162,12 +178,17 @@ def meta_state_dict(
             return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
 
     check_model(name, size=size, options=options)
-    if name not in MODELS:
+    if name not in MODELS and not is_library(name):
         return None
-    builder = pkgutil.resolve_name(MODELS[name].builder)
+    build = pkgutil.resolve_name(MODELS[name].builder) if name in MODELS else partial(libraries.create, name)
+    given = dict(options) if name in MODELS else {"options": options}
     try:
         with torch.device("meta"), NoNormalInit():
-            model: nn.Module = builder(num_classes=num_classes, size=size, **options)
+            model: nn.Module = build(num_classes=num_classes, size=size, **given)
+    except UserError as error:
+        if isinstance(error.__cause__, RuntimeError):  # of a library's model that needs numbers: it is built as it is
+            return None
+        raise
     except RuntimeError as error:  # more bytes than can be counted
         raise UserError(f"{name} cannot be built with these options: {brief(error)}") from error
     return model.state_dict()
@@ -196,7 +217,7 @@ def _min_size(name: str, options: Mapping[str, Any]) -> int:
     return MODELS[name].min_size // (4 if options.get("stem") == "cifar" else 1)
 
 
-def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
+def _call_user_function(name: str, *, num_classes: int, options: Mapping[str, Any]) -> "nn.Module":
     from torch import nn
 
     from kdignite.streams import unchanged_generators
@@ -206,13 +227,14 @@ def _call_user_function(name: str, *, num_classes: int) -> "nn.Module":
     if isinstance(function, nn.Module):
         raise UserError(f"{name} is a network itself; needed is a function that builds one: def net(num_classes): ...")
     try:
-        inspect.signature(function).bind(num_classes=num_classes)
+        inspect.signature(function).bind(num_classes=num_classes, **options)
     except TypeError as error:
-        raise UserError(f"{name} must be callable as function(num_classes={num_classes}): {error}") from error
+        given = ", ".join(f"{key}={value!r}" for key, value in {"num_classes": num_classes, **options}.items())
+        raise UserError(f"{name} must be callable as function({given}): {error}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecations, such as torch's of weight_norm
         try:
-            model = function(num_classes=num_classes)
+            model = function(num_classes=num_classes, **options)
         except UserError:
             raise
         except Exception as error:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdignite.errors import UserError, listed, reason
+from kdignite.models.libraries import cannot_be_fetched
 from kdignite.network import ANSWER_SECONDS, socket_timeout
 
-IMAGENET_MODELS = ("resnet18", "resnet34", "resnet50")
+PRETRAINED_MODELS = ("resnet18", "resnet34", "resnet50")
 
 
 class KeyMatch(NamedTuple):
@@ -35,34 +36,43 @@ def match_keys(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> KeyMat
     )
 
 
-def imagenet_file(name: str) -> Path:
+def pretrained_file(name: str) -> Path:
     """torchvision's ImageNet weights of a model, downloaded once into the folder of ``torch.hub``.
 
-    ``IMAGENET1K_V1``, not ``DEFAULT``: these exist for all three models and are what ``pretrained=True`` meant in
-    published experiments. A download is verified by the start of its SHA-256, which is in its name.
+    Of ``torchvision:NAME`` the weights that torchvision calls the best; of the package's own names ``IMAGENET1K_V1``,
+    which are what ``pretrained=True`` meant in published experiments. A download is verified by the start of its
+    SHA-256, which is in its name.
     """
-    if name not in IMAGENET_MODELS:
-        have = ", ".join(IMAGENET_MODELS)
-        raise UserError(f"{name} has no ImageNet weights, {have} have; give --weights=FILE or --weights=none")
     import torchvision  # a second of start-up that other runs do not need
 
-    url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    library, _, bare = name.rpartition(":")
+    if library != "torchvision" and name not in PRETRAINED_MODELS:
+        have = ", ".join(PRETRAINED_MODELS)
+        raise UserError(
+            f"{name} has no pretrained weights; {have} have, and most of timm:NAME and torchvision:NAME; give "
+            "--weights=FILE or --weights=none"
+        )
+    published = torchvision.models.get_model_weights(bare)
+    url: str = (published.DEFAULT if library else published["IMAGENET1K_V1"]).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.exists():
         _fetch(url, file, name=name)
     return file
 
 
-def transfer_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> list[str]:
+def transfer_weights(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, head: list[str] | None = None
+) -> list[str]:
     """Load a state dict as initial weights, all of it except a head of another shape, or raise a `UserError`.
 
-    The head is the model's last ``nn.Linear``. If the state dict has no head of the same shape, the model keeps its
-    own, as initialised. BatchNorm's counters ``num_batches_tracked`` may be missing, and then stay as they are:
-    PyTorch before 0.4.1 had none, and they change no result here. Returns the keys of the head that were kept.
+    The head is what ``head`` names, or the model's last ``nn.Linear``. If the state dict has no head of the same shape,
+    the model keeps its own, as initialised. BatchNorm's counters ``num_batches_tracked`` may be missing, and then stay
+    as they are: PyTorch before 0.4.1 had none, and they change no result here. Returns the keys of the head that were
+    kept.
     """
     own: dict[str, Tensor] = model.state_dict()
-    head = _head_keys(model)
-    if problems := _problems(own, state_dict, head=head):
+    head = head_keys(model) if head is None else head
+    if problems := problems_of(own, state_dict, head=head):
         raise UserError(
             f"{source} does not fit the model, nothing was loaded; is it the same model? ({'; '.join(problems)})"
         )
@@ -81,13 +91,12 @@ def _fetch(url: str, file: Path, *, name: str) -> None:
         with socket_timeout(ANSWER_SECONDS):
             torch.hub.download_url_to_file(url, str(file), hash_prefix=sha256, progress=sys.stderr.isatty())
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the wrong hash
-        raise UserError(
-            f"the ImageNet weights of {name} cannot be fetched ({reason(error)}); "
-            f"give --weights=FILE (a state dict of torchvision's {name}) or --weights=none"
-        ) from error
+        what = f"a state dict of torchvision's {name.rpartition(':')[2]}"
+        raise cannot_be_fetched(name, reason(error), file=what, where=url) from error
 
 
-def _head_keys(model: nn.Module) -> list[str]:
+def head_keys(model: nn.Module) -> list[str]:
+    """The parameters of a network's last linear layer."""
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return [".".join(filter(None, (name, key))) for name, module in linear[-1:] for key, _ in module.named_parameters()]
 
@@ -102,7 +111,7 @@ def _can_be_copied(given: Tensor, own: Tensor) -> bool:
     return same_kind and bool(torch.isfinite(given).all())
 
 
-def _problems(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> list[str]:
+def problems_of(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, head: list[str]) -> list[str]:
     """What keeps a state dict from being loaded, apart from the head."""
     body, rest = ({key: value for key, value in one.items() if key not in head} for one in (own, given))
     match = match_keys(body, rest)

@@ -13,6 +13,7 @@ from kdignite.errors import counted
 from kdignite.handlers import Remaining
 from kdignite.models.registry import MODELS, recipe_of
 from kdignite.teachers import caches_of
+from kdignite.training.initial_weights import NONE
 from kdignite.training.spec import RunSpec
 from kdignite.training.teacher_cache import views_of
 
@@ -49,6 +50,8 @@ def _notes(run: RunSpec) -> Iterator[str]:
         yield f"images kept at {data.image_size} pixels are enlarged to --size={config.size}{keep}"
     if config.batch_size > len(data.train.indices):
         yield f"--batch_size={config.batch_size} is more than all {len(data.train.indices):,} training images"
+    if config.freeze_epochs and config.weights == NONE:
+        yield "--freeze_epochs keeps random weights as they are: --weights=pretrained or FILE starts from better ones"
     if run.is_early(config.epochs * run.epoch_length):
         yield (
             f"{counted(config.epochs * run.epoch_length, 'step')} are too few for the running statistics of BatchNorm: "
@@ -68,7 +71,7 @@ def _recipe(config: TrainConfig) -> str:
 
 def _has_large_stem(config: TrainConfig) -> bool:
     takes_stem = config.arch in MODELS and "stem" in MODELS[config.arch].options
-    return takes_stem and config.stem != "cifar" and config.weights != "imagenet" and config.size < SMALLEST_OF_STEM
+    return takes_stem and config.stem != "cifar" and config.weights != "pretrained" and config.size < SMALLEST_OF_STEM
 
 
 def remaining(run: RunSpec, iteration: int) -> Remaining:

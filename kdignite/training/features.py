@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdignite.checkpoints import Checkpoint
+from kdignite.checkpoints import Architecture, Checkpoint, Description
 from kdignite.config import DistillConfig
 from kdignite.console import say
 from kdignite.data.batches import image_side
@@ -18,12 +18,15 @@ from kdignite.errors import UserError
 from kdignite.methods.registry import find_method
 from kdignite.methods.taps import FeatureExtractor, unnamed_layers
 from kdignite.methods.terms import Features, Outputs
+from kdignite.models.layers import default_layers
 from kdignite.models.layout import place
-from kdignite.models.registry import MODELS
+from kdignite.models.registry import MODELS, build_model
 from kdignite.models.trial import unchanged
-from kdignite.streams import seeded, stream
+from kdignite.plugins import is_library
+from kdignite.streams import seeded, stream, unchanged_generators
 from kdignite.teachers import outputs_with_features
 from kdignite.training.data import Data
+from kdignite.training.initial_weights import architecture_of
 from kdignite.training.model import PreparedModel, class_order, load_placed
 
 Check = Callable[[tuple[Features, Features]], None]  # of the features of two images, of student and teacher
@@ -37,14 +40,26 @@ class FeatureTeacher(NamedTuple):
     features: Features  # of these
 
 
-def with_layers(config: DistillConfig, *, teacher: str) -> DistillConfig:
-    """The config with the layers of its models' rows where it names none; teacher: its architecture."""
+def with_layers(config: DistillConfig, *, teacher: Description) -> DistillConfig:
+    """The config with the usual layers of its models where it names none."""
     if not config.uses_features:
         return config
-    wanted = find_method(config.method).layers
-    usual = [tuple(MODELS[name].layers[i] for i in wanted) if name in MODELS else () for name in (config.arch, teacher)]
-    student, fixed = config.student_layers or usual[0], config.teacher_layers or usual[1]
+    student = config.student_layers or _usual_layers(config, architecture_of(config), size=config.size)
+    fixed = config.teacher_layers or _usual_layers(config, teacher.architecture, size=teacher.preprocessing.size)
     return dataclasses.replace(config, student_layers=student or None, teacher_layers=fixed or None)
+
+
+def _usual_layers(config: DistillConfig, architecture: Architecture, *, size: int) -> tuple[str, ...]:
+    """The layers in a model's row, or of a library's model, that the method compares, each once."""
+    name, options = architecture
+    if name in MODELS:
+        layers = MODELS[name].layers
+    elif is_library(name):
+        with unchanged_generators():
+            layers = default_layers(build_model(name, num_classes=2, size=size, options=options), size=size)
+    else:
+        return ()
+    return tuple(layers[i] for i in find_method(config.method).layers) if layers else ()
 
 
 def load_features(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> FeatureTeacher:

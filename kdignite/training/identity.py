@@ -8,6 +8,7 @@ import kdignite
 from kdignite import checkpoints, files, runs
 from kdignite.config import DistillConfig, differences, differences_text, to_json, with_role, with_use
 from kdignite.errors import UserError
+from kdignite.training.initial_weights import NONE, PRETRAINED
 from kdignite.training.spec import RunSpec
 
 # flags that change no number of a run; data, initial weights and teacher are known by what they hold
@@ -56,7 +57,7 @@ def sources_of(run: RunSpec) -> dict[str, Any]:
     return {
         "data": run.data.source.fingerprint,
         "split": run.data.splits.hash,
-        "weights": weights if weights in ("none", "imagenet") else files.sha256(Path(weights)),
+        "weights": weights if weights in (NONE, PRETRAINED) else files.sha256(Path(weights)),
         "teacher": run.teacher_record.to_json() if run.teacher_record else None,
     }
 

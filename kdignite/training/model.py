@@ -2,29 +2,34 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdignite import checkpoints, processes
+from kdignite import checkpoints
 from kdignite.checkpoints import Architecture, Checkpoint, Origin
 from kdignite.config import TrainConfig
-from kdignite.console import say
 from kdignite.data.batches import evaluation_batch_size, pixel_batches
 from kdignite.data.preprocess import STATISTICS_IMAGES, Prepare, Statistics, measure_statistics, preparer, sample
 from kdignite.data.registry import is_code
-from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATION, Preprocessing
 from kdignite.data.splits import Part
 from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.models.layout import place
-from kdignite.models.registry import build_model, check_model, init_from_data, meta_state_dict
-from kdignite.models.weights import imagenet_file, transfer_weights
-from kdignite.plugins import import_function
+from kdignite.models.libraries import own_input
+from kdignite.models.registry import MODELS, build_model, check_model, init_from_data, meta_state_dict
+from kdignite.plugins import import_function, is_library
 from kdignite.streams import seeded
 from kdignite.training.data import Data, is_partial
+from kdignite.training.initial_weights import (
+    PRETRAINED,
+    architecture_of,
+    check_and_fetch_weights,
+    head_of,
+    load_initial_weights,
+)
 from kdignite.training.rehearsal import Rehearsal, rehearse_evaluation, rehearse_training
 
 CPU = torch.device("cpu")
@@ -38,6 +43,7 @@ class PreparedModel(NamedTuple):
     prepare: Prepare
     preprocessing: Preprocessing
     architecture: Architecture
+    backbone: tuple[nn.Parameter, ...]  # what is trained, but for the head
 
 
 def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> PreparedModel:
@@ -51,49 +57,37 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
         model = build()
     checkpoints.check_storable(model.state_dict(), source=f"--arch={architecture.name}")
     statistics = _statistics(config, data)
-    preprocessing = Preprocessing(config.size, statistics.mean, statistics.std)
+    preprocessing = Preprocessing(config.size, statistics.mean, statistics.std, interpolation_of(architecture))
     prepare = preparer(preprocessing, device=device)
-    if is_code(architecture.name):
+    if architecture.name not in MODELS:
         rehearse_training(model, Rehearsal(architecture.name, build, prepare, config.size, num_classes, device), config)
     init_from_data(
         model, architecture.name, map(prepare, sampled_pixels(data.splits.train, FIT_IMAGES, size=config.size))
     )
-    load_initial_weights(model, config)
-    return PreparedModel(place(model, device), prepare, preprocessing, architecture)
+    head = head_of(model, architecture, num_classes=num_classes, size=config.size)
+    load_initial_weights(model, config, head=head)
+    backbone = tuple(one for key, one in model.named_parameters() if key not in head and one.requires_grad)
+    return PreparedModel(place(model, device), prepare, preprocessing, architecture, backbone)
 
 
-def architecture_of(config: Any) -> Architecture:
-    """What the config says of the model: its name, and the options that were set."""
-    options = {"widths": config.widths, "stem": config.stem}
-    return Architecture(config.arch, {key: value for key, value in options.items() if value is not None})
+def interpolation_of(architecture: Architecture) -> str:
+    """How images are resized for a model: as its library says, else as for all."""
+    if not is_library(architecture.name):
+        return INTERPOLATION
+    return f"{own_input(*architecture).interpolation}, antialiased"
 
 
 def check_and_fetch_model(config: TrainConfig) -> None:
-    """Refuse a model that cannot be built, and download its ImageNet weights where they are wanted, before data are."""
-    check_model(config.arch, size=config.size, options=architecture_of(config).options)
-    if ":" in config.arch:
+    """Refuse a model that cannot be built, and fetch its pretrained weights where they are wanted, before data are."""
+    architecture = architecture_of(config)
+    check_model(config.arch, size=config.size, options=architecture.options)
+    if is_code(config.arch):
         import_function(config.arch, flag="arch")
-    if config.weights == "imagenet" and config.stem == "cifar":
-        raise UserError("--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights")
-    if config.key and config.weights in ("none", "imagenet"):
-        raise UserError(f"--key={config.key} is for a file of weights: --weights=FILE")
-    if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
-        raise UserError(f"--weights must be none, imagenet or a file; {checkpoints.no_file(Path(config.weights))}")
-    if config.weights == "imagenet":
-        processes.local_rank0_first(lambda: imagenet_file(config.arch))
-
-
-def load_initial_weights(model: nn.Module, config: TrainConfig) -> None:
-    """Load what ``--weights`` names into a new model."""
-    if config.weights == "none":
-        return
-    path = imagenet_file(config.arch) if config.weights == "imagenet" else Path(config.weights)
-    found = checkpoints.foreign_weights(checkpoints.read_foreign(path), model, path=path, key=config.key)
-    new = transfer_weights(model, found.weights, source=config.weights)
-    head = f"; a new head: {', '.join(new)}" if new else ""
-    say(f"weights   {config.weights}{head}")
-    for note in found.notes:
-        say(f"note      {note}")
+    if config.normalize == "model" and not is_library(config.arch):
+        raise UserError(f"--normalize=model is for timm:NAME and torchvision:NAME, not --arch={config.arch}")
+    if is_library(config.arch):  # which of the options it takes, only building it shows
+        meta_state_dict(config.arch, num_classes=2, size=config.size, options=architecture.options)
+    check_and_fetch_weights(config)
 
 
 def load_model(checkpoint: Checkpoint) -> nn.Module:
@@ -116,7 +110,7 @@ def load_placed(checkpoint: Checkpoint, *, device: torch.device = CPU, amp: str 
     description = checkpoint.description
     name, preprocessing = description.architecture.name, description.preprocessing
     model = load_model(checkpoint)
-    if is_code(name):
+    if name not in MODELS:
         build, prepare = partial(new_model, checkpoint), preparer(preprocessing, device=device)
         rehearse_evaluation(
             model, Rehearsal(name, build, prepare, preprocessing.size, len(description.classes), device, amp)
@@ -157,9 +151,9 @@ def load_predictor(
     """
     description = checkpoint.description
     name = description.architecture.name
-    if ":" not in name and arch not in (None, name):
+    if not is_code(name) and arch not in (None, name):
         raise UserError(f"{checkpoint.path} holds a {name}, not a {arch}: leave that out")
-    if ":" in name and arch != name:
+    if is_code(name) and arch != name:
         raise UserError(
             f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
             f"repeat its name: {again}{name}"
@@ -184,9 +178,19 @@ def origin_of(config: TrainConfig, data: Data) -> Origin:
     )
 
 
+def usual_statistics(config: TrainConfig) -> str:
+    """What ``--normalize`` is, where it was left open."""
+    if is_library(config.arch):
+        return "model"
+    return "imagenet" if config.weights == PRETRAINED else "data"
+
+
 def _statistics(config: TrainConfig, data: Data) -> Statistics:
     if config.normalize == "imagenet":
         return Statistics(IMAGENET_MEAN, IMAGENET_STD)
+    if config.normalize == "model":
+        own = own_input(*architecture_of(config))
+        return Statistics(own.mean, own.std)
     return measure_statistics(sampled_pixels(data.splits.train, STATISTICS_IMAGES))
 
 

@@ -23,7 +23,7 @@ from kdignite.training.capturing import Capture
 from kdignite.training.compiling import compiling
 from kdignite.training.data import DEV_STEPS, Data, mixing_of, share
 from kdignite.training.device import choose_amp
-from kdignite.training.model import PreparedModel, prepare_model
+from kdignite.training.model import PreparedModel, prepare_model, usual_statistics
 
 FEW_STEPS = 50  # after as many, 0.9**50 = 0.5 % of the initial statistics of a BatchNorm with momentum 0.1 are left
 T = TypeVar("T", bound=TrainConfig)
@@ -81,7 +81,12 @@ class RunSpec(NamedTuple):
 
         It depends on the iteration alone, so that a run that is made longer has the numbers of one made at once.
         """
-        return iteration < FEW_STEPS and bool(batch_norms(self.model.network))
+        early = iteration < FEW_STEPS and not self.is_frozen(iteration)
+        return early and bool(batch_norms(self.model.network))
+
+    def is_frozen(self, iteration: int) -> bool:
+        """Whether only the head learns in an iteration, counted from 1."""
+        return iteration <= self.config.freeze_epochs * self.epoch_length
 
 
 def resolve(config: T, data: Data, *, device: torch.device) -> T:
@@ -102,12 +107,13 @@ def resolve(config: T, data: Data, *, device: torch.device) -> T:
         image_size=data.image_size,
         augment=config.augment or source.default_augment,
         mix_alpha=1.0 if config.mix and config.mix_alpha is None else config.mix_alpha,
-        normalize=config.normalize or ("imagenet" if config.weights == "imagenet" else "data"),
+        normalize=config.normalize or usual_statistics(config),
         device=device.type if processes.world_size() > 1 else str(device),
         amp=choose_amp(config.amp, device=device),
         threads=torch.get_num_threads(),
         epochs=_epochs(config, data),
         warmup_epochs=0.0 if config.fast_dev_run else config.warmup_epochs,
+        freeze_epochs=0 if config.fast_dev_run else config.freeze_epochs,
     )
 
 
@@ -134,7 +140,7 @@ def build_spec(
         data=data,
         device=device,
         model=model,
-        optimizer=_optimizer(trained, config, lr=lr_at(0)),
+        optimizer=_optimizer(trained, config, lr=lr_at(0), backbone=model.backbone),
         scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
         make_step=_faster(make_step, capture=capture, compiled=config.compile),
         capture=capture,
@@ -185,9 +191,15 @@ def _schedule(config: TrainConfig, epoch_length: int) -> LearningRate:
     )
 
 
-def _optimizer(model: nn.Module, config: TrainConfig, *, lr: float) -> Optimizer:
+def _optimizer(model: nn.Module, config: TrainConfig, *, lr: float, backbone: tuple[nn.Parameter, ...]) -> Optimizer:
     return build_optimizer(
-        model, kind=config.optimizer, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+        model,
+        kind=config.optimizer,
+        lr=lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        backbone=backbone,
+        backbone_lr_mult=config.backbone_lr_mult,
     )
 
 

@@ -26,6 +26,7 @@ from kdignite.memory import oom_as_failure
 from kdignite.training import folder as run_folder
 from kdignite.training import results, resume
 from kdignite.training.announce import announce, remaining
+from kdignite.training.backbone import step_of
 from kdignite.training.data import pictures_of
 from kdignite.training.extensions import Attach, view_of_run
 from kdignite.training.finish import evaluated, finish_run
@@ -73,8 +74,7 @@ def _finish(run: RunSpec, folder: Path, result: dict[str, Any]) -> None:
 def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
     """The engine of a run with everything that remembers something; a resumed run is put where it was stopped."""
     config, device = run.config, run.device
-    model = processes.parallel(run.trained, device=device, sync_bn=config.sync_bn)
-    trainer = Engine(run.make_step(model, run.optimizer, prepare=run.model.prepare, scaler=run.scaler))
+    trainer = Engine(step_of(run))
     trainer.logger.disabled = True  # errors are raised, and printed once by the caller
     handlers.attach_learning_rate(trainer, run.optimizer, lr_at=run.lr_at)
     handlers.attach_step_seed(trainer, seed=config.seed, device=device)

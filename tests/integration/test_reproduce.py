@@ -156,9 +156,11 @@ def test_a_saved_model_that_is_not_what_its_run_recorded_stops_the_study(
 
 
 def test_a_model_that_cannot_be_built_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--teacher_weights must be none, imagenet or a file; there is no file no\.pt"):
+    with pytest.raises(
+        UserError, match=r"--teacher_weights must be none, pretrained or a file; there is no file no\.pt"
+    ):
         reproduce(tiny(teacher_weights="no.pt"), root=tmp_path)
-    with pytest.raises(UserError, match=r"--weights must be none, imagenet or a file; there is no file no\.pt"):
+    with pytest.raises(UserError, match=r"--weights must be none, pretrained or a file; there is no file no\.pt"):
         reproduce(tiny(weights="no.pt"), root=tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match=r"--device=cuda:9 is not there: torch sees \d+ GPUs"):

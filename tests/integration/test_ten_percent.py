@@ -23,6 +23,7 @@ from kdignite.commands.evaluate import evaluate
 from kdignite.config import AdoptConfig, BaselineConfig, DoctorConfig, EvaluateConfig, to_json
 from kdignite.errors import UserError
 from kdignite.runs import Finished
+from kdignite.training import initial_weights
 from kdignite.training import model as model_module
 
 from .conftest import student
@@ -229,7 +230,7 @@ class TestAdopt:
         assert run.result["val"]["num_correct"] == taught.result["val"]["num_correct"]
         started = BaselineConfig(weights=str(root / "two.pt"), key="model_ema")
         model = model_module.build_model("cnn5", num_classes=10, size=32, options={"widths": (16,) * 5})
-        model_module.load_initial_weights(model, started)
+        initial_weights.load_initial_weights(model, started)
         assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
     def test_class_names_are_read_from_a_file(self, taught: Finished, root: Path) -> None:

@@ -432,7 +432,7 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--widths=wide"], "--widths needs whole numbers separated by commas, not 'wide'; "
          "write it like --widths=64,64,24"),
         (["--optimizer=adam"], "--optimizer must be one of nesterov, sgd, adamw, not 'adam'"),
-        (["--preset=fast"], "--preset must be one of standard, quick, reference, original, not 'fast'"),
+        (["--preset=fast"], "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
     ],
 )  # fmt: skip
 def test_values_that_are_refused(typed, line, refusal):
@@ -527,7 +527,7 @@ def test_help_says_which_preset_gives_which_default():
     alphas += "0 for pkt, 0 for rkd, 0 for vid, [reference] 1, [original] 0.5 "
     assert alphas in " ".join(distill.split())
     assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
-    assert "one of standard, quick, reference, original; default standard\n" in distill
+    assert "one of standard, quick, reference, original, pictures; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
     assert "true or false; default false\n" in distill
     assert "one of nesterov, sgd, adamw\n" in distill

@@ -159,7 +159,7 @@ def test_numbers_must_be_finite(value: float) -> None:
             {"schedule": "cosine", "warmup_epochs": 3.5, "epochs": 3},
             "--warmup_epochs=3.5 is longer than --epochs=3",
         ),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, not 'fast'"),
+        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
         ({"val_size": 10.5}, "--val_size must be a whole count or a fraction below 1, not 10.5"),
         (
             {"name": "../escape"},
@@ -259,7 +259,7 @@ def test_the_published_experiment() -> None:
     teacher = configure(TeacherConfig, preset="original")
     student = configure(DistillConfig, preset="original")
     baseline = configure(BaselineConfig, preset="original")
-    assert (teacher.arch, teacher.weights, teacher.epochs) == ("resnet50", "imagenet", 5)
+    assert (teacher.arch, teacher.weights, teacher.epochs) == ("resnet50", "pretrained", 5)
     assert (student.arch, student.weights, student.epochs, student.alpha, student.T) == ("cnn5", "none", 10, 0.5, 1)
     assert (baseline.arch, baseline.weights, baseline.epochs) == ("cnn5", "none", 10)
     for config in (teacher, student, baseline):
@@ -274,7 +274,7 @@ def test_single_values_win_over_the_preset() -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(UserError, match=r"^--preset must be one of standard, quick, reference, original, not 'best'$"):
+    with pytest.raises(UserError, match=r"^--preset must be one of standard, .*, original, pictures, not 'best'$"):
         configure(TeacherConfig, preset="best")
 
 

@@ -41,7 +41,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors", "network", "outputs", "plugins", "streams"},
     "data": {"schema", "devices", "errors", "files", "network", "plugins", "processes.launch", "streams"},
     "methods": {"errors", "losses", "outputs", "plugins"},
-    "config": {"errors", "data.registry", "methods.registry", "methods.rows", "models.registry"},
+    "config": {
+        *(
+            "errors",
+            "data.registry",
+            "methods.registry",
+            "methods.rows",
+            "models.options",
+            "models.registry",
+            "plugins",
+        ),
+    },
     "steps": {"losses", "data", "methods", "outputs", "precision"},
     "checkpoints": {"config", "schema", "errors", "files", "data.specs", PACKAGE},
     "evaluation": {"losses", "data", "memory", "outputs", "precision", "processes"},

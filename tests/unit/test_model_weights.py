@@ -7,11 +7,12 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from kdignite.errors import UserError
 from kdignite.models.registry import MODELS, build_model
-from kdignite.models.weights import IMAGENET_MODELS, imagenet_file, transfer_weights
+from kdignite.models.weights import PRETRAINED_MODELS, pretrained_file, transfer_weights
 
 State = dict[str, Tensor]
 
@@ -147,7 +148,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.mark.parametrize("name", IMAGENET_MODELS)
+@pytest.mark.parametrize("name", PRETRAINED_MODELS)
 def test_imagenet_weights_are_fetched_once(name: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, float | None]] = []
 
@@ -157,8 +158,8 @@ def test_imagenet_weights_are_fetched_once(name: str, hub: Path, monkeypatch: py
         torch.save({"conv1.weight": torch.ones(1)}, dst)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    file = imagenet_file(name)
-    assert file == imagenet_file(name)
+    file = pretrained_file(name)
+    assert file == pretrained_file(name)
     [(sha256, seconds)] = calls
     assert file == hub / "checkpoints" / f"{name}-{sha256}.pth"
     assert len(sha256) == 8
@@ -183,19 +184,21 @@ def test_imagenet_weights_that_cannot_be_fetched(
         raise error
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    url = torchvision.models.get_model_weights("resnet50")["IMAGENET1K_V1"].url
     with pytest.raises(UserError) as caught:
-        imagenet_file("resnet50")
+        pretrained_file("resnet50")
     assert str(caught.value) == (
-        f"the ImageNet weights of resnet50 cannot be fetched ({why}); "
-        "give --weights=FILE (a state dict of torchvision's resnet50) or --weights=none"
+        f"the pretrained weights of resnet50 cannot be fetched ({why}); give --weights=FILE (a state dict of "
+        f"torchvision's resnet50, from {url}) or --weights=none"
     )
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.mark.parametrize("name", sorted({*MODELS, "package.module:function"} - set(IMAGENET_MODELS)))
+@pytest.mark.parametrize("name", sorted({*MODELS, "package.module:function"} - set(PRETRAINED_MODELS)))
 def test_models_without_imagenet_weights(name: str) -> None:
     message = (
-        f"^{name} has no ImageNet weights, resnet18, resnet34, resnet50 have; give --weights=FILE or --weights=none$"
+        f"^{name} has no pretrained weights; resnet18, resnet34, resnet50 have, and most of timm:NAME and "
+        "torchvision:NAME; give --weights=FILE or --weights=none$"
     )
     with pytest.raises(UserError, match=message):
-        imagenet_file(name)
+        pretrained_file(name)

@@ -25,8 +25,8 @@ from kdignite.evaluation import predictor
 from kdignite.models.registry import build_model
 from kdignite.training import data as data_module
 from kdignite.training import device as device_module
+from kdignite.training import initial_weights, spec
 from kdignite.training import model as model_module
-from kdignite.training import spec
 from kdignite.training.data import Data
 
 CPU = torch.device("cpu")
@@ -307,7 +307,7 @@ def test_data_that_bring_their_own_validation_images_have_no_val_size() -> None:
 
 
 def test_imagenet_weights_are_fed_with_the_statistics_of_imagenet() -> None:
-    config = TeacherConfig(arch="resnet18", weights="imagenet")
+    config = TeacherConfig(arch="resnet18", weights="pretrained")
     assert spec.resolve(config, toy(), device=CPU).normalize == "imagenet"
 
 
@@ -405,19 +405,19 @@ def test_a_student_knows_its_architecture_and_fits_the_classes() -> None:
     ],
 )
 def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], options: dict[str, Any]) -> None:
-    assert model_module.architecture_of(BaselineConfig(**given)).options == options
+    assert initial_weights.architecture_of(BaselineConfig(**given)).options == options
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
         (
-            TeacherConfig(arch="resnet18", weights="imagenet", stem="cifar"),
-            "--weights=imagenet are made for --stem=imagenet: leave out --stem=cifar, or --weights",
+            TeacherConfig(arch="resnet18", weights="pretrained", stem="cifar"),
+            "--weights=pretrained are made for --stem=imagenet: leave out --stem=cifar, or --weights",
         ),
         (
             BaselineConfig(weights="missing.pt"),
-            "--weights must be none, imagenet or a file; there is no file missing.pt",
+            "--weights must be none, pretrained or a file; there is no file missing.pt",
         ),
         (BaselineConfig(key="ema"), "--key=ema is for a file of weights: --weights=FILE"),
         (BaselineConfig(size=16), "cnn5 needs images of at least 32 pixels, not --size=16; try --size=32"),
@@ -430,11 +430,11 @@ def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: 
 
 def test_a_model_that_can_be_had_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(model_module, "imagenet_file", asked.append)
+    monkeypatch.setattr(initial_weights, "pretrained_file", asked.append)
     (tmp_path / "w.pt").write_text("")
     for weights in ("none", str(tmp_path / "w.pt")):
         model_module.check_and_fetch_model(baseline(weights=weights))
-    model_module.check_and_fetch_model(TeacherConfig(arch="resnet50", weights="imagenet"))
+    model_module.check_and_fetch_model(TeacherConfig(arch="resnet50", weights="pretrained"))
     assert asked == ["resnet50"]  # before any data are fetched
 
 
@@ -467,7 +467,7 @@ def test_weights_with_another_head_say_so(tmp_path: Path, capsys: pytest.Capture
 def test_without_weights_nothing_is_loaded_or_said(capsys: pytest.CaptureFixture[str]) -> None:
     fresh = model()
     before = weights_of(fresh)
-    model_module.load_initial_weights(fresh, baseline())
+    initial_weights.load_initial_weights(fresh, baseline())
     assert all(map(torch.equal, weights_of(fresh), before))
     assert capsys.readouterr().out == ""
 

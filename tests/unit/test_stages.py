@@ -67,7 +67,7 @@ def test_every_flag_of_every_stage_can_be_given() -> None:
 GIVEN = {
     **{"dataset": "digits", "data_root": "x", "augment": "flip", "device": "cpu", "amp": "off", "fast_dev_run": True},
     **{"sync_bn": True, "compile": True, "graph": "off", "skip_broken": True},
-    **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "imagenet"},
+    **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "pretrained"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
     **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss", "mix": "mixup"},
 }
@@ -105,7 +105,7 @@ def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None
         ({"teacher_warmup_epochs": 2.0}, "--teacher_warmup_epochs is for --teacher_schedule=constant or cosine"),
         ({"seeds": 0}, "--seeds must be at least 1, not 0"),
         ({"name": "../x"}, "--name must be letters"),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, not 'fast'"),
+        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
         ({"reference": "mine"}, "--reference must be one of original, not 'mine'"),
         (
             {"teacher": "runs/t", "teacher_epochs": 3, "teacher_lr": 0.2},
