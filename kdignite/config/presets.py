@@ -17,7 +17,7 @@ _ORIGINAL: dict[str, Value] = {
 # Fine-tuning on one's own photographs: a new head first, then everything, the pretrained layers at a lower rate.
 _PICTURES: dict[str, Value] = {
     "size": 224,
-    "augment": "crop+flip",
+    "augment": "rrc+flip",
     "batch_size": 32,
     "lr": 1e-3,
     "weight_decay": 0.05,
