@@ -75,13 +75,14 @@ def test_stopped_before_or_after_the_thaw_it_ends_the_same(
 
 
 def test_a_model_of_timm_is_taught_and_evaluated_from_its_file(taught: Finished, root: Path) -> None:
-    pytest.importorskip("timm")
+    timm = pytest.importorskip("timm")
     given = {"dataset": "digits", "arch": "timm:test_resnet", "arch_options": ("drop_rate=0.1",), "threads": 1}
     settings = {**given, "size": 32, "epochs": 1, "limit_train": 100, "batch_size": 50, "name": "small"}
     run = distill(configure(DistillConfig, **settings), root=root)
     description = checkpoints.load_checkpoint(run.folder / "best.safetensors").description
     assert description.architecture == ("timm:test_resnet", {"drop_rate": 0.1})
-    assert description.preprocessing[1:] == ((0.5,) * 3, (0.5,) * 3, "bicubic, antialiased")
+    own = timm.create_model("test_resnet").default_cfg
+    assert description.preprocessing[1:] == (own["mean"], own["std"], f"{own['interpolation']}, antialiased")
     assert (
         evaluate(EvaluateConfig(run="small", threads=1), root=root).result["num_correct"]
         == (run.result["test"]["num_correct"])
