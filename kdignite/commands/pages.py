@@ -60,13 +60,13 @@ def _comparison(summary: Summary, settings: Settings, *, folder: Path, beside: P
 def open_pictures(run: RunFiles, settings: Settings) -> Pictures:
     """The test images of a run; nothing is downloaded for them."""
     recorded: Mapping[str, Any] = run.config
-    sides = [value for key in ("image_size", "size") if isinstance(value := recorded.get(key), int)]
+    side = recorded.get("image_size") or recorded.get("size")
     root = settings.data_root or recorded.get("data_root")
     try:
         source = load_source(
             named_by(run.label, run.result["dataset"], asked=settings.dataset),
             data_root=data_folder(root if isinstance(root, str) else None),
-            image_size=next(iter(sides), 32),
+            image_size=side if isinstance(side, int) else 32,
             skip_broken=settings.skip_broken or recorded.get("skip_broken") is True,
             fetch=False,
         )

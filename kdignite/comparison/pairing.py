@@ -12,6 +12,7 @@ from kdignite.comparison.teachers import in_order, taught_by, with_roles
 from kdignite.config import (
     COMMANDS,
     MISSING,
+    OF_RECIPE,
     BaselineConfig,
     DistillConfig,
     command_line,
@@ -32,8 +33,6 @@ _SETTINGS = {"command", *(one.name for one in fields(DistillConfig))}
 # Not part of a recipe: names and places; files, whose content is compared; the machine, which a note mentions; the
 # seed, by which runs are paired.
 NOT_COMPARED = with_role(DistillConfig, "display", "place", "content", "machine") | {"command", "seed"}
-# what makes the recipe of a method besides its parameters, which a table of methods compares
-METHOD_FLAGS = {"method", "control", "label_smoothing", "student_layers", "teacher_layers"}
 STANDARD = "standard"  # the preset where none is typed
 NOT_TYPED = NOT_COMPARED - with_role(DistillConfig, "content") - {"seed"}  # for a partner of a run
 OPTIONAL = ("processor", "processes", "cuda")  # not recorded by every system, nor by older runs
@@ -82,7 +81,7 @@ def check_recipes(recipes: Mapping[str, Sequence[RunFiles]], *, tuned: Collectio
     for name, group in recipes.items():
         _check_group(group, who=f"runs of {name!r}")
     first, *others = sorted((group[0] for group in recipes.values()), key=lambda run: run.role == "baseline")
-    free = NOT_COMPARED | METHOD_FLAGS | {*parameter_names(DistillConfig), *tuned}
+    free = NOT_COMPARED | OF_RECIPE | {*parameter_names(DistillConfig), *tuned}
     for other in others:
         own = own_parameters(first.config) | own_parameters(other.config)
         lines = _differences(first, other, free=free | own | (LOSS_FLAGS if other.role == "baseline" else set()))

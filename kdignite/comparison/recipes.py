@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from kdignite import runs, schema
-from kdignite.comparison.pairing import METHOD_FLAGS, own_parameters
+from kdignite.comparison.pairing import OF_RECIPE, own_parameters
 from kdignite.comparison.runs import AGAIN, RunFiles, epoch_seconds
 from kdignite.comparison.scores import FIDELITY, model_scores
 from kdignite.config import DistillConfig, parameter_names, setting_text
@@ -131,7 +131,7 @@ def _scored(run: RunFiles, teacher: Logits | None, seconds: Sequence[float]) -> 
 
 def _settings(config: Mapping[str, Any], tuned: Sequence[str]) -> dict[str, Any]:
     """What a recipe has of its own; what is off or not given is left out."""
-    names = [*_parameters(config), *sorted(METHOD_FLAGS - {"method"})]
+    names = [*_parameters(config), *sorted(OF_RECIPE - {"method"})]
     given = {name: value for name in names if (value := config.get(name)) is not None and value is not False}
     if not config["label_smoothing"]:
         given.pop("label_smoothing", None)

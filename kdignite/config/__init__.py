@@ -14,10 +14,9 @@ from kdignite.config.commands import (
     DataConfig,
     EvaluateConfig,
     MethodsConfig,
-    PredictConfig,
     ReportConfig,
 )
-from kdignite.config.distillation import DistillConfig
+from kdignite.config.distillation import OF_RECIPE, DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.export import ExportConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
@@ -33,6 +32,7 @@ from kdignite.config.methods_study import (
     search_of,
     study_settings,
 )
+from kdignite.config.prediction import PredictConfig
 from kdignite.config.presets import PRESETS
 from kdignite.config.search import (
     BASELINE,

@@ -12,6 +12,9 @@ from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, find_method
 from kdignite.methods.rows import Temperature
 
+# what makes the recipe of a method besides its parameters, which a table of methods compares
+OF_RECIPE = {"method", "control", "label_smoothing", "student_layers", "teacher_layers"}
+
 
 @dataclass(frozen=True, kw_only=True)
 @method_flags

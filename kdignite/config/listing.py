@@ -7,6 +7,7 @@ from kdignite.config.export import ExportConfig
 from kdignite.config.fields import Config
 from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.methods_study import MethodsStudyConfig
+from kdignite.config.prediction import PredictConfig
 from kdignite.config.search import SearchConfig
 from kdignite.config.study import ReproduceConfig
 from kdignite.config.sweep import SweepConfig
@@ -21,7 +22,7 @@ _KINDS = (
     DistillConfig,
     BaselineConfig,
     commands.EvaluateConfig,
-    commands.PredictConfig,
+    PredictConfig,
     DoctorConfig,
     commands.CompareConfig,
     ExportConfig,

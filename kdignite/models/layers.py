@@ -1,6 +1,7 @@
 """The layers of a library's model that methods on features compare where none are named."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -70,13 +71,11 @@ def _returned(model: nn.Module, size: int) -> list[tuple[str, torch.Size]]:
 
         return module.register_forward_hook(hook)
 
-    handles = [listen(name, module) for name, module in model.named_modules() if name]
-    try:
-        with unchanged(model):
-            model(torch.zeros(2, 3, size, size))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as handles, unchanged(model):
+        for name, module in model.named_modules():
+            if name:
+                handles.enter_context(listen(name, module))
+        model(torch.zeros(2, 3, size, size))
     return returned
 
 

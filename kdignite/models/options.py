@@ -6,7 +6,6 @@ from typing import Any
 
 from kdignite.errors import UserError, brief
 
-OWN_FLAGS = ("widths", "stem")  # options that are flags of their own
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+([eE][+-]?\d+)?|\d+\.\d*([eE][+-]?\d+)?|\d+[eE][+-]?\d+)")
 
 
@@ -39,6 +38,8 @@ def check_options(items: Iterable[str] | None) -> None:
 
 def option_flags(options: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that give a model its options."""
+    from kdignite.models.registry import OWN_FLAGS
+
     own = {name: value for name, value in options.items() if name in OWN_FLAGS}
     others = [f"{name}={_text(value)}" for name, value in options.items() if name not in OWN_FLAGS]
     return own | ({"arch_options": others} if others else {})

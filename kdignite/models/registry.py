@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
 from kdignite.models import libraries
-from kdignite.models.options import OWN_FLAGS
 from kdignite.models.trial import TRACEBACK, own_error, try_forward
 from kdignite.plugins import USER_FUNCTION, import_function, is_library
 
@@ -96,6 +95,7 @@ MODELS: dict[str, Model] = {
     "resnet34": _torchvision_resnet(34, "21.3 M"),
     "resnet50": _torchvision_resnet(50, "23.5 M"),
 }
+OWN_FLAGS = {option for row in MODELS.values() for option in row.options}  # others are --arch_options
 
 
 def recipe_of(name: str) -> Recipe:

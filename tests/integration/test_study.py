@@ -64,7 +64,7 @@ def test_each_is_trained_with_what_its_own_search_chose(compared: Finished) -> N
 def test_the_table_is_of_all_runs_and_says_how_they_were_tuned(compared: Finished) -> None:
     assert read(compared.folder / module.REPORT) == compared.result
     text = (compared.folder / "methods.md").read_text()
-    for words in ("1 validation trial for each row", "| baseline", "| kd", "| dist", "Against kd"):
+    for words in ("1 validation trial for each tuned row", "| baseline", "| kd", "| dist", "Against kd"):
         assert words in text
     assert len((compared.folder / "methods.csv").read_text().splitlines()) == 1 + 3 * 2
     assert (compared.folder / "methods.png").stat().st_size > 5000

@@ -184,7 +184,7 @@ def test_the_same_tags_in_every_run(taught: Finished, distilled: Finished) -> No
     assert set(of_teacher.Tags()["scalars"]) == TAGS | recalls | tests
     assert set(of_student.Tags()["scalars"]) == TAGS | recalls | tests | {"loss/kd", "accuracy/teacher"}
     assert [event.step for event in of_student.Scalars("accuracy/val")] == [1, 2]
-    assert of_student.Tags()["images"] == ["confusion_matrix", "classification_report"]
+    assert of_student.Tags()["images"] == ["confusion_matrix", "classification_report", "reliability", "mistakes"]
 
 
 def test_metrics_csv_and_tensorboard_agree(distilled: Finished) -> None:

@@ -15,7 +15,9 @@ from kdignite.config import (
     RUN_NAME,
     Config,
     DistillConfig,
+    MethodsStudyConfig,
     ReproduceConfig,
+    SearchConfig,
     SweepConfig,
     bare_type,
     configure,
@@ -36,6 +38,9 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "mean": st.tuples(*[st.floats(0, 1)] * 3),
     "std": st.tuples(*[st.floats(0, 1, exclude_min=True)] * 3),
     "warmup_epochs": st.just(0.0),
+    "freeze_epochs": st.just(0),
+    **dict.fromkeys(("mix", "mix_alpha", "cache_top"), st.none()),
+    "arch_options": st.none() | st.just(("drop_rate=0.1",)),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
     "seeds": st.integers(1, 3),
     "generations": st.integers(1, 3),
@@ -48,9 +53,13 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "standardizes": st.none() | st.sampled_from([(True,), (False,)]),  # two axes have several values already
+    "int8": st.just(False),
+    "sheet_images": st.sampled_from(["all", "9"]),
+    "paths": st.lists(st.text(min_size=1), min_size=1).map(tuple),
+    "model": st.text(min_size=1),
     "runs": st.lists(st.text(min_size=1), min_size=1).map(tuple),
 }
-TIED = ("schedule", "warmup_epochs", "epochs", "optimizer", "momentum")
+TIED = ("schedule", "warmup_epochs", "epochs", "optimizer", "momentum", "freeze_epochs")
 
 
 def numbers(one: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
@@ -110,6 +119,12 @@ def configs(draw: st.DrawFn) -> Config:
         chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher", "control"))
     if kind is SweepConfig:
         chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T", "standardize")}
+    if kind is SearchConfig:  # one value, or the lowest and the highest
+        chosen |= dict.fromkeys((*TIED, "momentum", "weight_decay", "label_smoothing", "standardize"))
+        chosen |= {name: tuple(sorted(draw(SPECIAL[f"{name}s"])[:2])) for name in ("alpha", "T")}
+        chosen["lr"] = draw(st.sampled_from([None, (0.1,), (0.01, 0.1)])) if len({*chosen["T"]}) > 1 else None
+    if kind is MethodsStudyConfig:
+        chosen |= dict.fromkeys((*TIED, "controls", "search_epochs")) | {"methods": ("kd", "dist"), "trials": 0}
     return kind(**chosen)
 
 

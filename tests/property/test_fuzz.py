@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from kdignite import checkpoints, files
 from kdignite.checkpoints import Architecture, Checkpoint, Description, Origin, Validation
-from kdignite.commands import study
+from kdignite.commands import stages
 from kdignite.comparison.pairing import pair_runs
 from kdignite.comparison.runs import read_run
 from kdignite.comparison.summary import summarize
@@ -433,7 +433,7 @@ def comparison_of(folder: Path) -> str:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    found = study._read(folder / "manifest.json")
+    found = stages._read(folder / "manifest.json")
     assert all((folder / one["folder"]).resolve().parent == folder.resolve() for one in found["stages"].values())
     return found
 

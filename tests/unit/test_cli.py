@@ -34,7 +34,7 @@ from kdignite.models.registry import MODELS
 ROOT = Path(__file__).parents[2]
 TRAINING = ("teacher", "distill", "baseline")
 WORDS = {"evaluate": ["runs/teacher"], "doctor": ["runs/teacher"], "compare": ["runs/a", "runs/b"], "adopt": ["net.pt"]}
-WORDS |= {"export": ["runs/student"], "predict": ["a.jpg", "--model=runs/teacher"]}
+WORDS |= {"export": ["runs/student"], "report": ["runs/student"], "predict": ["a.jpg", "--model=runs/teacher"]}
 ADOPT = ["adopt", "net.pt", "--arch=cnn5", "--size=32", "--mean=.5,.5,.5", "--std=.25,.25,.25"]
 
 
@@ -339,7 +339,7 @@ def test_commands_and_flags_that_are_refused(typed, line, refusal):
         (["-T"], "not -T; write --T=VALUE"),
         (["-e", "3"], "not -e; write --epochs=3"),
         (["-k"], "not -k; write one of --key, --keep_last"),
-        (["-a", "3"], "not -a; write one of --augment, --arch, --amp, --allow_weak_teacher, --alpha"),
+        (["-a", "3"], "not -a; write one of --augment, --arch, --arch_options, --amp, --allow_weak_teacher, --alpha"),
         (["-alpha=0.3"], "not -alpha=0.3; write --alpha=0.3"),
         (["-alhpa", "0.3"], "not -alhpa; write --alpha=0.3"),
         (["-x", "1"], "not -x; see python -m kdignite distill --help"),
@@ -518,7 +518,9 @@ def test_help_shows_every_flag_with_its_meaning_and_default(command):
 def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
     assert (
-        "a whole number at least 1\n" + " " * 24 + "default [standard] 30, [quick] 2, [reference] 30, [original] 5\n"
+        "a whole number at least 1\n"
+        + " " * 24
+        + "default [standard] 30, [quick] 2, [reference] 30, [original] 5, [pictures] 10\n"
         in teacher
     )
     archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
@@ -796,10 +798,10 @@ DATA = {  # of a whole study
     *("dataset", "data_root", "skip_broken", "val_size", "image_size", "augment", "view_seed", "limit_train"),
     "balance",
 }
-MODEL = {"arch", "widths", "stem", "weights", "key", "size", "normalize"}
+MODEL = {"arch", "arch_options", "widths", "stem", "weights", "key", "size", "normalize"}
 LEARNING = {
     *("views", "epochs", "batch_size", "lr", "momentum", "weight_decay", "optimizer", "schedule", "warmup_epochs"),
-    *("mix", "mix_alpha"),
+    *("mix", "mix_alpha", "freeze_epochs", "backbone_lr_mult"),
 }
 TRAIN = RECIPE | DATA | MODEL | LEARNING | {"grad_clip", "label_smoothing", "patience", "resume"}
 DISTILL = {"method", "alpha", "T", "teacher", "teacher_amp", "teacher_outputs", "allow_weak_teacher"}
@@ -823,7 +825,8 @@ FROZEN = {
         *("observed", "observed_images", "predictions", "per_class", "split", "weights", "arch", "alpha", "T"),
         *("num_images", "draws", "name", "dataset", "data_root", "skip_broken", "device", "threads", "key"),
     },
-    "compare": {"reference", "name"},
+    "compare": {"reference", "name", "dataset", "data_root", "skip_broken"},
+    "report": {"dataset", "data_root", "skip_broken"},
     "export": {
         *("format", "preprocessing", "int8", "name", "dataset", "data_root", "skip_broken", "arch", "threads"),
     },
@@ -831,9 +834,10 @@ FROZEN = {
     "search": TRAIN - {"resume"} | DISTILL | {"teacher_arch", "trials", "prune", "storage"},
     "study": TRAIN - {"resume", "lr", "label_smoothing"}
     | {"methods", "controls", "trials", "search_epochs", "seeds", "teacher", "teacher_amp", "teacher_outputs"}
-    | {"allow_weak_teacher", "cache", "cache_dtype", "teacher_shares", "teacher_arch"},
+    | {"allow_weak_teacher", "cache", "cache_dtype", "cache_top", "teacher_shares", "teacher_arch"},
     "adopt": {
         *("arch", "size", "mean", "std", "strip_prefix", "classes", "widths", "stem", "name", "dataset", "data_root"),
+        "arch_options",
         *("skip_broken", "val_size", "image_size", "allow_weak_teacher", "device", "threads", "key"),
     },
     "methods": set(),

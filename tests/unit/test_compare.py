@@ -581,7 +581,7 @@ def test_a_student_of_a_method_of_ones_own_has_parameters_that_its_baseline_has_
     own = {**dict.fromkeys(parameter_names(DistillConfig)), "method": "mine:method", "gap": 0.5}
     for seed in (0, 1):
         again(root, f"student-{seed}", "distill", config={"seed": seed, **own})
-    taught = {"cache_dtype": "float32", "teacher_amp": "off", "teacher_outputs": None}
+    taught = {"cache_dtype": "float32", "teacher_amp": "off", "teacher_outputs": None, "cache_top": None}
     taught |= dict.fromkeys(("teacher_shares", "control", "student_layers", "teacher_layers"))
     assert compared(root, *ALL)["settings"] == own | taught
 

@@ -65,26 +65,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
     "trials": {"config", "errors", "runs", "streams"},
     "comparison": {
-        *(
-            "trials",
-            "checkpoints",
-            "config",
-            "data.registry",
-            "errors",
-            "files",
-            "metrics",
-            "runs",
-            "schema",
-            "teachers",
-        ),
-    },
-    "export": {
-        *("checkpoints", "comparison", "config", "data", "errors", "files", "metrics", "models", "outputs", "reports"),
-        *("runs", "timing", PACKAGE),
+        *("checkpoints", "config", "data.registry", "errors", "files", "metrics", "runs", "schema", "teachers"),
+        *("trials",),
     },
     "reports": {
         *("metrics", "data.registry", "methods.registry", "comparison", "config", "errors", "files", "runs", "timing"),
         *("trials", PACKAGE),
+    },
+    "export": {
+        *("checkpoints", "comparison", "config", "data", "errors", "files", "metrics", "models", "outputs", "reports"),
+        *("runs", "timing", PACKAGE),
     },
     "doctor": {
         *(

@@ -150,7 +150,8 @@ def another(one: dataclasses.Field[Any], value: Any) -> Any:
         return 10 if value is None else value + 1
     if kind is float:
         return value / 2 if value else 0.25
-    return {tuple[int, ...]: (4, 4, 4, 4, 4), tuple[float, ...]: (0.5, 0.25)}.get(kind, f"{value}-2")
+    several = {tuple[int, ...]: (4, 4, 4, 4, 4), tuple[float, ...]: (0.5, 0.25), tuple[str, ...]: ("a=1",)}
+    return several.get(kind, f"{value}-2")
 
 
 def text(value: Any) -> str:
@@ -187,6 +188,9 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
 def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distilled, name: str) -> None:
     run, folder, root = distilled
     before = getattr(run.config, name)
+    beside = {"mix": "mixup"} if name == "mix_alpha" else {}  # which is nothing without it
+    run = told_now(run, **beside)
+    folder = begun(run, root) if beside else folder
     changed = told_now(run, **{"resume": str(folder), name: another(SETTINGS[name], before)})
     newest = told_now(changed, resume=NEWEST)
     changed = told_now(changed, resume=str(folder))

@@ -70,6 +70,7 @@ GIVEN = {
     **{"keep_last": True, "arch": "resnet20", "widths": (8,) * 5, "stem": "cifar", "weights": "pretrained"},
     **{"normalize": "imagenet", "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 0.0},
     **{"momentum": 0.5, "label_smoothing": 0.25, "key": "ema", "balance": "loss", "mix": "mixup"},
+    **{"arch_options": ("a=1",), "freeze_epochs": 1, "backbone_lr_mult": 0.5},
 }
 
 

@@ -320,7 +320,7 @@ def test_a_dry_run_compares_with_nothing_recorded_and_still_refuses_chance(tmp_p
     ("origin", "T", "warning"),
     [
         ({}, 4.0, None),
-        ({"command": "adopt"}, 4.0, "an adopted teacher may have been trained on the validation images"),
+        ({"command": "adopt"}, 1.0, "an adopted teacher may have been trained on the validation images"),
         ({"label_smoothing": 0.1}, 4.0, "the teacher was trained with label smoothing 0.1"),
         ({"label_smoothing": 0.1}, 1.0, None),
     ],
