@@ -15,6 +15,7 @@ from kdignite.config import (
     RUN_NAME,
     Config,
     DistillConfig,
+    ExportConfig,
     MethodsStudyConfig,
     ReproduceConfig,
     SearchConfig,
@@ -117,8 +118,11 @@ def configs(draw: st.DrawFn) -> Config:
     # rules between the flags of a study are those of its stages, tested there
     if kind is ReproduceConfig:
         chosen |= dict.fromkeys((*TIED, *(f"teacher_{name}" for name in TIED), "teacher", "control"))
+        chosen |= dict.fromkeys(("teacher_mix", "teacher_mix_alpha", "teacher_arch_options"))
     if kind is SweepConfig:
         chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T", "standardize")}
+    if kind is ExportConfig:
+        chosen["preprocessing"] = None
     if kind is SearchConfig:  # one value, or the lowest and the highest
         chosen |= dict.fromkeys((*TIED, "momentum", "weight_decay", "label_smoothing", "standardize"))
         chosen |= {name: tuple(sorted(draw(SPECIAL[f"{name}s"])[:2])) for name in ("alpha", "T")}
