@@ -54,6 +54,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "alphas": st.lists(st.integers(0, 10**6).map(lambda n: n / 10**6), min_size=1, max_size=3, unique=True).map(tuple),
     "Ts": st.lists(st.integers(1, 10**6).map(lambda n: n / 1000), min_size=1, max_size=3, unique=True).map(tuple),
     "standardizes": st.none() | st.sampled_from([(True,), (False,)]),  # two axes have several values already
+    **dict.fromkeys(("sheet", "out"), st.sampled_from([None, "sheet.png"])),
     "int8": st.just(False),
     "sheet_images": st.sampled_from(["all", "9"]),
     "paths": st.lists(st.text(min_size=1), min_size=1).map(tuple),

@@ -517,12 +517,8 @@ def test_help_shows_every_flag_with_its_meaning_and_default(command):
 
 def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
-    assert (
-        "a whole number at least 1\n"
-        + " " * 24
-        + "default [standard] 30, [quick] 2, [reference] 30, [original] 5, [pictures] 10\n"
-        in teacher
-    )
+    epochs = "a whole number at least 1 default [standard] 30, [quick] 2, [reference] 30, [original] 5, [pictures] 10 "
+    assert epochs in " ".join(teacher.split())
     archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
     assert archs in " ".join(teacher.split())
     alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, 0 for fitnet, 0 for at, 0 for sp, "
