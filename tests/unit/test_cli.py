@@ -519,12 +519,13 @@ def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
     epochs = "a whole number at least 1 default [standard] 30, [quick] 2, [reference] 30, [original] 5, [pictures] 10 "
     assert epochs in " ".join(teacher.split())
-    archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50 "
+    archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50, "
+    archs += "[pictures] torchvision:resnet50 "
     assert archs in " ".join(teacher.split())
     alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, 0 for fitnet, 0 for at, 0 for sp, "
-    alphas += "0 for pkt, 0 for rkd, 0 for vid, [reference] 1, [original] 0.5 "
+    alphas += "0 for pkt, 0 for rkd, 0 for vid, 0 for reviewkd, [reference] 1, [original] 0.5 "
     assert alphas in " ".join(distill.split())
-    assert "[standard] 1, [quick] 1, [reference] 5, [original] 1\n" in helptext.command_help("reproduce")
+    assert "[standard] 1, [quick] 1, [reference] 5, [original] 1, [pictures] 1\n" in helptext.command_help("reproduce")
     assert "one of standard, quick, reference, original, pictures; default standard\n" in distill
     assert "a number at least 0; default [" not in distill
     assert "true or false; default false\n" in distill
