@@ -92,7 +92,7 @@ class Effect(NamedTuple):
     name: str
     text: str
     tone: str
-    is_shown: bool  # the interval of all comparisons together leaves zero out
+    is_shown: bool  # the test, corrected for all comparisons, shows a difference
     y: float
     x: float | None  # None: it is not compared
     low: float | None
@@ -110,7 +110,6 @@ class Forest(NamedTuple):
     zero: float
     other: float | None  # of the row that the others are compared with too
     other_name: str
-    unit: str
     x_ticks: list[Tick]
     legend: list[tuple[str, str]]  # tone and text of each mark
     height: float

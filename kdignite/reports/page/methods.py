@@ -64,7 +64,6 @@ def forest(summary: MethodsSummary) -> Forest:
         zero=across(0),
         other=across(100 * other.difference.mean) if other else None,
         other_name=summary.against or "",
-        unit="points",
         x_ticks=[Tick(across(x), f"{x:+g}".replace("-", MINUS) if x else "0") for x in ticks(*ends)],
         legend=[(_mark(verdict), verdict) for verdict in TONES if verdict in verdicts],
         height=height,

@@ -53,7 +53,7 @@ def scatter(summary: SearchSummary, name: str) -> Scatter:
     best, value = per_cent(summary.chosen.accuracy, digits=2), setting_text(summary.chosen.values[name])
     trials = counted(len(summary.trials), "trial")
     return Scatter(
-        title=name,
+        title=f"Validation accuracy (%) over {name}",
         alt=f"Validation accuracy of {trials} over {name}; the best is {best} %, at {value}.",
         marks=marks,
         x_name=f"{name} (logarithmic)" if span.log else name,
