@@ -1,6 +1,6 @@
 """The pages of finished runs, comparisons and studies, with the pictures of their data set where it is still there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,23 @@ from kdignite.config import CompareConfig, ReportConfig
 from kdignite.data.registry import load_source
 from kdignite.errors import UserError
 from kdignite.reports.comparison import summary_from_json
-from kdignite.reports.page import Page, Pictures, comparison_page, find_runs, run_page, study_page, write_page
+from kdignite.reports.methods import methods_from_json
+from kdignite.reports.page import (
+    Page,
+    Pictures,
+    comparison_page,
+    find_runs,
+    methods_page,
+    run_page,
+    search_page,
+    study_page,
+    write_page,
+)
+from kdignite.reports.search import search_from_json
 from kdignite.reports.sweep import sweep_from_json
 from kdignite.training.data import data_folder, named_by, pictures_of
 
-COMPARISON, GRID = "compare.json", "sweep.json"
+COMPARISON, GRID, METHODS, SEARCH = "compare.json", "sweep.json", "methods.json", "search.json"
 REMADE = "make it again"
 Settings = CompareConfig | ReportConfig  # which say where the data set is now
 
@@ -31,7 +43,7 @@ def write_comparison_page(folder: Path, summary: Summary, settings: Settings, *,
 
 
 def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
-    """The page of a study: with its last comparison or its grid, if it got that far."""
+    """The page of a study: with its last comparison or what else came out, if it got that far."""
     manifest = files.read_json(folder / runs.MANIFEST)
     with schema.checked(folder / runs.MANIFEST, advice="repair or remove it"):
         stages = schema.mapping(manifest, "stages")
@@ -40,10 +52,25 @@ def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
     outcome: Page | SweepSummary | None = None
     if compared:
         outcome = _comparison(read_summary(compared[-1]), settings, folder=folder, beside=folder, root=root)
-    elif (folder / GRID).is_file():
-        with schema.checked(folder / GRID, advice=REMADE):
-            outcome = sweep_from_json(files.read_json(folder / GRID))
+    else:
+        outcome = _outcome(folder)
     return write_page(study_page(folder, manifest, outcome), folder)
+
+
+def _outcome(folder: Path) -> Page | SweepSummary | None:
+    """What a sweep, a search or a study of methods wrote."""
+    for name, read in _OUTCOMES.items():
+        if (folder / name).is_file():
+            with schema.checked(folder / name, advice=REMADE):
+                return read(files.read_json(folder / name), folder)
+    return None
+
+
+_OUTCOMES: dict[str, Callable[[Mapping[str, Any], Path], Page | SweepSummary]] = {
+    GRID: lambda values, _: sweep_from_json(values),
+    METHODS: lambda values, folder: methods_page(methods_from_json(values), folder),
+    SEARCH: lambda values, folder: search_page(search_from_json(values), folder),
+}
 
 
 def read_summary(path: Path) -> Summary:

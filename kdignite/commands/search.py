@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from kdignite import files, handlers, processes, runs, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
+from kdignite.commands.pages import SEARCH
 from kdignite.commands.stages import StudyState, open_study, open_taught_study, with_amp
 from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import (
@@ -27,12 +28,11 @@ from kdignite.config import (
 from kdignite.console import say
 from kdignite.errors import RunFailed
 from kdignite.reports.figures import save_figure
+from kdignite.reports.page import REPORT, search_page, study_page, write_page
 from kdignite.reports.search import chosen_text, search_csv, search_figure, search_json, search_text, values_text
 from kdignite.training.extensions import RunView
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.teacher import inherit_from_newest
-
-REPORT = "search.json"
 
 
 @processes.process_group()
@@ -66,12 +66,13 @@ def search(config: Search, *, root: Path = runs.ROOT) -> runs.Finished:
         return trials.open_trials(config, study.folder, study.manifest["settings"], place=study.manifest["id"])
 
     while _run_next(opened, config, study.folder, fixed):
-        processes.on_rank0(lambda: _report(config, study.folder, opened()))
-    summary = processes.on_rank0(lambda: _report(config, study.folder, opened()))
+        processes.on_rank0(lambda: _report(config, study, opened()))
+    summary = processes.on_rank0(lambda: _report(config, study, opened()))
     if summary is None:
         raise RunFailed(f"no trial of {study.folder} has come to its end: give other ranges, or more --trials")
     say(search_text(summary))
-    say(f"files       {study.folder}/ (search.md, search.png, search.csv, {REPORT}, and a folder for each trial)")
+    names = f"{REPORT}, search.md, search.png, search.csv, {SEARCH}"
+    say(f"files       {study.folder}/ ({names}, and a folder for each trial)")
     return runs.Finished(study.folder, search_json(summary))
 
 
@@ -130,9 +131,9 @@ def _run(config: TrainConfig, is_behind: Callable[[handlers.Row], bool], *, root
     return {"state": "complete", "accuracy": run.result["val"]["accuracy"], "epochs": run.result["epochs"]}
 
 
-def _report(config: Search, folder: Path, opened: trials.Trials) -> SearchSummary | None:
+def _report(config: Search, study: StudyState, opened: trials.Trials) -> SearchSummary | None:
     """Write the report of all trials, once one is complete."""
-    first = trial_config(config, defaults(config), name=None)
+    folder, first = study.folder, trial_config(config, defaults(config), name=None)
     is_partial = first.fast_dev_run or first.limit_train is not None
     summary = summarize_search(trials.rows_of(opened), config, partial=is_partial)
     if summary is not None:
@@ -140,5 +141,6 @@ def _report(config: Search, folder: Path, opened: trials.Trials) -> SearchSummar
         text = f"# {summary.method}\n\n![{chosen_text(summary)}](search.png)\n\n{search_text(summary)}"
         files.write_atomically(folder / "search.md", lambda file: file.write(text.encode()))
         files.write_atomically(folder / "search.csv", lambda file: file.write(search_csv(summary).encode()))
-        files.write_json(folder / REPORT, search_json(summary))
+        files.write_json(folder / SEARCH, search_json(summary))
+        write_page(study_page(folder, study.manifest, search_page(summary, folder)), folder)
     return summary

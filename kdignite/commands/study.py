@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from kdignite import files, handlers, processes, runs, schema, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
-from kdignite.commands.search import REPORT as SEARCH_REPORT
+from kdignite.commands.pages import METHODS
+from kdignite.commands.pages import SEARCH as SEARCH_REPORT
 from kdignite.commands.search import search
 from kdignite.commands.stages import StudyState, open_taught_study, refresh, run_stage, train_stage, with_amp
 from kdignite.comparison.methods import Budget, MethodsSummary, summarize_methods
@@ -32,10 +33,10 @@ from kdignite.errors import RunFailed, UserError, listed
 from kdignite.methods.registry import DEFAULT
 from kdignite.reports.figures import save_figure
 from kdignite.reports.methods import methods_csv, methods_figure, methods_headline, methods_json, methods_text
+from kdignite.reports.page import REPORT, methods_page, study_page, write_page
 from kdignite.training.model import check_and_fetch_model
 from kdignite.training.teacher import choose_teachers, inherit
 
-REPORT = "methods.json"
 SEARCH = "search-"  # of the names of stages that choose settings
 
 
@@ -154,7 +155,8 @@ def _finish(config: MethodsStudy, state: StudyState, plan: Sequence[Stage], teac
     missing = [stage.name for stage in plan if stage.name not in state.stages]
     if missing:
         say(f"missing   {listed(missing)}: in another process, or its loss was no number")
-    say(f"files       {state.folder}/ (methods.md, methods.png, methods.csv, {REPORT}, and a folder for each run)")
+    names = f"{REPORT}, methods.md, methods.png, methods.csv, {METHODS}"
+    say(f"files       {state.folder}/ ({names}, and a folder for each run)")
     return runs.Finished(state.folder, methods_json(summary))
 
 
@@ -163,6 +165,7 @@ def _report(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -
     folders = [state.folder / one["folder"] for name, one in state.stages.items() if not name.startswith(SEARCH)]
     found = [read_run(folder, label=folder.name) for folder in folders]
     if not {"student", "baseline"} <= {run.role for run in found}:
+        write_page(study_page(state.folder, state.manifest, None), state.folder)
         return None
     are_runs = all(path.name == runs.BEST and path.with_name(runs.RESULT).is_file() for path in teachers)
     taught_by = [read_run(path.parent, label=path.parent.name) for path in teachers if are_runs]
@@ -171,7 +174,8 @@ def _report(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -
     text = f"# Methods on {summary.dataset}\n\n![{methods_headline(summary)}](methods.png)\n\n{methods_text(summary)}"
     files.write_atomically(state.folder / "methods.md", lambda file: file.write(text.encode()))
     files.write_atomically(state.folder / "methods.csv", lambda file: file.write(methods_csv(summary).encode()))
-    files.write_json(state.folder / REPORT, methods_json(summary))
+    files.write_json(state.folder / METHODS, methods_json(summary))
+    write_page(study_page(state.folder, state.manifest, methods_page(summary, state.folder)), state.folder)
     return summary
 
 

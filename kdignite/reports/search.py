@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from kdignite.comparison.search import SearchSummary
 from kdignite.config import Range, setting_text
+from kdignite.errors import reason
 from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION, new_figure, styled
 from kdignite.reports.text import csv_text, markdown_table, per_cent
 from kdignite.trials import TrialRow
@@ -16,6 +17,7 @@ from kdignite.trials import TrialRow
 PANEL = (2.6, 2.9)  # inches, wide and high
 FADED = "0.6"  # of what was stopped early
 ROWS = 20  # of the table of the best
+COMPLETE, STOPPED, BELOW, CHOSEN = "complete", "stopped early", "stopped early, below", "chosen"
 
 
 def search_text(summary: SearchSummary) -> str:
@@ -55,11 +57,39 @@ def search_json(summary: SearchSummary) -> dict[str, Any]:
     """Every value as plain JSON, in the form of ``search.json``."""
     return {
         "method": summary.method,
+        "line": summary.line,
         "ranges": {name: list(one[:2]) for name, one in summary.ranges.items()},
         "chosen": summary.chosen._asdict(),
         "trials": [one._asdict() for one in summary.trials],
         "notes": summary.notes,
     }
+
+
+def search_from_json(values: Mapping[str, Any]) -> SearchSummary:
+    """A summary from what ``search.json`` holds.
+
+    Raises:
+        ValueError: if it is not what `search_json` writes.
+    """
+    try:
+        trials, chosen = [TrialRow(**one) for one in values["trials"]], TrialRow(**values["chosen"])
+        ranges = {
+            name: Range(low, high, isinstance(chosen.values[name], bool))
+            for name, (low, high) in values["ranges"].items()
+        }
+        return SearchSummary(values["method"], ranges, trials, chosen, values["line"], values["notes"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no search: {reason(error)}") from error
+
+
+def drawn_trials(summary: SearchSummary) -> dict[str, list[TrialRow]]:
+    """The trials of each mark of the figure; those below all complete ones as high as the lowest of these."""
+    complete = summary.complete
+    edge = min(one.accuracy or 0.0 for one in complete)
+    others = [one for one in summary.trials if one.state != "complete"]
+    above = [one for one in others if one.state == "pruned" and (one.accuracy or 0.0) >= edge]
+    below = [one._replace(accuracy=edge) for one in others if one not in above]
+    return {COMPLETE: complete, STOPPED: above, BELOW: below, CHOSEN: [summary.chosen]}
 
 
 @styled
@@ -79,17 +109,12 @@ def search_figure(summary: SearchSummary) -> Figure:
 
 
 def _panel(axes: Axes, summary: SearchSummary, name: str) -> None:
-    complete = [one for one in summary.trials if one.state == "complete"]
-    edge = min(one.accuracy or 0.0 for one in complete)
-    above = [one for one in summary.trials if one.state == "pruned" and (one.accuracy or 0.0) >= edge]
-    below = [one for one in summary.trials if one.state != "complete" and one not in above]
+    drawn = drawn_trials(summary)
     faded: dict[str, Any] = {"facecolors": "none", "edgecolors": FADED}
-    axes.scatter(*_points(complete, name), s=22, color=BLUE, label="complete")
-    axes.scatter(*_points(above, name), s=22, label="stopped early" if above else None, **faded)
-    lower = [one._replace(accuracy=edge) for one in below]
-    axes.scatter(*_points(lower, name), s=22, marker="v", label="stopped early, below" if below else None, **faded)
-    chosen: dict[str, Any] = {"facecolors": "none", "edgecolors": VERMILION, "linewidth": 2, "label": "chosen"}
-    axes.scatter(*_points([summary.chosen], name), s=70, **chosen)
+    ring: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": VERMILION, "linewidth": 2}
+    marks = {COMPLETE: {"color": BLUE}, STOPPED: faded, BELOW: faded | {"marker": "v"}, CHOSEN: ring}
+    for label, mark in marks.items():
+        axes.scatter(*_points(drawn[label], name), label=label if drawn[label] else None, **{"s": 22} | mark)
     if summary.ranges[name].log:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -35,7 +35,14 @@ from kdignite.comparison.scores import Difference
 from kdignite.config import BaselineConfig, DistillConfig, configure, parameter_names, to_json
 from kdignite.errors import UserError
 from kdignite.metrics.statistics import holm, paired_difference, paired_p_value
-from kdignite.reports.methods import methods_csv, methods_figure, methods_headline, methods_json, methods_text
+from kdignite.reports.methods import (
+    methods_csv,
+    methods_figure,
+    methods_from_json,
+    methods_headline,
+    methods_json,
+    methods_text,
+)
 from kdignite.reports.methods.tables import contrast_text, subject
 
 CLASSES = ("cat", "dog", "frog", "owl")
@@ -478,6 +485,16 @@ def test_everything_can_be_written_as_json() -> None:
     assert kd["to_baseline"]["verdict"] == BETTER
     assert kd["to_baseline"]["difference"]["low"] == rows_of(summary)["kd"].to_baseline.difference.low
     assert kd["runs"][1]["num_correct"] == COUNTS["kd"][1]
+
+
+@pytest.mark.parametrize("budget", [None, Budget(("lr",), {"kd": 3}, 2, (1000,))])
+def test_the_json_holds_the_whole_summary(budget: Budget | None) -> None:
+    summary = summarize_methods([*FOUND, run("nkd", 9, 350)], budget=budget)
+    values = json.loads(json.dumps(methods_json(summary)))
+    assert methods_from_json(values) == summary
+    for damage in ({"rows": [{}]}, {"budget": None}, {"epochs": 3}, {"rows": 1}):
+        with pytest.raises(ValueError, match="it is no table of methods"):
+            methods_from_json(values | damage)
 
 
 # --- the picture

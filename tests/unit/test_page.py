@@ -19,19 +19,27 @@ from PIL import Image
 from kdignite import files
 from kdignite.commands.pages import open_pictures
 from kdignite.commands.report import report
+from kdignite.comparison.methods import BETTER, Budget, Contrast, MethodRow, MethodsSummary
 from kdignite.comparison.pairing import pair_runs
+from kdignite.comparison.recipes import SCORES, Recipe, RecipeRun
 from kdignite.comparison.runs import read_run, read_runs
+from kdignite.comparison.scores import Difference
+from kdignite.comparison.search import SearchSummary
 from kdignite.comparison.summary import Summary, summarize
 from kdignite.comparison.sweep import GridPoint, SweepSummary
-from kdignite.config import ReportConfig
+from kdignite.config import Range, ReportConfig
 from kdignite.data.registry import load_source
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, expected_calibration_error, recorded, softmax
+from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison import comparison_json, summary_from_json
+from kdignite.reports.methods import methods_json
 from kdignite.reports.page import comparison_page, find_runs, run_page, study_page, worst_mistakes
 from kdignite.reports.page.mistakes import Pictures, data_uri
 from kdignite.reports.page.render import page_text
+from kdignite.reports.search import search_from_json, search_json
 from kdignite.reports.sweep import sweep_from_json, sweep_json
+from kdignite.trials import TrialRow
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "polyline"}
 NASTY = ("<script>alert(1)</script>", "a\"b'c & d", "\u202eevil", "100 % | $5$")
@@ -368,6 +376,100 @@ def test_the_page_of_a_sweep(tmp_path: Path) -> None:
     tree = checked(page_text(study_page(tmp_path, {"stages": {}, "settings": {}}, summary)))
     assert "Chosen on validation: --alpha=1 --T=4, 54.00 % (one seed; the best of 4 points)." in tree.text_in("bdi")
     assert [text for tag, text in tree.texts if tag == "td"][1:5] == ["26.00", "29.00", "51.00", "54.00"]
+
+
+def method_row(name: str, *correct: int, difference: Difference | None, adjusted: float | None = None) -> MethodRow:
+    """A row of runs with so many of 100 images right; ten are those of the baseline."""
+    runs = [
+        RecipeRun(f"{name}-{seed}", seed, 2, 2, one, one / 100, one / 100, 1.0, 0.1, *[None] * 4)
+        for seed, one in enumerate(correct)
+    ]
+    seeds, scores = list(range(len(correct))), dict.fromkeys(SCORES) | {"loss": Spread(1.0, None)}
+    recipe = Recipe(name, False, {"lr": 0.1}, runs, Spread(sum(correct) / len(correct) / 100, 0.01), scores, None)
+    values = [(one - 10) / 100 for one in correct]
+    return MethodRow(recipe, difference and Contrast(seeds, values, difference, adjusted, adjusted), None)
+
+
+def methods_summary() -> MethodsSummary:
+    rows = [
+        method_row("dkd", 13, 15, difference=Difference(0.04, 0.01, 0.01, 0.07), adjusted=0.01),
+        method_row("kd", 12, 14, difference=Difference(0.03, 0.01, -0.9, 0.96), adjusted=0.3),
+        method_row("baseline", 10, 10, difference=None),
+        method_row("<b>&", 9, difference=Difference(-0.01)),
+    ]
+    known: dict[str, Any] = {"teacher_name": "big", "teacher_accuracy": 0.9, "partial": False, "notes": ["a <note>"]}
+    made: dict[str, Any] = {"dataset": "digits", "num_images": 100, "arch": "cnn5", "epochs": (2, 2), "seeds": [0, 1]}
+    return MethodsSummary(baseline="baseline", against="kd", rows=rows, budget=Budget(), **known, **made)
+
+
+def test_the_page_of_a_study_of_methods(tmp_path: Path) -> None:
+    summary, stages = methods_summary(), {}
+    for name in ("search-kd", "dkd-0", "kd-1"):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        (tmp_path / "s" / name / "report.html").touch()
+        stages[name] = {"folder": name, "seconds": 3.0}
+    manifest = {"command": "study", "typed": {"methods": ["kd", "dkd"]}, "settings": {"lr": 0.1}, "stages": stages}
+    files.write_json(tmp_path / "s" / "manifest.json", manifest)
+    files.write_json(tmp_path / "s" / "methods.json", methods_json(summary))
+    tree = checked(report(ReportConfig(run="s"), root=tmp_path).read_text())
+    assert "Better than the baseline: dkd (1 of 2). Better than kd" not in tree.text_in("bdi")  # nothing was tested
+    assert "Better than the baseline: dkd (1 of 2). First is dkd: +4.00 points" in tree.text_in("bdi")
+    assert "kdignite study --methods=kd,dkd" in tree.text_in("span")
+    (chart,) = [one["aria-label"] for one in tree.all("svg") if one.get("role") == "img"]
+    assert f"dkd: +4.00 points (95 % interval +1.00 to +7.00, 2 seeds), {BETTER}." in chart
+    links = Counter(one["href"] for one in tree.all("a") if not one["href"].startswith("#"))
+    assert links == {"search-kd/report.html": 1, "dkd-0/report.html": 2, "kd-1/report.html": 2}
+    assert tree.all("b") == []
+    centres = {one["class"]: [] for one in tree.all("circle")}
+    for one in tree.all("circle"):
+        centres[one["class"]].append(float(one["cx"]))
+    dkd, kd, zero, worst = centres["mean"][:4]  # as far apart as the differences: 4, 3, 0 and -1 points
+    assert [(x - zero) / (dkd - zero) for x in (kd, worst)] == pytest.approx([0.75, -0.25], abs=0.02)
+    assert len(centres["seed"]) == 4 + 2  # a row with one seed has none; two are the legend
+    assert len([one for one in tree.all("polyline") if one.get("class") == "end"]) == 2  # of kd, on both sides
+
+
+def searched() -> SearchSummary:
+    ranges = {"beta": Range(0.5, 8.0), "T": Range(1.0, 4.0), "standardize": Range(0, 1, is_flag=True)}
+    tried = [("complete", 2.0, 4.0, False, 0.9), ("complete", 0.5, 1.0, True, 0.95), ("pruned", 8.0, 2.5, True, 0.1)]
+    tried += [("fail", 1.0, 2.0, False, None), ("pruned", 4.0, 3.0, False, 0.93)]
+    trials = [
+        TrialRow(i, state, dict(zip(ranges, values, strict=True)), accuracy, 3)
+        for i, (state, *values, accuracy) in enumerate(tried)
+    ]
+    return SearchSummary("dkd", ranges, trials, trials[1], "kdignite distill --method=dkd --beta=0.5", ["a note"])
+
+
+def test_the_page_of_a_search(tmp_path: Path) -> None:
+    summary = searched()
+    assert search_from_json(json.loads(json.dumps(search_json(summary)))) == summary
+    (tmp_path / "s" / "trial-1").mkdir(parents=True)
+    (tmp_path / "s" / "trial-1" / "report.html").touch()
+    files.write_json(tmp_path / "s" / "manifest.json", {"settings": {}, "stages": {}})
+    files.write_json(tmp_path / "s" / "search.json", search_json(summary))
+    tree = checked(report(ReportConfig(run="s"), root=tmp_path).read_text())
+    assert "beta 0.5, T 1, standardize true, 95.00 % (trial 1, the best of 5;" in tree.text_in("bdi")
+    assert "distill --method=dkd --beta=0.5" in tree.text_in("span")
+    assert [one["href"] for one in tree.all("a") if not one["href"].startswith("#")] == ["trial-1/report.html"]
+    charts = [one["aria-label"] for one in tree.all("svg") if one.get("role") == "img"]
+    assert charts[0] == "Validation accuracy of 5 trials over beta; the best is 95.00 %, at 0.5."
+    assert len(charts) == 3
+    marks = Counter(one.get("class") for one in tree.all("circle"))
+    assert marks == {"complete": 2 * 3 + 3, "stopped": 3 + 3, "chosen": 3 + 3}  # and one each in three legends
+    first, second = [float(one["cx"]) for one in tree.all("circle") if one["class"] == "complete"][:2]
+    (stopped, *_) = [float(one["cx"]) for one in tree.all("circle") if one["class"] == "stopped"]
+    assert first - second == pytest.approx(2 * (stopped - first), abs=0.2)  # 0.5, 2, 4: the axis is logarithmic
+
+
+@pytest.mark.parametrize("name", ["methods.json", "search.json"])
+@pytest.mark.parametrize("damage", [{}, {"rows": [{}], "ranges": 3}, {"budget": None, "trials": [{}]}])
+def test_a_damaged_outcome_is_refused(tmp_path: Path, name: str, damage: dict[str, Any]) -> None:
+    whole = methods_json(methods_summary()) if name == "methods.json" else search_json(searched())
+    (tmp_path / "s").mkdir()
+    files.write_json(tmp_path / "s" / "manifest.json", {"settings": {}, "stages": {}})
+    files.write_json(tmp_path / "s" / name, whole | damage if damage else {})
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        report(ReportConfig(run="s"), root=tmp_path)
 
 
 def test_exported_files_of_this_model_are_beside_its_cost(tmp_path: Path) -> None:

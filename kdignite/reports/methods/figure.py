@@ -72,9 +72,9 @@ def methods_figure(summary: MethodsSummary) -> Figure:
 
 
 def _draw_rows(axes: Axes, summary: MethodsSummary) -> None:
-    ends = _ends(summary.rows)
+    ends = ends_of(summary.rows)
     axes.axvline(0, color=GREY, linewidth=1, zorder=2)
-    other = _of_against(summary)
+    other = of_against(summary)
     if other:
         found = other.difference
         axes.axvline(100 * found.mean, zorder=2, **AGAINST)
@@ -106,7 +106,7 @@ def _draw_contrast(axes: Axes, one: Contrast, height: float, ends: Ends) -> None
         axes.plot(seeds, [height + 0.3] * len(seeds), color=colour, marker=".", linestyle="none", alpha=0.45, zorder=3)
 
 
-def _ends(rows: Sequence[MethodRow]) -> Ends:
+def ends_of(rows: Sequence[MethodRow]) -> Ends:
     """All points and seeds; of the intervals, which are very wide with two seeds, as much as that again."""
     found = [row.to_baseline for row in rows if row.to_baseline]
     values = [0.0, *(100 * value for one in found for value in (*one.values, one.difference.mean))]
@@ -118,7 +118,7 @@ def _ends(rows: Sequence[MethodRow]) -> Ends:
     return Ends(low - margin, high + margin)
 
 
-def _of_against(summary: MethodsSummary) -> Contrast | None:
+def of_against(summary: MethodsSummary) -> Contrast | None:
     """The difference of the row that the others are compared with to the baseline."""
     return next((row.to_baseline for row in summary.rows if row.recipe.name == summary.against), None)
 
@@ -166,7 +166,7 @@ def _handles(summary: MethodsSummary) -> list[Any]:
     handles: list[Any] = [Line2D([], [], label=verdict, linewidth=1.6, **_mark(verdict)) for verdict in verdicts]
     if any(len(one.seeds) > 1 for one in found):
         handles.append(Line2D([], [], marker=".", color=GREY, alpha=0.5, linestyle="none", label="a seed"))
-    if (other := _of_against(summary)) and summary.against:
+    if (other := of_against(summary)) and summary.against:
         handles.append(Line2D([], [], label=short(summary.against), **AGAINST))
         if other.difference.low is not None:
             handles.append(Patch(facecolor=ORANGE, alpha=0.4, label="its interval"))

@@ -26,7 +26,7 @@ def methods_text(summary: MethodsSummary) -> str:
         subject(summary),
         "\n".join(f"- note: {note}" for note in summary.notes),
         f"## Against the {summary.baseline}",
-        _how(summary, "to_baseline"),
+        how_tested(summary, "to_baseline"),
         markdown_table(_baseline_rows(summary), num_names=1),
         *_against(summary),
         "## Beside the accuracy",
@@ -89,7 +89,7 @@ def _shown(summary: MethodsSummary, family: str, other: str) -> str:
     return f"Better than {other}: {some if better else none}{f'; worse: {listed(worse)}' if worse else ''}."
 
 
-def _how(summary: MethodsSummary, family: str) -> str:
+def how_tested(summary: MethodsSummary, family: str) -> str:
     """How the columns of a family were computed."""
     tested = num_tested(summary, family)
     if not tested:
@@ -113,7 +113,7 @@ def _against(summary: MethodsSummary) -> list[str]:
     found = [(row.recipe.name, row.to_against) for row in summary.rows if row.to_against]
     rows = [["method", "seeds", "difference", "95 % interval", "p", "p (Holm)", "shown"]]
     rows += [[name, str(len(one.seeds)), *_contrast_cells(one)] for name, one in found]
-    how = _how(summary, "to_against")
+    how = how_tested(summary, "to_against")
     return [f"## Against {summary.against}", how, markdown_table(rows, num_names=1)] if found else []
 
 

@@ -2,8 +2,10 @@
 
 from kdignite.reports.page.blocks import Page
 from kdignite.reports.page.comparison import comparison_page
+from kdignite.reports.page.methods import methods_page
 from kdignite.reports.page.mistakes import Pictures, worst_mistakes
 from kdignite.reports.page.render import REPORT, write_page
 from kdignite.reports.page.run import finished_page, run_page
+from kdignite.reports.page.search import search_page
 from kdignite.reports.page.sources import find_runs
 from kdignite.reports.page.study import study_page

@@ -86,6 +86,56 @@ class Reliability(NamedTuple):
     height: float
 
 
+class Effect(NamedTuple):
+    """A row of a forest chart: a difference, its interval, and those of the seeds; places in units of the chart."""
+
+    name: str
+    text: str
+    tone: str
+    is_shown: bool  # the test, corrected for all comparisons, shows a difference
+    y: float
+    x: float | None  # None: it is not compared
+    low: float | None
+    high: float | None
+    is_cut: tuple[bool, bool]  # whether the interval goes on beyond the chart
+    seeds: list[float]
+
+
+class Forest(NamedTuple):
+    """Differences to a baseline below one another."""
+
+    title: str
+    alt: str
+    effects: list[Effect]
+    zero: float
+    other: float | None  # of the row that the others are compared with too
+    other_name: str
+    x_ticks: list[Tick]
+    legend: list[tuple[str, str]]  # tone and text of each mark
+    height: float
+
+
+class Mark(NamedTuple):
+    """A point of a chart, drawn as its kind is."""
+
+    kind: str  # complete, stopped, below, chosen
+    x: float
+    y: float
+
+
+class Scatter(NamedTuple):
+    """A chart of points."""
+
+    title: str
+    alt: str
+    marks: list[Mark]
+    x_name: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    legend: list[tuple[str, str]]  # kind and text of each mark
+    height: float
+
+
 class Answer(NamedTuple):
     """What a model, or the label, says of an image."""
 
@@ -125,7 +175,8 @@ class Tile(NamedTuple):
     note: str = ""
 
 
-Block = Table | Matrix | Lines | Reliability | Gallery | Text | Code
+Chart = Lines | Reliability | Forest | Scatter
+Block = Chart | Table | Matrix | Gallery | Text | Code
 
 
 class Section(NamedTuple):

@@ -49,12 +49,12 @@ def lines(title: str, curves: Sequence[Curve], *, unit: str = "") -> list[Lines]
     if not shown:
         return []
     xs, ys = ([point[axis] for one in shown for point in one.points] for axis in (0, 1))
-    across = _scale(min(xs), max(xs), FRAME.left + 6, FRAME.right - 6)
-    low, high = _limits(min(ys), max(ys))
-    up = _scale(low, high, LINES_HEIGHT - FRAME.below, FRAME.top)
+    across = scale(min(xs), max(xs), FRAME.left + 6, FRAME.right - 6)
+    low, high = limits(min(ys), max(ys))
+    up = scale(low, high, LINES_HEIGHT - FRAME.below, FRAME.top)
     drawn = [Line(one.name, one.tone, [(across(x), up(y)) for x, y in one.points]) for one in shown]
-    x_ticks = [Tick(across(x), f"{x:g}") for x in _ticks(min(xs), max(xs), whole=True)]
-    y_ticks = [Tick(up(y), f"{y:g}") for y in _ticks(low, high)]
+    x_ticks = [Tick(across(x), f"{x:g}") for x in ticks(min(xs), max(xs), whole=True)]
+    y_ticks = [Tick(up(y), f"{y:g}") for y in ticks(low, high)]
     alt = f"{title} over the epochs. {' '.join(_told(one, unit) for one in shown if one.name)}"
     return [Lines(title, alt, drawn, x_ticks, y_ticks, LINES_HEIGHT)]
 
@@ -62,8 +62,8 @@ def lines(title: str, curves: Sequence[Curve], *, unit: str = "") -> list[Lines]
 def reliability(title: str, logits: Logits, labels: Labels, *, tone: str) -> Reliability:
     """How often a model is right at each confidence, and what that says of it."""
     bins = calibration_bins(logits, labels)
-    across = _scale(0, 1, FRAME.left, FRAME.right)
-    up = _scale(0, 1, FRAME.base, FRAME.top)
+    across = scale(0, 1, FRAME.left, FRAME.right)
+    up = scale(0, 1, FRAME.base, FRAME.top)
     edges, most = len(bins.num_images), max(bins.num_images)
     bars = [
         Bar(across(b / edges), round(across(1 / edges) - across(0), 1), up(accuracy), up(confidence), height)
@@ -93,17 +93,17 @@ def _told(one: Curve, unit: str) -> str:
     return f"{one.name}: {start:.3g}{unit} in epoch {first:g}, {end:.3g}{unit} in epoch {last:g}."
 
 
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
     """From values to places; where there is one value, it is in the middle."""
     if high == low:
         return lambda _: round((start + stop) / 2, 1)
     return lambda value: round(start + (stop - start) * (value - low) / (high - low), 1)
 
 
-def _limits(low: float, high: float) -> tuple[float, float]:
+def limits(low: float, high: float) -> tuple[float, float]:
     spare = 0.06 * (high - low) or 0.5
     return low - spare, high + spare
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [float(f"{x:.6g}") for x in MaxNLocator(MAX_TICKS, integer=whole).tick_values(low, high) if low <= x <= high]

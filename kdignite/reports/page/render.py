@@ -13,7 +13,7 @@ from markupsafe import Markup
 import kdignite
 from kdignite.errors import spelled
 from kdignite.files import write_atomically
-from kdignite.reports.page.blocks import Block, Lines, Page, Reliability
+from kdignite.reports.page.blocks import Block, Chart, Page
 from kdignite.reports.page.charts import FRAME
 
 HERE = Path(__file__).parent
@@ -61,6 +61,4 @@ def _visible(value: Any) -> Any:
 
 def _charts_together(blocks: list[Block]) -> list[tuple[bool, list[Block]]]:
     """Neighbouring charts, which share a row where there is room, and the blocks between them."""
-    return [
-        (is_chart, list(group)) for is_chart, group in groupby(blocks, lambda one: isinstance(one, Lines | Reliability))
-    ]
+    return [(is_chart, list(group)) for is_chart, group in groupby(blocks, lambda one: isinstance(one, Chart))]

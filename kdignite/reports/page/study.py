@@ -15,9 +15,10 @@ from kdignite.reports.text import NO_SCORE, per_cent
 
 
 def study_page(folder: Path, manifest: Mapping[str, Any], outcome: Page | SweepSummary | None) -> Page:
-    """The page of a comparison or a grid with the stages of its study; without either the study goes on."""
+    """The page of an outcome with the stages of its study; without one the study goes on."""
     command, typed = manifest.get("command", ""), manifest.get("typed", {})
-    about, stages = f"{folder.name}: a study", Section("Stages", [_stages(folder, manifest["stages"])])
+    about = f"{folder.name}: a study"
+    stages = Section("Stages", _stages(folder, manifest["stages"]))
     repeat = Section("How to repeat", [_repeat(command, typed)] if command else [])
     settings = Section(
         "Settings of the study", [settings_table("What makes it this study", manifest["settings"])], is_folded=True
@@ -38,16 +39,18 @@ def _repeat(command: str, typed: Mapping[str, Any]) -> Block:
     return Code([command_line(command, **{name: without_place(value) for name, value in typed.items()})])
 
 
-def _stages(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> Table:
+def _stages(folder: Path, stages: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    are_evaluated = any("evaluated" in record for record in stages.values())
     rows = [
         [
             Cell(name, href=page_of(folder / record["folder"], folder)),
             number_cell(record.get("seconds")),
-            share_cell(_accuracy(record.get("evaluated")), digits=2),
+            *([share_cell(_accuracy(record.get("evaluated")), digits=2)] if are_evaluated else []),
         ]
         for name, record in stages.items()
     ]
-    return Table("What was done, in this order", ("stage", "seconds", "test accuracy %"), rows)
+    columns = ("stage", "seconds", *(["test accuracy %"] if are_evaluated else []))
+    return [Table("What was done, in this order", columns, rows)] if rows else []
 
 
 def _accuracy(evaluated: Mapping[str, int] | None) -> float | None:
