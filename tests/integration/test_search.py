@@ -58,7 +58,7 @@ def test_the_first_trial_has_the_defaults_and_each_is_a_run(found: Finished) -> 
 def test_the_best_on_validation_is_chosen_and_the_test_images_are_not_used(found: Finished) -> None:
     best = max(found.result["trials"], key=lambda one: float(one["accuracy"]))
     assert found.result["chosen"] == best
-    assert read(found.folder / module.REPORT) == found.result
+    assert read(found.folder / module.SEARCH) == found.result
     text = (found.folder / "search.md").read_text()
     line = " ".join(f"--{name}={value:g}" for name, value in best["values"].items())
     assert "python -m kdignite distill --dataset=digits" in text
@@ -117,7 +117,7 @@ def test_processes_share_a_search_and_none_does_a_trial_twice(root: Path) -> Non
     assert [worker.returncode for worker in workers] == [0, 0]
     begun = [line for text in printed for line in text.splitlines() if line.startswith("--- trial")]
     assert sorted(line.split()[2] for line in begun) == ["0:", "1:", "2:", "3:"]
-    assert [one["state"] for one in read(root / "shared" / module.REPORT)["trials"]] == ["complete"] * 4
+    assert [one["state"] for one in read(root / "shared" / module.SEARCH)["trials"]] == ["complete"] * 4
 
 
 def test_what_falls_behind_is_stopped_and_keeps_its_epoch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_each_is_trained_with_what_its_own_search_chose(compared: Finished) -> N
 
 
 def test_the_table_is_of_all_runs_and_says_how_they_were_tuned(compared: Finished) -> None:
-    assert read(compared.folder / module.REPORT) == compared.result
+    assert read(compared.folder / module.METHODS) == compared.result
     text = (compared.folder / "methods.md").read_text()
     for words in ("1 validation trial for each tuned row", "| baseline", "| kd", "| dist", "Against kd"):
         assert words in text
