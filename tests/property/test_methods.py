@@ -217,14 +217,16 @@ def test_value_and_gradient_are_those_of_the_equation(name: str, data: st.DataOb
     equation = partial(reference, name, parameters=parameters, smoothing=smoothing)
     values = equation(s, t, y)
     given = {**parameters, "label_smoothing": smoothing}
-    assert_same(values_of(name, case, **given), {key: value.real for key, value in values.items()})
+    expected = {key: value.real for key, value in values.items()}
+    # wsld divides by cross-entropies, which of a label that is almost certain have few digits: 1e-8 of 1e-16
+    assert_same(values_of(name, case, **given), expected, tolerance=1e-6 if name == "wsld" else 1e-9)
     slopes = {key: np.zeros(s.shape) for key in values}
     for place in np.ndindex(s.shape):
         moved = s.copy()
         moved[place] += STEP * 1j
         for key, value in equation(moved, t, y).items():
             slopes[key][place] = value.imag / STEP
-    assert_same(gradients_of(name, case, **given), slopes, tolerance=1e-8)
+    assert_same(gradients_of(name, case, **given), slopes, tolerance=1e-6 if name == "wsld" else 1e-8)
 
 
 # --- invariances
