@@ -89,7 +89,7 @@ def test_a_checkpoint_that_was_changed_is_refused(exported: Export, taught: Fini
     content[-1] ^= 1
     (root / "changed.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="its checksum differs"):
-        exported(run=str(root / "changed.safetensors"))
+        exported(run=str(root / "changed.safetensors"), format="safetensors")
 
 
 @pytest.mark.slow
