@@ -45,7 +45,7 @@ def check_optuna() -> None:
     try:
         importlib.import_module("optuna").logging.set_verbosity(30)  # warnings; what happens is printed here
     except ModuleNotFoundError as error:
-        raise UserError(f"search needs {error.name}: pip install 'kdignite[search]'") from error
+        raise UserError(f"search needs {error.name}: pip install {error.name}") from error
 
 
 def open_trials(search: Search, folder: Path, settings: Mapping[str, Any], *, place: str) -> Trials:

@@ -65,9 +65,9 @@ def search(config: Search, *, root: Path = runs.ROOT) -> runs.Finished:
     def opened() -> trials.Trials:
         return trials.open_trials(config, study.folder, study.manifest["settings"], place=study.manifest["id"])
 
-    while _run_next(opened, config, study.folder, fixed):
-        processes.on_rank0(lambda: _report(config, study, opened()))
     summary = processes.on_rank0(lambda: _report(config, study, opened()))
+    while _run_next(opened, config, study.folder, fixed):
+        summary = processes.on_rank0(lambda: _report(config, study, opened()))
     if summary is None:
         raise RunFailed(f"no trial of {study.folder} has come to its end: give other ranges, or more --trials")
     say(search_text(summary))

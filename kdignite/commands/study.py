@@ -70,14 +70,16 @@ def study(config: MethodsStudy, *, root: Path = runs.ROOT) -> runs.Finished:
     if config.trials:
         trials.check_optuna()
     plan = list(_plan(config))
-    config = with_amp(config, final_config(config, entries(config)[-1], {}, seed=config.seed))
     first = _first(config)
+    config = with_amp(config, first)
     check_and_fetch_model(first)
     state, shared = processes.on_rank0(lambda: _open(config, first, root=root))
     say(f"study     {state.folder}; the same command goes on where it was stopped, also in several processes")
     teachers = [Path(one) for one in shared["distill"]["teacher"].split(",")]
-    # after each stage from the start: another process may have chosen settings meanwhile
-    while any(_run_next(config, state, stage, shared) for stage in plan):
+    pending = plan
+    # after each stage from the start, since another process may have chosen settings; a stage that fails is not retried
+    while (done := next((stage for stage in pending if _run_next(config, state, stage, shared)), None)) is not None:
+        pending = [stage for stage in pending if stage is not done]
         processes.on_rank0(partial(_report, config, state, teachers))
     return processes.on_rank0(partial(_finish, config, state, plan, teachers))
 

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args
@@ -81,6 +81,11 @@ class Config:
                 _check(one, getattr(self, one.name))
             if one.metadata.get("check"):
                 one.metadata["check"](getattr(self, one.name))
+
+
+def given_values(config: Config, names: Iterable[str]) -> dict[str, Value]:
+    """The flags of some names that are not left open."""
+    return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
 
 
 def with_role(kind: type[Config], *roles: Role) -> set[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.search import BASELINE, Search, SearchConfig
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
@@ -109,8 +109,7 @@ def entries(study: MethodsStudy) -> tuple[Entry, ...]:
 
 def search_of(study: MethodsStudy, entry: Entry) -> Search:
     """The search for the settings of an entry: as many trials for each."""
-    names = _BASELINE if entry.method == BASELINE else _FIELDS
-    given = {name: getattr(study, name) for name in names if getattr(study, name) is not None}
+    given = given_values(study, _BASELINE if entry.method == BASELINE else _FIELDS)
     given |= {"epochs": study.search_epochs} if study.search_epochs else {}
     given |= {SMOOTHED: SMOOTHINGS} if entry.control == SMOOTHED else {}
     return configure(
@@ -127,8 +126,7 @@ def search_of(study: MethodsStudy, entry: Entry) -> Search:
 def final_config(study: MethodsStudy, entry: Entry, chosen: Mapping[str, Value], *, seed: int) -> TrainConfig:
     """The config of a training that is compared, with the settings that a search chose."""
     is_baseline = entry.method == BASELINE
-    names = _BASELINE if is_baseline else _FIELDS
-    given = {name: getattr(study, name) for name in names if getattr(study, name) is not None}
+    given = given_values(study, _BASELINE if is_baseline else _FIELDS)
     if entry.control == SMOOTHED:
         given |= {SMOOTHED: SMOOTHING, "name": f"{entry.name}-seed{seed}" if seed else entry.name}
     if not is_baseline:
@@ -141,8 +139,7 @@ def study_settings(study: MethodsStudy) -> dict[str, Value]:
     """The settings that all trainings of a study share, and what each method gets to choose its own."""
     apart = with_role(MethodsStudyConfig, "display", "place") | {*_APART, "seed"}
     apart |= {name for row in METHODS.values() for name in row.parameters}
-    method = next(iter(study.methods))
-    shared = planned(final_config(study, Entry(short_name(method), method), {}, seed=study.seed))
+    shared = planned(final_config(study, entries(study)[1], {}, seed=study.seed))
     own = {"trials": study.trials, "search_epochs": study.search_epochs}
     return {name: value for name, value in shared.items() if name not in apart} | own
 

@@ -7,12 +7,13 @@ from typing import ClassVar, NamedTuple
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, check_method, find_method
+from kdignite.methods.rows import REQUIRED
 
 STANDARD = "standard"  # the preset where none is typed
 BASELINE = "baseline"  # --method: the student without a teacher
@@ -84,14 +85,19 @@ class Search(Config):
     def _given(self) -> dict[str, tuple[float, ...]]:
         """The settings that have one value or two ends."""
         names = (*TRAINING, *(() if self.is_baseline else find_method(self.method_name).parameters))
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return given_values(self, names)
+
+    @property
+    def fixed(self) -> dict[str, Value]:
+        """The settings that were given one value."""
+        return {name: values[0] for name, values in self._given.items() if len(values) == 1}
 
     @property
     def ranges(self) -> dict[str, Range]:
         """What is searched: the ranges that are given, else those of the method's row and of the learning rate."""
         rows = {} if self.is_baseline else find_method(self.method_name).parameters
         own = {name: (min(one.grid), max(one.grid)) for name, one in rows.items() if one.grid}
-        lr = configure(BaselineConfig, preset=self.preset, **_shared(self, ("arch",))).lr
+        lr = configure(BaselineConfig, preset=self.preset, **given_values(self, ("arch",))).lr
         own["lr"] = (AROUND_LR[0] * lr, AROUND_LR[1] * lr)
         found = {**own, **self._given}
         return {name: Range(v[0], v[1], isinstance(v[0], bool)) for name, v in found.items() if len(v) > 1}
@@ -109,37 +115,35 @@ def _check_range(name: str, values: tuple[float, ...]) -> None:
 
 def defaults(search: Search) -> dict[str, Value]:
     """What is tried first: the defaults, moved to the nearest end of their ranges where they lie outside."""
-    rows = {} if search.is_baseline else find_method(search.method_name).parameters
-    usual = configure(BaselineConfig, preset=search.preset, **_shared(search, ("arch",)))
-    values = {name: rows[name].default if name in rows else getattr(usual, name) for name in search.ranges}
+    ranges = search.ranges
+    usual = trial_config(search, {name: ranges[name].low for name in _required(search)}, name=None)
+    values = {name: getattr(usual, name) for name in ranges}
     return {
-        name: value
-        if search.ranges[name].is_flag
-        else min(max(value, search.ranges[name].low), search.ranges[name].high)
+        name: value if ranges[name].is_flag else min(max(value, ranges[name].low), ranges[name].high)
         for name, value in values.items()
     }
 
 
+def _required(search: Search) -> list[str]:
+    """The parameters that are searched and have no default."""
+    rows = {} if search.is_baseline else find_method(search.method_name).parameters
+    return [name for name in search.ranges if name in rows and rows[name].default is REQUIRED]
+
+
 def trial_config(search: Search, values: Mapping[str, Value], *, name: str | None) -> TrainConfig:
     """The config of a trial: what is fixed, and the values that are tried."""
-    fixed = {key: one[0] for key, one in search._given.items() if len(one) == 1}
     kind = BaselineConfig if search.is_baseline else DistillConfig
     names = [key for key in (_BASELINE if search.is_baseline else _FIELDS) if key not in search._given]
-    settings = {**_shared(search, names), **fixed, **values, "seed": search.seed, "name": name}
+    settings = {**given_values(search, names), **search.fixed, **values, "seed": search.seed, "name": name}
     return configure(kind, preset=search.preset, **settings)
 
 
 def search_line(search: Search, values: Mapping[str, Value]) -> str:
     """What to type to train with values that a search chose."""
-    fixed = {key: one[0] for key, one in search._given.items() if len(one) == 1}
     names = [name for name in _FIELDS if name not in search._given and not (search.is_baseline and name == "method")]
     preset = {} if search.preset == STANDARD else {"preset": search.preset}
     kind = BaselineConfig if search.is_baseline else DistillConfig
-    return command_line(kind.command, **preset, **_shared(search, names), **fixed, **values)
-
-
-def _shared(search: Search, names: object) -> dict[str, Value]:
-    return {name: getattr(search, name) for name in names if getattr(search, name) is not None}  # type: ignore[attr-defined]
+    return command_line(kind.command, **preset, **given_values(search, names), **search.fixed, **values)
 
 
 def search_identity(search: Search) -> dict[str, Value]:

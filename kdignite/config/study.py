@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, TeacherConfig, TrainConfig
 from kdignite.data.registry import is_code
@@ -105,10 +105,10 @@ class Study(Config):
 
 def stages(study: Study) -> Stages:
     """The config of every training of a study: its preset for that stage, and what was given."""
-    shared, own = _given(study, SHARED), _given(study, _OWN)
+    shared, own = given_values(study, SHARED), given_values(study, _OWN)
     first = own.pop("seed", 0)
-    teacher = {name.removeprefix(PREFIX): value for name, value in _given(study, _prefixed(_OWN)).items()}
-    taught = _given(study, {*_DISTILL, *parameter_names(study), f"{PREFIX}arch"})
+    teacher = {name.removeprefix(PREFIX): value for name, value in given_values(study, _prefixed(_OWN)).items()}
+    taught = given_values(study, {*_DISTILL, *parameter_names(study), f"{PREFIX}arch"})
     if "teacher" in taught and set(teacher) - {"arch"}:
         flags = ", ".join(f"--{PREFIX}{name}" for name in teacher if name != "arch")
         raise UserError(f"--teacher={taught['teacher']} names a trained teacher: leave out {flags}")
@@ -182,10 +182,6 @@ def prefixed_errors() -> Iterator[None]:
     except (UserError, RunFailed) as error:
         message = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
         raise type(error)(message) from error
-
-
-def _given(study: Study, names: Iterable[str]) -> dict[str, Value]:
-    return {name: getattr(study, name) for name in names if getattr(study, name) is not None}
 
 
 def _prefixed(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, left_open, with_role
+from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, check_method, find_method
@@ -53,8 +53,7 @@ class Sweep(Config):
     @property
     def axes(self) -> dict[str, tuple[float, ...]]:
         """The values of each parameter of the method; of a minor one, where they are given."""
-        values = {name: getattr(self, name) for name in find_method(self.method_name).parameters}
-        return {name: several for name, several in values.items() if several is not None}
+        return given_values(self, find_method(self.method_name).parameters)
 
 
 def _check_axis(name: str, values: tuple[float, ...]) -> None:
@@ -67,7 +66,7 @@ def _check_axis(name: str, values: tuple[float, ...]) -> None:
 
 def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     """The config of every run of a sweep: all of a seed before the next, so that a whole map is there early."""
-    shared = {name: getattr(sweep, name) for name in _SHARED if getattr(sweep, name) is not None}
+    shared = given_values(sweep, _SHARED)
     points = [dict(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
     return tuple(
         configure(DistillConfig, preset=sweep.preset, **(shared | point), seed=seed)

@@ -100,7 +100,7 @@ def _library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != library:
             raise
-        raise UserError(f"{name} needs {library}, which is not installed: pip install kdignite[{library}]") from None
+        raise UserError(f"{name} needs {library}, which is not installed: pip install {library}") from None
 
 
 def _check_reserved(name: str, options: Mapping[str, Any]) -> None:

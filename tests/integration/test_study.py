@@ -19,6 +19,7 @@ from kdignite.config import (
     search_of,
 )
 from kdignite.errors import UserError
+from kdignite.handlers import LossNotFinite
 from kdignite.runs import Finished
 
 from .conftest import NARROW
@@ -105,6 +106,26 @@ def test_without_trials_each_has_its_defaults(root: Path) -> None:
         *("baseline", "distill-a0.9-T4", "distill-logit_mse-a0.9"),
     }
     assert "no tuning is recorded" in (done.folder / "methods.md").read_text()
+
+
+def test_a_loss_that_is_no_number_costs_its_row_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is tried once, and the others are trained."""
+    real, tried = module.distill, []
+
+    def diverging(config: Any, **given: Any) -> Finished:
+        tried.append(config.method)
+        if config.method == "dist":
+            assert tried.count("dist") == 1
+            raise LossNotFinite("the loss is nan")
+        return real(config, **given)
+
+    monkeypatch.setattr(module, "distill", diverging)
+    done = study(comparing(methods=("dist", "kd"), seeds=1), root=root)
+    assert tried == ["dist", "kd"]
+    assert {row["name"] for row in done.result["rows"]} == {"baseline", "kd"}
+    assert "missing   dist-seed0" in capsys.readouterr().out
 
 
 def test_a_control_has_the_settings_of_the_method_that_it_is_of() -> None:

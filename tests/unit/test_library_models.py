@@ -126,7 +126,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         lambda name: (_ for _ in ()).throw(ModuleNotFoundError(name="timm")),
     )
     message = told(lambda: check_model("timm:resnet10t", size=64, options={}))
-    assert message == "timm:resnet10t needs timm, which is not installed: pip install kdignite[timm]"
+    assert message == "timm:resnet10t needs timm, which is not installed: pip install timm"
 
 
 # --- how a model is fed

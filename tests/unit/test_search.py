@@ -42,6 +42,22 @@ def test_the_defaults_are_moved_into_the_ranges() -> None:
     assert defaults(looking(alpha=(0.95, 1.0), T=(1.0, 2.0))) == {"alpha": 0.95, "T": 2.0, "lr": 0.1}
 
 
+def test_the_defaults_are_those_of_the_preset_and_of_the_model() -> None:
+    assert defaults(looking(preset="reference")) == {"alpha": 1.0, "T": 8.0, "lr": 0.1}
+    assert defaults(looking(arch="fastresnet", alpha=(0.9,), T=(4.0,))) == {"lr": 0.25}
+
+
+def hinge(student: object, teacher: object, labels: object, *, gap: float, scale: float = 2.0) -> None:
+    """A method whose gap has no default."""
+
+
+def test_a_parameter_without_a_default_begins_at_the_lower_end() -> None:
+    search = looking(method=hinge, gap=(0.25, 1.0), scale=(1.0, 3.0), lr=(0.1,))
+    assert defaults(search) == {"gap": 0.25, "scale": 2.0}
+    with pytest.raises(UserError, match="needs --gap=NUMBER"):
+        looking(method=hinge)
+
+
 def test_the_number_of_trials_and_the_database_do_not_make_another_search() -> None:
     assert search_identity(looking(trials=3, storage="sqlite:///x.db")) == search_identity(looking())
     assert search_identity(looking(lr=(0.01, 0.1))) != search_identity(looking())
