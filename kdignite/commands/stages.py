@@ -148,16 +148,17 @@ def run_stage(study: StudyState, stage: str, run: Callable[[], runs.Finished], *
     finished = run()
     seconds = round(time.perf_counter() - started, 1)
     record = {"folder": finished.folder.name, "seconds": seconds, "finished_at": files.now()}
-    processes.on_rank0(partial(_record, study, stage, record))
+    study.manifest.update(processes.on_rank0(partial(_record, study, stage, record)))
     return finished
 
 
-def _record(study: StudyState, stage: str, record: dict[str, Any]) -> None:
-    """Add a stage to the manifest, to which other processes may have added theirs."""
+def _record(study: StudyState, stage: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Add a stage to the manifest, to which other processes may have added theirs; returns the manifest."""
     with runs.locked(study.folder, file=".manifest.lock", wait=True):
         refresh(study)
         study.stages[stage] = record
         save(study)
+    return study.manifest
 
 
 def refresh(study: StudyState) -> None:

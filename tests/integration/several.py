@@ -16,6 +16,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from kdignite import handlers, processes
+from kdignite.commands.stages import StudyState, run_stage, save
 from kdignite.data.batches import Batch, Share, evaluation_batches, run_batches, training_batches
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
@@ -26,6 +27,7 @@ from kdignite.methods.projectors import distributions
 from kdignite.methods.registry import METHODS, bind_method, check_method
 from kdignite.methods.taps import FeatureExtractor
 from kdignite.methods.terms import Loss, Outputs, Terms
+from kdignite.runs import Finished
 from kdignite.schedules import build_optimizer
 from kdignite.steps import Step, distill_step
 from kdignite.teachers import outputs_with_features
@@ -205,6 +207,7 @@ def agreed(folder: Path) -> dict[str, Any]:
         "buffers": shared_buffers(rank),
         "granted": granted(),
         "means of sums that were loaded": loaded(),
+        "stages": staged(folder),
     }
 
 
@@ -239,6 +242,21 @@ def loaded() -> dict[str, float]:
     sums.load_state_dict({"loss": torch.tensor(6.0).double(), "images": torch.tensor(4.0).double()})
     sums.add({"loss": torch.tensor(0.0)}, num_images=1)
     return sums.means()
+
+
+def staged(folder: Path) -> list[str]:
+    """The stages that a process knows of a study, after it has done one."""
+    path = folder / "study"
+    study = processes.on_rank0(lambda: opened_study(path))
+    run_stage(study, "teacher", lambda: Finished(path / "teacher", {}), result="result.json")
+    return [*study.stages]
+
+
+def opened_study(path: Path) -> StudyState:
+    path.mkdir()
+    study = StudyState(path, {"settings": {}, "stages": {}})
+    save(study)
+    return study
 
 
 def threads() -> int:

@@ -125,6 +125,7 @@ def test_what_they_agree_on(ranks: list[dict[str, Any]]) -> None:
         assert found["buffers"]["running_mean"].tolist() == [1.0, 1.0]
         assert int(found["buffers"]["num_batches_tracked"]) == 3
         assert found["means of sums that were loaded"] == {"loss": 1.0}  # 6 over 4 images, and 2 more without loss
+        assert found["stages"] == ["teacher"]
     assert first["bug of the first"] == ("KeyError", "'a bug'")
     assert second["bug of the first"][0] == "RunFailed"
     assert [first["there already"], second["there already"]] == [False, True]
@@ -142,17 +143,21 @@ def place(taught: Finished, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"mix": "mixup", "freeze_epochs": 1, "backbone_lr_mult": 0.5, "cache_top": 4}], ids=["plain", "more"]
+)
 def test_torchrun_makes_the_run_of_one_process(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    more: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distill", "--dataset=digits", "--batch_size=50", "--epochs=2", "--lr=0.02", "--alpha=0.7", "--T=3"]
     words += ["--arch=without_norm:without_norm", "--amp=off"]  # bfloat16 rounds at the third digit
+    words += [f"--{name}={value}" for name, value in more.items()]
     command = [*TORCHRUN, *KDIGNITE, *words, "--name=two"]
     done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("images/s") == done.stdout.count("Test images, two") == 1
     monkeypatch.syspath_prepend(place)
-    config = student(arch="without_norm:without_norm", amp="off", widths=None, epochs=2, lr=0.02, name="one")
+    config = student(arch="without_norm:without_norm", amp="off", widths=None, epochs=2, lr=0.02, name="one", **more)
     two, one = place / "runs" / "two", distill(config, root=place / "runs").folder
     assert "0 of 2 views have cached teacher logits" in done.stdout
     assert "2 of 2 views have cached teacher logits" in capsys.readouterr().out
