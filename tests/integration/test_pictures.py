@@ -1,6 +1,5 @@
 """Fine-tuning: a backbone that stands still at first and learns more slowly, stopped and resumed; models of timm."""
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from kdignite import checkpoints, stopping
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.evaluate import evaluate
-from kdignite.config import BaselineConfig, DistillConfig, EvaluateConfig, configure
+from kdignite.commands.export import export
+from kdignite.config import BaselineConfig, DistillConfig, EvaluateConfig, ExportConfig, configure
 from kdignite.models.registry import build_model
 from kdignite.runs import Finished
 from kdignite.schedules import LR_MULT, build_optimizer, set_learning_rate
@@ -22,7 +22,6 @@ from .conftest import alone
 from .test_resume import EPOCH, asked_to_stop
 
 pytestmark = pytest.mark.usefixtures("few_pixels")
-LARGEST = 6_000_000  # parameters
 HEAD = {"linear.weight", "linear.bias"}
 SETTINGS = {"freeze_epochs": 1, "backbone_lr_mult": 0.1, "optimizer": "sgd", "schedule": "constant"}
 
@@ -90,32 +89,26 @@ def test_a_model_of_timm_is_taught_and_evaluated_from_its_file(taught: Finished,
     assert weights(run.folder)["fc.weight"].shape[0] == 10
 
 
-def smallest_by_family() -> dict[str, str]:
-    """The smallest model in each of timm's files, of those with at most 6 M parameters."""
-    timm = pytest.importorskip("timm")
-    smallest = {}
-    for family in timm.list_modules():
-        sizes = {}
-        for name in timm.list_models(module=family, exclude_filters="test_*"):
-            with torch.device("meta"), contextlib.suppress(RuntimeError):
-                sizes[name] = sum(one.numel() for one in timm.create_model(name).parameters())
-        if sizes and min(sizes.values()) <= LARGEST:
-            smallest[family] = min(sizes, key=sizes.__getitem__)
-    return smallest
+# of each of timm's families (files) that have a model of at most 6 M parameters the smallest one
+SMALLEST = """
+    coat_tiny convit_tiny convnext_zepto_rms cs3darknet_focus_s cspnext_tiny deit_tiny_patch16_224 dla46x_c
+    edgenext_xx_small efficientformerv2_s0 efficientvit_b0 efficientvit_m0 ese_vovnet19b_slim_dw fasternet_t0
+    fastvit_t8 ghostnet_050 gmlp_ti16_224 hardcorenas_b hgnetv2_b0 iformer_t inception_next_atto lcnetv2_small
+    mobilenetv2_035 mobilenetv3_small_050 mobileone_s1 mobilevit_xxs pit_ti_224 pvt_v2_b0 regnetx_002 repghostnet_050
+    repvit_m1 resnet10t rexnet_100 starnet_s050 swiftformer_xs vit_tiny_patch16_224 vit_tiny_patch16_dinov3_qkvb
+    xcit_nano_12_p8_224
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_family_of_timm_trains_and_evaluates(tmp_path: Path) -> None:
-    """One small member of each: built, two steps on digits, evaluated; those that need more are told by name."""
-    failed = {}
-    names = list(smallest_by_family().values())
-    for name in names:
-        settings = {"dataset": "digits", "arch": f"timm:{name}", "threads": 1, "fast_dev_run": True, "batch_size": 4}
-        try:
-            run = baseline(configure(BaselineConfig, **settings), root=tmp_path)
-            evaluate(EvaluateConfig(run=str(run.folder), threads=1), root=tmp_path)
-        except Exception as error:  # noqa: BLE001  # all of them are listed at once
-            failed[name] = f"{type(error).__name__}: {error}"
-    assert len(names) > 30
-    assert failed == {}
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SMALLEST.split())
+def test_every_family_of_timm_trains_evaluates_and_is_exported(name: str, tmp_path: Path) -> None:
+    for package in ("timm", "onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    settings = {"dataset": "digits", "arch": f"timm:{name}", "threads": 1, "fast_dev_run": True, "batch_size": 4}
+    run = baseline(configure(BaselineConfig, **settings, name="run"), root=tmp_path)
+    tested = evaluate(EvaluateConfig(run="run", threads=1), root=tmp_path).result
+    written = export(ExportConfig(run="run", threads=1), root=tmp_path)
+    assert (written.folder / "model.onnx").stat().st_size > run.result["cost"]["file_bytes"] / 2
+    assert written.result["check"]["num_images"] == tested["num_images"] == 300
