@@ -70,7 +70,7 @@ def predict(config: PredictConfig, *, root: Path = runs.ROOT) -> list[Prediction
     _write(_lines(form, _predicted(config, model, found.files), predictions), config.out)
     _say_speed(len(predictions), len(found.files), seconds=time.perf_counter() - start)
     if config.sheet:
-        _write_sheet(config, predictions, Path(config.sheet).expanduser())
+        _write_sheet(config, model, predictions, Path(config.sheet).expanduser())
     return predictions
 
 
@@ -142,7 +142,7 @@ def _say_speed(num_images: int, num_files: int, *, seconds: float) -> None:
     _tell(f"predict   {counted(num_images, 'image')} in {seconds:.1f} s, {num_images / seconds:,.0f} images/s{broken}")
 
 
-def _write_sheet(config: PredictConfig, predictions: Sequence[Prediction], path: Path) -> None:
+def _write_sheet(config: PredictConfig, model: Model, predictions: Sequence[Prediction], path: Path) -> None:
     wanted = len(predictions) if config.sheet_images == "all" else int(config.sheet_images)
     if min(wanted, len(predictions)) > MOST_ON_SHEET:
         _tell(f"note      a contact sheet has at most {MOST_ON_SHEET:,} pictures: it shows the least sure")
@@ -150,7 +150,7 @@ def _write_sheet(config: PredictConfig, predictions: Sequence[Prediction], path:
     read = zip(chosen, try_images([one.path for one in chosen], size=THUMBNAIL), strict=True)
     shown = [(one, image.permute(1, 2, 0).numpy()) for one, image in read if isinstance(image, Tensor)]
     which = "all" if len(shown) == len(predictions) else f"the {len(shown):,} least sure"
-    title = f"{which} of {counted(len(predictions), 'picture')}, {runs.checkpoint_name(Path(config.model))}"
+    title = f"{which} of {counted(len(predictions), 'picture')}, {runs.checkpoint_name(model.checkpoint.path)}"
     save_figure(contact_sheet(*zip(*shown, strict=True), title=title), path)
     if note := letters_note(name for one in chosen for name in (one.top[0].name, one.path.name)):
         _tell(note)

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from kdignite.errors import spelled
-from kdignite.reports.style import new_figure, short, styled
+from kdignite.reports.style import fitted, new_figure, styled
 from kdignite.reports.text import csv_text, display_width, per_cent, table_cell, table_line, table_rule
 
 THUMBNAIL = 160  # side in pixels
 CELL = (176, 236)  # width and height of a picture with its captions, in pixels
 CAPTION_SIZE = 6.5  # points
-LONGEST_CAPTION = 22  # characters
 MOST_COLUMNS = 12
 DOTS = 200  # an inch
 Picture = npt.NDArray[np.uint8]  # (THUMBNAIL, THUMBNAIL, 3)
@@ -87,9 +86,9 @@ def contact_sheet(predictions: Sequence[Prediction], pictures: Sequence[Picture]
         x, y = number % columns * width + 8, top + number // columns * height
         sheet[y : y + THUMBNAIL, x : x + THUMBNAIL] = picture
         best = one.top[0]
-        lines = [short(best.name, longest=LONGEST_CAPTION), f"{per_cent(best.probability)} %"]
-        lines.append(short(spelled(one.path.name), longest=LONGEST_CAPTION))
-        for row, text in enumerate(lines, start=1):
+        lines = (best.name, f"{per_cent(best.probability)} %", spelled(one.path.name))
+        for row, line in enumerate(lines, start=1):
+            text = fitted(line, size=CAPTION_SIZE, width=THUMBNAIL / DOTS)
             axes.text(x, y + THUMBNAIL + 20 * row, text, size=CAPTION_SIZE, color="0.4" if row == 3 else "black")
     axes.imshow(sheet, aspect="auto", interpolation="nearest")
     return figure

@@ -72,7 +72,14 @@ def short(name: str, *, longest: int = MAX_NAME) -> str:
     """A name of at most 28 characters: a long one keeps its beginning and its end, where similar names differ."""
     if len(name) <= longest:
         return name
-    return f"{name[: longest - 10].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-9:].lstrip()}"
+    end = min(9, (longest - 1) // 2)
+    return f"{name[: longest - 1 - end].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-end:].lstrip()}"
+
+
+def fitted(name: str, *, size: float, width: float) -> str:
+    """A name shortened as `short` does until it is at most so many inches wide."""
+    texts = (short(name, longest=longest) for longest in range(MAX_NAME, 3, -1))
+    return next((text for text in texts if text_width([text], size=size) <= width), short(name, longest=3))
 
 
 def text_width(texts: Sequence[str], *, size: float) -> float:

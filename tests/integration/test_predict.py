@@ -67,7 +67,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory, few_pixels: None) -> Finished:
     """Kept at 40 pixels, fed at 32: two steps of preprocessing."""
-    config = alone(dataset=f"folder:{pictures}", image_size=40, size=32, batch_size=10, epochs=3)
+    config = alone(name="alone-T1.5", dataset=f"folder:{pictures}", image_size=40, size=32, batch_size=10, epochs=3)
     return baseline(config, root=tmp_path_factory.mktemp("runs"))
 
 
@@ -185,10 +185,12 @@ def test_the_sheet_shows_the_least_sure(
     count: str, pictures: Path, run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[float, ...]] = []
+    titles = []
     drawn: Callable[..., object] = predict.__globals__["contact_sheet"]
 
     def spy(rows: tuple[object, ...], images: tuple[object, ...], *, title: str) -> object:
         seen.append(tuple(one.top[0].probability for one in rows))  # type: ignore[attr-defined]
+        titles.append(title)
         return drawn(rows, images, title=title)
 
     monkeypatch.setitem(predict.__globals__, "contact_sheet", spy)
@@ -196,6 +198,7 @@ def test_the_sheet_shows_the_least_sure(
     folder = str(pictures / "test")
     rows = predict(PredictConfig(paths=(folder,), model=str(run.folder), sheet=str(sheet), sheet_images=count))
     assert list(seen[0]) == sorted(one.top[0].probability for one in rows)[: None if count == "all" else 3]
+    assert titles[0].endswith(" pictures, alone-T1.5")
     with Image.open(sheet) as image:
         assert image.width > 300
         assert len(image.convert("RGB").getcolors(2**24) or ()) > 1_000  # the pictures are there

@@ -20,6 +20,7 @@ from PIL import Image
 
 from kdignite.metrics import evaluation_summary
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
+from kdignite.reports.predictions import CELL, DOTS, THUMBNAIL, Answer, Prediction, contact_sheet
 from kdignite.reports.style import ink, letters_note
 from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table
 from kdignite.reports.text import markdown_table
@@ -302,6 +303,19 @@ def test_classification_figure_of_many_classes_shows_both_ends():
     assert "the 10 best and the 10 worst of 100 classes by F1" in figure.get_suptitle()
     few = classification("mostly empty").get_suptitle()
     assert "the 7 with images of 100 classes by F1" in few
+
+
+def test_captions_of_a_sheet_stay_below_their_pictures():
+    names = [*LONG, "W" * 22, "automobile-000011.jpg", "IMG_20260714_183012_burst.jpg"]
+    predictions = [Prediction(Path(name), (Answer(name, 0.5),)) for name in names]
+    pictures = [np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)] * len(names)
+    figure = contact_sheet(predictions, pictures, title="a title")
+    canvas = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    captions = [one.get_window_extent(canvas) for one in figure.axes[0].texts[1:]]
+    assert len(captions) == 3 * len(names)
+    scale = figure.dpi / DOTS
+    assert max(one.width for one in captions) < (CELL[0] - 2) * scale
+    assert {round(one.x0 / (CELL[0] * scale), 1) % 1 for one in captions} <= {0.0, 0.1}
 
 
 def test_png_is_the_same_every_time_and_tells_nothing_of_the_machine(tmp_path: Path):
