@@ -27,6 +27,7 @@ BATCH = "batch"  # the name of the dimension that is free
 OUTPUTS = ("logits", "probabilities")
 FILES = {"onnx": "model.onnx", "torch": "model.pt2", "safetensors": "model.safetensors"}
 OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")  # in the error of torch's exporter
+AT_ONCE = 16  # images: onnxruntime holds what all layers make of a batch (10 GiB for 55 of 224 pixels of one network)
 METADATA = "metadata.json"  # in a file of torch.export
 Logits = Callable[[Tensor], Tensor]  # uint8 images (N, 3, S, S) -> logits (N, C)
 
@@ -169,8 +170,8 @@ def open_session(path: Path, *, threads: int) -> Any:
 
 def onnx_logits(session: Any, feed: Feed) -> Logits:
     def logits_of(images: Tensor) -> Tensor:
-        logits, _ = session.run(OUTPUTS, {feed.name: feed.of(images).numpy()})
-        return torch.from_numpy(np.asarray(logits))
+        runs = (session.run(OUTPUTS, {feed.name: feed.of(some).numpy()}) for some in images.split(AT_ONCE))
+        return torch.cat([torch.from_numpy(np.asarray(logits)) for logits, _ in runs])
 
     return logits_of
 

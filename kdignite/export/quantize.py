@@ -15,7 +15,8 @@ from kdignite.reports.text import per_cent, points
 from kdignite.timing import alternate, median_range
 
 CALIBRATION_IMAGES = 512  # of the training part; ranges of activations change little beyond a few hundred
-LATENCY_CALLS = 200  # of each model, in turn
+MOST_CALLS, FEWEST_CALLS = 200, 20  # of each model, in turn
+TIMED_SECONDS = 10.0  # of all of them, unless `FEWEST_CALLS` take longer
 # operators with a kernel for 8 bits, or that pass them on; others compute in float32 in between
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -113,7 +114,8 @@ def latencies(sessions: Mapping[str, Any], *, feed: Feed) -> dict[str, float]:
     image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     given = {feed.name: feed.of(image).numpy()}
     trials = {name: partial(_seconds, session, given) for name, session in sessions.items()}
-    measured = alternate(trials, repeats=LATENCY_CALLS)
+    calls = int(TIMED_SECONDS / sum(median_range([trial() for _ in range(3)]).median for trial in trials.values()))
+    measured = alternate(trials, repeats=max(FEWEST_CALLS, min(MOST_CALLS, calls)))
     return {name: 1e3 * median_range(seconds).median for name, seconds in measured.items()}
 
 
