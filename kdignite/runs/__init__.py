@@ -6,6 +6,7 @@ from kdignite.runs.folders import (
     BEST,
     CONFIG,
     ENVIRONMENT,
+    EXPORT,
     LAST,
     MANIFEST,
     PREVIOUS,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kdignite.console import say
 from kdignite.errors import UserError
 from kdignite.files import read_json
-from kdignite.runs.folders import BEST, MANIFEST, RESULT
+from kdignite.runs.folders import BEST, CONFIG, EXPORT, MANIFEST, RESULT
 
 LISTED_KEYS = {"command", "partial", "finished_at", "dataset", "val_size"}  # of a result that a list can use
 
@@ -29,17 +29,26 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
     """The checkpoint of a run folder, given by path or by name, or a checkpoint file itself."""
     paths = (Path(run), root / run)
     for path in paths:
-        if path.is_file():
+        if path.is_file() and not path.with_name(EXPORT).is_file():
             return path
         if (path / BEST).is_file():
             return path / BEST
-    folder = next((path for path in reversed(paths) if path.is_dir()), None)
-    if folder is None:
+    found = next((path for path in reversed(paths) if path.exists()), None)
+    if found is None:
         raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {_run_names(root) or 'none'}")
+    raise UserError(_without_checkpoint(found if found.is_dir() else found.parent))
+
+
+def _without_checkpoint(folder: Path) -> str:
+    """What a folder is that holds no checkpoint."""
     if (folder / MANIFEST).is_file():
         names = _run_names(folder) or "none yet"
-        raise UserError(f"{folder} is a folder of runs: name one of them, {folder}/NAME with a NAME of {names}")
-    raise UserError(f"{folder} has no {BEST}: its run did not get to the end of its first epoch")
+        return f"{folder} is a folder of runs: name one of them, {folder}/NAME with a NAME of {names}"
+    if (folder / EXPORT).is_file():
+        return f"{folder} is for other programs, as its README.md says; here, name the run that it was made from"
+    if (folder / CONFIG).is_file():
+        return f"{folder} has no {BEST}: its run did not get to the end of its first epoch"
+    return f"{folder} is no folder of a run: it has no {BEST}"
 
 
 def checkpoint_name(checkpoint: Path) -> str:

@@ -13,6 +13,7 @@ ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
 MANIFEST = "manifest.json"  # of a study, a folder of runs
+EXPORT = "export.json"  # of a model written for other programs
 CACHE = ".teacher_cache"  # in the folder of all runs
 
 

@@ -338,11 +338,25 @@ def test_a_folder_of_the_same_name_does_not_hide_a_run(tmp_path: Path, monkeypat
 
 def test_a_run_that_saved_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "early").mkdir()
+    told = refused(lambda: runs.find_checkpoint("early", root=tmp_path))
+    assert told == f"{tmp_path / 'early'} is no folder of a run: it has no best.safetensors"
+    (tmp_path / "early" / "config.json").write_text("{}")
     for run in ("early", str(tmp_path / "early")):
         told = refused(lambda run=run: runs.find_checkpoint(run, root=tmp_path))
         assert (
             told == f"{tmp_path / 'early'} has no best.safetensors: its run did not get to the end of its first epoch"
         )
+
+
+@pytest.mark.parametrize("run", ["exported", "exported/model.safetensors"])
+def test_an_export_is_no_run(run: str, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    for name in ("config.json", "export.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    assert refused(lambda: runs.find_checkpoint(run, root=tmp_path)) == (
+        f"{folder} is for other programs, as its README.md says; here, name the run that it was made from"
+    )
 
 
 def test_a_study_is_no_run(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from kdignite.comparison.summary import RunSummary
 from kdignite.comparison.teachers import in_order, taught_by
 from kdignite.errors import UserError, listed
 
-HISTORY, EXPORT = "metrics.csv", "export.json"
+HISTORY = "metrics.csv"
 FIRST, LAST = "loss", "accuracy_train"  # columns between which the parts of the loss are
 
 Row = dict[str, float | None]
@@ -40,7 +40,7 @@ class Exported(NamedTuple):
 def find_exports(run: RunFiles) -> list[Exported]:
     """The exported files of a run, from the folders beside it; records that cannot be read are passed over."""
     best, found = run.folder / runs.BEST, list[Exported]()
-    paths = sorted(run.folder.parent.glob(f"*/{EXPORT}"))
+    paths = sorted(run.folder.parent.glob(f"*/{runs.EXPORT}"))
     sha256 = files.sha256(best) if paths and best.is_file() else ""
     for path in paths:
         with suppress(UserError, KeyError, TypeError, AttributeError):
