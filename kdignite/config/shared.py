@@ -6,6 +6,7 @@ from kdignite.config.checks import check_name, check_preset, check_val_size
 from kdignite.config.fields import flag
 from kdignite.data.registry import CHOICES
 from kdignite.models.options import check_options
+from kdignite.models.registry import MODELS
 
 preset = partial(
     flag,
@@ -40,7 +41,8 @@ arch_options = partial(
     check=check_options,
 )
 own_arch = partial(flag, None, "package.module:function again, for a model of your own", group="model")
-widths = partial(flag, None, "channels of each convolution, for models that take them: 64,64,64,24,12", group="model")
+_WIDTHS = (f"{name} {','.join(map(str, row.widths))}" for name, row in MODELS.items() if row.widths)
+widths = partial(flag, None, f"channels of the stages, for models that take them: {'; '.join(_WIDTHS)}", group="model")
 stem = partial(
     flag, None, "first layers of resnet18/34/50; unset: imagenet", choices=("imagenet", "cifar"), group="model"
 )

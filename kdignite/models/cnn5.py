@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from kdignite.models.registry import check_widths
+from kdignite.models.registry import MODELS, check_widths
 
 
-def cnn5(*, num_classes: int, size: int, widths: tuple[int, ...] = (64, 64, 64, 24, 12)) -> nn.Sequential:
+def cnn5(*, num_classes: int, size: int, widths: tuple[int, ...] = MODELS["cnn5"].widths) -> nn.Sequential:
     """Five times (3x3 convolution, BatchNorm, ReLU, 2x2 max-pooling), then one linear layer.
 
     ``logits = linear(flatten(blocks(images)))``, with ``widths[-1] * (size // 32)**2`` features: five poolings divide
@@ -22,7 +22,7 @@ def cnn5(*, num_classes: int, size: int, widths: tuple[int, ...] = (64, 64, 64, 
     Raises:
         UserError: if there are not five widths, or one is below 1.
     """
-    check_widths(widths)
+    check_widths(widths, "cnn5")
     model = nn.Sequential()
     for block, (channels, width) in enumerate(zip((3, *widths), widths, strict=False), start=1):
         model.add_module(f"conv{block}", nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False))

@@ -7,9 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from kdignite.models.registry import MODELS, check_widths
+
 PATCH = 2  # side in pixels of what the stem sees
 STEM = 2 * 3 * PATCH**2  # every direction of a patch and its opposite, so that nothing is lost at ReLU
-WIDTHS = (STEM, 64, 128, 256)
 HEAD_SCALE = 0.125  # of the logits, so that training starts with soft predictions
 WHITENING_FLOOR = 5e-4  # added to variances, so that directions of mere noise are not blown up
 
@@ -39,7 +40,7 @@ class Scale(nn.Module):
         return self.factor * x
 
 
-def fastresnet(*, num_classes: int, size: int) -> nn.Module:
+def fastresnet(*, num_classes: int, size: int, widths: tuple[int, ...] = MODELS["fastresnet"].widths) -> nn.Module:
     """A whitening stem and three stages; a stage widens, halves the image by max pooling, and adds a residual pair.
 
     The stem's kernels are not trained: `whiten` sets them from the training images, before which they are random.
@@ -47,16 +48,20 @@ def fastresnet(*, num_classes: int, size: int) -> nn.Module:
     Args:
         num_classes: C, length of the logits.
         size: side of the input in pixels; any from 32 up, the head pools what is left.
+        widths: channels of each of the three stages.
 
     Returns:
         A module from (N, 3, size, size) to (N, num_classes).
 
+    Raises:
+        UserError: if there are not three widths, or one is below 1.
+
     Source: after the networks of Page 2018, "How to train your ResNet", and Jordan 2024, arXiv:2404.00498.
     """
     del size  # global pooling makes the network independent of it
-    stages = [
-        (f"stage{number}", _stage(before, width)) for number, (before, width) in enumerate(pairwise(WIDTHS), start=1)
-    ]
+    check_widths(widths, "fastresnet")
+    pairs = enumerate(pairwise((STEM, *widths)), start=1)
+    stages = [(f"stage{number}", _stage(before, width)) for number, (before, width) in pairs]
     stem = nn.Conv2d(3, STEM, PATCH)
     stem.weight.requires_grad_(False)
     return nn.Sequential(
@@ -67,7 +72,7 @@ def fastresnet(*, num_classes: int, size: int) -> nn.Module:
                 *stages,
                 ("pool", nn.AdaptiveMaxPool2d(1)),
                 ("flatten", nn.Flatten()),
-                ("head", nn.Linear(WIDTHS[-1], num_classes, bias=False)),
+                ("head", nn.Linear(widths[-1], num_classes, bias=False)),
                 ("scale", Scale(HEAD_SCALE)),
             ]
         )

@@ -43,6 +43,7 @@ class Model(NamedTuple):
         recipe: how it is trained.
         layers: four whose outputs methods on features compare: three maps, from large to small, then the last map
             before the pooling of the head.
+        widths: channels of its stages where the option ``widths`` names no others.
     """
 
     builder: str
@@ -52,6 +53,7 @@ class Model(NamedTuple):
     data_init: str = ""
     recipe: Recipe = Recipe()
     layers: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
 
 
 def _cifar_resnet(depth: int, parameters: str) -> Model:
@@ -76,15 +78,17 @@ MODELS: dict[str, Model] = {
         32,
         "five convolutions and a linear layer, a small student",
         layers=("relu1", "relu2", "relu3", "relu5"),
+        widths=(64, 64, 64, 24, 12),
     ),
     "fastresnet": Model(
         "kdignite.models.fastresnet:fastresnet",
-        (),
+        ("widths",),
         32,
         "fast residual network for 32x32 images, 1.94 M parameters, a teacher for the CPU",
         data_init="kdignite.models.fastresnet:whiten",
         recipe=Recipe(batch_size=250, lr=0.25, weight_decay=1.2e-3),
         layers=("stage1", "stage2", "stage3", "stage3"),
+        widths=(64, 128, 256),
     ),
     "resnet20": _cifar_resnet(20, "0.27 M"),
     "resnet32": _cifar_resnet(32, "0.46 M"),
@@ -120,19 +124,21 @@ def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
             takers = [other for other, entry in MODELS.items() if option in entry.options]
             raise UserError(f"{name} takes no --{brief(option)}" + (f"; {_takers(takers)}" if takers else ""))
     if "widths" in options:
-        check_widths(options["widths"])
+        check_widths(options["widths"], name)
     smallest = _min_size(name, options)
     if size < smallest:
         raise UserError(f"{name} needs images of at least {smallest} pixels, not --size={size}; try --size={smallest}")
 
 
-def check_widths(widths: tuple[int, ...]) -> None:
-    """Raise a `UserError` unless the widths are five channel counts of at least 1, as `cnn5` needs."""
+def check_widths(widths: tuple[int, ...], name: str) -> None:
+    """Raise a `UserError` unless the widths are as many channel counts of at least 1 as the model has by default."""
     # not annotations alone: options also come from checkpoints
     whole = isinstance(widths, tuple) and all(type(width) is int for width in widths)
-    if not whole or len(widths) != 5 or min(widths) < 1:
+    usual = MODELS[name].widths
+    if not whole or len(widths) != len(usual) or min(widths) < 1:
         came = ",".join(map(brief, widths)) if isinstance(widths, tuple) else brief(widths)
-        raise UserError(f"--widths needs five channel counts of at least 1, such as 64,64,64,24,12, not {came}")
+        such = f"--widths={','.join(map(str, usual))}"
+        raise UserError(f"{name} needs {len(usual)} channel counts of at least 1, such as {such}, not {came}")
 
 
 def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]) -> "nn.Module":

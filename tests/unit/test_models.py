@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,13 +131,23 @@ def test_cnn5_equals_relu_before_pooling() -> None:
         assert torch.equal(ours, published)
 
 
-@pytest.mark.parametrize("widths", [(8, 8, 8, 8), (8,) * 6, (8, 8, 8, 8, 0)])
-def test_cnn5_refuses_other_widths(widths: tuple[int, ...]) -> None:
-    message = rf"--widths needs five channel counts of at least 1, .*, not {','.join(map(str, widths))}$"
+@pytest.mark.parametrize("name", [name for name, row in MODELS.items() if row.widths])
+@pytest.mark.parametrize("wrong", [lambda w: w[1:], lambda w: (*w, 8), lambda w: (*w[1:], 0)])
+def test_other_numbers_of_widths_are_refused(wrong: Callable[..., tuple[int, ...]], name: str) -> None:
+    widths = wrong(MODELS[name].widths)
+    message = rf"{name} needs {len(MODELS[name].widths)} channel counts .*, not {','.join(map(str, widths))}$"
     with pytest.raises(UserError, match=message):
-        cnn5(num_classes=10, size=32, widths=widths)
+        build(name, widths=widths)
     with pytest.raises(UserError, match=message):
-        check_model("cnn5", size=32, options={"widths": widths})
+        check_model(name, size=32, options={"widths": widths})
+
+
+def test_fastresnet_has_the_widths_that_it_is_given() -> None:
+    shapes = {key: tuple(value.shape) for key, value in build("fastresnet", widths=(8, 12, 20)).state_dict().items()}
+    assert [shapes[f"stage{number}.widen.conv.weight"][:2] for number in (1, 2, 3)] == [(8, 24), (12, 8), (20, 12)]
+    assert shapes["head.weight"] == (10, 20)
+    wider = build("fastresnet", widths=(96, 192, 384))
+    assert sum(one.numel() for one in wider.parameters()) == 4_342_008  # 9 (b w + 2 w w) + 6 w for a stage from b to w
 
 
 # --- residual networks
@@ -226,10 +236,10 @@ def test_unknown_name_that_is_like_none() -> None:
 @pytest.mark.parametrize(
     ("name", "option", "message"),
     [
-        ("resnet20", "widths", "resnet20 takes no --widths; cnn5 does"),
+        ("resnet20", "widths", "resnet20 takes no --widths; cnn5, fastresnet do"),
         ("cnn5", "stem", "cnn5 takes no --stem; resnet18, resnet34, resnet50 do"),
         ("cnn5", "depth", "cnn5 takes no --depth"),
-        ("user_models:net", "widths", "user_models:net takes no --widths; cnn5 does"),
+        ("user_models:net", "widths", "user_models:net takes no --widths; cnn5, fastresnet do"),
     ],
 )
 def test_option_that_the_model_does_not_take(name: str, option: str, message: str) -> None:

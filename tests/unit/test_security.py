@@ -547,8 +547,8 @@ def test_what_a_description_lacks_is_named(tmp_path: Path, key: str) -> None:
         ({"classes": [f"c{index}" for index in range(50_000)]}, "linear.weight (2, 3) float32 for (50000, 3)"),
         ({"preprocessing__size": 1024}, "linear.weight (2, 3) float32 for (2, 3072) float32"),
         ({"architecture__name": "resnet50", "architecture__options": {}}, "do not fit the model: missing bn1.bias"),
-        ({"architecture__options": {"widths": 8}}, "five channel counts of at least 1"),
-        ({"architecture__options": {"widths": [8, 6, 5, 4, "3"]}}, "five channel counts of at least 1"),
+        ({"architecture__options": {"widths": 8}}, "5 channel counts of at least 1"),
+        ({"architecture__options": {"widths": [8, 6, 5, 4, "3"]}}, "5 channel counts of at least 1"),
         ({"architecture__options": {"depth\x1b": 8}}, "cnn5 takes no --depth\\x1b"),
         ({"architecture__options": {"num_classes": 8}}, "cnn5 takes no --num_classes"),
         (

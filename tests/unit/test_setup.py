@@ -421,7 +421,7 @@ def test_an_architecture_names_the_options_that_were_set(given: dict[str, Any], 
         ),
         (BaselineConfig(key="ema"), "--key=ema is for a file of weights: --weights=FILE"),
         (BaselineConfig(size=16), "cnn5 needs images of at least 32 pixels, not --size=16; try --size=32"),
-        (TeacherConfig(widths=WIDTHS), "fastresnet takes no --widths; cnn5 does"),
+        (TeacherConfig(arch="resnet20", widths=WIDTHS), "resnet20 takes no --widths; cnn5, fastresnet do"),
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_early(config: TrainConfig, told: str) -> None:
