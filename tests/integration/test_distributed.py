@@ -143,9 +143,10 @@ def place(taught: Finished, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"mix": "mixup", "freeze_epochs": 1, "backbone_lr_mult": 0.5, "cache_top": 4}], ids=["plain", "more"]
-)
+MORE = {"mix": "mixup", "freeze_epochs": 1, "backbone_lr_mult": 0.5, "cache_top": 4}
+
+
+@pytest.mark.parametrize("more", [{}, pytest.param(MORE, marks=pytest.mark.slow)], ids=["plain", "more"])
 def test_torchrun_makes_the_run_of_one_process(
     more: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
