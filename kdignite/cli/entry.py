@@ -25,7 +25,7 @@ from kdignite.cli.flags import is_variadic, usage_of
 from kdignite.cli.helptext import command_help, overview
 from kdignite.cli.parse import TRACEBACK, ParsedArgs, parse_args
 from kdignite.cli.values import SEPARATOR, coerce
-from kdignite.config import COMMANDS, PROGRAM, Config, Study, Sweep, TrainConfig, config_class, configure
+from kdignite.config import COMMANDS, PROGRAM, AnyStudy, Config, TrainConfig, config_class, configure
 from kdignite.errors import RunFailed, UserError, printable
 
 # command -> the function that runs it with its config; imported when all arguments are known to be valid
@@ -112,7 +112,7 @@ def _run(args: ParsedArgs) -> None:
         print(command_help(args.command) if args.command else overview())
     else:
         config = make_config(args)
-        if processes.launch().world_size > 1 and not isinstance(config, TrainConfig | Study | Sweep):
+        if processes.launch().world_size > 1 and not isinstance(config, TrainConfig | AnyStudy):
             raise UserError(f"{args.command} runs in one process: {PROGRAM} {args.command} ..., without torchrun")
         module, _, function = FUNCTIONS[args.command].partition(":")
         getattr(importlib.import_module(module), function)(config)

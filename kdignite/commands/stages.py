@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from kdignite import files, processes, runs, schema
 from kdignite.config import (
     NEWEST,
+    AnyStudy,
     DistillConfig,
     MethodsStudy,
     Search,
@@ -29,7 +30,6 @@ from kdignite.methods.registry import short_name
 from kdignite.training.device import choose_amp, set_up_device
 from kdignite.training.teacher import choose_teachers, fitting_teachers, inherit
 
-AnyStudy = Study | Sweep | Search | MethodsStudy
 S = TypeVar("S", Study, Sweep, Search, MethodsStudy)
 
 

@@ -24,6 +24,7 @@ from kdignite.config.listing import COMMANDS, config_class
 from kdignite.config.methods import parameter_names
 from kdignite.config.methods_study import (
     TRIAL_SEED,
+    AnyStudy,
     Entry,
     MethodsStudy,
     MethodsStudyConfig,

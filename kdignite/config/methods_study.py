@@ -9,6 +9,8 @@ from kdignite.config.build import configure, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.search import BASELINE, Search, SearchConfig
+from kdignite.config.study import Study
+from kdignite.config.sweep import Sweep
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, METHODS, find_method, short_name
@@ -152,3 +154,5 @@ MethodsStudyConfig: type[MethodsStudy] = make_dataclass(
     frozen=True,
     kw_only=True,
 )
+
+AnyStudy = Study | Sweep | Search | MethodsStudy  # the commands that make a folder of runs

@@ -321,3 +321,17 @@ def test_a_whole_sweep_is_reported_once(place: Path) -> None:
         assert done.stdout.count("--- distill") == runs
     report = json.loads((place / "runs" / "sweep-standard" / "sweep.json").read_text())
     assert [(cell["alpha"], cell["T"]) for cell in report["cells"]] == [(0.5, 2.0), (1.0, 2.0)]
+
+
+@pytest.mark.slow
+def test_a_whole_study_of_methods_is_reported_once(place: Path) -> None:
+    pytest.importorskip("optuna")
+    words = ["study", *DIGITS, "--methods=dkd", "--trials=2", "--search_epochs=1", "--epochs=1", "--seeds=1"]
+    for trained in (6, 0):
+        command = [*TORCHRUN, *KDIGNITE, *words, "--threads=1"]
+        done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("images/s") == trained
+        assert done.stdout.count("Too few seeds to tell methods apart") == 1
+    stages = json.loads((place / "runs" / "study-standard" / "manifest.json").read_text())["stages"]
+    assert {*stages} == {"search-baseline", "search-dkd", "baseline-seed0", "dkd-seed0"}
