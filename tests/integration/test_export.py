@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from kdignite.checkpoints import load_checkpoint
 from kdignite.commands.export import export
 from kdignite.config import ExportConfig
 from kdignite.data.preprocess import Statistics
+from kdignite.data.specs import Preprocessing
 from kdignite.errors import RunFailed, UserError
 from kdignite.export import programs, quantize
 from kdignite.runs import Finished
@@ -90,6 +92,36 @@ def test_a_checkpoint_that_was_changed_is_refused(exported: Export, taught: Fini
     (root / "changed.safetensors").write_bytes(content)
     with pytest.raises(UserError, match="its checksum differs"):
         exported(run=str(root / "changed.safetensors"), format="safetensors")
+
+
+class Session:
+    """In the place of one of onnxruntime: takes its time, and answers with the mean of each image."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.sizes = seconds, list[int]()
+
+    def run(self, _: Any, given: dict[str, Any]) -> tuple[Any, Any]:
+        (images,) = given.values()
+        self.sizes.append(len(images))
+        time.sleep(self.seconds)
+        means = images.reshape(len(images), -1).mean(1, keepdims=True)
+        return means, means
+
+
+def test_onnxruntime_gets_a_few_images_at_a_time_and_answers_all() -> None:
+    session, feed = Session(), programs.Feed(Preprocessing(4, (0.5,) * 3, (0.5,) * 3), inside=True)
+    images = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand(40, 3, 4, 4)
+    assert programs.onnx_logits(session, feed)(images)[:, 0].tolist() == list(range(40))
+    assert session.sizes == [16, 16, 8]
+
+
+def test_a_slow_model_is_timed_by_fewer_calls(monkeypatch) -> None:
+    monkeypatch.setattr(quantize, "TIMED_SECONDS", 0.2)
+    feed = programs.Feed(Preprocessing(4, (0.5,) * 3, (0.5,) * 3), inside=True)
+    fast, slow = Session(), Session(0.02)
+    measured = quantize.latencies({"fast": fast}, feed=feed) | quantize.latencies({"slow": slow}, feed=feed)
+    assert (len(slow.sizes) < 30, len(fast.sizes) > 200) == (True, True)
+    assert measured["slow"] >= 20 > measured["fast"]  # milliseconds
 
 
 @pytest.mark.slow
