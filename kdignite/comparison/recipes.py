@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from kdignite import runs, schema
 from kdignite.comparison.pairing import OF_RECIPE, own_parameters
 from kdignite.comparison.runs import AGAIN, RunFiles, epoch_seconds
-from kdignite.comparison.scores import FIDELITY, model_scores
+from kdignite.comparison.scores import DIVIDED, FIDELITY, model_scores
 from kdignite.config import DistillConfig, parameter_names, setting_text
 from kdignite.errors import UserError, listed
 from kdignite.metrics import Logits
 from kdignite.metrics.statistics import Spread, spread
 
 BASELINE = "baseline"
-SCORES = ("accuracy_val", "loss", "ece", *FIDELITY)  # besides the test accuracy
+SCORES = ("accuracy_val", "loss", "ece", *FIDELITY, *DIVIDED)  # besides the test accuracy
 
 
 class RecipeRun(NamedTuple):
@@ -34,6 +34,9 @@ class RecipeRun(NamedTuple):
     agreement_on_errors: float | None
     kl: float | None
     epoch_seconds: float | None  # median
+    divisor: float | None = None
+    divided_loss: float | None = None
+    divided_ece: float | None = None
 
 
 class Recipe(NamedTuple):
@@ -110,8 +113,8 @@ def _check(run: RunFiles) -> None:
 def _scored(run: RunFiles, teacher: Logits | None, seconds: Sequence[float]) -> RecipeRun:
     with schema.checked(run.folder / runs.RESULT, advice=AGAIN):
         validation = schema.number(schema.mapping(run.result, "val"), "accuracy")
-    scores = model_scores([run.logits], run.labels, teacher=teacher)
-    agreement, on_errors, kl = (one.mean if one else None for one in (getattr(scores, key) for key in FIDELITY))
+    scores = model_scores([run.logits], run.labels, teacher=teacher, divisors=[run.divisor()])
+    known = {key: getattr(scores, key) for key in (*FIDELITY, *DIVIDED)}
     return RecipeRun(
         run=run.label,
         seed=run.seed,
@@ -122,10 +125,8 @@ def _scored(run: RunFiles, teacher: Logits | None, seconds: Sequence[float]) -> 
         accuracy_val=validation,
         loss=scores.loss.mean,
         ece=scores.ece.mean,
-        agreement=agreement,
-        agreement_on_errors=on_errors,
-        kl=kl,
         epoch_seconds=_median(seconds),
+        **{key: one.mean if one else None for key, one in known.items()},
     )
 
 

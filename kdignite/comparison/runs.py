@@ -2,34 +2,24 @@
 
 import csv
 import math
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from kdignite import checkpoints, files, runs, schema
+from kdignite import files, runs, schema
 from kdignite.comparison.costs import COSTS, THREADS
+from kdignite.comparison.predictions import AGAIN, read_predictions
 from kdignite.errors import UserError, brief
+from kdignite.metrics import Labels, Logits, fitted_divisor
 
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
-ARRAYS = ("test_logits", "test_labels", "test_indices")
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
 MACHINE = ("device", "processes", "threads", "cpu", "processor", "cuda", "torch", "kdignite", "commit")
-COMPRESSED_SHARE, COMPRESSED_BYTES = 16, 256 * 2**20  # what arrays may come to: so many times the file, or bytes
-# of an array of plain numbers: its own length, bytes a number, and the shape
-HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(..)"
-    rb"\{'descr': '[<|][biuf]([1248])', 'fortran_order': (?:True|False), 'shape': \(([0-9, ]*)\), \} *\n",
-    re.DOTALL,
-)
-HEADER_START, LONGEST_HEADER = 10, 1024  # bytes
 METRICS = "metrics.csv"  # a row for each epoch
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
-AGAIN = "make the run again, or leave it out"
 
 
 class RunFiles(NamedTuple):
@@ -45,10 +35,15 @@ class RunFiles(NamedTuple):
     logits: npt.NDArray[np.float32]  # (N, C)
     labels: npt.NDArray[np.int64]  # (N,)
     indices: npt.NDArray[np.int64]  # (N,) positions in the data set
+    validation: tuple[Logits, Labels] | None = None  # logits (V, C) and labels (V,), where the run has them
 
     @property
     def seed(self) -> int:
         return int(self.result["seed"])
+
+    def divisor(self) -> float | None:
+        """What its logits are best divided by, chosen on the validation images."""
+        return fitted_divisor(*self.validation) if self.validation else None
 
     def computed_with(self, part: str) -> list[Any]:
         """A part of the machine, None where it is not recorded, and its other values where the run was resumed."""
@@ -71,7 +66,7 @@ def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
 def read_run(folder: Path, *, label: str) -> RunFiles:
     """A finished run from the files of its folder, each value checked."""
     result, classes = _result(folder)
-    logits, labels, indices = _predictions(folder / "predictions.npz", num_classes=len(classes))
+    (logits, labels, indices), *validation = read_predictions(folder / "predictions.npz", num_classes=len(classes))
     recorded, num_correct = result["test"]["num_correct"], int((logits.argmax(axis=1) == labels).sum())
     if num_correct != recorded:
         raise UserError(
@@ -80,7 +75,8 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
         )
     config, environment = _settings(folder / runs.CONFIG), _environment(folder / runs.ENVIRONMENT)
     role = ROLES[result["command"]]
-    return RunFiles(folder, label, role, result, config, environment, classes, logits, labels, indices)
+    found = RunFiles(folder, label, role, result, config, environment, classes, logits, labels, indices)
+    return found._replace(validation=(validation[0][0], validation[0][1])) if validation else found
 
 
 def epoch_seconds(run: RunFiles) -> list[float]:
@@ -197,50 +193,3 @@ def _flat(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     """An environment with the versions of its packages beside its other parts."""
     packages = environment.get("packages")
     return {**environment, **packages} if isinstance(packages, dict) else environment
-
-
-def _predictions(path: Path, *, num_classes: int) -> list[npt.NDArray[Any]]:
-    """Logits, labels and indices of the test images, in this order."""
-    if not path.is_file():
-        raise UserError(f"{path.parent} has no predictions.npz: make the run again")
-    try:
-        # opened here: numpy leaves a file open that is no archive
-        with path.open("rb") as file:
-            _check_arrays(file)
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = [stored[name] for name in ARRAYS]
-    except checkpoints.UNREADABLE as error:
-        raise UserError(f"{path} is damaged ({brief(error)}): {AGAIN}") from error
-    logits, labels, indices = arrays
-    num_images = len(labels) if labels.ndim == 1 else -1
-    if logits.shape != (num_images, num_classes) or indices.shape != (num_images,) or not num_images:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(ARRAYS, arrays, strict=True))
-        why = f"expected arrays of one length and {num_classes} classes, got {shapes}"
-        raise UserError(f"{path} is damaged ({why}): {AGAIN}")
-    with schema.checked(path, advice=AGAIN):
-        if any(not np.issubdtype(array.dtype, np.integer) for array in (labels, indices)):
-            raise ValueError("labels and indices are no whole numbers")
-        if logits.dtype != np.float32 or not np.isfinite(logits).all():
-            raise ValueError("its scores are not all finite numbers of single precision")
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(f"its labels are not all below {num_classes}")
-    return arrays
-
-
-def _check_arrays(file: IO[bytes]) -> None:
-    """Refuse arrays whose headers claim another size than they have, for which numpy would take memory first."""
-    num_bytes = file.seek(0, 2)
-    with zipfile.ZipFile(file) as archive:
-        names = [f"{name}.npy" for name in ARRAYS]  # others are never read
-        claimed = sum(archive.getinfo(name).file_size for name in names)
-        if claimed > max(COMPRESSED_SHARE * num_bytes, COMPRESSED_BYTES):
-            raise ValueError(f"it claims too much for a file of {num_bytes:,} bytes")
-        for name in names:
-            with archive.open(name) as entry:
-                header = HEADER.match(entry.read(LONGEST_HEADER))
-            if header is None or header.end() != HEADER_START + int.from_bytes(header[1], "little"):
-                raise ValueError(f"{name} is no array of plain numbers")
-            shape = [int(length) for length in header[3].replace(b",", b" ").split()]
-            if header.end() + int(header[2]) * math.prod(shape) != archive.getinfo(name).file_size:
-                raise ValueError(f"{name} claims other numbers than it holds")
-    file.seek(0)

@@ -11,6 +11,7 @@ from kdignite.metrics.statistics import McNemar, Spread
 
 ROLES = ("teacher", "student", "baseline")
 FIDELITY = ("agreement", "agreement_on_errors", "kl")  # scores against the teacher's logits
+DIVIDED = ("divisor", "divided_loss", "divided_ece")  # scores after temperature scaling
 GAINED, LOST, NO_DIFFERENCE = "gained", "lost", "no difference"
 ONE_SEED, NO_SPREAD = "one seed", "no spread"  # nothing to make an interval of
 
@@ -51,6 +52,10 @@ class ModelScores(NamedTuple):
     agreement: Spread | None  # share
     agreement_on_errors: Spread | None  # share
     kl: Spread | None  # nats
+    # after the logits of each run were divided by the number that its validation images choose; None without them
+    divisor: Spread | None = None
+    divided_loss: Spread | None = None
+    divided_ece: Spread | None = None
 
 
 class ClassNoise(NamedTuple):
@@ -106,12 +111,15 @@ def compare_logits(
     *,
     teacher: Logits | None,
     classes: Sequence[str],
+    divisors: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Scores:
-    """Compare the runs of each role; students and baselines are pairs of a seed."""
+    """Compare the runs of each role; students and baselines are pairs of a seed, the divisors those of their logits."""
     groups = {"teacher": [] if teacher is None else [teacher], "student": students, "baseline": baselines}
     confusions = {role: [_confusion(logits, labels) for logits in group] for role, group in groups.items()}
     models = {
-        role: model_scores(group, labels, teacher=None if role == "teacher" else teacher)
+        role: model_scores(
+            group, labels, teacher=None if role == "teacher" else teacher, divisors=(divisors or {}).get(role, ())
+        )
         for role, group in groups.items()
         if group
     }
@@ -131,8 +139,10 @@ def _confusion(logits: Logits, labels: Labels) -> Ints:
     return metrics.confusion_from_logits(logits, labels, num_classes=logits.shape[1])
 
 
-def model_scores(group: Sequence[Logits], labels: Labels, *, teacher: Logits | None) -> ModelScores:
-    """Scores of runs that differ in their seed; without a teacher none of `FIDELITY`."""
+def model_scores(
+    group: Sequence[Logits], labels: Labels, *, teacher: Logits | None, divisors: Sequence[float | None] = ()
+) -> ModelScores:
+    """Scores of runs that differ in their seed; without a teacher none of `FIDELITY`, without divisors no `DIVIDED`."""
     num_images = len(labels)
     correct = [int((logits.argmax(axis=1) == labels).sum()) for logits in group]
     mean, std = statistics.spread(correct)  # of counts, which are exact
@@ -147,7 +157,17 @@ def model_scores(group: Sequence[Logits], labels: Labels, *, teacher: Logits | N
         statistics.spread([metrics.cross_entropy(logits, labels) for logits in group]),
         statistics.spread([metrics.expected_calibration_error(logits, labels) for logits in group]),
         *([None] * len(FIDELITY) if teacher is None else _fidelity(group, labels, teacher)),
+        *_divided(group, labels, [one for one in divisors if one is not None]),
     )
+
+
+def _divided(group: Sequence[Logits], labels: Labels, divisors: Sequence[float]) -> list[Spread | None]:
+    """Divisor, cross-entropy and calibration error of divided logits, in the order of `DIVIDED`."""
+    if len(divisors) != len(group):  # means of all runs or of none
+        return [None] * len(DIVIDED)
+    divided = [logits / number for logits, number in zip(group, divisors, strict=True)]
+    scores = (metrics.cross_entropy, metrics.expected_calibration_error)
+    return [statistics.spread(divisors), *(statistics.spread([one(z, labels) for z in divided]) for one in scores)]
 
 
 def _fidelity(group: Sequence[Logits], labels: Labels, teacher: Logits) -> list[Spread | None]:

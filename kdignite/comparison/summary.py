@@ -54,14 +54,15 @@ class Summary(NamedTuple):
 def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
     """Compare the runs by their predictions, costs and settings."""
     student = runs.students[0]
+    groups = {"teacher": runs.teachers, "student": runs.students, "baseline": runs.baselines}
     scores = compare_logits(
         [run.logits for run in runs.students],
         [run.logits for run in runs.baselines],
         student.labels,
         teacher=teacher_logits(runs.teachers, student),
         classes=student.classes,
+        divisors={role: [run.divisor() for run in group] for role, group in groups.items()},
     )
-    groups = {"teacher": runs.teachers, "student": runs.students, "baseline": runs.baselines}
     measured = {role: [run.result.get("cost") for run in group] for role, group in groups.items()}
     measured["teacher"] = together(measured["teacher"])
     costs = cost_summary(measured, same_processor=same_processor(runs.all))

@@ -22,6 +22,7 @@ from kdignite.metrics.probabilities import (
     calibration_bins,
     cross_entropy,
     expected_calibration_error,
+    fitted_divisor,
     softmax,
 )
 from kdignite.metrics.summary import evaluation_summary, recorded

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import optimize, special
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -13,6 +13,8 @@ Labels = npt.NDArray[np.integer[Any]]
 
 
 NUM_BINS = 15  # of confidences
+DIVISORS = (1e-2, 1e2)  # the search of `fitted_divisor`: its ends, and the precision of its logarithm
+PRECISION = 1e-4
 
 
 class CalibrationBins(NamedTuple):
@@ -84,6 +86,36 @@ def expected_calibration_error(logits: Logits, labels: Labels, *, num_bins: int 
     bins, confidence, hit = _binned(logits, labels, num_bins=num_bins)
     gaps = np.bincount(bins, weights=hit - confidence, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def fitted_divisor(logits: Logits, labels: Labels) -> float:
+    """The number by which logits are best divided: temperature scaling, which changes no prediction.
+
+    ``T = argmin_T cross_entropy(logits / T, labels)``. The cross-entropy is convex in 1 / T, so one minimum is searched
+    in log T, between 0.01 and 100, to 1e-4. Fit it on validation images and apply it to others.
+
+    Args:
+        logits: (N, C) finite scores, N at least 1.
+        labels: (N,) integers in [0, C).
+
+    Returns:
+        T; above 1 where a model is too confident. An end of the search where no minimum lies within: predictions worse
+        than chance want an infinite T. Some small T where all predictions are right, which want T = 0.
+
+    Raises:
+        ValueError: as `confusion_from_logits`.
+
+    Source: Guo, Pleiss, Sun & Weinberger 2017, arXiv:1706.04599, section 4.2.
+    """
+    check_logits(logits, labels)
+    logits, ends = logits.astype(np.float64), np.log(DIVISORS)
+    found = optimize.minimize_scalar(
+        lambda log_t: cross_entropy(logits / np.exp(log_t), labels),
+        bounds=ends,
+        method="bounded",
+        options={"xatol": PRECISION},
+    )
+    return float(np.exp(found.x))
 
 
 def calibration_bins(logits: Logits, labels: Labels, *, num_bins: int = NUM_BINS) -> CalibrationBins:

@@ -34,7 +34,7 @@ from kdignite.config import (
     to_json,
 )
 from kdignite.errors import UserError
-from kdignite.metrics import evaluation_summary, recorded
+from kdignite.metrics import evaluation_summary, fitted_divisor, recorded
 
 KINDS = {"teacher": TeacherConfig, "distill": DistillConfig, "baseline": BaselineConfig}
 CLASSES = ("cat", "dog", "frog")
@@ -295,6 +295,18 @@ def predictions(**changed: Any) -> Callable[[Path], None]:
     return act
 
 
+def with_validation(**changed: Any) -> Callable[[Path], None]:
+    """Adds the first 20 test images as validation images."""
+
+    def act(folder: Path) -> None:
+        with np.load(folder / "predictions.npz") as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        arrays |= {f"val_{name}": arrays[f"test_{name}"][:20] for name in ("logits", "labels")}
+        np.savez(folder / "predictions.npz", **(arrays | {f"val_{name}": value for name, value in changed.items()}))
+
+    return act
+
+
 def cut_short(folder: Path) -> None:
     path = folder / "predictions.npz"
     path.write_bytes(path.read_bytes()[:200])
@@ -342,23 +354,32 @@ ARRAYS = "runs/student-0/predictions.npz is damaged"
         (a_single_array, f"{ARRAYS} ("),
         (predictions(labels=lambda _: None), f"{ARRAYS} ("),
         (predictions(labels=lambda labels: labels.astype(object)), f"{ARRAYS} (test_labels.npy is no array of"),
-        (predictions(labels=lambda labels: labels[:-1]), f"{ARRAYS} (expected arrays of one "
-         "length and 3 classes, got test_logits (60, 3), test_labels (59,), test_indices (60,))"),
-        (predictions(indices=lambda indices: indices[:5]), f"{ARRAYS} (expected arrays"),
-        (predictions(logits=lambda logits: logits[:, :2]), f"{ARRAYS} (expected arrays"),
+        (predictions(labels=lambda labels: labels[:-1]), f"{ARRAYS} (not of one "
+         "length and 3 classes: test_logits (60, 3), test_labels (59,), test_indices (60,))"),
+        (predictions(indices=lambda indices: indices[:5]), f"{ARRAYS} (not of one length"),
+        (predictions(logits=lambda logits: logits[:, :2]), f"{ARRAYS} (not of one length"),
         (predictions(logits=lambda z: z[:0], labels=lambda y: y[:0], indices=lambda i: i[:0]),
-         f"{ARRAYS} (expected arrays"),
+         f"{ARRAYS} (not of one length"),
         (predictions(labels=lambda labels: labels * 1.0), f"{ARRAYS} (labels and indices are "
          "no whole numbers)"),
         (predictions(labels=lambda labels: labels + 1), f"{ARRAYS} (its labels are not "
          "all below 3)"),
         (predictions(logits=nan_at_the_end), f"{ARRAYS} (its scores are not all finite"),
         (predictions(logits=lambda logits: -logits), "runs/student-0/result.json says"),
+        (with_validation(logits=np.zeros((20, 2), np.float32)), f"{ARRAYS} (not of one length and 3 cl"),
+        (with_validation(labels=np.full(20, 3)), f"{ARRAYS} (its labels are not all below 3)"),
     ],
 )  # fmt: skip
 def test_a_damaged_run_is_refused(root: Path, damage: Callable[[Path], None], line: str) -> None:
     damage(root / "student-0")
     assert refused(root, *ONE).startswith(line)
+
+
+def test_validation_images_choose_a_divisor(root: Path) -> None:
+    assert read_run(root / "student-0", label="one").divisor() is None
+    with_validation()(root / "student-0")
+    found = read_run(root / "student-0", label="one")
+    assert found.divisor() == fitted_divisor(found.logits[:20], found.labels[:20])
 
 
 def test_predictions_of_another_run_are_noticed(root: Path) -> None:

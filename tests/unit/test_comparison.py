@@ -55,6 +55,18 @@ def test_scores_of_several_seeds_are_mean_and_spread(role: str, group: list[np.n
     assert SEVERAL.models[role].loss == pytest.approx((np.mean(losses), np.std(losses, ddof=1)))
 
 
+def test_scores_of_divided_logits() -> None:
+    divisors = {"student": [2.0, 3.0, 0.5], "baseline": [1.0, None, 1.0], "teacher": [1.5]}
+    found = compare_logits(STUDENTS, BASELINES, LABELS, teacher=TEACHER, classes=CLASSES, divisors=divisors).models
+    divided = [logits / number for logits, number in zip(STUDENTS, divisors["student"], strict=True)]
+    plain = compare_logits(divided, BASELINES, LABELS, teacher=TEACHER, classes=CLASSES).models["student"]
+    assert found["student"].divisor == pytest.approx((np.mean([2, 3, 0.5]), np.std([2, 3, 0.5], ddof=1)))
+    assert (found["student"].divided_loss, found["student"].divided_ece) == (plain.loss, plain.ece)
+    assert found["student"].loss == SEVERAL.models["student"].loss  # these stay as they are
+    assert found["baseline"] == SEVERAL.models["baseline"]  # one run has none: there is no mean of all
+    assert found["teacher"].divisor == (1.5, None)
+
+
 def test_the_difference_is_taken_seed_by_seed() -> None:
     test = stats.ttest_rel(accuracies(STUDENTS), accuracies(BASELINES)).confidence_interval(0.95)
     gains = np.subtract(accuracies(STUDENTS), accuracies(BASELINES))

@@ -16,9 +16,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kdignite.comparison.costs import COSTS, cost_summary
-from kdignite.comparison.scores import FIDELITY, NO_SPREAD, ROLES, Difference, compare_logits
+from kdignite.comparison.scores import DIVIDED, FIDELITY, NO_SPREAD, ROLES, Difference, compare_logits
 from kdignite.comparison.summary import RunSummary, Summary
 from kdignite.errors import UserError
+from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison import (
     class_csv,
     comparison_figure,
@@ -27,7 +28,8 @@ from kdignite.reports.comparison import (
     summary_csv,
     verdict_text,
 )
-from kdignite.reports.comparison.sentences import compression_text, subject, times
+from kdignite.reports.comparison.sentences import compression_text, distance_text, subject, times
+from kdignite.reports.comparison.serialize import summary_from_json
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import BY_CLASS, OVERALL, SOURCE, Published, published
 from kdignite.reports.text import per_cent, points
@@ -351,8 +353,39 @@ def test_fidelity_and_calibration_show_their_spread() -> None:
         f"{100 * teacher.ece.mean:.1f}",
         f"{teacher.loss.mean:.3f}",
     ]
+    assert "temperature scaling" not in comparison_text(summary)
     one = tables(comparison_text(CASES["one class"]))["Fidelity to the teacher"]
     assert one[2][1:] == ["-", "-"]  # a teacher that never errs
+
+
+def test_calibration_after_temperature_scaling() -> None:
+    summary = CASES["gained"]
+    student = summary.scores.models["student"]._replace(
+        divisor=Spread(1.7, 0.02), divided_loss=Spread(0.49, 0.007), divided_ece=Spread(0.021, 0.004)
+    )
+    summary = with_scores(summary, models=summary.scores.models | {"student": student})
+    rows = tables(comparison_text(summary))["Calibration"]
+    assert [row[:3] for row in rows[-3:]] == [
+        ["T, chosen on validation images", "-", "1.70 (std 0.02)"],
+        ["expected calibration error at T (%)", "-", "2.1 (std 0.4)"],
+        ["cross-entropy at T (nats)", "-", "0.490 (std 0.007)"],
+    ]
+    written = {row["measure"]: row["student"] for row in read(summary_csv(summary))}
+    assert [written[name] for name in DIVIDED] == ["1.7", "0.49", "0.021"]
+    assert summary_from_json(json.loads(json.dumps(comparison_json(summary)))).scores == summary.scores
+
+
+def test_how_much_of_the_distance_is_covered() -> None:
+    summary = CASES["gained"]
+    models = summary.scores.models
+    teacher, baseline = (models[role]._replace(accuracy=models[role].accuracy._replace(mean=mean))
+                         for role, mean in (("teacher", 0.93), ("baseline", 0.82)))  # fmt: skip
+    moved = with_scores(summary, models=models | {"teacher": teacher, "baseline": baseline},
+                        difference=Difference(0.0143))  # fmt: skip
+    assert distance_text(moved) == "Student - baseline is 13.0 % of teacher - baseline, which is +11.00 points."
+    assert distance_text(moved) in comparison_text(moved)
+    level = with_scores(moved, models=models | {"teacher": baseline, "baseline": baseline})
+    assert distance_text(level) == distance_text(CASES["no teacher"]) == ""
 
 
 def test_costs_and_what_is_saved() -> None:
@@ -470,7 +503,7 @@ def test_the_csv_of_the_measures(case: str) -> None:
     values = comparison_json(summary)
     for role in ROLES:
         model = values[role] or {}
-        for name in ("accuracy", "loss", "ece", *FIDELITY):
+        for name in ("accuracy", "loss", "ece", *FIDELITY, *DIVIDED):
             assert same(rows[name][role], (model.get(name) or {}).get("mean"))
             if role != "teacher":
                 assert same(rows[name][f"{role}_std"], (model.get(name) or {}).get("std"))
@@ -490,7 +523,7 @@ def test_the_json_of_a_comparison_has_every_value() -> None:
     summary = CASES["one seed"]
     values, scores = comparison_json(summary), summary.scores
     own = ["num_correct", "accuracy", "loss", "ece"]
-    assert [list(values[role]) for role in ROLES] == [own, *[[*own, *FIDELITY]] * 2]
+    assert [list(values[role]) for role in ROLES] == [[*own, *DIVIDED], *[[*own, *FIDELITY, *DIVIDED]] * 2]
     for role, model in scores.models.items():
         assert values[role]["accuracy"] == model.accuracy._asdict()
         assert values["cost"][role] == summary.costs.models[role]

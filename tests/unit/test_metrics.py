@@ -105,6 +105,36 @@ def test_ece_closed_forms():
     assert metrics.expected_calibration_error(quarter, np.array([0, 0, 1, 1])) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("scale", [0.001, 0.3, 1.0, 7.0])
+def test_the_divisor_undoes_a_scale(scale):
+    rng = np.random.default_rng(4)
+    logits = 3 * rng.normal(size=(500, 4))
+    labels = np.array([rng.choice(4, p=row) for row in metrics.softmax(logits / 1.6)])
+    own = metrics.fitted_divisor(logits, labels)
+    grid = np.geomspace(0.5 * own, 2 * own, 101)
+    losses = [metrics.cross_entropy(logits / one, labels) for one in grid]
+    assert own == pytest.approx(1.6, rel=0.2)
+    assert metrics.cross_entropy(logits / own, labels) <= min(losses)
+    assert np.argmin(losses) == 50
+    ends = (0.01, 100)
+    assert metrics.fitted_divisor(scale * logits, labels) == pytest.approx(np.clip(scale * own, *ends), rel=1e-3)
+
+
+def test_divisors_in_closed_form():
+    # two classes, three of four right: the best probability of the predicted class is 3/4, whatever the margin
+    labels = np.array([0, 0, 0, 1])
+    for margin in (0.1, 1.0, 50.0):
+        assert metrics.fitted_divisor(margin * np.array([[1.0, 0.0]] * 4), labels) == pytest.approx(
+            margin / np.log(3), rel=1e-3
+        )
+    sure = np.array([[5.0, 0.0]] * 4)
+    right = np.zeros(4, dtype=int)
+    assert metrics.cross_entropy(sure / metrics.fitted_divisor(sure, right), right) < 1e-12
+    assert metrics.fitted_divisor(sure, np.ones(4, dtype=int)) == pytest.approx(100, rel=1e-3)
+    largest = np.full((4, 2), np.finfo(np.float32).max)
+    assert np.isfinite(metrics.fitted_divisor(largest, labels))
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_dead_model_has_no_accuracy(broken, dtype):

@@ -124,7 +124,8 @@ def write_run(
     rng = np.random.default_rng([seed, len(command)])
     labels = np.repeat(np.arange(len(classes)), 3)
     logits = (rng.normal(size=(len(labels), len(classes))) + skill * np.eye(len(classes))[labels]).astype(np.float32)
-    np.savez(folder / "predictions.npz", test_logits=logits, test_labels=labels, test_indices=np.arange(len(labels)))
+    test = {"test_logits": logits, "test_labels": labels, "test_indices": np.arange(len(labels))}
+    np.savez(folder / "predictions.npz", val_logits=logits[::2], val_labels=labels[::2], **test)
     scores = recorded(evaluation_summary(logits, labels, classes=classes))
     (folder / "best.safetensors").write_bytes(folder.name.encode())
     result = {
@@ -217,6 +218,15 @@ def test_any_number_of_classes(tmp_path: Path, num_classes: int) -> None:
         assert any("matrix" in one.get("class", "") for one in tree.all("table")) == (num_classes <= 20)
         assert sum(text == "c1" for tag, text in tree.texts if tag == "bdi") >= 1
     assert ("The 20 most frequent confusions of 100 classes" in texts[0]) == (num_classes == 100)
+
+
+def test_calibration_after_temperature_scaling(tmp_path: Path) -> None:
+    summary = compared(tmp_path, write_runs(tmp_path))
+    student = summary.scores.models["student"]._replace(divisor=Spread(1.69, None), divided_loss=Spread(0.4961, None))
+    for given, expected in ((student, {"1.69", "0.496"}), (student._replace(divisor=None, divided_loss=None), set())):
+        models = summary.scores.models | {"student": given}
+        tree = checked(comparison_text(tmp_path, summary._replace(scores=summary.scores._replace(models=models))))
+        assert {text for tag, text in tree.texts if tag == "bdi"} & {"1.69", "0.496"} == expected
 
 
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from kdignite.reports.text import NO_SCORE, per_cent, points
 
 DEFAULTS = {"method": "kd", "cache_dtype": "float32", "teacher_amp": "off"}  # settings that are not named
 EQUAL = "equal"
+SCALING = "At T: after temperature scaling, which divides all logits of a model by T and changes no prediction"
 OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 
 
@@ -64,6 +65,16 @@ def compression_text(summary: Summary) -> str:
     if models["teacher"].accuracy.mean <= models["baseline"].accuracy.mean:  # nothing to praise
         return f"The teacher is no better than the baseline; the student has {per_cent(kept)} % of its accuracy{tail}."
     return f"The student keeps {per_cent(kept)} % of the teacher's accuracy{tail}."
+
+
+def distance_text(summary: Summary) -> str:
+    """How much of the distance from baseline to teacher the student covers; empty without a better teacher."""
+    models = summary.scores.models
+    distance = models["teacher"].accuracy.mean - models["baseline"].accuracy.mean if "teacher" in models else 0
+    if distance <= 0:
+        return ""
+    share = per_cent(summary.scores.difference.mean / distance)
+    return f"Student - baseline is {share} % of teacher - baseline, which is {points(distance, digits=2)} points."
 
 
 def times(ratio: float | None, cost: str) -> str:

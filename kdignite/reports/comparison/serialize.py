@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdignite.comparison.costs import COSTS, CostSummary
-from kdignite.comparison.scores import FIDELITY, ROLES, Accuracy, ClassNoise, ClassRow, Difference, ModelScores, Scores
+from kdignite.comparison.scores import (
+    DIVIDED,
+    FIDELITY,
+    ROLES,
+    Accuracy,
+    ClassNoise,
+    ClassRow,
+    Difference,
+    ModelScores,
+    Scores,
+)
 from kdignite.comparison.summary import RunSummary, Summary
 from kdignite.errors import reason
 from kdignite.metrics.statistics import McNemar, Spread
@@ -42,7 +52,7 @@ def summary_csv(summary: Summary) -> str:
         *([f"accuracy_{end}", *column("accuracy", end), None, None] for end in ("low", "high")),
         *(
             [score, *column(score, "mean"), *column(score, "std")[1:]]
-            for score in ("accuracy", "loss", "ece", *FIDELITY)
+            for score in ("accuracy", "loss", "ece", *FIDELITY, *DIVIDED)
         ),
         *([key, *(summary.costs.models[role][key] for role in ROLES), None, None] for key in COSTS),
         ["num_images", *(summary.scores.num_images if model else None for model in models), None, None],
@@ -97,9 +107,9 @@ def summary_from_json(values: Mapping[str, Any]) -> Summary:
 
 
 def _model(values: Mapping[str, Any]) -> ModelScores:
-    fidelity = (None if values.get(name) is None else Spread(**values[name]) for name in FIDELITY)
+    others = (None if values.get(name) is None else Spread(**values[name]) for name in (*FIDELITY, *DIVIDED))
     loss, ece = Spread(**values["loss"]), Spread(**values["ece"])
-    return ModelScores(values["num_correct"], Accuracy(**values["accuracy"]), loss, ece, *fidelity)
+    return ModelScores(values["num_correct"], Accuracy(**values["accuracy"]), loss, ece, *others)
 
 
 def _class_json(row: ClassRow) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """A comparison as text: aligned tables that read well in a terminal and are valid Markdown."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from kdignite.comparison.costs import COSTS, LATENCIES, THREADS
 from kdignite.comparison.scores import ROLES, ClassRow
 from kdignite.comparison.summary import Summary
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison.sentences import (
+    SCALING,
     compression_text,
+    distance_text,
     published_rows,
     shown_classes,
     subject,
@@ -24,6 +27,27 @@ FIDELITY_LABELS = {
     "agreement_on_errors": "repeats the teacher's errors (%)",
     "kl": "KL from the teacher at T=1 (nats)",
 }
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}"
+
+
+class Measure(NamedTuple):
+    """A row: a score of `ModelScores`, what it is called, and how it is written."""
+
+    score: str
+    label: str
+    show: Callable[[float], str]
+
+
+CALIBRATION = (
+    Measure("ece", "expected calibration error (%)", per_cent),
+    Measure("loss", "cross-entropy (nats)", _nats),
+    Measure("divisor", "T, chosen on validation images", "{:.2f}".format),
+    Measure("divided_ece", "expected calibration error at T (%)", per_cent),
+    Measure("divided_loss", "cross-entropy at T (nats)", _nats),
+)
 
 
 def comparison_text(summary: Summary) -> str:
@@ -52,7 +76,7 @@ def _accuracy(summary: Summary) -> list[str]:
     mean, low, high = (points(share, digits=2) for share in (found.mean, found.low, found.high))
     interval = (NO_SCORE, NO_SCORE) if found.low is None else (f"{low} to {high}", f"{seeds} seeds (paired t)")
     rows.append(("student - baseline", mean, interval[0], per_cent(found.std, digits=2), interval[1]))
-    return ["## Accuracy on the test images", markdown_table(rows, num_names=1), _test(summary)]
+    return ["## Accuracy on the test images", markdown_table(rows, num_names=1), _test(summary), distance_text(summary)]
 
 
 def _test(summary: Summary) -> str:
@@ -132,12 +156,13 @@ def _fidelity(summary: Summary) -> list[str]:
 
 def _calibration(summary: Summary) -> list[str]:
     models = summary.scores.models
+    shown = [one for one in CALIBRATION if any(getattr(model, one.score) for model in models.values())]
     rows = [
         ("", *models),
-        ("expected calibration error (%)", *(_with_std(model.ece, per_cent) for model in models.values())),
-        ("cross-entropy (nats)", *(_with_std(model.loss, _nats) for model in models.values())),
+        *((one.label, *(_with_std(getattr(m, one.score), one.show) for m in models.values())) for one in shown),
     ]
-    return ["## Calibration", markdown_table(rows, num_names=1)]
+    scaling = f"{SCALING} (Guo et al. 2017, arXiv:1706.04599)." if len(shown) > 2 else ""
+    return ["## Calibration", markdown_table(rows, num_names=1), scaling]
 
 
 def _costs(summary: Summary) -> list[str]:
@@ -173,10 +198,6 @@ def _with_std(spread: Spread | None, show: Callable[[float], str]) -> str:
     if spread is None:
         return NO_SCORE
     return show(spread.mean) + (f" (std {show(spread.std)})" if spread.std is not None else "")
-
-
-def _nats(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def _amount(value: float | None, divisor: float) -> str:

@@ -15,8 +15,17 @@ SCORES = {
     "agreement": "agrees with teacher %",
     "agreement_on_errors": "repeats its errors %",
     "kl": "KL from it (nats)",
+    "divisor": "divisor (T)",
+    "divided_loss": "cross-entropy at T",
+    "divided_ece": "ECE % at T",
 }
-NATS = ("loss", "kl")
+NATS = ("loss", "kl", "divided_loss")
+
+
+BESIDE = (
+    "Means over the seeds; of the seconds that the steps of an epoch took, the median over epochs and runs; T: the "
+    "number that validation images choose to divide the logits by (temperature scaling), which changes no prediction"
+)
 
 
 def methods_text(summary: MethodsSummary) -> str:
@@ -30,7 +39,7 @@ def methods_text(summary: MethodsSummary) -> str:
         markdown_table(_baseline_rows(summary), num_names=1),
         *_against(summary),
         "## Beside the accuracy",
-        "Means over the seeds; of the seconds that the steps of an epoch took, the median over epochs and runs.",
+        f"{BESIDE}.",
         markdown_table(_score_rows(summary), num_names=1),
         "## Settings",
         "What a row has of its own; everything else is alike.",
@@ -141,6 +150,8 @@ def _score_rows(summary: MethodsSummary) -> list[list[str]]:
 def _score(key: str, spread: Spread | None) -> str:
     if spread is None:
         return NO_SCORE
+    if key == "divisor":
+        return f"{spread.mean:.2f}"
     return f"{spread.mean:.3f}" if key in NATS else per_cent(spread.mean, digits=2)
 
 

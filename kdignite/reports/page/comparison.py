@@ -15,7 +15,15 @@ from kdignite.comparison.teachers import teacher_logits
 from kdignite.config import command_line
 from kdignite.metrics import Logits, confusion_from_logits
 from kdignite.metrics.statistics import Spread
-from kdignite.reports.comparison.sentences import compression_text, published_rows, subject, times, verdict_text
+from kdignite.reports.comparison.sentences import (
+    SCALING,
+    compression_text,
+    distance_text,
+    published_rows,
+    subject,
+    times,
+    verdict_text,
+)
 from kdignite.reports.page.blocks import Block, Cell, Code, Page, Section, Table, Text, Tile
 from kdignite.reports.page.charts import Curve, curve, lines, reliability
 from kdignite.reports.page.mistakes import Pictures, gallery
@@ -57,7 +65,7 @@ def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside:
         name=f"{folder.name} - kdignite",
         about=f"{folder.name}: student against baseline",
         headline=verdict_text(summary),
-        lead=[one for one in (f"{subject(summary)}.", compression_text(summary)) if one],
+        lead=[one for one in (f"{subject(summary)}.", compression_text(summary), distance_text(summary)) if one],
         tiles=_tiles(summary),
         notes=summary.notes,
         sections=[one for one in sections if one.blocks],
@@ -79,9 +87,10 @@ def _tiles(summary: Summary) -> list[Tile]:
 
 
 def _accuracies(summary: Summary) -> Table:
-    columns = ("model", "accuracy %", "from", "to", "std", "ECE %", "cross-entropy", *FIDELITY_ROWS.values())
+    columns = ("accuracy %", "from", "to", "std", "ECE %", "cross-entropy", "T", "ECE % at T", "cross-entropy at T")
     rows = [[Cell(role), *_scores(model)] for role, model in summary.scores.models.items()]
-    return Table("Test images, with 95 % intervals", columns, rows, sortable=False)
+    caption = f"Test images, with 95 % intervals. {SCALING}"
+    return Table(caption, ("model", *columns, *FIDELITY_ROWS.values()), rows, sortable=False)
 
 
 def _scores(model: ModelScores) -> list[Cell]:
@@ -91,6 +100,9 @@ def _scores(model: ModelScores) -> list[Cell]:
         *(share_cell(one, digits=2) for one in shares),
         share_cell(model.ece.mean),
         number_cell(model.loss.mean, digits=3),
+        number_cell(_mean(model.divisor), digits=2),
+        share_cell(_mean(model.divided_ece)),
+        number_cell(_mean(model.divided_loss), digits=3),
         *(share_cell(one) for one in fidelity),
     ]
 
