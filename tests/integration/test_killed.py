@@ -45,10 +45,18 @@ def wait_for(process: subprocess.Popen[str], state: Path, *, after: int) -> int:
     """Wait until the run has saved something newer than a time; the time of that, or of the end of the run."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if state.exists() and state.stat().st_mtime_ns > after:
-            return state.stat().st_mtime_ns
+        if (saved := saved_at(state)) > after:
+            return saved
         time.sleep(0.01)
     return after
+
+
+def saved_at(state: Path) -> int:
+    """When a state was written; 0 for the moment between two renames, in which there is none."""
+    try:
+        return state.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> int:
@@ -64,8 +72,7 @@ def killed_until_it_ends(cwd: Path, *, whole: Path, kills: int, seed: int) -> in
         hits += process.poll() is None
         process.kill()
         process.communicate()
-        # between two renames there is no last.safetensors for a moment, only previous.safetensors
-        saved = state.stat().st_mtime_ns if state.exists() else saved
+        saved = saved_at(state) or saved
     done = subprocess.run(RESUME, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return hits
