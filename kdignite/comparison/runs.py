@@ -18,6 +18,7 @@ from kdignite.metrics import Labels, Logits, fitted_divisor
 ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseline": "baseline"}
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
 MACHINE = ("device", "processes", "threads", "cpu", "processor", "cuda", "torch", "kdignite", "commit")
+FITTED = 5_000_000  # logits that the choice of one number reads: a few seconds
 METRICS = "metrics.csv"  # a row for each epoch
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
@@ -42,8 +43,12 @@ class RunFiles(NamedTuple):
         return int(self.result["seed"])
 
     def divisor(self) -> float | None:
-        """What its logits are best divided by, chosen on the validation images."""
-        return fitted_divisor(*self.validation) if self.validation else None
+        """What its logits are best divided by, chosen on the validation images, or on every n-th of many."""
+        if self.validation is None:
+            return None
+        logits, labels = self.validation
+        step = math.ceil(logits.size / FITTED)
+        return fitted_divisor(logits[::step], labels[::step])
 
     def computed_with(self, part: str) -> list[Any]:
         """A part of the machine, None where it is not recorded, and its other values where the run was resumed."""

@@ -2,6 +2,7 @@
 complete, consistent, and nobody's home.
 """
 
+import csv
 import json
 import os
 import re
@@ -26,8 +27,14 @@ SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
 COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
+TABLES = ("logits",)  # of methods
+ROWS = {
+    "logits": ("kd", "dkd", "dist", "nkd", "wsld", "ttm", "wttm", "logit_mse"),
+}
 COMPARED = {"compare.json", "compare.md", "compare.png", "classes.csv", "summary.csv"}
+TABLE = {"methods.csv", "methods.json", "methods.md", "methods.png"}
 DOCUMENTS = (CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md")
+METHODS_PAGE = CHECKOUT / "docs" / "methods.md"
 FILES = {
     *(runs.BEST, runs.CONFIG, runs.ENVIRONMENT, runs.RESULT),
     *("metrics.csv", "predictions.npz", "confusion_matrix.png", "classification_report.png"),
@@ -61,10 +68,14 @@ def tables(path: Path) -> list[list[tuple[str, ...]]]:
 
 
 def test_the_set_is_complete_and_small() -> None:
-    assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons"}
+    assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons", "methods"}
     assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARISONS)
     for name in COMPARISONS:
         assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
+    assert {path.name for path in (SHIPPED / "methods").iterdir()} == set(TABLES)
+    for name in TABLES:
+        searches = {f"search-{row}.csv" for row in (*ROWS[name], "baseline")}
+        assert {path.name for path in (SHIPPED / "methods" / name).iterdir()} == TABLE | searches
     for name in RUNS:
         here = {path.name for path in (SHIPPED / name).iterdir()}
         (events,) = here - FILES
@@ -73,7 +84,9 @@ def test_the_set_is_complete_and_small() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 25 * 2**20
 
 
-@pytest.mark.parametrize("name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS)])
+@pytest.mark.parametrize(
+    "name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in TABLES)]
+)
 def test_no_file_names_a_place_or_a_host(name: str) -> None:
     host = os.uname().nodename.encode()
     for path in (SHIPPED / name).iterdir():
@@ -166,6 +179,43 @@ def test_the_example_of_the_results_prints_what_stands_below_it() -> None:
         [sys.executable, "-W", "error", "-c", example], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == (printed, "")
+
+
+def test_the_page_of_methods_quotes_the_shipped_tables() -> None:
+    known: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for name in TABLES:
+        for header, *rows in tables(SHIPPED / "methods" / name / "methods.md"):
+            known.setdefault(header, set()).update(rows)
+    quoted = [table for table in tables(METHODS_PAGE) if table[0] in known]
+    assert len(quoted) >= 3
+    for header, *rows in quoted:
+        assert set(rows) <= known[header]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_methods_follow_from_the_counts(name: str) -> None:
+    """Differences, tests and Holm's correction, computed here from the right answers of each run."""
+    with (SHIPPED / "methods" / name / "methods.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    counts = {row: {one["seed"]: int(one["num_correct"]) for one in lines if one["method"] == row} for row in
+              dict.fromkeys(one["method"] for one in lines)}  # fmt: skip
+    stored = read(f"methods/{name}", "methods.json")
+    assert [row["name"] for row in stored["rows"]] == list(counts)
+    assert set(counts) >= {*ROWS[name], "baseline"}
+    for family, other in (("to_baseline", "baseline"), ("to_against", "kd")):
+        tested = {row["name"]: row[family] for row in stored["rows"] if row[family]}
+        p_values = {}
+        for row, one in tested.items():
+            pairs = np.array([[counts[row][seed], counts[other][seed]] for seed in counts[row]]) / stored["num_images"]
+            found = stats.ttest_rel(*pairs.T)
+            ends = found.confidence_interval(0.95)
+            assert one["difference"]["mean"] == pytest.approx(np.diff(pairs[:, ::-1]).mean())
+            assert (one["difference"]["low"], one["difference"]["high"]) == pytest.approx((ends.low, ends.high))
+            p_values[row] = float(found.pvalue)
+        worst = 0.0
+        for rank, row in enumerate(sorted(p_values, key=p_values.__getitem__)):
+            worst = max(worst, min(1, (len(p_values) - rank) * p_values[row]))
+            assert tested[row]["adjusted"] == pytest.approx(worst)
 
 
 @pytest.mark.parametrize("name", RUNS)

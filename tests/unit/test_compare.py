@@ -375,11 +375,13 @@ def test_a_damaged_run_is_refused(root: Path, damage: Callable[[Path], None], li
     assert refused(root, *ONE).startswith(line)
 
 
-def test_validation_images_choose_a_divisor(root: Path) -> None:
+def test_validation_images_choose_a_divisor(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_run(root / "student-0", label="one").divisor() is None
     with_validation()(root / "student-0")
     found = read_run(root / "student-0", label="one")
     assert found.divisor() == fitted_divisor(found.logits[:20], found.labels[:20])
+    monkeypatch.setattr("kdignite.comparison.runs.FITTED", 25)  # of 60 logits: every third image
+    assert found.divisor() == fitted_divisor(found.logits[:20:3], found.labels[:20:3])
 
 
 def test_predictions_of_another_run_are_noticed(root: Path) -> None:
