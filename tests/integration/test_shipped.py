@@ -74,7 +74,7 @@ def test_the_set_is_complete_and_small() -> None:
         assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
     assert {path.name for path in (SHIPPED / "methods").iterdir()} == set(TABLES)
     for name in TABLES:
-        searches = {f"search-{row}.csv" for row in (*ROWS[name], "baseline")}
+        searches = {f"search-{row}.csv" for row in (*ROWS[name], "baseline", "label-smoothing")}
         assert {path.name for path in (SHIPPED / "methods" / name).iterdir()} == TABLE | searches
     for name in RUNS:
         here = {path.name for path in (SHIPPED / name).iterdir()}
@@ -190,6 +190,16 @@ def test_the_page_of_methods_quotes_the_shipped_tables() -> None:
     assert len(quoted) >= 3
     for header, *rows in quoted:
         assert set(rows) <= known[header]
+
+
+def test_the_page_of_methods_tells_what_the_trials_found() -> None:
+    (table,) = (table for table in tables(METHODS_PAGE) if "with its defaults" in table[0])
+    assert len(table) == len(ROWS["logits"]) + 3
+    for name, first, best, _ in table[1:]:
+        path = SHIPPED / "methods" / "logits" / f"search-{name.replace(' ', '-')}.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            trials = [100 * float(one["accuracy_val"]) for one in csv.DictReader(file) if one["state"] == "complete"]
+        assert (first, best) == (f"{trials[0]:.1f}", f"{max(trials):.1f}")
 
 
 @pytest.mark.parametrize("name", TABLES)
