@@ -13,7 +13,7 @@ from kdignite import files, handlers, processes, runs, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.pages import SEARCH
-from kdignite.commands.stages import StudyState, open_study, open_taught_study, with_amp
+from kdignite.commands.stages import StudyState, open_study, open_taught_study, reporting, with_amp
 from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import (
     INHERITED,
@@ -135,12 +135,13 @@ def _report(config: Search, study: StudyState, opened: trials.Trials) -> SearchS
     """Write the report of all trials, once one is complete."""
     folder, first = study.folder, trial_config(config, defaults(config), name=None)
     is_partial = first.fast_dev_run or first.limit_train is not None
-    summary = summarize_search(trials.rows_of(opened), config, partial=is_partial)
-    if summary is not None:
-        save_figure(search_figure(summary), folder / "search.png")
-        text = f"# {summary.method}\n\n![{chosen_text(summary)}](search.png)\n\n{search_text(summary)}"
-        files.write_atomically(folder / "search.md", lambda file: file.write(text.encode()))
-        files.write_atomically(folder / "search.csv", lambda file: file.write(search_csv(summary).encode()))
-        files.write_json(folder / SEARCH, search_json(summary))
-        write_page(study_page(folder, study.manifest, search_page(summary, folder)), folder)
+    with reporting(folder):
+        summary = summarize_search(trials.rows_of(opened), config, partial=is_partial)
+        if summary is not None:
+            save_figure(search_figure(summary), folder / "search.png")
+            text = f"# {summary.method}\n\n![{chosen_text(summary)}](search.png)\n\n{search_text(summary)}"
+            files.write_atomically(folder / "search.md", lambda file: file.write(text.encode()))
+            files.write_atomically(folder / "search.csv", lambda file: file.write(search_csv(summary).encode()))
+            files.write_json(folder / SEARCH, search_json(summary))
+            write_page(study_page(folder, study.manifest, search_page(summary, folder)), folder)
     return summary

@@ -161,6 +161,13 @@ def _record(study: StudyState, stage: str, record: dict[str, Any]) -> dict[str, 
     return study.manifest
 
 
+@contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Read what is done and write the report of it in here: else a process could write what another has outdated."""
+    with runs.locked(folder, file=".report.lock", wait=True):
+        yield
+
+
 def refresh(study: StudyState) -> None:
     """Read the manifest again."""
     study.manifest.update(_read(study.folder / runs.MANIFEST))

@@ -13,7 +13,7 @@ from kdignite.commands.distill import distill
 from kdignite.commands.pages import METHODS
 from kdignite.commands.pages import SEARCH as SEARCH_REPORT
 from kdignite.commands.search import search
-from kdignite.commands.stages import StudyState, open_taught_study, refresh, run_stage, train_stage, with_amp
+from kdignite.commands.stages import StudyState, open_taught_study, refresh, reporting, run_stage, train_stage, with_amp
 from kdignite.comparison.methods import Budget, MethodsSummary, summarize_methods
 from kdignite.comparison.recipes import recipe_name
 from kdignite.comparison.runs import RunFiles, read_run
@@ -80,7 +80,7 @@ def study(config: MethodsStudy, *, root: Path = runs.ROOT) -> runs.Finished:
     # after each stage from the start, since another process may have chosen settings; a stage that fails is not retried
     while (done := next((stage for stage in pending if _run_next(config, state, stage, shared)), None)) is not None:
         pending = [stage for stage in pending if stage is not done]
-        processes.on_rank0(partial(_report, config, state, teachers))
+        processes.on_rank0(partial(_reported, config, state, teachers))
     return processes.on_rank0(partial(_finish, config, state, plan, teachers))
 
 
@@ -149,8 +149,7 @@ def _run(config: MethodsStudy, state: StudyState, stage: Stage, shared: Mapping[
 
 def _finish(config: MethodsStudy, state: StudyState, plan: Sequence[Stage], teachers: Sequence[Path]) -> runs.Finished:
     """Print the table, and what is missing in it."""
-    refresh(state)
-    summary = _report(config, state, teachers)
+    summary = _reported(config, state, teachers)
     if summary is None:
         raise RunFailed(f"no training of {state.folder} has come to its end beside its baseline")
     say(methods_text(summary))
@@ -160,6 +159,12 @@ def _finish(config: MethodsStudy, state: StudyState, plan: Sequence[Stage], teac
     names = f"{REPORT}, methods.md, methods.png, methods.csv, {METHODS}"
     say(f"files       {state.folder}/ ({names}, and a folder for each run)")
     return runs.Finished(state.folder, methods_json(summary))
+
+
+def _reported(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -> MethodsSummary | None:
+    with reporting(state.folder):
+        refresh(state)
+        return _report(config, state, teachers)
 
 
 def _report(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -> MethodsSummary | None:

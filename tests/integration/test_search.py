@@ -120,6 +120,22 @@ def test_processes_share_a_search_and_none_does_a_trial_twice(root: Path) -> Non
     assert [one["state"] for one in read(root / "shared" / module.SEARCH)["trials"]] == ["complete"] * 4
 
 
+def test_a_report_is_read_and_written_while_no_other_process_writes_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the report of a process that read before the last trial ended could replace the one of that trial."""
+    real, held = trials.rows_of, []
+
+    def rows_of(opened: trials.Trials) -> list[trials.TrialRow]:
+        held.append((opened.folder / ".report.lock").exists())
+        return real(opened)
+
+    monkeypatch.setattr(trials, "rows_of", rows_of)
+    folder = search(looking(trials=1, epochs=1), root=root).folder
+    assert held == [True, True]
+    assert not (folder / ".report.lock").exists()
+
+
 def test_what_falls_behind_is_stopped_and_keeps_its_epoch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "is_behind", lambda _, number, *, epoch, accuracy: number == 1 and accuracy < 2)
     done = search(looking(trials=2), root=root)

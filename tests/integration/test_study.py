@@ -108,6 +108,21 @@ def test_without_trials_each_has_its_defaults(root: Path) -> None:
     assert "no tuning is recorded" in (done.folder / "methods.md").read_text()
 
 
+def test_the_table_is_read_and_written_while_no_other_process_writes_one(
+    compared: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, held = module.refresh, []
+
+    def refresh(state: Any) -> None:
+        held.append((state.folder / ".report.lock").exists())
+        real(state)
+
+    monkeypatch.setattr(module, "refresh", refresh)
+    assert study(comparing(), root=compared.folder.parent).result["rows"]
+    assert held[-1]
+    assert not (compared.folder / ".report.lock").exists()
+
+
 def test_a_loss_that_is_no_number_costs_its_row_alone(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
