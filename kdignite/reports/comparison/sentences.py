@@ -11,7 +11,10 @@ from kdignite.reports.text import NO_SCORE, per_cent, points
 
 DEFAULTS = {"method": "kd", "cache_dtype": "float32", "teacher_amp": "off"}  # settings that are not named
 EQUAL = "equal"
-SCALING = "At T: after temperature scaling, which divides all logits of a model by T and changes no prediction"
+SCALING = (
+    "At T: after temperature scaling, which divides all logits of a model by one number, chosen on validation images, "
+    "and changes no prediction"
+)
 OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 
 
