@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdignite.export.check import Parity
-from kdignite.export.programs import Feed
+from kdignite.export.programs import AT_ONCE, Feed
 from kdignite.reports.text import per_cent, points
 from kdignite.timing import alternate, median_range
 
@@ -58,8 +58,9 @@ def kib(num_bytes: int) -> str:
 def quantize(path: Path, quantized: Path, images: Iterable[Tensor], *, feed: Feed, metadata: Mapping[str, str]) -> None:
     """Write an ONNX model with weights (each channel) and activations of 8 bits, as QuantizeLinear/DequantizeLinear.
 
-    The ranges of the activations are those that the images give (minimum and maximum). The preprocessing, the logits
-    and the probabilities stay in float32.
+    The range of an activation is the mean of its extremes in batches of 16 images: one that only a few images reach is
+    clipped, and all the others get the finer steps. (The extremes of all 512 cost a mobilenetv3 a quarter of its
+    answers, their means a tenth.) The preprocessing, the logits and the probabilities stay in float32.
 
     Args:
         path: the float32 model.
@@ -74,7 +75,8 @@ def quantize(path: Path, quantized: Path, images: Iterable[Tensor], *, feed: Fee
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.inputs = ({feed.name: feed.of(batch).numpy()} for batch in images)
+            few = (chunk for batch in images for chunk in batch.split(AT_ONCE))
+            self.inputs = ({feed.name: feed.of(chunk).numpy()} for chunk in few)
 
         def get_next(self) -> Any:
             return next(self.inputs, None)
@@ -92,7 +94,7 @@ def quantize(path: Path, quantized: Path, images: Iterable[Tensor], *, feed: Fee
         op_types_to_quantize=list(OPERATORS),
         nodes_to_exclude=list(_before_weights(onnx.load(str(prepared)))),
         # a sum that is rounded to 8 bits would leave ties between classes
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], "CalibMovingAverage": True},
     )
     prepared.unlink()
     model = onnx.load(str(quantized))

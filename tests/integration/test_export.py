@@ -147,6 +147,32 @@ def test_onnx_answers_as_the_predictor_for_any_batch(exported: Export, taught: F
     assert abs(int8["test"]["accuracy"] - run.result["test"]["accuracy"]) < 0.05
 
 
+def rounding(folder: Path, network: nn.Module, images: Tensor) -> float:
+    """By how much 8 bits change the logits of all images but the first, when calibrated on all: standard deviation."""
+    feed = programs.Feed(Preprocessing(8, (0.0,) * 3, (1.0,) * 3), inside=False)
+    program = programs.capture(network.eval(), feed, who="network")
+    programs.write_onnx(program, folder / "model.onnx", feed=feed, metadata={})
+    quantize.quantize(folder / "model.onnx", folder / "int8.onnx", [images], feed=feed, metadata={})
+    files = (folder / "model.onnx", folder / "int8.onnx")
+    sessions = (programs.open_session(file, threads=1) for file in files)
+    exact, rounded = (programs.onnx_logits(session, feed)(images[1:]) for session in sessions)
+    return float((exact - rounded).std(0).mean())
+
+
+@pytest.mark.slow
+def test_one_strange_image_does_not_take_the_steps_of_all_others(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 9, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    )
+    images = torch.randint(0, 32, (512, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[0] = 255
+    clipped = rounding(tmp_path, network, images)
+    monkeypatch.setattr(quantize, "AT_ONCE", len(images))  # one batch: its extremes are those of all images
+    assert clipped < rounding(tmp_path, network, images) / 2
+
+
 @pytest.mark.slow
 def test_int8_that_is_not_better_is_left_out(exported: Export, monkeypatch, capsys) -> None:
     pytest.importorskip("onnxruntime")
