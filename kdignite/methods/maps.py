@@ -49,14 +49,20 @@ def smaller(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int]:
 
 
 def pooled(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """``adaptive_avg_pool2d`` of (B, c, h, w), as matrices: its own backward pass on a GPU sums in any order."""
+    """``adaptive_avg_pool2d`` of (B, c, h, w), as matrices: its own backward pass on a GPU sums in any order.
+
+    The channels come last in between, as they lie in memory: few large products, and gradients in the map's own layout,
+    without which BatchNorm's backward pass is slow (a step of `reviewkd` on a CPU took 1.4 times as long).
+    """
     if tuple(feature_map.shape[-2:]) == size:
         return feature_map
     rows, columns = (
-        F.adaptive_avg_pool1d(torch.eye(old, dtype=feature_map.dtype, device=feature_map.device), new)
+        F.adaptive_avg_pool1d(torch.eye(old, dtype=feature_map.dtype, device=feature_map.device), new).T
         for old, new in zip(feature_map.shape[-2:], size, strict=True)
     )
-    return rows.T @ feature_map @ columns
+    c, _, w = feature_map.shape[1:]
+    lines = rows @ feature_map.permute(0, 2, 3, 1).flatten(2)  # (B, h', w c)
+    return (columns @ lines.unflatten(2, (w, c))).permute(0, 3, 1, 2)
 
 
 def embedding(features: Tensor) -> Tensor:
