@@ -143,11 +143,12 @@ def _score_rows(summary: MethodsSummary) -> list[list[str]]:
     rows = [["method", *(SCORES[key] for key in shown), "s an epoch"]]
     for recipe in (row.recipe for row in summary.rows):
         seconds = NO_SCORE if recipe.epoch_seconds is None else f"{recipe.epoch_seconds:.1f}"
-        rows.append([recipe.name, *(_score(key, recipe.scores[key]) for key in shown), seconds])
+        rows.append([recipe.name, *(score_text(key, recipe.scores[key]) for key in shown), seconds])
     return rows
 
 
-def _score(key: str, spread: Spread | None) -> str:
+def score_text(key: str, spread: Spread | None) -> str:
+    """The mean of a score over the seeds, in the unit of its column."""
     if spread is None:
         return NO_SCORE
     if key == "divisor":

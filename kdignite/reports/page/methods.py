@@ -8,7 +8,7 @@ from kdignite.config import typed_flags
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.methods import methods_headline
 from kdignite.reports.methods.figure import MINUS, Ends, ends_of, of_against
-from kdignite.reports.methods.tables import BESIDE, NATS, SCORES, contrast_text, how_tested, subject
+from kdignite.reports.methods.tables import BESIDE, SCORES, contrast_text, how_tested, score_text, subject
 from kdignite.reports.page.blocks import Block, Cell, Effect, Forest, Page, Section, Table, Text, Tick, Tile
 from kdignite.reports.page.charts import FRAME, scale, ticks
 from kdignite.reports.page.comparison import page_of
@@ -155,10 +155,7 @@ def _scores(rows: Sequence[MethodRow]) -> Table:
 
 
 def _score(key: str, found: Spread | None) -> Cell:
-    mean = None if found is None else found.mean
-    if key == "divisor":
-        return number_cell(mean, digits=2)
-    return number_cell(mean, digits=3) if key in NATS else share_cell(mean, digits=2)
+    return Cell(score_text(key, found), None if found is None else found.mean)
 
 
 def _settings(summary: MethodsSummary) -> Table:
