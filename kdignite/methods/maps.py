@@ -62,7 +62,8 @@ def pooled(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
     )
     c, _, w = feature_map.shape[1:]
     lines = rows @ feature_map.permute(0, 2, 3, 1).flatten(2)  # (B, h', w c)
-    return (columns @ lines.unflatten(2, (w, c))).permute(0, 3, 1, 2)
+    found: Tensor = columns @ lines.unflatten(2, (w, c))
+    return found.permute(0, 3, 1, 2)
 
 
 def embedding(features: Tensor) -> Tensor:
