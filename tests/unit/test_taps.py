@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
 from kdignite.methods.features import fitnet
+from kdignite.methods.maps import pooled
 from kdignite.methods.projectors import distributions, regressors, reviews
 from kdignite.methods.taps import SHOWN, FeatureExtractor
 from kdignite.methods.terms import Outputs
@@ -199,3 +200,12 @@ def test_a_compiled_extractor_gives_the_features_of_each_call() -> None:
     for images in (IMAGES, 2 * IMAGES):
         expected, found = tapped(images), compiled(images)
         assert all(torch.equal(found.features[name], one) for name, one in expected.features.items())
+
+
+def test_pooling_keeps_the_layout_of_a_map_and_of_its_gradient() -> None:
+    given = torch.rand(2, 3, 7, 5).to(memory_format=torch.channels_last).requires_grad_()
+    out = pooled(given, (3, 2))
+    assert torch.allclose(out, torch.nn.functional.adaptive_avg_pool2d(given, (3, 2)))
+    (gradient,) = torch.autograd.grad(out.square().sum(), given)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
