@@ -28,8 +28,10 @@ COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"} 
 RUNS = tuple(COMMANDS)
 COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
 TABLES = ("logits",)  # of methods
-ROWS = {
-    "logits": ("kd", "dkd", "dist", "nkd", "wsld", "ttm", "wttm", "logit_mse"),
+SMOOTHING = "label-smoothing"
+SEARCHES = {  # of settings, in the order of the page
+    "logits": ("kd", "dkd", "dist", "nkd", "wsld", "ttm", "wttm", "logit_mse", "baseline", SMOOTHING),
+    "features": ("kd", "fitnet", "at", "sp", "pkt", "rkd", "vid", "reviewkd", "baseline"),
 }
 COMPARED = {"compare.json", "compare.md", "compare.png", "classes.csv", "summary.csv"}
 TABLE = {"methods.csv", "methods.json", "methods.md", "methods.png"}
@@ -72,10 +74,11 @@ def test_the_set_is_complete_and_small() -> None:
     assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARISONS)
     for name in COMPARISONS:
         assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
-    assert {path.name for path in (SHIPPED / "methods").iterdir()} == set(TABLES)
-    for name in TABLES:
-        searches = {f"search-{row}.csv" for row in (*ROWS[name], "baseline", "label-smoothing")}
-        assert {path.name for path in (SHIPPED / "methods" / name).iterdir()} == TABLE | searches
+    assert {path.name for path in (SHIPPED / "methods").iterdir()} == set(SEARCHES)
+    for name, rows in SEARCHES.items():
+        searches = {f"search-{row}.csv" for row in rows}
+        table = TABLE if name in TABLES else set()
+        assert {path.name for path in (SHIPPED / "methods" / name).iterdir()} == searches | table
     for name in RUNS:
         here = {path.name for path in (SHIPPED / name).iterdir()}
         (events,) = here - FILES
@@ -85,7 +88,7 @@ def test_the_set_is_complete_and_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in TABLES)]
+    "name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in SEARCHES)]
 )
 def test_no_file_names_a_place_or_a_host(name: str) -> None:
     host = os.uname().nodename.encode()
@@ -193,13 +196,15 @@ def test_the_page_of_methods_quotes_the_shipped_tables() -> None:
 
 
 def test_the_page_of_methods_tells_what_the_trials_found() -> None:
-    (table,) = (table for table in tables(METHODS_PAGE) if "with its defaults" in table[0])
-    assert len(table) == len(ROWS["logits"]) + 3
-    for name, first, best, _ in table[1:]:
-        path = SHIPPED / "methods" / "logits" / f"search-{name.replace(' ', '-')}.csv"
-        with path.open(newline="", encoding="utf-8") as file:
-            trials = [100 * float(one["accuracy_val"]) for one in csv.DictReader(file) if one["state"] == "complete"]
-        assert (first, best) == (f"{trials[0]:.1f}", f"{max(trials):.1f}")
+    told = (table for table in tables(METHODS_PAGE) if "with its defaults" in table[0])
+    for (study, searched), (_, *rows) in zip(SEARCHES.items(), told, strict=True):
+        assert [name.replace(" ", "-") for name, *_ in rows] == list(searched)
+        for name, (_, first, best, _) in zip(searched, rows, strict=True):
+            with (SHIPPED / "methods" / study / f"search-{name}.csv").open(newline="", encoding="utf-8") as file:
+                trials = [
+                    100 * float(one["accuracy_val"]) for one in csv.DictReader(file) if one["state"] == "complete"
+                ]
+            assert (first, best) == (f"{trials[0]:.1f}", f"{max(trials):.1f}")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -211,7 +216,7 @@ def test_the_tables_of_methods_follow_from_the_counts(name: str) -> None:
               dict.fromkeys(one["method"] for one in lines)}  # fmt: skip
     stored = read(f"methods/{name}", "methods.json")
     assert [row["name"] for row in stored["rows"]] == list(counts)
-    assert set(counts) >= {*ROWS[name], "baseline"}
+    assert set(counts) >= set(SEARCHES[name]) - {SMOOTHING}
     for family, other in (("to_baseline", "baseline"), ("to_against", "kd")):
         tested = {row["name"]: row[family] for row in stored["rows"] if row[family]}
         p_values = {}
