@@ -199,12 +199,15 @@ def test_the_page_of_methods_tells_what_the_trials_found() -> None:
     told = (table for table in tables(METHODS_PAGE) if "with its defaults" in table[0])
     for (study, searched), (_, *rows) in zip(SEARCHES.items(), told, strict=True):
         assert [name.replace(" ", "-") for name, *_ in rows] == list(searched)
-        for name, (_, first, best, _) in zip(searched, rows, strict=True):
+        for name, (_, *told_of_it) in zip(searched, rows, strict=True):
             with (SHIPPED / "methods" / study / f"search-{name}.csv").open(newline="", encoding="utf-8") as file:
-                trials = [
-                    100 * float(one["accuracy_val"]) for one in csv.DictReader(file) if one["state"] == "complete"
-                ]
-            assert (first, best) == (f"{trials[0]:.1f}", f"{max(trials):.1f}")
+                complete = [one for one in csv.DictReader(file) if one["state"] == "complete"]
+            best = max(complete, key=lambda one: float(one["accuracy_val"]))
+            found = [f"{100 * float(one['accuracy_val']):.1f}" for one in (complete[0], best)]
+            settings = [
+                f"{key} {float(value):g}" for key, value in list(best.items())[2:-2]
+            ]  # trial, state; epochs, ...
+            assert told_of_it == [*found, ", ".join(settings)]
 
 
 @pytest.mark.parametrize("name", TABLES)
