@@ -63,14 +63,14 @@ class DistillConfig(TrainConfig):
     )
     cache: str = flag(
         "auto",
-        "where teacher logits are cached for later runs: auto (runs/.teacher_cache, up to 1 GiB), off (a live "
-        "teacher), or a folder",
+        "where teacher logits, and features, are cached for later runs: auto (runs/.teacher_cache, up to 1 GiB), off "
+        "(a live teacher), or a folder",
         group="distillation",
         role="machine",
     )
     cache_dtype: str = flag(
         "float32",
-        "data type of cached teacher logits; float16 halves them and rounds",
+        "data type of cached teacher logits and features; float16 halves them and rounds",
         choices=("float32", "float16"),
         group="distillation",
     )

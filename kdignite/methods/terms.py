@@ -1,6 +1,6 @@
 """What a method is given, and what it gives back."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,6 +17,9 @@ class Outputs(NamedTuple):
 
     logits: Tensor  # (B, C), in at least float32
     features: Mapping[str, Tensor] = {}  # by layer name; empty unless the method asked for them
+
+
+OutputsOf = Callable[[Tensor], Outputs]  # from uint8 images (B, 3, S, S)
 
 
 class Terms(NamedTuple):

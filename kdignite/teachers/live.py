@@ -1,25 +1,23 @@
 """A teacher that is a model."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
-from kdignite.evaluation import Predictor
 from kdignite.methods.taps import FeatureExtractor
-from kdignite.methods.terms import Outputs
+from kdignite.methods.terms import Outputs, OutputsOf
 from kdignite.precision import tf32
 from kdignite.steps import Teacher, forward
 from kdignite.teachers.outputs import log_of
 
 
-def live_teacher(logits_of: Predictor) -> Teacher:
+def live_teacher(outputs_of: OutputsOf) -> Teacher:
     """A teacher that is computed for every batch, on the view that the student sees."""
 
     def run(batch: Batch) -> Outputs:
-        return Outputs(logits_of(batch.images).clone())  # a loss cannot multiply with a tensor of inference mode
+        logits, features = outputs_of(batch.images)
+        return Outputs(logits.clone(), features)  # a loss cannot multiply with a tensor of inference mode
 
     return run
 
@@ -31,7 +29,7 @@ def outputs_with_features(
     order: Tensor | None = None,
     amp: str = "off",
     probabilities: bool = False,
-) -> Callable[[Tensor], Outputs]:
+) -> OutputsOf:
     """From uint8 images to logits and features in eval mode, float32 without gradient; see `predictor` for the rest."""
 
     def outputs_of(images: Tensor) -> Outputs:

@@ -1,4 +1,4 @@
-"""Cached teacher logits: computed once for each view of an image, and read by every later run.
+"""Cached teacher logits, and features: computed once for each view of an image, and read by every later run.
 
 View v of image i is a function of (view_seed, v, i), so the teacher's logits for it are too, and cached ones are exact.
 They are always computed in chunks of the same images, whatever the batches of a run; on some devices the images of a
@@ -22,8 +22,7 @@ from kdignite.data.mixing import Mixing
 from kdignite.data.splits import Part
 from kdignite.devices import is_accelerator, to_device
 from kdignite.errors import RunFailed
-from kdignite.evaluation import Predictor
-from kdignite.methods.terms import Outputs
+from kdignite.methods.terms import Outputs, OutputsOf
 from kdignite.streams import stream
 from kdignite.teachers.cache_files import BlockHeader, block_path, read_block, write_block, write_metadata
 from kdignite.teachers.row_formats import RowFormat, loss_of_format
@@ -31,8 +30,8 @@ from kdignite.teachers.row_formats import RowFormat, loss_of_format
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
 DEVICE_BYTES = 2**30  # logits of a view up to this size are copied to the accelerator that trains
 VERIFIED_ROWS = 8  # of each view, computed again by every run
-# share of the largest logit by which a cached logit may differ from a new one: rounding with another number of
-# threads, or to the 11 bits of a float16
+# share of the largest by which a cached value may differ from a new one: rounding with another number of threads, or
+# to the 11 bits of a float16
 ROUNDING = {"float32": 1e-3, "float16": 2e-3}
 
 
@@ -72,18 +71,18 @@ class DeviceTable(NamedTuple):
 
 
 class LogitCache:
-    """A teacher that looks logits up, computes those that are missing, and replaces files that are damaged or wrong."""
+    """A teacher that looks outputs up, computes missing ones, and replaces files that are damaged or wrong."""
 
     def __init__(
         self,
-        logits_of: Predictor,
+        outputs_of: OutputsOf,
         cache_spec: CacheSpec,
         store: CacheFolder,
         *,
         seed: int,
         say: Callable[[str], None],
     ) -> None:
-        self.logits_of, self.cache_spec, self.store = logits_of, cache_spec, store
+        self.outputs_of, self.cache_spec, self.store = outputs_of, cache_spec, store
         self.rows, self.seed, self.say = store.rows, seed, say
         self._chunk = cache_spec.chunk
         self._block_rows = max(1, BLOCK_BYTES // (self.rows.row_bytes * self._chunk)) * self._chunk
@@ -94,17 +93,17 @@ class LogitCache:
         self.spent_s, self._num_computed = 0.0, 0  # seconds in which so many images' logits were computed
 
     def __call__(self, batch: Batch) -> Outputs:
-        """The logits (B, C) float32 of a batch, on its device."""
+        """The logits (B, C) float32 of a batch, and its features, on its device."""
         self.open(batch.view)
         device = batch.images.device
         if is_accelerator(device) and sum(block.nbytes for block in self._blocks) <= DEVICE_BYTES:
-            return Outputs(self._from_device(batch, device))
+            return self.rows.outputs(self._from_device(batch, device))
         rows = self._row_of[batch.indices]
         assert int(rows.min()) >= 0, "images that are not cached"
-        return Outputs(self.rows.decode(to_device(self._stored(self._blocks, rows), device)))
+        return self.rows.outputs(self.rows.decode(to_device(self._stored(self._blocks, rows), device)))
 
     def _from_device(self, batch: Batch, device: torch.device) -> Tensor:
-        """The logits of a batch from the copy on the device, which refuses rows that do not exist."""
+        """The values of a batch from the copy on the device, which refuses rows that do not exist."""
         if self._device_table is None:
             blocks = [to_device(block, device) for block in self._blocks]
             self._device_table = DeviceTable(
@@ -154,7 +153,7 @@ class LogitCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            self.say(f"warning   {path} cannot be used ({error}): its logits are computed again")
+            self.say(f"warning   {path} cannot be used ({error}): its {self.rows.content} are computed again")
             return None
         if processes.is_rank0():
             with suppress(OSError):  # where the folder may be read only
@@ -169,8 +168,9 @@ class LogitCache:
         rows = order[:VERIFIED_ROWS].sort().values
         fresh = torch.cat(list(self._run_teacher(view, indices[rows])))
         difference = self.rows.difference(block[rows], fresh)
-        if not difference <= ROUNDING[self.rows.dtype] * fresh.abs().max().clamp_min(1):
-            raise ValueError(f"the teacher's logits differ from the cached ones by up to {float(difference):.2g}")
+        if not difference <= ROUNDING[self.rows.dtype]:
+            found = f"differ from the cached ones by up to {float(difference):.2%} of the largest"
+            raise ValueError(f"the teacher's {self.rows.content} {found}")
         self._verified.add((view, number))
 
     def _compute(self, view: int, number: int, indices: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class LogitCache:
         logits = processes.all_gather(own)
         if not all(torch.isfinite(self.rows.decode(some)).all() for some in logits.split(self._chunk)):
             raise RunFailed(
-                f"the teacher's logits for view {view} are not finite in {self.rows.dtype}"
+                f"the teacher's {self.rows.content} for view {view} are not finite in {self.rows.dtype}"
                 + (": --cache_dtype=float32 holds larger ones" if self.rows.dtype == "float16" else "")
             )
         self._verified.add((view, number))
@@ -215,14 +215,14 @@ class LogitCache:
         self._measured = True
 
     def _run_teacher(self, view: int, indices: Tensor, *, share: Share = SINGLE_PROCESS) -> Iterator[Tensor]:
-        """The teacher's logits, chunk by chunk, float32 on the CPU."""
+        """The teacher's outputs, chunk by chunk, flat, float32 on the CPU."""
         part, view_seed, augment, size, mixing = self.cache_spec
         part = part._replace(indices=indices)
         batches = view_batches(
             part, view=view, view_seed=view_seed, augment=augment, mixing=mixing, size=size, share=share
         )
         for batch in batches:
-            yield self.logits_of(batch.images).float().cpu()
+            yield self.rows.flatten(self.outputs_of(batch.images)).float().cpu()
 
     def _write(self, logits: Tensor, block: BlockHeader) -> None:
         path = block_path(self.store.folder, view=block.view, block=block.block)
@@ -231,8 +231,8 @@ class LogitCache:
             write_block(path, logits.numpy(), block)
         except OSError as error:
             if not self._warned:
-                why = error.strerror or str(error)
-                self.say(f"warning   {path} cannot be written ({why}): the teacher's logits are not cached")
+                why, content = error.strerror or str(error), self.rows.content
+                self.say(f"warning   {path} cannot be written ({why}): the teacher's {content} are not cached")
             self._warned = True
 
     def _header(self, view: int, number: int, num_rows: int) -> BlockHeader:

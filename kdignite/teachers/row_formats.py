@@ -1,4 +1,4 @@
-"""How the logits of an image are stored: all of them, or the largest with what the others hold together."""
+"""How a teacher's outputs for an image are stored: all logits and features, or the largest logits alone."""
 
 import math
 from typing import NamedTuple
@@ -6,11 +6,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdignite.methods.terms import Outputs
+
 LARGEST_UINT16 = 2**16
+SMALLEST = 1e-30  # below any value of a layer that is alive
 
 
 class RowFormat(NamedTuple):
     """From logits (B, C) float32 to rows (B, columns) of a table, and back.
+
+    With features a row holds the n values of the logits and of each feature behind them, and (B, n) is meant where it
+    says (B, C).
 
     With ``top = K`` below C a row holds the K largest logits z, their classes, and one value for the C - K others,
     ``r = T * (log sum_others exp(z / T) - log(C - K))``. Back come logits that are z for the K classes and r for the
@@ -22,6 +28,12 @@ class RowFormat(NamedTuple):
     dtype: str  # float32 or float16
     top: int | None = None  # K; None: all of them
     T: float = 1.0  # temperature of the method, dimensionless
+    features: tuple[tuple[str, tuple[int, ...]], ...] = ()  # names and shapes of those of an image
+
+    @property
+    def content(self) -> str:
+        """What is stored, for people."""
+        return "logits and features" if self.features else "logits"
 
     @property
     def is_whole(self) -> bool:
@@ -37,13 +49,24 @@ class RowFormat(NamedTuple):
     def columns(self) -> int:
         """Of the table: logits, or bytes."""
         if self.top is None or self.is_whole:
-            return self.num_classes
+            return self.num_classes + sum(math.prod(shape) for _, shape in self.features)
         return (self.top + 1) * self._value.itemsize + self.top * self._class.itemsize
 
     @property
     def row_bytes(self) -> int:
         """Bytes of an image."""
         return self.columns * getattr(torch, self.stored_dtype).itemsize  # type: ignore[no-any-return]
+
+    def flatten(self, outputs: Outputs) -> Tensor:
+        """The values (B, n) of outputs: logits, then features, of maps the channels last, as models compute them."""
+        flat = [_channels_last(one).flatten(1) for one in outputs.features.values()]
+        return torch.cat([outputs.logits, *flat], dim=1)
+
+    def outputs(self, values: Tensor) -> Outputs:
+        """The outputs that have these values (B, n)."""
+        logits, *flat = self._parts(values)
+        shapes = zip(self.features, flat, strict=True)
+        return Outputs(logits, {name: _shaped(one, shape) for (name, shape), one in shapes})
 
     def encode(self, logits: Tensor) -> Tensor:
         """Rows (B, columns) of logits (B, C) float32."""
@@ -62,11 +85,21 @@ class RowFormat(NamedTuple):
         return others.scatter(1, classes, values[:, :-1])
 
     def difference(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Largest difference between rows and what they would hold of other logits, for the classes that they hold."""
+        """Largest difference between rows and what they would hold of other logits, for the classes that they hold.
+
+        It is a share of the largest logit, 1 at least, and of each feature of its largest value.
+        """
         if self.is_whole:
-            return (rows.float() - logits).abs().max()
+            floors = (1.0, *[SMALLEST] * len(self.features))
+            parts = zip(self._parts(rows.float()), self._parts(logits), floors, strict=True)
+            return torch.stack([_share(stored, fresh, floor=floor) for stored, fresh, floor in parts]).max()
         values, classes = self._split(rows)
-        return (values - torch.cat([logits.gather(1, classes), self._others(logits, classes)], dim=1)).abs().max()
+        return _share(values, torch.cat([logits.gather(1, classes), self._others(logits, classes)], dim=1), floor=1.0)
+
+    def _parts(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Logits and features among values (B, n)."""
+        sizes = [self.num_classes, *(math.prod(shape) for _, shape in self.features)]
+        return tuple(values.split(sizes, dim=1))
 
     def _others(self, logits: Tensor, classes: Tensor) -> Tensor:
         """What stands for the logits of all classes but these (B, K), as (B, 1)."""
@@ -88,6 +121,22 @@ class RowFormat(NamedTuple):
     def _class(self) -> torch.dtype:
         """Of the number of a class; an int16 below 0 is a uint16, with which torch does not compute."""
         return torch.int16 if self.num_classes <= LARGEST_UINT16 else torch.int32
+
+
+def _share(found: Tensor, expected: Tensor, *, floor: float) -> Tensor:
+    return (found - expected).abs().max() / expected.abs().max().clamp_min(floor)
+
+
+def _channels_last(feature: Tensor) -> Tensor:
+    return feature.movedim(1, -1) if feature.dim() == 4 else feature
+
+
+def _shaped(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+    dense = flat.contiguous()  # not a part of each row
+    if len(shape) != 3:
+        return dense.view(-1, *shape)
+    channels, height, width = shape
+    return dense.view(-1, height, width, channels).movedim(-1, 1)
 
 
 def loss_of_format(rows: RowFormat, logits: Tensor) -> str:

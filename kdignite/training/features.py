@@ -17,7 +17,7 @@ from kdignite.data.preprocess import preparer
 from kdignite.errors import UserError
 from kdignite.methods.registry import find_method
 from kdignite.methods.taps import FeatureExtractor, unnamed_layers
-from kdignite.methods.terms import Features, Outputs
+from kdignite.methods.terms import Features, Outputs, OutputsOf
 from kdignite.models.layers import default_layers
 from kdignite.models.layout import place
 from kdignite.models.registry import MODELS, build_model
@@ -35,7 +35,7 @@ Check = Callable[[tuple[Features, Features]], None]  # of the features of two im
 class FeatureTeacher(NamedTuple):
     """A teacher whose features are compared."""
 
-    outputs_of: Callable[[Tensor], Outputs]  # from uint8 images (B, 3, S, S)
+    outputs_of: OutputsOf
     images: Tensor  # two, of noise
     features: Features  # of these
 
@@ -162,4 +162,3 @@ def _announce(extractor: FeatureExtractor, student: Features, teacher: Features)
     if extractor.projector is not None:
         count = sum(parameter.numel() for parameter in extractor.projector.parameters())
         say(f"          and {count:,} parameters that are learnt beside the student, and are in no checkpoint of it")
-    say("cache     none: features are those of a live teacher")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdignite import processes, runs
 from kdignite.config import DistillConfig, TrainConfig
@@ -17,6 +18,7 @@ from kdignite.data.views import view_of
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, Predictor, tally
 from kdignite.methods.registry import temperature_of
+from kdignite.methods.terms import Outputs
 from kdignite.steps import Teacher
 from kdignite.teachers import (
     CacheFolder,
@@ -46,26 +48,34 @@ class LoadedTeacher(NamedTuple):
     outcome: Outcome | None = None  # on the validation images
     features: FeatureTeacher | None = None  # for methods that compare them
 
+    def outputs_of(self, images: Tensor) -> Outputs:
+        """Logits of uint8 images (B, 3, S, S), and features where a method compares them."""
+        return Outputs(self.logits_of(images)) if self.features is None else self.features.outputs_of(images)
+
+    @property
+    def feature_shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Of an image, by layer."""
+        features = {} if self.features is None else self.features.features
+        return tuple((name, tuple(feature.shape[1:])) for name, feature in features.items())
+
 
 def make_teachers(
     loaded: Sequence[LoadedTeacher], config: DistillConfig, data: Data, *, root: Path, device: torch.device
 ) -> list[Teacher]:
-    """The teachers of a run: for each its cached logits, or the model itself, which alone has features."""
-    if (features := loaded[0].features) is not None:
-        return [lambda batch: features.outputs_of(batch.images)]
+    """The teachers of a run: for each its cached logits, with features where a method compares them, or the model."""
     augment, mixing = str(config.augment), mixing_of(config, data)
     specs = [CacheSpec(data.train, config.view_seed, augment, one.size, mixing) for one in loaded]
     views = len(views_of(config, range(config.epochs)))
     T = temperature_of(config.method, config.parameters)
-    rows = RowFormat(len(data.source.classes), config.cache_dtype, config.cache_top, T)
+    rows = RowFormat(len(data.source.classes), config.cache_dtype, config.cache_top, T, loaded[0].feature_shapes)
     if config.cache_top is not None and rows.is_whole:
         say(f"cache     --cache_top={config.cache_top} keeps all logits of {rows.num_classes:,} classes")
     caches = _caches(loaded, specs, rows, config, data, views=views, root=root, device=device)
     if caches is None:
-        return [live_teacher(one.logits_of) for one in loaded]
+        return [live_teacher(one.outputs_of) for one in loaded]
     for cache in caches:
         there = views - cache.num_missing(range(views)) // len(cache.cache_spec.part.indices)
-        say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher logits")
+        say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher {rows.content}")
     return [*caches]
 
 
@@ -80,7 +90,7 @@ def evaluate_teacher(
         cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
     batches = evaluation_batches(cache_spec.part, size=loaded.size, limit=limit, share=share())
-    teacher = caches[0] if caches else live_teacher(loaded.logits_of)
+    teacher = caches[0] if caches else live_teacher(loaded.outputs_of)
     return tally(lambda batch: teacher(batch).logits, batches, num_classes=len(data.source.classes))
 
 
@@ -112,8 +122,8 @@ def _caches(
                 "add --cache=DIR, or --views=K for fewer views"
             )
         say(
-            f"cache     none: the teacher's logits would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
-            "--cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
+            f"cache     none: the teacher's {rows.content} would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB "
+            "of --cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
         )
         return None
     place = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
@@ -128,7 +138,7 @@ def _caches(
         for old in processes.on_rank0(make):
             say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
     return [
-        LogitCache(one.logits_of, cache_spec, folder, seed=config.seed, say=say)
+        LogitCache(one.outputs_of, cache_spec, folder, seed=config.seed, say=say)
         for one, cache_spec, folder in zip(loaded, specs, folders, strict=True)
     ]
 
@@ -173,6 +183,7 @@ def _about(
             "amp": config.teacher_amp,
             "dtype": rows.dtype,
             "top": None if rows.is_whole else [rows.top, rows.T],
+            **({"features": rows.features} if rows.features else {}),
             "outputs": config.teacher_outputs or "logits",
             "torch": machine["packages"]["torch"],
             **{name: machine[name] for name in (ON_GPU if device.type == "cuda" else ON_CPU)},

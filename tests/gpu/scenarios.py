@@ -364,8 +364,8 @@ def lookups(folder: Path) -> Found:
     return found
 
 
-def _sums(images: Tensor) -> Tensor:
-    return images.float().mean((2, 3))
+def _sums(images: Tensor) -> Outputs:
+    return Outputs(images.float().mean((2, 3)))
 
 
 def sums(folder: Path) -> Found:

@@ -47,6 +47,18 @@ def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: P
         torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["fitnet", "pkt"])  # of maps, of vectors
+def test_features_too(method: str, root: Path, taught: Finished) -> None:
+    asked: dict[str, Any] = {**FEW, "method": method, "epochs": 2, "augment": "flip"}
+    live, cold, warm = (distill(student(**asked, cache=cache), root=root) for cache in ("off", "auto", "auto"))
+    assert [table.num_views for table in tables(root)] == [2]
+    assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(warm.folder).items())
+    if is_same_in_any_batch(taught.folder, batch_size=50):
+        assert curves(cold.folder) == curves(live.folder)
+    for name, one in weights(live.folder).items():
+        torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
+
+
 def test_of_mixed_images_too_and_without_a_teacher_it_is_the_baseline(
     root: Path, taught: Finished, few_pixels: None
 ) -> None:

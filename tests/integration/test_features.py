@@ -42,7 +42,7 @@ def test_stopped_within_an_epoch_it_ends_the_same(
 ) -> None:
     whole = distill(short(name, name="whole", alpha=0.3, T=2.0, keep_last=True), root=root)
     said = capsys.readouterr().out
-    assert "cache     none: features are those of a live teacher" in said
+    assert "0 of 2 views have cached teacher logits and features" in said
     assert ("that are learnt beside the student" in said) == (name in LEARN)
     asked_to_stop(monkeypatch, 9)
     with pytest.raises(stopping.Stopped):

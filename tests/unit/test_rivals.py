@@ -21,6 +21,7 @@ from kdignite.data.splits import Part, limited, split_source
 from kdignite.evaluation import predictor
 from kdignite.losses import kd_loss
 from kdignite.methods.logits import kd
+from kdignite.methods.terms import Outputs
 from kdignite.models.registry import build_model
 from kdignite.steps import distill_step
 from kdignite.teachers import live_teacher
@@ -89,7 +90,8 @@ def test_the_plain_loop_ends_with_the_weights_of_kdignite(plain: ModuleType) -> 
     ours, theirs, teacher = network(0), network(0), network(1).train()
     before, data = copy.deepcopy(teacher.state_dict()), batches(5)
     sgd = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in (ours, theirs)]
-    reference = live_teacher(predictor(copy.deepcopy(teacher), prepare=PREPARE))
+    logits_of = predictor(copy.deepcopy(teacher), prepare=PREPARE)
+    reference = live_teacher(lambda images: Outputs(logits_of(images)))
     step = distill_step(ours, sgd[0], reference, prepare=PREPARE, method=partial(kd, alpha=0.7, T=3.0))
     losses = [float(step(None, batch)["loss"]) for batch in data]
     prepared = [(PREPARE(batch.images), batch.labels) for batch in data]

@@ -28,13 +28,15 @@ def data() -> Any:
     return open_training_data(configure(DistillConfig, dataset="digits"), device=torch.device("cpu"))
 
 
-def key(monkeypatch: pytest.MonkeyPatch, data: Any, machine: dict[str, Any], *, on: str, **given: Any) -> str:
+def key(
+    monkeypatch: pytest.MonkeyPatch, data: Any, machine: dict[str, Any], *, on: str, features: Any = (), **given: Any
+) -> str:
     monkeypatch.setattr(runs, "environment", lambda device: machine)
     config = configure(DistillConfig, dataset="digits", **given)
     mixing = teacher_cache.mixing_of(config, data)
     about = teacher_cache._about(
         TeacherRecord("t", "f" * 64, 0.9), CacheSpec(data.splits.train, 0, "crop", mixing=mixing),
-        RowFormat(10, config.cache_dtype, config.cache_top, config.parameters["T"]), config, data,
+        RowFormat(10, config.cache_dtype, config.cache_top, config.parameters["T"], features), config, data,
         device=torch.device(on),
     )  # fmt: skip
     return table_key(about["determined_by"])
@@ -55,6 +57,12 @@ def test_answers_in_another_precision_are_another_table(monkeypatch: pytest.Monk
     assert len(keys) == 3
     training = ({"amp": "off"}, {"amp": "tf32"}, {"graph": "off"})
     assert len({key(monkeypatch, data, MACHINE, on="cuda", **given) for given in training}) == 1
+
+
+def test_layers_that_are_compared_are_another_table(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
+    one, other = ("relu2", (64, 16, 16)), ("relu3", (64, 8, 8))
+    layers = ((), (one,), (other,), (one, other))
+    assert len({key(monkeypatch, data, MACHINE, on="cpu", features=features) for features in layers}) == len(layers)
 
 
 def test_other_mixes_and_other_rows_are_other_tables(monkeypatch: pytest.MonkeyPatch, data: Any) -> None:

@@ -1,7 +1,7 @@
 """A table answers what the teacher would, asks it as rarely as it can, and never believes a file blindly."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from kdignite.data.mixing import Mixing
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
+from kdignite.methods.terms import Outputs
 from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, RowFormat, live_teacher, logit_cache, table_bytes
 from kdignite.teachers.cache_files import HEADER_BYTES, block_path
 
@@ -40,6 +41,10 @@ class CountingTeacher:
         return (self.scale * (images.flatten(1).double() @ self.weights)).round(decimals=3).float()
 
 
+def outputs_of(teacher: CountingTeacher) -> Callable[[Tensor], Outputs]:
+    return lambda images: Outputs(teacher(images))
+
+
 class Setting:
     """A lesson, its batches, and a folder for its tables."""
 
@@ -57,7 +62,7 @@ class Setting:
         about: str = "it",
     ) -> LogitCache:
         return LogitCache(
-            teacher,
+            outputs_of(teacher),
             CacheSpec(self.part, view_seed=2, augment="crop+flip", mixing=self.mixing),
             CacheFolder(self.folder, {"teacher": about}, RowFormat(NUM_CLASSES, dtype, top, T=2.0)),
             seed=seed,
@@ -82,7 +87,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_answers(setting: Setting, teach: LogitCache, *, epoch: int, batch_size: int = 64, seed: int = 0) -> None:
-    live = live_teacher(CountingTeacher())
+    live = live_teacher(outputs_of(CountingTeacher()))
     for batch in setting.epoch(epoch, batch_size=batch_size, seed=seed):
         assert torch.equal(teach(batch).logits, live(batch).logits)
 
@@ -119,6 +124,29 @@ def test_the_largest_logits_alone(setting: Setting, small_blocks: None, dtype: s
     assert line.startswith(f"cache     2 of 5 logits are kept, {rows.row_bytes} bytes an image")
     setting.table(CountingTeacher(scale=1.01), dtype=dtype, top=2)(next(setting.epoch(0)))
     assert "cannot be used (the teacher's logits differ" in setting.said[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_too(setting: Setting, small_blocks: None, dtype: str) -> None:
+    """Computed, then read; where they are not those of the teacher any more the file is replaced."""
+
+    def with_map(images: Tensor, *, scale: float = 1.0) -> Outputs:
+        return Outputs(CountingTeacher()(images), {"pixels": scale * images.float() / 64})
+
+    rows = RowFormat(NUM_CLASSES, dtype, features=(("pixels", (3, 8, 8)),))
+    store = CacheFolder(setting.folder, {}, rows)
+    spec = CacheSpec(setting.part, view_seed=2, augment="crop+flip")
+    for scale in (1.0, 1.0, 1.1):
+        teach = LogitCache(lambda images: with_map(images, scale=scale), spec, store, seed=0, say=setting.said.append)  # noqa: B023
+        for batch in setting.epoch(0):
+            logits, features = with_map(batch.images, scale=scale)
+            found = teach(batch)
+            assert torch.equal(found.logits, logits.to(getattr(torch, dtype)).float())
+            assert torch.equal(found.features["pixels"], features["pixels"].to(getattr(torch, dtype)).float())
+    assert len(setting.said) == len(list(setting.folder.glob("*.logits"))) > 2
+    assert all(
+        "the teacher's logits and features differ from the cached ones by up to 9.0" in one for one in setting.said
+    )
 
 
 def test_blocks_are_put_together(setting: Setting, small_blocks: None) -> None:
@@ -189,7 +217,7 @@ def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(settin
     for batch in setting.epoch(0):
         setting.table(CountingTeacher(scale=1.01), dtype=dtype)(batch)
         break
-    teach, live = setting.table(CountingTeacher(), dtype=dtype), live_teacher(CountingTeacher())
+    teach, live = setting.table(CountingTeacher(), dtype=dtype), live_teacher(outputs_of(CountingTeacher()))
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch).logits, live(batch).logits.to(getattr(torch, dtype)).float())
     assert len(setting.said) == 1
@@ -216,7 +244,7 @@ def test_other_seeds_ask_about_other_rows(setting: Setting) -> None:
     for seed in (1, 2):
         seen: list[Tensor] = []
         teach = setting.table(CountingTeacher(), seed=seed)
-        teach.logits_of = lambda images, seen=seen: seen.append(images) or CountingTeacher()(images)
+        teach.outputs_of = lambda images, seen=seen: seen.append(images) or Outputs(CountingTeacher()(images))
         teach(next(setting.epoch(0)))
         asked.append(seen[0])
     assert not torch.equal(*asked)
@@ -260,7 +288,7 @@ def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
 ) -> None:
     teacher = CountingTeacher()
     teach = setting.table(teacher)
-    teach.logits_of = lambda images: (stopping.request_stop(15), teacher(images))[1]
+    teach.outputs_of = lambda images: (stopping.request_stop(15), Outputs(teacher(images)))[1]
     with pytest.raises(stopping.Stopped), stopping.graceful_stop():
         teach(next(setting.epoch(0)))
     assert teacher.count == 100
@@ -271,7 +299,7 @@ def test_asked_to_stop_it_stops_between_two_chunks_and_leaves_nothing_half_done(
 def test_a_file_that_is_removed_while_it_is_in_use_stays_in_use(setting: Setting) -> None:
     assert_answers(setting, setting.table(CountingTeacher()), epoch=0)
     teacher = CountingTeacher()
-    teach, live = setting.table(teacher), live_teacher(CountingTeacher())
+    teach, live = setting.table(teacher), live_teacher(outputs_of(CountingTeacher()))
     for batch in setting.epoch(0):
         assert torch.equal(teach(batch).logits, live(batch).logits)
         block_path(setting.folder, view=0, block=0).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from kdignite.checkpoints import Validation
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, predictor
+from kdignite.methods.terms import Outputs
 from kdignite.teachers import chance_level, check_accuracy, live_teacher, tolerance
 from kdignite.teachers.checks import balanced_accuracy, chance_p_value
 
@@ -41,11 +42,11 @@ def test_a_live_teacher_is_asked_about_the_images_of_the_batch() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     asked: list[Tensor] = []
 
-    def logits_of(seen: Tensor) -> Tensor:
+    def outputs_of(seen: Tensor) -> Outputs:
         asked.append(seen)
-        return torch.arange(6.0).reshape(2, 3)
+        return Outputs(torch.arange(6.0).reshape(2, 3))
 
-    answer = live_teacher(logits_of)(Batch(images, torch.tensor([0, 1]), torch.tensor([5, 9]), 3))
+    answer = live_teacher(outputs_of)(Batch(images, torch.tensor([0, 1]), torch.tensor([5, 9]), 3))
     assert asked[0] is images
     assert torch.equal(answer.logits, torch.arange(6.0).reshape(2, 3))
 
@@ -54,7 +55,8 @@ def test_a_loss_may_multiply_with_the_answers_of_a_live_teacher() -> None:
     """They come from inference mode, whose tensors no gradient may go through."""
     model = torch.nn.Flatten()
     batch = Batch(torch.ones(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), torch.tensor([5, 9]), 3)
-    answer = live_teacher(predictor(model, prepare=lambda images: images.float()))(batch).logits
+    logits_of = predictor(model, prepare=lambda images: images.float())
+    answer = live_teacher(lambda images: Outputs(logits_of(images)))(batch).logits
     student_logits = torch.zeros(2, 3, requires_grad=True)
     torch.nn.functional.mse_loss(student_logits, answer, reduction="sum").backward()
     (student_logits * answer).sum().backward()
