@@ -1,4 +1,4 @@
-"""``cache``: list and remove cached teacher logits."""
+"""``cache``: list and remove cached teacher logits and features."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,13 +42,13 @@ def _unwanted(tables: Sequence[StoredTable], keys: Sequence[str], *, folder: Pat
 
 
 def _table(tables: Sequence[StoredTable]) -> str:
-    header = ["key", "teacher", "data", "images", "views", "size", "last used (UTC)"]
-    return markdown_table([header, *map(_row, tables)], num_names=3)
+    header = ["key", "teacher", "data", "features", "images", "views", "size", "last used (UTC)"]
+    return markdown_table([header, *map(_row, tables)], num_names=4)
 
 
 def _row(table: StoredTable) -> list[str]:
     # the description is read from a file, which may hold anything
-    described = [brief(table.about.get(name, "?")) for name in ("teacher", "dataset", "num_images")]
+    described = [brief(table.about.get(name, "?")) for name in ("teacher", "dataset", "features", "num_images")]
     used_at = datetime.fromtimestamp(table.used_at, UTC).strftime("%Y-%m-%d %H:%M")
     return [table.folder.name, *described, str(table.num_views), _size(table.num_bytes), used_at]
 

@@ -24,7 +24,7 @@ class DataConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig(Config):
-    """List cached teacher logits, and remove those that are not needed."""
+    """List cached teacher logits and features, and remove those that are not needed."""
 
     command: ClassVar[str] = "cache"
 

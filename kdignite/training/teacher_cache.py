@@ -167,6 +167,7 @@ def _about(
     return {
         "teacher": teacher_record.name,
         "dataset": data.source.name,
+        "features": ", ".join(name for name, _ in rows.features) or "-",
         "num_images": len(cache_spec.part.indices),
         "determined_by": {
             "format": FORMAT,

@@ -47,11 +47,11 @@ def test_from_a_table_cold_or_warm_weights_are_those_of_the_live_teacher(root: P
         torch.testing.assert_close(one, weights(cold.folder)[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["fitnet", "pkt"])  # of maps, of vectors
-def test_features_too(method: str, root: Path, taught: Finished) -> None:
+@pytest.mark.parametrize(("method", "layer"), [("fitnet", "relu2"), ("pkt", "relu5")])  # a map, a vector
+def test_features_too(method: str, layer: str, root: Path, taught: Finished) -> None:
     asked: dict[str, Any] = {**FEW, "method": method, "epochs": 2, "augment": "flip"}
     live, cold, warm = (distill(student(**asked, cache=cache), root=root) for cache in ("off", "auto", "auto"))
-    assert [table.num_views for table in tables(root)] == [2]
+    assert [(table.num_views, table.about["features"]) for table in tables(root)] == [(2, layer)]
     assert all(torch.equal(one, weights(cold.folder)[name]) for name, one in weights(warm.folder).items())
     if is_same_in_any_batch(taught.folder, batch_size=50):
         assert curves(cold.folder) == curves(live.folder)
@@ -224,7 +224,7 @@ def test_the_command_lists_and_prunes(root: Path, capsys: pytest.CaptureFixture[
     first, second = (table.folder.name for table in cache(CacheConfig(), root=root))
     told = capsys.readouterr().out
     assert first in told
-    assert "| teacher | digits |    300 |     1 | 0.0 MiB |" in told
+    assert "| teacher | digits | -        |    300 |     1 | 0.0 MiB |" in told
     assert "2 tables in" in told
     with pytest.raises(UserError, match=r"--prune=nothing matches 0 tables"):
         cache(CacheConfig(prune=(first, "nothing")), root=root)
