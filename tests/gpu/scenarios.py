@@ -346,15 +346,19 @@ def lookups(folder: Path) -> Found:
     part = Part(ImageSet(images, torch.arange(300) % 10), torch.arange(0, 300, 2))
     settings: dict[str, Any] = {"seed": 0, "view_seed": 0, "augment": "flip", "batch_size": 32}
     found = {}
-    for dtype, top in (("float32", None), ("float16", None), ("float32", 2)):
+    pixels = (("pixels", (3, 8, 8)),)
+    formats = [RowFormat(3, dtype, top) for dtype, top in (("float32", None), ("float16", None), ("float32", 2))]
+    for rows in (*formats, RowFormat(3, "float32", features=pixels)):
         for placed in (2**30, 0):
             module.DEVICE_BYTES = placed
-            answers = []
+            answers, case = [], f"{rows.dtype}-{rows.top}-{rows.content}-{placed}"
             for number, one in enumerate((on_device(part, GPU), part)):
-                kept = CacheFolder(folder / f"{dtype}-{top}-{placed}-{number}", {}, RowFormat(3, dtype, top))
-                table = LogitCache(_sums, CacheSpec(one, 0, "flip"), kept, seed=0, say=print)
-                answers.append([table(batch).logits.cpu() for batch in training_batches(one, **settings)(0, 0)])
-            found[f"{dtype} {top} {placed}"] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
+                kept = CacheFolder(folder / f"{case}-{number}", {}, rows)
+                outputs_of, spec = _with_pixels if rows.features else _sums, CacheSpec(one, 0, "flip")
+                table = LogitCache(outputs_of, spec, kept, seed=0, say=print)
+                batches = training_batches(one, **settings)(0, 0)
+                answers.append([rows.flatten(table(batch)).cpu() for batch in batches])
+            found[case] = all(torch.equal(*pair) for pair in zip(*answers, strict=True))
     module.DEVICE_BYTES = 2**30
     try:
         table(Batch(images[:1].to(GPU), torch.zeros(1), torch.tensor([1]), 0))
@@ -366,6 +370,10 @@ def lookups(folder: Path) -> Found:
 
 def _sums(images: Tensor) -> Outputs:
     return Outputs(images.float().mean((2, 3)))
+
+
+def _with_pixels(images: Tensor) -> Outputs:
+    return _sums(images)._replace(features={"pixels": images.float()})
 
 
 def sums(folder: Path) -> Found:
