@@ -27,7 +27,7 @@ SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
 COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
-TABLES = ("logits",)  # of methods
+TABLES = ("logits", "features")  # of methods
 SMOOTHING = "label-smoothing"
 SEARCHES = {  # of settings, in the order of the page
     "logits": ("kd", "dkd", "dist", "nkd", "wsld", "ttm", "wttm", "logit_mse", "baseline", SMOOTHING),
