@@ -50,7 +50,8 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
 def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[str, Value]:
     """The values of a preset, without the parameters of its method where another was asked for."""
     values = PRESETS[preset].get(kind.command, {})
-    apart = parameter_names(kind) if given.get("method", DEFAULT) != values.get("method", DEFAULT) else []
+    of_preset = values.get("method", DEFAULT)
+    apart = parameter_names(kind) if given.get("method", of_preset) != of_preset else []
     return {name: value for name, value in values.items() if name not in apart}
 
 

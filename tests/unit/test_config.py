@@ -31,6 +31,7 @@ from kdignite.config import (
     to_json,
     type_name,
 )
+from kdignite.config.presets import MIN_STEPS
 from kdignite.errors import UserError
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -251,6 +252,19 @@ def test_presets_name_trainings_and_the_study_and_their_fields_alone() -> None:
         assert set(commands) - {"reproduce"} == {kind.command for kind in TRAINING}
         for command, values in commands.items():
             assert set(values) <= {one.name for one in dataclasses.fields(COMMANDS[command])}
+
+
+def test_a_preset_of_another_method_has_its_parameters_unless_a_third_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = {"method": "dkd", "beta": 3.0, "lr": 0.2}
+    monkeypatch.setitem(PRESETS, "other", {**PRESETS["standard"], "distill": recipe})
+    monkeypatch.setitem(MIN_STEPS, "other", MIN_STEPS["standard"])
+    expected = {"dkd": ("dkd", 3.0, None), "nkd": ("nkd", None, 3.5), "kd": ("kd", None, None)}
+    for given in ({}, {"method": "dkd"}, {"method": "nkd"}, {"method": "kd"}):
+        found = configure(DistillConfig, preset="other", **given)
+        assert (found.method, found.beta, found.gamma) == expected[given.get("method", "dkd")]
+        assert found.lr == 0.2
 
 
 @pytest.mark.parametrize("kind", TRAINING)
