@@ -141,7 +141,11 @@ class LogitCache:
         for number, indices in enumerate(self._block_indices()):
             block = self._read(view, number, indices)
             everywhere = all(processes.all_gather_object(block is not None))  # each machine may have its own disk
-            blocks.append(block if block is not None and everywhere else self._compute(view, number, indices))
+            if block is None or not everywhere:
+                computed = self._compute(view, number, indices)
+                block = self._read(view, number, indices)  # mapped from its file: a view may be larger than the memory
+                block = computed if block is None else block
+            blocks.append(block)
         return blocks
 
     def _read(self, view: int, number: int, indices: Tensor) -> Tensor | None:
@@ -184,13 +188,8 @@ class LogitCache:
         )
         checks = math.ceil(num_chunks / share.world)
         chunks = stopping.interruptible(self._run_teacher(view, indices, share=share), checks=checks)
-        bar = tqdm(
-            chunks,
-            total=checks,
-            desc=f"teacher, view {view}",
-            leave=False,
-            disable=None if processes.is_rank0() else True,
-        )
+        hidden = None if processes.is_rank0() else True
+        bar = tqdm(chunks, total=checks, desc=f"teacher, view {view}", leave=False, disable=hidden)
         rows = iter(own.split(self._chunk))
         for computed in bar:
             next(rows).copy_(self.rows.encode(computed))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,16 @@ from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
 from kdignite.methods.terms import Outputs
-from kdignite.teachers import CacheFolder, CacheSpec, LogitCache, RowFormat, live_teacher, logit_cache, table_bytes
+from kdignite.teachers import (
+    CacheFolder,
+    CacheSpec,
+    LogitCache,
+    RowFormat,
+    cache_files,
+    live_teacher,
+    logit_cache,
+    table_bytes,
+)
 from kdignite.teachers.cache_files import HEADER_BYTES, block_path
 
 NUM_CLASSES = 5
@@ -313,3 +323,20 @@ def test_the_rows_of_images_that_are_not_in_the_lesson_are_no_rows(setting: Sett
     with pytest.raises(AssertionError, match="not cached"):
         teach(batch._replace(indices=batch.indices + 1))
     assert np.all(teach(batch).logits.numpy() == CountingTeacher()(batch.images).numpy())
+
+
+def test_what_was_computed_is_mapped_from_its_file_and_not_held_in_memory(
+    setting: Setting, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped: list[int] = []
+
+    def reading(*args: Any) -> Any:
+        found = cache_files.read_block(*args)
+        mapped.append(found.ctypes.data)
+        return found
+
+    monkeypatch.setattr(logit_cache, "read_block", reading)
+    teach = setting.table(CountingTeacher())
+    teach.open(0)
+    assert [block.data_ptr() for block in teach._blocks] == mapped
+    assert len(mapped) == 3
