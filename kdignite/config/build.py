@@ -13,7 +13,7 @@ from kdignite.data.registry import is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, name_of
 from kdignite.models.options import parse_options
-from kdignite.models.registry import default_size, recipe_of
+from kdignite.models.registry import OWN_FLAGS, default_size, recipe_of
 
 C = TypeVar("C", bound=Config)
 
@@ -23,7 +23,7 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
 
     Args:
         kind: a class with a ``preset``: of a training command, `ReproduceConfig` or `SweepConfig`.
-        preset: ``standard``, ``quick``, ``reference`` or ``original``.
+        preset: one of `PRESETS`.
         given: single values, which win over the preset; a ``method`` may be a function of your own, and its
             keyword-only arguments are values too. An ``arch`` brings its recipe (one of a library its ``size``), and
             without ``epochs`` a training has as many as the preset's fewest steps need.
@@ -48,10 +48,12 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
 
 
 def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[str, Value]:
-    """The values of a preset, without the parameters of its method where another was asked for."""
+    """The values of a preset, without the parameters of its method and of its model where another was asked for."""
     values = PRESETS[preset].get(kind.command, {})
-    of_preset = values.get("method", DEFAULT)
-    apart = parameter_names(kind) if given.get("method", of_preset) != of_preset else []
+    parameters = {"method": parameter_names(kind), "arch": [*OWN_FLAGS, "arch_options"]}
+    of_preset = {"method": DEFAULT, "arch": getattr(kind, "arch", None), **values}
+    others = [one for one in parameters if given.get(one, of_preset[one]) != of_preset[one]]
+    apart = {name for one in others for name in parameters[one]}
     return {name: value for name, value in values.items() if name not in apart}
 
 

@@ -37,6 +37,13 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "baseline": {"amp": "off"},
         "reproduce": {"seeds": 5},
     },
+    # as good as the student gets: a long schedule, and what validation images chose (docs/results.md)
+    "patient": {
+        "teacher": {"widths": (96, 192, 256), "epochs": 60, "mix": "cutmix"},
+        "distill": {"epochs": 100, "views": 10, "cache_dtype": "float16", "method": "fitnet", "alpha": 0.9, "T": 4.0},
+        "baseline": {"epochs": 100, "views": 10},
+        "reproduce": {"seeds": 3},
+    },
     "original": {
         "teacher": {**_ORIGINAL, "arch": "resnet50", "weights": "pretrained", "epochs": 5},
         "distill": {**_ORIGINAL, "epochs": 10, "alpha": 0.5, "T": 1.0},
@@ -63,6 +70,7 @@ MIN_STEPS: dict[str, dict[str, int]] = {
     "standard": _steps(teacher=400, student=1000),
     "quick": _steps(teacher=100, student=200),
     "reference": _steps(teacher=400, student=1000),
+    "patient": _steps(teacher=4000, student=10_000),
     "original": _steps(teacher=500, student=2000),
     "pictures": _steps(teacher=500, student=2000),
 }

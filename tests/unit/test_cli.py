@@ -432,7 +432,8 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--widths=wide"], "--widths needs whole numbers separated by commas, not 'wide'; "
          "write it like --widths=64,64,24"),
         (["--optimizer=adam"], "--optimizer must be one of nesterov, sgd, adamw, not 'adam'"),
-        (["--preset=fast"], "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
+        (["--preset=fast"], "--preset must be one of standard, quick, reference, patient, original, pictures, "
+         "not 'fast'"),
     ],
 )  # fmt: skip
 def test_values_that_are_refused(typed, line, refusal):
@@ -517,16 +518,19 @@ def test_help_shows_every_flag_with_its_meaning_and_default(command):
 
 def test_help_says_which_preset_gives_which_default():
     distill, teacher = helptext.command_help("distill"), helptext.command_help("teacher")
-    epochs = "a whole number at least 1 default [standard] 30, [quick] 2, [reference] 30, [original] 5, [pictures] 10 "
+    epochs = "a whole number at least 1 default [standard] 30, [quick] 2, [reference] 30, [patient] 60, "
+    epochs += "[original] 5, [pictures] 10 "
     assert epochs in " ".join(teacher.split())
-    archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [original] resnet50, "
-    archs += "[pictures] torchvision:resnet50 "
+    archs = "default [standard] fastresnet, [quick] fastresnet, [reference] fastresnet, [patient] fastresnet, "
+    archs += "[original] resnet50, [pictures] torchvision:resnet50 "
     assert archs in " ".join(teacher.split())
     alphas = "default 0.9 for kd, 1 for dkd, 2.25 for wsld, 0.9 for logit_mse, 0 for fitnet, 0 for at, 0 for sp, "
-    alphas += "0 for pkt, 0 for rkd, 0 for vid, 0 for reviewkd, [reference] 1, [original] 0.5 "
+    alphas += "0 for pkt, 0 for rkd, 0 for vid, 0 for reviewkd, [reference] 1, [patient] 0.9, [original] 0.5 "
     assert alphas in " ".join(distill.split())
-    assert "[standard] 1, [quick] 1, [reference] 5, [original] 1, [pictures] 1\n" in helptext.command_help("reproduce")
-    assert "one of standard, quick, reference, original, pictures; default standard\n" in distill
+    seeds = "[standard] 1, [quick] 1, [reference] 5, [patient] 3, [original] 1, [pictures] 1 "
+    assert seeds in " ".join(helptext.command_help("reproduce").split())
+    presets = "one of standard, quick, reference, patient, original, pictures; default standard "
+    assert presets in " ".join(distill.split())
     assert "a number at least 0; default [" not in distill
     assert "true or false; default false\n" in distill
     assert "one of nesterov, sgd, adamw\n" in distill

@@ -163,7 +163,10 @@ def test_numbers_must_be_finite(value: float) -> None:
             {"schedule": "cosine", "warmup_epochs": 3.5, "epochs": 3},
             "--warmup_epochs=3.5 is longer than --epochs=3",
         ),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
+        (
+            {"preset": "fast"},
+            "--preset must be one of standard, quick, reference, patient, original, pictures, not 'fast'",
+        ),
         ({"val_size": 10.5}, "--val_size must be a whole count or a fraction below 1, not 10.5"),
         (
             {"name": "../escape"},
@@ -265,6 +268,15 @@ def test_a_preset_of_another_method_has_its_parameters_unless_a_third_is_asked_f
         found = configure(DistillConfig, preset="other", **given)
         assert (found.method, found.beta, found.gamma) == expected[given.get("method", "dkd")]
         assert found.lr == 0.2
+
+
+def test_a_preset_has_the_options_of_its_model_unless_another_is_asked_for() -> None:
+    preset = PRESETS["patient"]["teacher"]
+    for arch in ("fastresnet", "resnet20", "timm:resnet10t"):
+        found = configure(TeacherConfig, preset="patient", arch=arch)
+        assert found.widths == (preset["widths"] if arch == "fastresnet" else None)
+        assert (found.epochs, found.mix) == (preset["epochs"], preset["mix"])
+    assert configure(TeacherConfig, preset="patient", arch="fastresnet", widths=(8, 8, 8)).widths == (8, 8, 8)
 
 
 @pytest.mark.parametrize("kind", TRAINING)

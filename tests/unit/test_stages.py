@@ -27,7 +27,7 @@ from kdignite.errors import UserError
 def test_a_study_is_its_preset_in_every_stage(preset: str) -> None:
     plan = stages(configure(ReproduceConfig, preset=preset))
     assert plan.teacher == configure(TeacherConfig, preset=preset)
-    seeds = range(5 if preset == "reference" else 1)
+    seeds = range({"reference": 5, "patient": 3}.get(preset, 1))
     assert plan.students == tuple(configure(DistillConfig, preset=preset, seed=seed) for seed in seeds)
     assert plan.baselines == tuple(configure(BaselineConfig, preset=preset, seed=seed) for seed in seeds)
 
@@ -106,7 +106,10 @@ def test_the_function_of_a_teacher_of_ones_own_is_known_to_the_student() -> None
         ({"teacher_warmup_epochs": 2.0}, "--teacher_warmup_epochs is for --teacher_schedule=constant or cosine"),
         ({"seeds": 0}, "--seeds must be at least 1, not 0"),
         ({"name": "../x"}, "--name must be letters"),
-        ({"preset": "fast"}, "--preset must be one of standard, quick, reference, original, pictures, not 'fast'"),
+        (
+            {"preset": "fast"},
+            "--preset must be one of standard, quick, reference, patient, original, pictures, not 'fast'",
+        ),
         ({"reference": "mine"}, "--reference must be one of original, not 'mine'"),
         (
             {"teacher": "runs/t", "teacher_epochs": 3, "teacher_lr": 0.2},
