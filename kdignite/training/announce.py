@@ -91,7 +91,7 @@ def remaining(run: RunSpec, iteration: int) -> Remaining:
 def _wrapped(config: TrainConfig) -> list[str]:
     """The resolved config in lines of a readable width; what is off or unset is left out."""
     flags = (one for one in fields(config) if "help" in one.metadata)
-    shown = [one for one in flags if getattr(config, one.name) not in (None, False)]
+    shown = [one for one in flags if getattr(config, one.name) not in (None, False, "")]
     words = [f"{one.name}={setting_text(getattr(config, one.name))}" for one in shown]
     lines = ["config   "]
     for word in words:
