@@ -200,9 +200,8 @@ class LogitCache:
                 f"the teacher's {self.rows.content} for view {view} are not finite in {self.rows.dtype}"
                 + (": --cache_dtype=float32 holds larger ones" if self.rows.dtype == "float16" else "")
             )
-        self._verified.add((view, number))
-        if processes.is_rank0():
-            self._write(logits, self._header(view, number, len(indices)))
+        if processes.is_rank0() and self._write(logits, self._header(view, number, len(indices))):
+            self._verified.add((view, number))
         self.spent_s += time.perf_counter() - started
         self._num_computed += len(logits)
         return logits
@@ -223,7 +222,7 @@ class LogitCache:
         for batch in batches:
             yield self.rows.flatten(self.outputs_of(batch.images)).float().cpu()
 
-    def _write(self, logits: Tensor, block: BlockHeader) -> None:
+    def _write(self, logits: Tensor, block: BlockHeader) -> bool:
         path = block_path(self.store.folder, view=block.view, block=block.block)
         try:
             write_metadata(self.store.folder, self.store.about)
@@ -233,6 +232,8 @@ class LogitCache:
                 why, content = error.strerror or str(error), self.rows.content
                 self.say(f"warning   {path} cannot be written ({why}): the teacher's {content} are not cached")
             self._warned = True
+            return False
+        return True
 
     def _header(self, view: int, number: int, num_rows: int) -> BlockHeader:
         return BlockHeader(self.store.key, view, number, num_rows, self.rows.columns, self.rows.stored_dtype)

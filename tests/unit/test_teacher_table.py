@@ -1,6 +1,8 @@
 """A table answers what the teacher would, asks it as rarely as it can, and never believes a file blindly."""
 
+import errno
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,20 @@ def test_answers_that_are_no_numbers_are_never_kept(setting: Setting, scale: flo
     with pytest.raises(RunFailed, match=told):
         teach(next(setting.epoch(0)))
     assert list(setting.folder.parent.glob("**/*.logits")) == []
+
+
+def test_a_file_that_is_not_believed_and_cannot_be_replaced_is_not_used(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.table(CountingTeacher(scale=1.01))(next(setting.epoch(0)))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(logit_cache, "write_block", full)
+    teach = setting.table(CountingTeacher())
+    for epoch in (0, 1, 0):
+        assert_answers(setting, teach, epoch=epoch)
 
 
 def test_where_nothing_can_be_written_it_teaches_all_the_same(setting: Setting) -> None:
