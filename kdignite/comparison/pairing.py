@@ -11,6 +11,7 @@ from kdignite.comparison.runs import MACHINE, RunFiles
 from kdignite.comparison.teachers import in_order, taught_by, with_roles
 from kdignite.config import (
     COMMANDS,
+    FOLLOWING,
     MISSING,
     OF_RECIPE,
     BaselineConfig,
@@ -207,7 +208,12 @@ def typed_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
     preset = recorded.get("preset", STANDARD)
     usual = to_json(configure(COMMANDS[command], preset=preset))
     names = {*usual, *(own_parameters(run.config) if run and command == "distill" else ())} - NOT_TYPED
-    changed = {name: value for name, value in recorded.items() if name in names and value != usual.get(name)}
+    # another method or model than the preset's brings settings of its own: they are typed whatever the preset says
+    others = [name for name in FOLLOWING if name in usual and recorded.get(name, usual[name]) != usual[name]]
+    apart = {follower for name in others for follower in FOLLOWING[name]}
+    changed = {
+        name: value for name, value in recorded.items() if name in names and (name in apart or value != usual.get(name))
+    }
     return command_line(command, **{"preset": None if preset == STANDARD else preset, **changed, **given})
 
 

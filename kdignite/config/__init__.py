@@ -16,7 +16,7 @@ from kdignite.config.commands import (
     MethodsConfig,
     ReportConfig,
 )
-from kdignite.config.distillation import OF_RECIPE, DistillConfig
+from kdignite.config.distillation import FOLLOWING, OF_RECIPE, DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.export import ExportConfig
 from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use

@@ -57,6 +57,11 @@ def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[s
     return {name: value for name, value in values.items() if name not in apart}
 
 
+def method_of(preset: str) -> str:
+    """The method of a preset's students."""
+    return str(PRESETS[preset]["distill"].get("method", DEFAULT))
+
+
 def _of_model(arch: str, options: tuple[str, ...] | None) -> dict[str, Value]:
     """The recipe of a model, and the side of the images that one of a library is made for."""
     size = default_size(arch, parse_options(options))

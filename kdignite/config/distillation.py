@@ -11,6 +11,7 @@ from kdignite.data.registry import CHOICES, is_code
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, find_method
 from kdignite.methods.rows import Temperature
+from kdignite.models.registry import Recipe
 
 # what makes the recipe of a method besides its parameters, which a table of methods compares
 OF_RECIPE = {"method", "control", "label_smoothing", "student_layers", "teacher_layers"}
@@ -151,3 +152,7 @@ class DistillConfig(TrainConfig):
     def parameters(self) -> dict[str, Value]:
         """What the method is given, in the order of its row."""
         return {name: getattr(self, name) for name in find_method(self.method).parameters}
+
+
+# what another method or model than that of a preset brings along
+FOLLOWING = {"method": parameter_names(DistillConfig), "arch": [*Recipe._fields, "size"]}

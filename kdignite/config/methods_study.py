@@ -5,10 +5,13 @@ from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
-from kdignite.config.build import configure, planned
+from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
+from kdignite.config.methods import parameter_names
+from kdignite.config.presets import PRESETS
 from kdignite.config.search import BASELINE, Search, SearchConfig
+from kdignite.config.settings import command_line
 from kdignite.config.study import Study
 from kdignite.config.sweep import Sweep
 from kdignite.config.training import BaselineConfig, TrainConfig
@@ -82,6 +85,7 @@ class MethodsStudy(Config):
             raise UserError("--search_epochs is for --trials=N, which says how many trials each method gets")
         for method in self.methods:
             _check_method(method)
+        _check_equal_terms(self)
         for entry in entries(self):
             final_config(self, entry, {}, seed=self.seed)
             if self.trials:
@@ -93,6 +97,18 @@ def _check_method(name: str) -> None:
         find_method(name)
     except UserError as error:
         raise UserError(str(error).replace("--method", "--methods", 1)) from error
+
+
+def _check_equal_terms(study: MethodsStudy) -> None:
+    """No preset may have settings of one of several methods."""
+    recipe, parameters = PRESETS[study.preset]["distill"], parameter_names(DistillConfig)
+    own = [name for name in recipe if name in parameters]
+    if own and len({entry.method for entry in entries(study)} - {BASELINE}) > 1:
+        others = {name: value for name, value in recipe.items() if name not in {*own, "method"}}
+        raise UserError(
+            f"methods are compared on equal terms, and --preset={study.preset} has {' and '.join(own)} of "
+            f"{method_of(study.preset)}: type the rest of it instead, {command_line(study.command, **others)}"
+        )
 
 
 def entries(study: MethodsStudy) -> tuple[Entry, ...]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
-from kdignite.config.build import configure, planned
+from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
-from kdignite.methods.registry import DEFAULT, check_method, find_method
+from kdignite.methods.registry import check_method, find_method
 from kdignite.methods.rows import REQUIRED
 
 STANDARD = "standard"  # the preset where none is typed
@@ -75,7 +75,7 @@ class Search(Config):
 
     @property
     def method_name(self) -> str:
-        return getattr(self, "method", None) or DEFAULT
+        return getattr(self, "method", None) or method_of(self.preset)
 
     @property
     def is_baseline(self) -> bool:

@@ -5,12 +5,12 @@ from itertools import product
 from typing import ClassVar
 
 from kdignite.config import shared
-from kdignite.config.build import configure, planned
+from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.errors import UserError
-from kdignite.methods.registry import DEFAULT, check_method, find_method
+from kdignite.methods.registry import check_method, find_method
 
 # what means something else here
 _OWN = ("preset", "name", "seed", "resume")
@@ -48,7 +48,7 @@ class Sweep(Config):
 
     @property
     def method_name(self) -> str:
-        return getattr(self, "method", None) or DEFAULT
+        return getattr(self, "method", None) or method_of(self.preset)
 
     @property
     def axes(self) -> dict[str, tuple[float, ...]]:

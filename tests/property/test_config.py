@@ -130,6 +130,7 @@ def configs(draw: st.DrawFn) -> Config:
         chosen["lr"] = draw(st.sampled_from([None, (0.1,), (0.01, 0.1)])) if len({*chosen["T"]}) > 1 else None
     if kind is MethodsStudyConfig:
         chosen |= dict.fromkeys((*TIED, "controls", "search_epochs")) | {"methods": ("kd", "dist"), "trials": 0}
+        chosen["preset"] = draw(st.sampled_from(["standard", "quick", "pictures"]))  # others have settings of kd
     return kind(**chosen)
 
 
@@ -155,14 +156,16 @@ def test_json_holds_every_field(config: Config) -> None:
 def test_what_is_given_wins_over_the_preset(preset: str, chosen: dict[str, Any], data: st.DataObject) -> None:
     names = data.draw(st.sets(st.sampled_from(sorted(set(chosen) - {"preset"}))))
     names |= {*TIED} if names & {*TIED} else set()  # a preset may have others that do not go with one alone
+    names |= {"method"}  # whose parameters are drawn
     config = configure(DistillConfig, preset=preset, **{name: chosen[name] for name in names})
-    plain = configure(DistillConfig, preset=preset)
+    plain, recipe = configure(DistillConfig, preset=preset, method="kd"), PRESETS[preset]["distill"]
+    of_other = parameter_names(DistillConfig) if recipe.get("method", "kd") != "kd" else []
     for name, row in METHODS["kd"].parameters.items():  # None is the default of the method
         chosen[name] = row.default if chosen[name] is None else chosen[name]
     for one in flags(DistillConfig):
         assert getattr(config, one.name) == (chosen if one.name in names else vars(plain))[one.name]
     assert config.given is not None
-    assert set(config.given) == names | set(PRESETS[preset]["distill"])
+    assert set(config.given) == names | (set(recipe) - set(of_other))
     assert config == dataclasses.replace(config, given=None)
     assert from_json(DistillConfig, to_json(config)) == config
 

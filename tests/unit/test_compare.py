@@ -8,8 +8,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,14 +21,15 @@ from kdignite.commands import compare as compare_module
 from kdignite.commands.compare import compare
 from kdignite.comparison.caveats import SHORT
 from kdignite.comparison.costs import COSTS
-from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes
-from kdignite.comparison.runs import read_run
+from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes, typed_line
+from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.config import (
     PRESETS,
     BaselineConfig,
     CompareConfig,
     DistillConfig,
     TeacherConfig,
+    TrainConfig,
     configure,
     parameter_names,
     to_json,
@@ -576,6 +577,28 @@ def test_the_line_that_makes_a_partner_can_be_pasted(root: Path) -> None:
     made, usual = make_config(parse_args(typed)), configure(BaselineConfig, preset="quick")
     changed = {"dataset": "folder:my pictures", "widths": (8, 8, 8, 8, 8), "seed": 3, "epochs": 9}
     assert to_json(made) == to_json(dataclasses.replace(usual, **changed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (DistillConfig, {"preset": "patient", "method": "at", "alpha": 0.9}),
+        (DistillConfig, {"preset": "patient", "alpha": 0.0, "teacher": "runs/t"}),
+        (DistillConfig, {"preset": "reference", "method": "fitnet", "alpha": 1.0, "T": 8.0}),
+        (DistillConfig, {"preset": "reference", "method": "kd", "seed": 3}),
+        (DistillConfig, {"preset": "patient", "arch": "fastresnet", "lr": 0.1, "batch_size": 100}),
+        (DistillConfig, {"preset": "pictures", "arch": "cnn5", "size": 32}),
+        (TeacherConfig, {"arch": "resnet20", "lr": 0.25, "batch_size": 250, "weight_decay": 1.2e-3}),
+        (TeacherConfig, {"preset": "patient", "arch": "cnn5", "widths": (96, 192, 256, 8, 8)}),
+        (TeacherConfig, {"preset": "patient", "arch": "resnet20"}),
+        (BaselineConfig, {"preset": "quick", "arch": "resnet18", "stem": "cifar", "size": 64}),
+    ],
+)
+def test_a_run_is_made_again_by_its_line(kind: type[TrainConfig], values: dict[str, Any]) -> None:
+    """Also where a value is that of the preset, which another method or model would not have."""
+    config = to_json(configure(kind, **values))
+    line = typed_line(kind.command, cast(RunFiles, SimpleNamespace(config=config)))
+    assert to_json(make_config(parse_args(shlex.split(line.partition("kdignite ")[2])))) == config
 
 
 @pytest.fixture

@@ -21,18 +21,25 @@ from kdignite.config import (
     EvaluateConfig,
     MethodsStudyConfig,
     ReproduceConfig,
+    SearchConfig,
+    SweepConfig,
     TeacherConfig,
     TrainConfig,
     bare_type,
     configure,
+    defaults,
+    entries,
     from_json,
     parameter_names,
     stages,
+    sweep_configs,
     to_json,
+    trial_config,
     type_name,
 )
 from kdignite.config.presets import MIN_STEPS
 from kdignite.errors import UserError
+from kdignite.methods.registry import METHODS
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"run": "runs/teacher"},
@@ -277,6 +284,29 @@ def test_a_preset_has_the_options_of_its_model_unless_another_is_asked_for() -> 
         assert found.widths == (preset["widths"] if arch == "fastresnet" else None)
         assert (found.epochs, found.mix) == (preset["epochs"], preset["mix"])
     assert configure(TeacherConfig, preset="patient", arch="fastresnet", widths=(8, 8, 8)).widths == (8, 8, 8)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_sweep_and_a_search_are_of_the_method_of_their_preset(preset: str) -> None:
+    method = configure(DistillConfig, preset=preset).method
+    sweep, search = configure(SweepConfig, preset=preset), configure(SearchConfig, preset=preset)
+    assert sweep.method_name == search.method_name == method
+    assert {one.method for one in sweep_configs(sweep)} == {method}
+    assert trial_config(search, defaults(search), name=None).method == method  # type: ignore[attr-defined]
+    assert set(search.ranges) <= {"lr", *METHODS[method].parameters}
+    assert configure(SweepConfig, preset=preset, method="dkd").method_name == "dkd"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_methods_are_compared_without_settings_of_one_of_them(preset: str) -> None:
+    own = {*PRESETS[preset]["distill"]} & {*parameter_names(DistillConfig)}
+    one = configure(MethodsStudyConfig, preset=preset, methods=("kd",), controls=("shuffled",))
+    assert len(entries(one)) == 3
+    if own:
+        with pytest.raises(UserError, match=r"^methods are compared on equal terms, and --preset=.*, python -m"):
+            configure(MethodsStudyConfig, preset=preset, methods=("kd", "at"))
+    else:
+        configure(MethodsStudyConfig, preset=preset, methods=("kd", "at"))
 
 
 @pytest.mark.parametrize("kind", TRAINING)
