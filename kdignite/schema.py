@@ -12,7 +12,7 @@ from kdignite.errors import UserError, brief
 LONGEST_TEXT = 5_000  # characters; a path has up to 4,096
 LONGEST_NAME = 255  # of a class or a model, as of a file
 LARGEST_COUNT = 2**53  # up to here JSON and floating point agree on whole numbers
-MOST_ITEMS = 64  # of a setting that is a list
+MOST_ITEMS = 2**16  # of a setting that is a list, such as the names of classes
 INVISIBLE = ("Cc", "Cs")  # categories of control characters and of halves of characters
 
 
@@ -86,7 +86,7 @@ def is_word(value: object) -> bool:
 
 
 def is_setting(value: object) -> bool:
-    """Whether a value can be that of a setting: nothing, a word, a finite number, or a few of them."""
+    """Whether a value can be that of a setting: nothing, a word, a finite number, or a list of them."""
     items = value if isinstance(value, list | tuple) else [value]
     return len(items) <= MOST_ITEMS and all(
         is_finite(item) if isinstance(item, int | float) else item is None or is_word(item) for item in items

@@ -165,7 +165,8 @@ def rows_of(trials: Trials) -> list[TrialRow]:
     for one in trials.study.get_trials(deepcopy=False):
         if ranges.keys() <= one.params.keys():
             accuracies = list(one.intermediate_values.values())
-            accuracy = max(accuracies, default=None) if one.value is None else one.value
+            # Optuna takes the last epoch of a trial that was pruned for its value
+            accuracy = one.value if one.state.name == "COMPLETE" else max(accuracies, default=None)
             values = typed({name: one.params[name] for name in ranges}, ranges)
             epochs = one.user_attrs.get(EPOCHS, len(accuracies))
             rows.append(TrialRow(one.number, one.state.name.lower(), values, accuracy, epochs))

@@ -71,7 +71,8 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
         for link in plan.chain:
             teachers = [_train(study, _with_teachers(link, teachers), distill, stage=link.name).folder / runs.BEST]
         are_runs = all(path.name == runs.BEST and path.with_name(runs.RESULT).is_file() for path in teachers)
-        compared = [path.parent for path in teachers] if are_runs and plan.students[0].control != RANDOM else []
+        is_shown = plan.students[0].control != RANDOM and not (plan.first.fast_dev_run and plan.first.teacher)
+        compared = [path.parent for path in teachers] if are_runs and is_shown else []
         for student_config, baseline_config in zip(plan.students, plan.baselines, strict=True):
             student = _train(study, _with_teachers(student_config, teachers), distill)
             same_data = processes.on_rank0(partial(_with_data_of, student, baseline_config))
@@ -179,6 +180,7 @@ def _evaluate(config: TrainConfig, finished: runs.Finished) -> dict[str, int]:
         arch=config.arch if is_code(config.arch) else None,
         dataset=config.dataset if is_code(config.dataset) else None,
         data_root=config.data_root,
+        skip_broken=config.skip_broken,
         device=config.device,
         threads=config.threads,
     )

@@ -13,6 +13,7 @@ from kdignite.comparison.summary import dataset_name
 from kdignite.comparison.teachers import control_note, in_order, taught_by, teacher_logits
 from kdignite.errors import UserError, counted, listed
 from kdignite.metrics.statistics import holm, paired_p_value
+from kdignite.teachers import RANDOM
 
 BETTER, WORSE, NOT_SHOWN, NOT_TESTED = "better", "worse", "no difference shown", "not tested"
 SIGNIFICANT = 0.05
@@ -131,7 +132,8 @@ def _by_role(groups: Mapping[str, Sequence[RunFiles]], teachers: Sequence[RunFil
     ordered = tuple(run for _, run in students)
     if teachers and not ordered:
         raise UserError(f"{teachers[0].folder} is a teacher, and there is no student of it: leave it out")
-    shown = in_order(teachers, ordered[0]) if teachers else ()
+    is_taught = teachers and taught_by(ordered[0]).control != RANDOM
+    shown = in_order(teachers, ordered[0]) if is_taught else ()
     return PairedRuns(shown, ordered, tuple(run for _, run in named if run.role == BASELINE))
 
 

@@ -14,7 +14,7 @@ from kdignite import checkpoints, schema
 from kdignite.errors import UserError, brief
 
 ARRAYS = ("test_logits", "test_labels", "test_indices")
-VALIDATION = ("val_logits", "val_labels")  # not of an adopted model
+VALIDATION = ("val_logits", "val_labels")
 COMPRESSED_SHARE, COMPRESSED_BYTES = 16, 256 * 2**20  # what arrays may come to: so many times the file, or bytes
 # of an array of plain numbers: its own length, bytes a number, and the shape
 HEADER = re.compile(

@@ -9,7 +9,7 @@ from kdignite.comparison.costs import CostSummary, cost_summary, together
 from kdignite.comparison.pairing import LOSS_FLAGS, PairedRuns, own_parameters, same_processor
 from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.scores import Scores, compare_logits
-from kdignite.comparison.teachers import taught_by, teacher_logits
+from kdignite.comparison.teachers import as_taught, taught_by, teacher_logits
 from kdignite.config import DistillConfig, parameter_names, with_role
 from kdignite.data.registry import PATHS
 
@@ -54,7 +54,7 @@ class Summary(NamedTuple):
 def summarize(runs: PairedRuns, *, reference: str | None = None) -> Summary:
     """Compare the runs by their predictions, costs and settings."""
     student = runs.students[0]
-    groups = {"teacher": runs.teachers, "student": runs.students, "baseline": runs.baselines}
+    groups = {"teacher": as_taught(runs.teachers, student), "student": runs.students, "baseline": runs.baselines}
     scores = compare_logits(
         [run.logits for run in runs.students],
         [run.logits for run in runs.baselines],

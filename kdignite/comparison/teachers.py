@@ -10,6 +10,7 @@ import torch
 from kdignite import files, runs, schema
 from kdignite.comparison.runs import AGAIN, RunFiles
 from kdignite.errors import UserError, listed
+from kdignite.metrics import Logits
 from kdignite.teachers.controls import RANDOM, SHUFFLED
 from kdignite.teachers.ensemble import mean_logits
 from kdignite.teachers.outputs import log_of_probabilities
@@ -20,6 +21,9 @@ CONTROLS = {
     SHUFFLED: "a control: the students learnt from probabilities of the wrong classes that were permuted for each "
     "image; what they gain is no knowledge of which classes are alike",
 }
+
+
+_PAIR = ("student", "baseline")
 
 
 class TaughtBy(NamedTuple):
@@ -44,9 +48,13 @@ def taught_by(student: RunFiles) -> TaughtBy:
 
 
 def with_roles(found: Sequence[RunFiles]) -> list[RunFiles]:
-    """The runs; a student that taught another one of them is a teacher."""
+    """The runs; a student that taught another one of them is a teacher, and a baseline that no student needs."""
     taught = {sha256 for run in found if run.role == "student" for sha256 in taught_by(run).members}
-    return [run._replace(role="teacher") if run.role == "student" and _sha256(run) in taught else run for run in found]
+    apart = {run.folder for run in found if run.role in _PAIR and _sha256(run) in taught}
+    seeds = {role: {run.seed for run in found if (run.role, run.folder in apart) == (role, False)} for role in _PAIR}
+    is_spare = seeds["student"] <= seeds["baseline"]
+    teachers = {run.folder for run in found if run.folder in apart and (run.role == "student" or is_spare)}
+    return [run._replace(role="teacher") if run.folder in teachers else run for run in found]
 
 
 def in_order(teachers: Sequence[RunFiles], student: RunFiles) -> tuple[RunFiles, ...]:
@@ -78,11 +86,26 @@ def in_order(teachers: Sequence[RunFiles], student: RunFiles) -> tuple[RunFiles,
     return tuple(by_file[sha256] for sha256 in record.members)
 
 
+def as_taught(teachers: Sequence[RunFiles], student: RunFiles) -> list[RunFiles]:
+    """The teachers with what their student took for logits: of probabilities the logarithms."""
+    if student.config.get("teacher_outputs") != "probabilities":
+        return [*teachers]
+
+    def logarithms(outputs: Logits) -> Logits:
+        return log_of_probabilities(torch.from_numpy(outputs)).numpy()
+
+    return [
+        run._replace(
+            logits=logarithms(run.logits),
+            validation=None if run.validation is None else (logarithms(run.validation[0]), run.validation[1]),
+        )
+        for run in teachers
+    ]
+
+
 def teacher_logits(teachers: Sequence[RunFiles], student: RunFiles) -> npt.NDArray[np.float32] | None:
     """(N, C) logits for the test images: of one teacher its own, of several those that the student learnt from."""
-    each = [torch.from_numpy(run.logits) for run in teachers]
-    if student.config.get("teacher_outputs") == "probabilities":
-        each = [log_of_probabilities(one) for one in each]
+    each = [torch.from_numpy(run.logits) for run in as_taught(teachers, student)]
     if len(each) < 2:
         return each[0].numpy() if each else None
     weights = [weight for _, weight in taught_by(student).members.values()]

@@ -10,7 +10,7 @@ from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.presets import PRESETS
-from kdignite.config.search import BASELINE, Search, SearchConfig
+from kdignite.config.search import BASELINE, TRAINING, Search, SearchConfig
 from kdignite.config.settings import command_line
 from kdignite.config.study import Study
 from kdignite.config.sweep import Sweep
@@ -86,6 +86,7 @@ class MethodsStudy(Config):
         for method in self.methods:
             _check_method(method)
         _check_equal_terms(self)
+        _check_names(self)
         for entry in entries(self):
             final_config(self, entry, {}, seed=self.seed)
             if self.trials:
@@ -111,6 +112,13 @@ def _check_equal_terms(study: MethodsStudy) -> None:
         )
 
 
+def _check_names(study: MethodsStudy) -> None:
+    """Rows, and the runs of each, are named after their functions."""
+    names = [entry.name for entry in entries(study)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--methods has two rows named {twice[0]!r}: give your function another name")
+
+
 def entries(study: MethodsStudy) -> tuple[Entry, ...]:
     """What is compared, the baseline first; controls of a teacher need the method whose settings they have."""
     methods = (
@@ -128,6 +136,7 @@ def entries(study: MethodsStudy) -> tuple[Entry, ...]:
 def search_of(study: MethodsStudy, entry: Entry) -> Search:
     """The search for the settings of an entry: as many trials for each."""
     given = given_values(study, _BASELINE if entry.method == BASELINE else _FIELDS)
+    given = {name: (value,) if name in TRAINING else value for name, value in given.items()}  # one value is fixed
     given |= {"epochs": study.search_epochs} if study.search_epochs else {}
     given |= {SMOOTHED: SMOOTHINGS} if entry.control == SMOOTHED else {}
     return configure(
@@ -155,11 +164,10 @@ def final_config(study: MethodsStudy, entry: Entry, chosen: Mapping[str, Value],
 
 def study_settings(study: MethodsStudy) -> dict[str, Value]:
     """The settings that all trainings of a study share, and what each method gets to choose its own."""
-    apart = with_role(MethodsStudyConfig, "display", "place") | {*_APART, "seed"}
-    apart |= {name for row in METHODS.values() for name in row.parameters}
+    names = _FIELDS.keys() - with_role(MethodsStudyConfig, "display", "place")
     shared = planned(final_config(study, entries(study)[1], {}, seed=study.seed))
     own = {"trials": study.trials, "search_epochs": study.search_epochs}
-    return {name: value for name, value in shared.items() if name not in apart} | own
+    return {name: value for name, value in shared.items() if name in names} | own
 
 
 MethodsStudyConfig: type[MethodsStudy] = make_dataclass(

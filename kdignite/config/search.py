@@ -109,7 +109,7 @@ def _check_range(name: str, values: tuple[float, ...]) -> None:
     if len(values) > 1 and values[0] == values[1]:
         raise UserError(f"--{name}={values[0]:g},{values[1]:g} is one value: write --{name}={values[0]:g}")
     if len(values) > 1 and values[0] > values[1]:
-        low, high = sorted(map(setting_text, values), key=float)
+        low, high = map(setting_text, sorted(values))
         raise UserError(f"--{name}={high},{low} has its ends the wrong way round: write --{name}={low},{high}")
 
 

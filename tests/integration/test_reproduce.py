@@ -251,12 +251,16 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(
         assert all(torch.equal(weights[key], unbroken[key]) for key in weights)
 
 
-def test_pictures_are_kept_as_large_as_the_larger_of_both_models_takes_them(tmp_path: Path) -> None:
+def pictures(folder: Path) -> Path:
     for number in range(24):
-        folder = tmp_path / "pictures" / "train" / ("dark", "light")[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (60, 50), (10 + 200 * (number % 2), number, 0)).save(folder / f"{number}.png")
-    given = {"dataset": f"folder:{tmp_path / 'pictures'}", "size": 48, "fast_dev_run": True}
+        of_class = folder / "pictures" / "train" / ("dark", "light")[number % 2]
+        of_class.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 50), (10 + 200 * (number % 2), number, 0)).save(of_class / f"{number}.png")
+    return folder / "pictures"
+
+
+def test_pictures_are_kept_as_large_as_the_larger_of_both_models_takes_them(tmp_path: Path) -> None:
+    given = {"dataset": f"folder:{pictures(tmp_path)}", "size": 48, "fast_dev_run": True}
     done = reproduce(tiny(**given), root=tmp_path / "runs")
     configs = [json.loads(path.read_text()) for path in done.folder.glob("*/config.json")]
     assert {(one["command"], one["size"], one["image_size"]) for one in configs} == {
@@ -264,6 +268,23 @@ def test_pictures_are_kept_as_large_as_the_larger_of_both_models_takes_them(tmp_
         ("distill", 48, 48),
         ("baseline", 48, 48),
     }
+
+
+def test_a_broken_picture_is_left_out_of_every_stage(tmp_path: Path) -> None:
+    folder = pictures(tmp_path)
+    (folder / "train" / "dark" / "broken.png").write_bytes(b"no picture")
+    given = {"dataset": f"folder:{folder}", "fast_dev_run": True, "skip_broken": True}
+    done = reproduce(tiny(**given), root=tmp_path / "runs")
+    evaluated = [stage["evaluated"] for stage in manifest(done.folder)["stages"].values() if "evaluated" in stage]
+    assert len(evaluated) == 3
+
+
+def test_a_dry_study_of_a_whole_teacher(study: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdignite.data.batches.EVALUATION_BATCH", 100)
+    given = {key: value for key, value in TINY.items() if not key.startswith("teacher_") and key != "dataset"}
+    config = configure(ReproduceConfig, **given, teacher=str(study.folder / "teacher"), fast_dev_run=True)
+    done = reproduce(config, root=tmp_path)
+    assert (done.result["num_images"], done.result["teacher"]) == (200, None)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Methods on equal terms on digits: a search for each, several seeds, one table, in a folder that goes on."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from kdignite.config import (
     entries,
     final_config,
     search_of,
+    study_settings,
 )
 from kdignite.errors import UserError
 from kdignite.handlers import LossNotFinite
@@ -141,6 +144,34 @@ def test_a_loss_that_is_no_number_costs_its_row_alone(
     assert tried == ["dist", "kd"]
     assert {row["name"] for row in done.result["rows"]} == {"baseline", "kd"}
     assert "missing   dist-seed0" in capsys.readouterr().out
+
+
+def test_a_dry_study_of_more_images_than_it_evaluates(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdignite.data.batches.EVALUATION_BATCH", 100)
+    done = study(comparing(methods=("kd",), seeds=1, fast_dev_run=True, limit_train=None), root=root)
+    assert done.result["partial"]
+    assert done.result["num_images"] == 200
+
+
+def test_functions_of_one_s_own_beside_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hinge(student: Any, teacher: Any, labels: Any, *, gap: float = 1.0) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "mine", ModuleType("mine"))
+    for name in ("kd", "other"):
+        monkeypatch.setattr(sys.modules["mine"], name, hinge, raising=False)
+    with pytest.raises(UserError, match="--methods has two rows named 'kd': give your function another name"):
+        comparing(methods=("kd", "mine:kd"))
+    orders = (("mine:other", "dist"), ("dist", "mine:other"), ("dist",))
+    settings = [study_settings(comparing(methods=methods)) for methods in orders]
+    assert settings[0] == settings[1] == settings[2]
+
+
+def test_what_all_trainings_share_is_shared_by_the_trials() -> None:
+    config = comparing(methods=("kd",), trials=2, weight_decay=0.001, momentum=0.8)
+    for entry in entries(config):
+        search = search_of(config, entry)
+        assert search.fixed == {"weight_decay": 0.001, "momentum": 0.8}
+        assert "weight_decay" not in search.ranges
 
 
 def test_a_control_has_the_settings_of_the_method_that_it_is_of() -> None:

@@ -560,6 +560,27 @@ def test_groups_that_are_no_recipe(root: Path, name: str, command: str, config: 
     assert refused(root, *ALL) == line
 
 
+def test_a_baseline_taught_the_students(root: Path) -> None:
+    """It is their teacher where each of them has another baseline, and else their baseline."""
+    again(root, "student-0", "distill", teacher=taught_by(root / "baseline-1"))
+    runs = compared(root, "student-0", "baseline-0", "baseline-1")["runs"]
+    assert {one["run"]: one["role"] for one in runs} == {
+        "student-0": "student",
+        "baseline-0": "baseline",
+        "baseline-1": "teacher",
+    }
+    again(root, "student-0", "distill", teacher=taught_by(root / "baseline-0"))
+    runs = compared(root, "student-0", "baseline-0")["runs"]
+    assert [one["role"] for one in runs] == ["student", "baseline"]
+
+
+def test_an_adopted_teacher_of_many_classes(root: Path) -> None:
+    """Whose names were typed: a setting that is a long list."""
+    settings = files.read_json(root / "teacher" / "config.json")
+    files.write_json(root / "teacher" / "config.json", settings | {"classes": [f"class {i}" for i in range(1000)]})
+    assert compared(root, *ONE)["teacher"] is not None
+
+
 def test_a_seed_without_a_partner(root: Path) -> None:
     assert refused(root, *ONE, "baseline-1") == (
         "every seed needs a student and a baseline, there is no student of seed 1: name those runs, make them with "

@@ -1,6 +1,7 @@
 """The numbers of a comparison against scikit-learn, scipy and counting by hand."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,7 +22,8 @@ from kdignite.comparison.scores import (
     Difference,
     compare_logits,
 )
-from kdignite.comparison.teachers import teacher_logits
+from kdignite.comparison.teachers import as_taught, teacher_logits
+from kdignite.metrics import fitted_divisor
 
 CLASSES = ("cat", "dog", "frog", "owl")
 LABELS = np.array([0, 1, 2] * 50)  # no owls
@@ -141,11 +143,16 @@ def test_a_teacher_without_errors_has_none_to_agree_on() -> None:
 def test_a_teacher_of_probabilities_is_compared_by_their_logarithm(outputs: str | None) -> None:
     odds = np.exp(TEACHER)
     shares = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-    student = SimpleNamespace(config={"teacher_outputs": outputs})
-    teacher = SimpleNamespace(logits=shares)
-    logits = teacher_logits([cast(RunFiles, teacher)], cast(RunFiles, student))
+    student = cast(RunFiles, SimpleNamespace(config={"teacher_outputs": outputs}))
+    indices = np.arange(len(LABELS))
+    teacher = RunFiles(Path(), "", "teacher", {}, {}, {}, (), shares, LABELS, indices, (shares, LABELS))
+    logits = teacher_logits([teacher], student)
     assert logits is not None
     np.testing.assert_allclose(np.exp(logits) if outputs else logits, shares, rtol=1e-5)
+    (one,) = as_taught([teacher], student)
+    np.testing.assert_array_equal(one.logits, logits)
+    fitted = fitted_divisor(TEACHER if outputs else shares, LABELS)  # of validation: the same kind of numbers
+    assert one.divisor() == pytest.approx(fitted, rel=1e-3)
 
 
 def test_without_a_teacher() -> None:

@@ -225,6 +225,10 @@ def test_agreement_is_with_the_teacher_that_taught_them(tmp_path: Path) -> None:
     assert summary.teacher_accuracy == 340 / 400
     assert "taught by big (85.00 %)" in subject(summary)
     assert not any("agreement" in note for note in summary.notes)
+    alone = summarize_methods(
+        [*found[:2], *group("kd", 290, 291, control="random", teacher=of_control)], teachers=[teacher]
+    )  # the others may be missing yet
+    assert alone.teacher_accuracy is None
     with pytest.raises(UserError, match="is not the teacher of"):
         summarize_methods([*group("baseline", 300), *group("kd", 310)], teachers=[teacher])
     with pytest.raises(UserError, match="there is no student of it"):

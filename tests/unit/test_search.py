@@ -1,5 +1,7 @@
 """Ranges of a search: what is searched by default, what is fixed, and what cannot be."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from kdignite.comparison.search import summarize_search
 from kdignite.config import Range, Search, SearchConfig, configure, defaults, search_identity, search_line, trial_config
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
-from kdignite.trials import TrialRow, typed
+from kdignite.trials import TrialRow, Trials, rows_of, typed
 
 
 def looking(**values: object) -> Search:
@@ -71,6 +73,10 @@ def test_the_number_of_trials_and_the_database_do_not_make_another_search() -> N
         ({"lr": (0.1, 0.2, 0.3)}, "--lr takes one value, or the lowest and the highest that are tried, not 3"),
         ({"lr": (0.1, 0.1)}, "--lr=0.1,0.1 is one value: write --lr=0.1"),
         ({"lr": (0.2, 0.1)}, "--lr=0.2,0.1 has its ends the wrong way round: write --lr=0.1,0.2"),
+        (
+            {"standardize": (True, False)},
+            "--standardize=true,false has its ends the wrong way round: write --standardize=false,true",
+        ),
         ({"lr": (-0.1, 0.1)}, "--lr must be above 0, not -0.1"),
         ({"alpha": (0.5, 1.5)}, "--alpha must be at most 1, not 1.5"),
         ({"beta": (1.0, 2.0)}, "--method=kd takes --alpha and --T and --standardize, not --beta"),
@@ -96,6 +102,23 @@ def test_what_is_tried_can_be_typed_and_lies_in_its_range(low: float, factor: fl
     assert value == pytest.approx(drawn, rel=0.005)
     assert value in (one.low, one.high) or float(f"{value:g}") == value
     assert typed({"x": value}, {"x": one})["x"] == value
+
+
+def test_a_trial_that_was_stopped_early_has_the_accuracy_of_its_best_epoch() -> None:
+    optuna = pytest.importorskip("optuna")
+    search, study = looking(alpha=(0.5,), T=(4.0,)), optuna.create_study(direction="maximize")
+    spread = {"lr": optuna.distributions.FloatDistribution(0.01, 0.2, log=True)}
+    for state, value in (("PRUNED", 0.4), ("COMPLETE", 0.9), ("RUNNING", None)):
+        trial = optuna.trial.create_trial(
+            state=optuna.trial.TrialState[state],
+            value=value,
+            params={"lr": 0.1},
+            distributions=spread,
+            intermediate_values={1: 0.5, 2: 0.9, 3: 0.4},
+        )
+        study.add_trial(trial)
+    rows = rows_of(Trials(study, search, Path(), ""))
+    assert [(one.state, one.accuracy) for one in rows] == [("pruned", 0.9), ("complete", 0.9), ("running", 0.9)]
 
 
 def test_the_summary_chooses_the_first_of_equals_and_tells_of_ends() -> None:
