@@ -14,7 +14,7 @@ from kdignite.config import AdoptConfig, DistillConfig, command_line, to_json, t
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
-from kdignite.data.specs import Preprocessing, check_class_names
+from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, check_class_names
 from kdignite.doctor.conclusions import better_order, better_setting, better_text, is_far_below_chance
 from kdignite.doctor.images import sample_images
 from kdignite.doctor.settings import run_settings
@@ -204,8 +204,14 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
     wrong = [key for key in own if key in found.weights and found.weights[key].shape != own[key].shape]
     heads = {len(found.weights[key]) for key in wrong if found.weights[key].shape[1:] == own[key].shape[1:]}
     if heads and all(own[key].shape[:1] == (len(classes),) for key in wrong):
+        imagenet = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        same = ("arch", "key", "dataset", "data_root", "skip_broken", "val_size", "image_size", "size")
         again = command_line(
-            "teacher", weights=config.file, arch=config.arch, dataset=config.dataset, **option_flags(options)
+            "teacher",
+            weights=config.file,
+            **{name: getattr(config, name) or None for name in same},
+            normalize="imagenet" if imagenet else None,
+            **option_flags(options),
         )
         raise UserError(
             f"{config.file} has {max(heads)} outputs, {config.dataset} has {len(classes)} classes: it can teach "

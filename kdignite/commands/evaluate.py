@@ -12,6 +12,7 @@ from kdignite.config import DoctorConfig, EvaluateConfig, ExportConfig, command_
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
+from kdignite.data.splits import HasValidation
 from kdignite.doctor.conclusions import lost_lines
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
@@ -109,8 +110,8 @@ def open_as_recorded(
     try:
         return opened(val_size=origin.val_size)
     except UserError as error:
-        if config.dataset in (None, origin.dataset):
+        if config.dataset in (None, origin.dataset) and not isinstance(error, HasValidation):
             raise
         data = opened(val_size=None)
-        say(f"note      {error}; evaluated on the parts that {config.dataset} has itself")
+        say(f"note      {error}; evaluated on the parts that {data.source.name} has itself")
         return data

@@ -144,13 +144,12 @@ def _uses(job: Job, names: tuple[str, ...]) -> dict[str, quantize.Use]:
 def _describe(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     """Write the descriptions and the card; returns what ``export.json`` holds."""
     description, found = job.checkpoint.description, find_relatives(job.checkpoint.path)
-    preprocessing = description.preprocessing
     record = {
         "made_at": files.now(),
         "kdignite": kdignite.__version__,
         "format": job.config.format,
         "input": {"name": job.feed.name, "inside": job.feed.inside, "shape": job.feed.shape},
-        "preprocessing": preprocessing._asdict(),
+        "preprocessing": hub.preprocessing_record(description),
         "run": _source(job),
         "teacher": found.teacher_record,
         "baseline": found.baseline_record,

@@ -11,6 +11,8 @@ from kdignite.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BLOCK = 1024  # images that are converted at once
+EDGE = 1e-3  # by which floats of 0 to 1 may lie outside, as resizing leaves them
+DARK = 2.0  # floats of up to this, but above 1, may be of 0 to 1 or of 0 to 255
 PIXELS, TRUTHS, SHARES, LEVELS = "uint8", "False and True", "0 to 1", "0 to 255"  # what values may mean
 AS_PAIRS = "list(zip(images, labels)) is a Dataset, whose images are resized and cropped"
 
@@ -49,13 +51,17 @@ def meaning(images: Array, where: str) -> str:
     low, high = float(images.min()), float(images.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         mend = "leave images out that hold NaN or infinity"
+    elif images.dtype.kind == "f" and low >= -EDGE and high <= 1 + EDGE:
+        return SHARES
+    elif images.dtype.kind == "f" and low >= -EDGE and high <= DARK:
+        mend = "images.clip(0, 1) if they are 0 to 1, images.round().astype('uint8') if they are 0 to 255"
     elif low < 0:
         back = "(images + 1) * 127.5" if low >= -1 and high <= 1 else "(images * std + mean) * 255"
         mend = f"if they are normalised, leave that out (it is done here), or undo it: ({back}).round().astype('uint8')"
     elif high > 255:
         mend = f"(images / {'257' if high > 4095 else '16'}).round().astype('uint8') if they have more than 8 bits"
     else:
-        return SHARES if images.dtype.kind == "f" and high <= 1 else LEVELS
+        return LEVELS
     raise UserError(
         f"{where}: images must be whole numbers of 0 to 255 or float of 0 to 1, not {images.dtype} of {low:g} to "
         f"{high:g}: {mend}"
@@ -68,7 +74,9 @@ def to_uint8(values: Array, what: str) -> Array:
         return values
     if what == TRUTHS:
         return values * np.uint8(255)
-    return np.rint(values.astype(np.float64) * (255 if what == SHARES else 1)).astype(np.uint8)
+    levels: Array = values.astype(np.float64)
+    levels = levels if what == LEVELS else levels.clip(0, 1) * 255
+    return np.rint(levels).astype(np.uint8)
 
 
 def image_array(images: Array, where: str, *, train: str = "") -> tuple[Tensor, str, list[str]]:
@@ -90,6 +98,8 @@ def image_array(images: Array, where: str, *, train: str = "") -> tuple[Tensor, 
         )
     what = meaning(images, where)
     what = LEVELS if (what, train) == (SHARES, LEVELS) else what
+    if (what, train) == (LEVELS, SHARES):
+        raise UserError(f"{where}: images of {LEVELS}, and those of the training set are {SHARES}: give both alike")
     pixels = np.empty((len(first), 3, *first.shape[2:]), dtype=np.uint8)  # a copy: the array may change later
     for start in range(0, len(first), BLOCK):
         pixels[start : start + BLOCK] = to_uint8(first[start : start + BLOCK], what)

@@ -23,6 +23,10 @@ class Part(NamedTuple):
         return self.images.labels[self.indices]
 
 
+class HasValidation(UserError):
+    """A size was given of what a source brings itself."""
+
+
 class Splits(NamedTuple):
     """The three parts of a source, and a hash that says which images each of them holds."""
 
@@ -39,10 +43,11 @@ def split_source(source: Source, *, val_size: float | None) -> Splits:
     Validation and test are stratified: each class within one image of its share.
 
     Raises:
-        UserError: if the source brings a validation set and ``val_size`` is given, or too few images would be left.
+        UserError: `HasValidation` if the source brings a validation set and ``val_size`` is given; if too few images
+            would be left.
     """
     if source.val is not None and val_size is not None:
-        raise UserError(f"{source.name} brings its own validation images: leave out --val_size")
+        raise HasValidation(f"{source.name} brings its own validation images: leave out --val_size")
     rest = torch.arange(len(source.train.labels))
     if source.test is None:
         test_indices = _hold_out(source, rest, source.default_test_size, key="test")

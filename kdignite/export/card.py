@@ -7,6 +7,7 @@ from typing import Any
 from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.teachers import control_note
 from kdignite.config import DistillConfig, setting_text, with_role
+from kdignite.data.specs import INTERPOLATION
 from kdignite.errors import brief
 from kdignite.export.check import Parity, parity_text
 from kdignite.export.hub import front_matter
@@ -94,7 +95,10 @@ def _unseen(record: Mapping[str, Any]) -> str:
 
 
 def _use(record: Mapping[str, Any], code: str) -> str:
-    feed, size = record["input"], record["preprocessing"]["size"]
+    feed, preprocessing = record["input"], record["preprocessing"]
+    size, kept = preprocessing["size"], preprocessing["image_size"]
+    then = "" if kept == size else f", resize it to {size} ({preprocessing['interpolation']})"
+    then += " - without the first step pictures are sharper than any that it has seen -" if kept < size else ""
     given = (
         f"`{feed['name']}`: uint8, shape (N, {size}, {size}, 3), RGB; the model normalizes by itself"
         if feed["inside"]
@@ -106,9 +110,9 @@ def _use(record: Mapping[str, Any], code: str) -> str:
         [
             f"- Input {given}. N is free.",
             f"- Output {answers}; the classes are those of `config.json`, in their order.",
-            f"- Pictures of other sizes: resize the shorter side to {size} pixels "
-            f"({record['preprocessing']['interpolation']}) and crop the central square, after turning them upright "
-            "as EXIF says and laying transparent ones on white. Others than RGB (OpenCV reads BGR) give wrong answers.",
+            f"- Pictures of other sizes: resize the shorter side to {kept} pixels ({INTERPOLATION}) and crop the "
+            f"central square{then}, after turning them upright as EXIF says and laying transparent ones on white. "
+            "Others than RGB (OpenCV reads BGR) give wrong answers.",
             "",
             "In this folder, on any picture files:",
             "",
@@ -167,7 +171,7 @@ def _limits(record: Mapping[str, Any]) -> str:
     lines = [
         f"- It always answers with one of its {len(names)} classes, also for a picture of something else.",
         f"- The accuracy holds for images like those of {record['run']['dataset']}, seen at "
-        f"{record['preprocessing']['size']} pixels; on others it was not measured.",
+        f"{record['preprocessing']['image_size']} pixels; on others it was not measured.",
         f"- Its probabilities are off by {per_cent(test['ece'])} points on average (expected calibration error).",
         f"- Weakest class: {worst['class']}, of which it finds {per_cent(worst['recall'])} %.",
     ]

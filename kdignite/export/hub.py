@@ -8,15 +8,15 @@ from PIL import Image
 
 import kdignite
 from kdignite.checkpoints import Description
+from kdignite.data.specs import INTERPOLATION
 from kdignite.export.programs import Feed
 
 
 def metadata(description: Description, feed: Feed) -> dict[str, str]:
     """What travels inside the file: text by key, the values of several words as JSON."""
-    preprocessing = description.preprocessing
     return {
         "class_names": json.dumps(description.classes, ensure_ascii=False),
-        "preprocessing": json.dumps({**preprocessing._asdict(), "inside": feed.inside}),
+        "preprocessing": json.dumps({**preprocessing_record(description), "inside": feed.inside}),
         "architecture": description.architecture.name,
         "kdignite": kdignite.__version__,
     }
@@ -41,7 +41,7 @@ def config_json(description: Description) -> dict[str, Any]:
             "input_size": [3, preprocessing.size, preprocessing.size],
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
-            "interpolation": resampling_name(preprocessing.interpolation),
+            "interpolation": picture_sides(description)[-1][1],
             "crop_pct": 1.0,
             "crop_mode": "center",
         },
@@ -50,13 +50,13 @@ def config_json(description: Description) -> dict[str, Any]:
 
 def preprocessor_json(description: Description) -> dict[str, Any]:
     """``preprocessor_config.json``: shorter side to the size, central square, rescaled, normalized."""
-    size, mean, std, interpolation = description.preprocessing[:4]
+    size, mean, std, _ = description.preprocessing[:4]
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": size},
-        "resample": int(Image.Resampling[resampling_name(interpolation).upper()]),
+        "resample": int(Image.Resampling[picture_sides(description)[-1][1].upper()]),
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
         "do_rescale": True,
@@ -67,8 +67,20 @@ def preprocessor_json(description: Description) -> dict[str, Any]:
     }
 
 
-def resampling_name(interpolation: str) -> str:
-    """Pillow's name of an interpolation: ``bilinear`` of ``bilinear, antialiased``."""
+def preprocessing_record(description: Description) -> dict[str, Any]:
+    """The preprocessing, and the side at which pictures were kept before it."""
+    return {**description.preprocessing._asdict(), "image_size": description.origin.image_size}
+
+
+def picture_sides(description: Description) -> list[tuple[int, str]]:
+    """The squares that a picture becomes, with Pillow's names: the one that was kept, and the input if it differs."""
+    kept, (size, _, _, interpolation) = description.origin.image_size, description.preprocessing[:4]
+    first = (kept, _pillow_name(INTERPOLATION))
+    return [first] if kept == size else [first, (size, _pillow_name(interpolation))]
+
+
+def _pillow_name(interpolation: str) -> str:
+    """``bilinear`` of ``bilinear, antialiased``."""
     return interpolation.partition(",")[0]
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from kdignite.checkpoints import Description
 from kdignite.data.registry import is_code
-from kdignite.export.hub import resampling_name
+from kdignite.export.hub import picture_sides
 from kdignite.export.programs import FILES, Feed
+from kdignite.models.libraries import keywords
+from kdignite.plugins import is_library
 
 IMPORTS = {
     "onnx": ("import onnxruntime",),
@@ -14,23 +16,35 @@ IMPORTS = {
     "safetensors": ("import torch", "from safetensors.torch import load_file"),
 }
 CLASSES = 'classes = json.loads(Path("config.json").read_text(encoding="utf-8"))["label_names"]'
+# pictures as kdignite reads them
+READER = (
+    "def shown(path):  # upright, 8 bits a channel, transparent pixels on white",
+    "    picture = ImageOps.exif_transpose(Image.open(path))",
+    '    if picture.mode.startswith("I"):',
+    "        picture = Image.fromarray((np.array(picture) / 257).round().astype(np.uint8))",
+    "    if picture.has_transparency_data:",
+    '        white = Image.new("RGBA", picture.size, "white")',
+    '        picture = Image.alpha_composite(white, picture.convert("RGBA"))',
+    '    return picture.convert("RGB")',
+)
 TORCHVISION = ("resnet18", "resnet34", "resnet50")
 CHANGED_STEM = "cifar"  # which torchvision's own networks do not have
 
 
 def usage_code(description: Description, feed: Feed, *, form: str, file: str = "") -> str:
     """A script that takes picture files and prints the class of each, for a format and a file of it."""
-    size, mean, std, interpolation = description.preprocessing[:4]
-    resample = f"Image.Resampling.{resampling_name(interpolation).upper()}"
-    fitted = f"ImageOps.fit(picture, ({size}, {size}), {resample})"
+    _, mean, std, _ = description.preprocessing[:4]
+    fitted = "shown(path)"
+    for side, interpolation in picture_sides(description):
+        fitted = f"ImageOps.fit({fitted}, ({side}, {side}), Image.Resampling.{interpolation.upper()})"
     lines = [
         *("import json", "import sys", "from pathlib import Path", "", "import numpy as np"),
         *IMPORTS[form],
         *("from PIL import Image, ImageOps", ""),
+        *(*READER, ""),
         CLASSES,
         *_opened(description, form, file or FILES[form]),
         "for path in sys.argv[1:]:",
-        '    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")',
         f"    pixels = np.array({fitted})",
     ]
     if not feed.inside:
@@ -63,14 +77,15 @@ def _built(description: Description) -> list[str]:
     """How the network of a state dict is built, by whoever has its code."""
     (name, options), num_classes = description.architecture, len(description.classes)
     library, _, model = name.rpartition(":")
-    if library == "timm":
-        return ["import timm", f'model = timm.create_model("{model}", {_keywords(num_classes, options)})']
-    if library == "torchvision" or (name in TORCHVISION and options.get("stem") != CHANGED_STEM):
-        own = {key: value for key, value in options.items() if key != "stem"}
-        return ["import torchvision", f'model = torchvision.models.get_model("{model}", {_keywords(num_classes, own)})']
-    if is_code(name):
-        return [f"from {library} import {model}", f"model = {model}(num_classes={num_classes})"]
     size = description.preprocessing.size
+    if is_library(name):
+        given = _keywords(num_classes, keywords(name, size=size, options=options))
+        function = "timm.create_model" if library == "timm" else "torchvision.models.get_model"
+        return [f"import {library}", f'model = {function}("{model}", {given})']
+    if name in TORCHVISION and options.get("stem") != CHANGED_STEM:
+        return ["import torchvision", f"model = torchvision.models.{name}(num_classes={num_classes})"]
+    if is_code(name):
+        return [f"from {library} import {model}", f"model = {model}({_keywords(num_classes, options)})"]
     built = f'build_model("{name}", num_classes={num_classes}, size={size}, options={dict(options)})'
     return ["from kdignite.models.registry import build_model", f"model = {built}"]
 

@@ -57,6 +57,12 @@ def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
         return model
 
 
+def keywords(name: str, *, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the function of the library is called with to build a model, but for the number of classes."""
+    found: dict[str, Any] = _library(name).keywords(name.partition(":")[2], size=size, options=options)
+    return found
+
+
 def own_input(name: str, options: Mapping[str, Any]) -> Input:
     """How a model of a library wants to be fed; an option that says the side of its images counts."""
     check_name(name)

@@ -46,7 +46,7 @@ def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
     """A model with new weights; one whose images have a fixed size is made for ``size``."""
     sized = _for_size(name, size, options)
     try:
-        return timm.create_model(name, num_classes=num_classes, **options, **sized)
+        return timm.create_model(name, num_classes=num_classes, **keywords(name, size=size, options=options))
     except TypeError as error:
         if sized and "'img_size'" in str(error):
             own = own_input(name).size
@@ -54,6 +54,11 @@ def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
                 f"timm:{name} takes images of {own} pixels only, not --size={size}: --size={own}"
             ) from error
         raise
+
+
+def keywords(name: str, *, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the library's function is called with, but for the number of classes."""
+    return {**options, **_for_size(name, size, options)}
 
 
 def own_input(name: str) -> Input:

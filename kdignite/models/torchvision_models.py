@@ -36,20 +36,24 @@ def has_variant(name: str) -> bool:
 
 def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]) -> nn.Module:
     """A model with new weights; a transformer is made for ``size``."""
+    given = keywords(name, size=size, options=options)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **given)
+    known = inspect.signature(type(model)).parameters
+    unknown = [option for option in options if option not in known and "kwargs" in known]
+    if unknown:  # some classes take whatever comes, and leave it
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
+    return model
+
+
+def keywords(name: str, *, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the library's function is called with, but for the number of classes."""
     sized: dict[str, Any] = {}
     if name.startswith("vit_"):
         sized = {"image_size": size}
     if name == "maxvit_t":
         sized = {"input_size": (size, size)}
     usual = _INCEPTION if name in ("googlenet", "inception_v3") else {}
-    model: nn.Module = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **{**usual, **sized, **options}
-    )
-    known = inspect.signature(type(model)).parameters
-    unknown = [option for option in options if option not in known and "kwargs" in known]
-    if unknown:  # some classes take whatever comes, and leave it
-        raise TypeError(f"unexpected keyword argument '{unknown[0]}'")
-    return model
+    return {**usual, **sized, **options}
 
 
 def own_input(name: str) -> Input:

@@ -1,5 +1,6 @@
 """The weights that a training starts from: published ones, those of a file, or new ones; and what a head is."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kdignite.console import say
 from kdignite.errors import UserError, listed
 from kdignite.models.libraries import converted, pretrained_weights
 from kdignite.models.options import parse_options
-from kdignite.models.registry import build_model, meta_state_dict
+from kdignite.models.registry import MODELS, build_model, meta_state_dict
 from kdignite.models.weights import head_keys, pretrained_file, problems_of, transfer_weights
 from kdignite.plugins import is_library
 from kdignite.streams import unchanged_generators
@@ -56,16 +57,17 @@ def load_initial_weights(model: nn.Module, config: TrainConfig, *, head: list[st
 
 
 def head_of(model: nn.Module, architecture: Architecture, *, num_classes: int, size: int) -> list[str]:
-    """The parameters whose shape the number of classes decides; of one's own network those of the last linear layer."""
+    """The parameters whose shape the number of classes decides; none of one's own network with a fixed number."""
     name, options = architecture
-    if not is_library(name):
+    if name in MODELS:
         return head_keys(model)
     larger: dict[str, Any] = {"num_classes": num_classes + 1, "size": size, "options": options}
     other = meta_state_dict(name, **larger)
     if other is None:
-        with unchanged_generators():
+        with unchanged_generators(), suppress(UserError):
             other = build_model(name, **larger).state_dict()
-    return [key for key, value in model.state_dict().items() if other[key].shape != value.shape]
+    other = other or {}
+    return [key for key, value in model.state_dict().items() if key in other and other[key].shape != value.shape]
 
 
 def _published(config: TrainConfig) -> Path | dict[str, Tensor]:

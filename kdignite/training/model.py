@@ -65,9 +65,19 @@ def prepare_model(config: TrainConfig, data: Data, *, device: torch.device) -> P
         model, architecture.name, map(prepare, sampled_pixels(data.splits.train, FIT_IMAGES, size=config.size))
     )
     head = head_of(model, architecture, num_classes=num_classes, size=config.size)
+    _check_head(config, head)
     load_initial_weights(model, config, head=head)
     backbone = tuple(one for key, one in model.named_parameters() if key not in head and one.requires_grad)
     return PreparedModel(place(model, device), prepare, preprocessing, architecture, backbone)
+
+
+def _check_head(config: TrainConfig, head: list[str]) -> None:
+    flag = "freeze_epochs" if config.freeze_epochs else "backbone_lr_mult" if config.backbone_lr_mult != 1 else None
+    if flag and not head:
+        raise UserError(
+            f"--{flag} is for all layers but the head, and the number of classes decides the shape of no layer of "
+            f"--arch={config.arch}: leave it out"
+        )
 
 
 def interpolation_of(architecture: Architecture) -> str:

@@ -29,6 +29,7 @@ from kdignite.errors import UserError
 from kdignite.metrics import cost
 from kdignite.runs import Finished
 from kdignite.training import results
+from kdignite.training.initial_weights import head_of
 
 SIDE, CLASSES = 8, 3
 Forward = Callable[["Net", Tensor], Any]
@@ -332,6 +333,41 @@ def test_it_is_refused_in_one_line_before_a_run_exists(tmp_path: Path, mine: Mod
     assert str(caught.value).startswith(("own_networks:net", "--arch=own_networks:net"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Gated(nn.Module):
+    """Whose last layer that is registered is not its head."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, num_classes)
+        self.body = nn.Conv2d(3, 8, 3)
+        self.gate = nn.Linear(8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body(images).mean((2, 3))
+        return self.head(features * torch.sigmoid(self.gate(features)))
+
+
+def convolutional(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, num_classes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(("make", "head"), [(Gated, "head."), (convolutional, "1.")])
+def test_the_head_is_what_the_classes_decide(
+    tmp_path: Path, mine: ModuleType, make: Callable[[int], nn.Module], head: str
+) -> None:
+    mine.net = make  # type: ignore[attr-defined]
+    found = head_of(make(CLASSES), checkpoints.Architecture("own_networks:net", {}), num_classes=CLASSES, size=SIDE)
+    assert set(found) == {f"{head}weight", f"{head}bias"}
+    assert train(tmp_path, make, mine, backbone_lr_mult=0.1).folder.is_dir()
+
+
+@pytest.mark.parametrize("flag", [{"freeze_epochs": 1}, {"backbone_lr_mult": 0.1}])
+def test_without_a_head_nothing_can_be_frozen(tmp_path: Path, mine: ModuleType, flag: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"--{next(iter(flag))} is for all layers but the head, .*: leave it out$"):
+        train(tmp_path, lambda num_classes: Net(), mine, **flag)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning: a backbone that stands still at first and learns more slowly, stopped and resumed; models of timm."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,20 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(draws.integers(128 * (number % 2), 256, (48, 64, 3), dtype=np.uint8)).save(path)
     return folder
+
+
+def test_a_folder_that_was_given_validation_pictures_since(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    shutil.copytree(photographs, folder / "train")
+    run = baseline(alone(dataset=f"folder:{folder}", name="run", val_size=8, widths=(4,) * 5), root=tmp_path)
+    shutil.copytree(photographs, folder / "val")
+    counted = evaluate(EvaluateConfig(run=str(run.folder), split="val", threads=1), root=tmp_path).result
+    assert counted["num_images"] == 40
+    told = capsys.readouterr().out
+    assert "brings its own validation images: leave out --val_size; evaluated on the parts that folder:" in told
+    assert "other data or another split than the model was trained on" in told
 
 
 @pytest.mark.slow

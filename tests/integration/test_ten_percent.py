@@ -21,6 +21,7 @@ from kdignite.commands.distill import distill
 from kdignite.commands.doctor import doctor
 from kdignite.commands.evaluate import evaluate
 from kdignite.config import AdoptConfig, BaselineConfig, DoctorConfig, EvaluateConfig, to_json
+from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD
 from kdignite.errors import UserError
 from kdignite.runs import Finished
 from kdignite.training import initial_weights
@@ -253,6 +254,13 @@ class TestAdopt:
         torch.save(model.state_dict(), root / "twelve.pt")
         with pytest.raises(UserError, match=r"has 12 outputs, digits has 10 classes: .*teacher --weights=.*twelve\.pt"):
             adopt(AdoptConfig(file=str(root / "twelve.pt"), **self.settings(taught)), root=root)
+        torch.save({"net": model.state_dict(), "ema": model.state_dict()}, root / "both.pt")
+        given = {"key": "ema", "val_size": 100, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        with pytest.raises(UserError) as caught:
+            adopt(AdoptConfig(file=str(root / "both.pt"), **{**self.settings(taught), **given}), root=root)
+        typed = make_config(parse_args(shlex.split(str(caught.value).partition("python -m kdignite ")[2])))
+        expected = {"arch": "cnn5", "key": "ema", "size": 32, "val_size": 100, "normalize": "imagenet"}
+        assert {name: getattr(typed, name) for name in expected} == expected
         with pytest.raises(UserError, match=r"is a run folder: its weights are .*best\.safetensors, and --teacher="):
             adopt(AdoptConfig(file=str(taught.folder), **self.settings(taught)), root=root)
 

@@ -2,24 +2,28 @@
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image, ImageOps
 from torch import nn
 
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.config import ExportConfig
+from kdignite.data.decode import as_shown
 from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import predictor
 from kdignite.export import check, hub, programs
 from kdignite.export.card import data_name
+from kdignite.export.hub import picture_sides
 from kdignite.export.programs import Deployed, Feed
 from kdignite.export.quantize import Use, gains, judged
-from kdignite.export.usage import usage_code
+from kdignite.export.usage import READER, usage_code
 
 PREPROCESSING = Preprocessing(4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 IMAGES = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -113,18 +117,26 @@ def test_config_has_the_names_that_hub_libraries_read(library: str) -> None:
         assert hub.preprocessor_json(described())["resample"] == 2
     inside = hub.metadata(described(), Feed(PREPROCESSING, True))
     assert json.loads(inside["class_names"]) == ["ant", "bée"]
-    assert Preprocessing(**{k: v for k, v in json.loads(inside["preprocessing"]).items() if k != "inside"}).size == 4
+    told = json.loads(inside["preprocessing"])
+    assert Preprocessing(**{name: told[name] for name in Preprocessing._fields}).size == 4
 
 
 @pytest.mark.parametrize(
     ("arch", "options", "line"),
     [
         ("cnn5", {}, 'model = build_model("cnn5", num_classes=2, size=4, options={})'),
-        ("resnet18", {}, 'model = torchvision.models.get_model("resnet18", num_classes=2)'),
+        ("resnet18", {}, "model = torchvision.models.resnet18(num_classes=2)"),
         ("resnet18", {"stem": "cifar"}, "model = build_model(\"resnet18\", num_classes=2, size=4, options={'stem'"),
         ("torchvision:vgg11", {}, 'model = torchvision.models.get_model("vgg11", num_classes=2)'),
-        ("timm:levit_128s", {"drop": 0.1}, 'model = timm.create_model("levit_128s", num_classes=2, drop=0.1)'),
+        (
+            "timm:levit_128s",
+            {"drop": 0.1},
+            'model = timm.create_model("levit_128s", num_classes=2, drop=0.1, img_size=4)',
+        ),
+        ("torchvision:vit_b_16", {}, 'get_model("vit_b_16", num_classes=2, image_size=4)'),
+        ("torchvision:googlenet", {}, "num_classes=2, aux_logits=False, transform_input=True, init_weights=True)"),
         ("mine.nets:small", {}, "from mine.nets import small\nmodel = small(num_classes=2)"),
+        ("mine.nets:small", {"width": 8, "act": "relu"}, "model = small(num_classes=2, width=8, act='relu')"),
     ],
 )
 def test_weights_alone_say_how_their_network_is_built(arch: str, options: dict[str, Any], line: str) -> None:
@@ -139,8 +151,55 @@ def test_the_lines_of_the_card_are_short_and_python(form: str, inside: bool) -> 
     code = usage_code(described(), Feed(PREPROCESSING, inside and form != "safetensors"), form=form)
     compile(code, "card", "exec")
     lines = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
-    assert len(lines) <= 12
+    assert len(lines) <= 20
     assert form == "safetensors" or "kdignite" not in code
+
+
+def pictures() -> dict[str, Image.Image]:
+    """Of every kind that a viewer shows otherwise than its numbers are."""
+    rng = np.random.default_rng(0)
+    colours, alpha = (
+        rng.integers(256, size=(20, 20, 3), dtype=np.uint8),
+        rng.integers(256, size=(20, 20), dtype=np.uint8),
+    )
+    rgba = Image.fromarray(np.dstack([colours, alpha]))
+    indexed = Image.fromarray(colours).convert("P")
+    indexed.info["transparency"] = 0
+    turned = Image.fromarray(colours)
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    return {
+        "rgb": Image.fromarray(colours),
+        "rgba": rgba,
+        "la": rgba.convert("LA"),
+        "indexed": indexed,
+        "deep": Image.fromarray(rng.integers(2**16, size=(20, 20), dtype=np.uint16)),
+        "grey": Image.fromarray(alpha),
+        "turned": turned,
+    }
+
+
+@pytest.mark.parametrize("kind", pictures())
+def test_the_card_reads_pictures_as_training_did(kind: str, tmp_path: Path) -> None:
+    picture, path = pictures()[kind], tmp_path / "picture.png"
+    picture.save(path, exif=picture.getexif())
+    names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps, "np": np}
+    exec("\n".join(READER), names)
+    with Image.open(path) as image:
+        expected = np.asarray(as_shown(image)).astype(int)
+    assert np.abs(np.asarray(names["shown"](path)).astype(int) - expected).max() <= 1
+
+
+def test_a_picture_is_kept_before_it_becomes_the_input() -> None:
+    plain, bicubic = described(), PREPROCESSING._replace(size=8, interpolation="bicubic, antialiased")
+    larger = plain._replace(preprocessing=bicubic)
+    assert picture_sides(plain) == [(4, "bilinear")]
+    assert picture_sides(larger) == [(4, "bilinear"), (8, "bicubic")]
+    assert picture_sides(larger._replace(origin=larger.origin._replace(image_size=8))) == [(8, "bilinear")]
+    code = usage_code(larger, Feed(bicubic, False), form="torch")
+    within = "ImageOps.fit(shown(path), (4, 4), Image.Resampling.BILINEAR)"
+    assert f"pixels = np.array(ImageOps.fit({within}, (8, 8), Image.Resampling.BICUBIC))" in code
+    assert hub.preprocessor_json(larger)["size"] == {"shortest_edge": 8}
+    assert json.loads(hub.metadata(larger, Feed(bicubic, False))["preprocessing"])["image_size"] == 4
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "export": {
         *("checkpoints", "comparison", "config", "data", "errors", "files", "metrics", "models", "outputs", "reports"),
-        *("runs", "timing", PACKAGE),
+        *("plugins", "runs", "timing", PACKAGE),
     },
     "doctor": {
         *(

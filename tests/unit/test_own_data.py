@@ -188,6 +188,10 @@ def test_no_label_takes_the_memory_of_the_machine(load: Load) -> None:
         (IMAGES / 255, "images float64 (12, 8, 8, 3) of 0 to 1 become uint8 of 0 to 255"),
         (torch.from_numpy(FIRST).float() / 255, "images float32 (12, 3, 8, 8) of 0 to 1 become uint8"),
         ((torch.from_numpy(FIRST).float() / 255).requires_grad_(), "images float32"),
+        (
+            IMAGES / 255 * 1.0004 - 2e-4,
+            "images float64 (12, 8, 8, 3) of 0 to 1 become uint8",
+        ),  # as resizing leaves them
         (IMAGES.astype(np.float32), "images float32 (12, 8, 8, 3) of 0 to 255 become uint8"),
         (IMAGES.astype(np.int64), "images int64 (12, 8, 8, 3) of 0 to 255 become uint8"),
         (IMAGES.astype(np.uint16), "images uint16"),
@@ -221,6 +225,16 @@ def test_a_dark_set_means_what_the_training_images_mean(load: Load) -> None:
     source = load(lambda: {"train": (bright, LABELS), "test": (dark, LABELS)})
     assert source.test is not None
     assert source.test.images[0].max() == 1
+
+
+def test_sets_that_do_not_mean_the_same_are_refused(load: Load) -> None:
+    shares = (IMAGES / 255).astype(np.float32)
+    with pytest.raises(UserError, match=r"test: images of 0 to 255, and those of the training set are 0 to 1: give"):
+        load(lambda: {"train": (shares, LABELS), "test": (IMAGES.astype(np.float32), LABELS)})
+    for where in ("train", "test"):
+        parts = {"train": (shares, LABELS), "test": (shares, LABELS)} | {where: (shares * 1.5, LABELS)}
+        with pytest.raises(UserError, match=rf"{where}: .* not float32 of 0 to 1\.5: images\.clip\(0, 1\) if they are"):
+            load(lambda parts=parts: parts)
 
 
 def test_images_of_bytes_0_and_1_are_kept_and_doubted(load: Load) -> None:
