@@ -31,7 +31,15 @@ from kdignite.teachers.outputs import log_of_probabilities, probabilities_warnin
 from kdignite.teachers.soft_targets import soft_target_lines, soft_target_statistics, underconfidence_warning
 from kdignite.training.data import DATASET, Data, data_folder
 from kdignite.training.device import set_up_device
-from kdignite.training.model import FIT_IMAGES, load_model, load_placed, load_predictor, new_model, sampled_pixels
+from kdignite.training.model import (
+    FIT_IMAGES,
+    check_arch,
+    load_model,
+    load_placed,
+    load_predictor,
+    new_model,
+    sampled_pixels,
+)
 
 TEACHERS = ("teacher", "adopt")  # commands whose models are teachers
 SIZE = 32  # pixels; the weights of models with global pooling, so of nearly all, do not depend on it
@@ -55,6 +63,7 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         return _weights_only(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)
     checkpoint, device = checkpoints.load_checkpoint(path), set_up_device(config.device, threads=config.threads)
+    check_arch(checkpoint, arch=config.arch, again=command_line("doctor", config.run, arch=""))
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
     summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}

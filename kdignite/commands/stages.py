@@ -75,7 +75,7 @@ def open_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
         changed = sorted(differences(_read(path)["settings"], settings))
         texts = "; ".join(f"--{difference_text(one)}" for one in changed)
         raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
-    root.mkdir(parents=True, exist_ok=True)
+    runs.make_root(root)
     with runs.locked(root, file=".studies.lock", wait=True):
         return find_study(config, settings, root=root) or _new_study(config, settings, root=root)
 

@@ -9,6 +9,7 @@ import torch
 
 from kdignite import files, runs, schema
 from kdignite.comparison.runs import AGAIN, RunFiles
+from kdignite.config import averaged_at
 from kdignite.errors import UserError, listed
 from kdignite.metrics import Logits
 from kdignite.teachers.controls import RANDOM, SHUFFLED
@@ -110,7 +111,8 @@ def teacher_logits(teachers: Sequence[RunFiles], student: RunFiles) -> npt.NDArr
         return each[0].numpy() if each else None
     weights = [weight for _, weight in taught_by(student).members.values()]
     with schema.checked(student.folder / runs.CONFIG, advice=AGAIN):
-        T = 1.0 if student.config.get("T") is None else schema.number(student.config, "T", above=0)
+        flag = averaged_at(str(student.config.get("method")))
+        T = 1.0 if student.config.get(flag) is None else schema.number(student.config, flag, above=0)
     logits: npt.NDArray[np.float32] = mean_logits(each, weights, T=T).numpy()
     return logits
 

@@ -13,8 +13,9 @@ from kdignite.methods.registry import DEFAULT, find_method
 from kdignite.methods.rows import Temperature
 from kdignite.models.registry import Recipe
 
+LAYERS = ("student_layers", "teacher_layers")
 # what makes the recipe of a method besides its parameters, which a table of methods compares
-OF_RECIPE = {"method", "control", "label_smoothing", "student_layers", "teacher_layers"}
+OF_RECIPE = {"method", "control", "label_smoothing", *LAYERS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ class DistillConfig(TrainConfig):
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)
-        for name in ("student_layers", "teacher_layers"):
+        for name in LAYERS:
             layers = getattr(self, name)
             if layers and not self.uses_features:
                 raise UserError(f"--method={self.method} compares logits, not features: leave out --{name}")

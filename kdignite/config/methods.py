@@ -36,10 +36,20 @@ def _of_all_methods(name: str) -> Parameter:
     return Parameter(first.default, text, minor=first.minor, **limits)
 
 
+def averaged_at(method: str) -> str:
+    """The parameter that is the temperature at which several teachers are averaged; ``T`` of one's own method."""
+    rows = METHODS[method].parameters if method in METHODS else {}
+    return next((name for name, row in rows.items() if row.softens and row.softens.power == 1), "T")
+
+
 def with_method(kind: type[C], method: str) -> type[C]:
     """A config class with a flag for each parameter of a method of one's own that the class lacks."""
-    known = {one.name for one in fields(kind)}
-    rows = {name: one for name, one in find_method(method).parameters.items() if name not in known}
+    known, own = {one.name for one in fields(kind)}, find_method(method).parameters
+    if taken := [name for name in own if name in known.difference(parameter_names(kind))]:
+        raise UserError(
+            f"--method={method}: {taken[0]} is a setting of every training: give the parameter another name"
+        )
+    rows = {name: one for name, one in own.items() if name not in known}
     if not rows:
         return kind
     extra = [(name, one.type | None, _flag(one)) for name, one in rows.items()]

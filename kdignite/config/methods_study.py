@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
-from kdignite.config.distillation import DistillConfig
+from kdignite.config.distillation import LAYERS, DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.presets import PRESETS
@@ -24,7 +24,7 @@ SMOOTHING = 0.1  # without a search
 SMOOTHINGS = (0.01, 0.3)  # that a search tries
 CONTROLS = ("shuffled", "random", SMOOTHED)
 TRIAL_SEED = 1000  # of a search's trials: none of the seeds that are compared
-_APART = ("preset", "name", "seed", "resume", "method", "control", "student_layers", "teacher_layers", "lr", SMOOTHED)
+_APART = ("preset", "name", "seed", "resume", "method", "control", *LAYERS, "lr", SMOOTHED)
 _FIELDS = {
     one.name: one
     for one in fields(DistillConfig)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
-from kdignite.config.distillation import DistillConfig
+from kdignite.config.distillation import LAYERS, DistillConfig
 from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, TeacherConfig, TrainConfig
@@ -136,6 +136,8 @@ def _chain(
     links += [(f"generation-{number}", "") for number in range(1, study.generations)]
     if links and "control" in taught:
         raise UserError(f"--control={taught['control']} is for one teacher: leave out --via and --generations")
+    if links and (named := [name for name in LAYERS if name in taught]):
+        raise UserError(f"--{named[0]} is for one student of one teacher: leave it out, or --via and --generations")
     if len({name for name, _ in links}) < len(links):
         raise UserError(f"--via={','.join(study.via or ())} names a model twice")
     for name, arch in links:

@@ -49,6 +49,8 @@ def better_order(
         right = logits[:, order.columns].argmax(axis=1) == labels
         if is_better(right, before):
             found.append((float(right.mean()) + NAMED_BEFORE, order))
+    if len(labels) < 2:
+        return None
     half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0  # what is fitted is tested on other images
     fitted = assigned_order(predicted[half], labels[half], len(classes))
     right = logits[:, fitted.columns].argmax(axis=1) == labels
@@ -83,8 +85,11 @@ def is_better(right: Bools, before: Bools) -> bool:
 
 def is_far_below_chance(right: Bools, labels: Ints) -> bool:
     """Whether fewer images are right than by guessing among the classes that there are."""
-    chance = 1 / len(np.unique(labels))
-    return bool(stats.binomtest(int(right.sum()), len(right), chance, alternative="less").pvalue < LEVEL)
+    num_classes = len(np.unique(labels))
+    chance = 1 / num_classes
+    return num_classes > 1 and bool(
+        stats.binomtest(int(right.sum()), len(right), chance, alternative="less").pvalue < LEVEL
+    )
 
 
 def better_text(better: BetterSetting, right: Bools, labels: Ints) -> str:

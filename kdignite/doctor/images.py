@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdignite.data.batches import Batch, chunks, pixel_batches
-from kdignite.data.splits import Part
+from kdignite.data.splits import Part, stratified_pick
 from kdignite.data.views import apply_views, draw_views, pick_views
 
 BATCH = 100  # images
@@ -27,14 +27,27 @@ class ImageSample(NamedTuple):
 
 
 def sample_images(part: Part, *, num_images: int, augment: str) -> ImageSample:
-    """Whole batches of 100 neighbours at equal distances, as scripts make them that do not shuffle."""
-    every = chunks(torch.arange(len(part.indices)), BATCH)
+    """Images in batches of 100, as scripts make them that do not shuffle: whole batches of neighbours.
+
+    Where neighbours are of one class, as in folders, whole batches would be of a few classes: each class has its share.
+    """
+    labels, every = part.labels.cpu(), chunks(torch.arange(len(part.indices)), BATCH)
     count = max(1, min(len(every), num_images // BATCH))
-    rows = tuple(every[i * len(every) // count] for i in range(count))
-    images = torch.cat(list(pixel_batches(part.images, tuple(part.indices[one] for one in rows))))
-    which = torch.cat(rows)
-    labels, indices = part.labels.cpu()[which], part.indices[which]
+    if count < len(every) and _are_sorted(labels):
+        which = stratified_pick(labels, count * BATCH, key=("doctor",))
+    else:
+        which = torch.cat([every[i * len(every) // count] for i in range(count)])
+    batches = tuple(part.indices[one] for one in chunks(which, BATCH))
+    images = torch.cat(list(pixel_batches(part.images, batches)))
+    labels, indices = labels[which], part.indices[which]
     return ImageSample(images, labels, which, indices, augment or DEFAULT_AUGMENT, len(part.images.labels))
+
+
+def _are_sorted(labels: Tensor) -> bool:
+    """Whether neighbours have the same class much more often than two images at random."""
+    shares = torch.bincount(labels) / len(labels)
+    at_random = float((shares**2).sum())
+    return float((labels[1:] == labels[:-1]).float().mean()) > (1 + at_random) / 2
 
 
 def make_batches(sample: ImageSample, *, draw: int, views: bool) -> list[Batch]:

@@ -172,7 +172,8 @@ def _per_class_line(summary: Summary) -> str:
         return "The accuracies by class fit no setting of the table."
     best, *others = seen["candidates"]
     also = f" Not ruled out: {'; '.join(others)}." if others else " Every other setting is ruled out."
-    return f"The accuracies by class fit best: {best}. What to do: {_row(best, summary)['fix']}.{also}"
+    mend = "" if best == summary["recorded"] else f" What to do: {_row(best, summary)['fix']}."
+    return f"The accuracies by class fit best: {best}.{mend}{also}"
 
 
 def _prediction_lines(summary: Summary) -> list[str]:

@@ -129,7 +129,7 @@ def bind_method(name: str, parameters: Mapping[str, Any], **training: Any) -> Ca
     function = _function(name)
     taken = inspect.signature(function).parameters
     for key, value in training.items():
-        if key not in taken and value is not None and not (isinstance(value, float) and value == 0):
+        if key not in taken and value is not None and not (isinstance(value, int | float) and value == 0):
             raise UserError(f"--method={name} takes no {key}: leave out --{TRAINING[key]}")
     return partial(function, **parameters, **{key: value for key, value in training.items() if key in taken})
 

@@ -15,5 +15,6 @@ from kdignite.runs.folders import (
     cache_folder,
     create,
     default_name,
+    make_root,
 )
 from kdignite.runs.lock import locked

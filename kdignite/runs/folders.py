@@ -54,12 +54,20 @@ def cache_folder(root: Path) -> Path:
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:
+    make_root(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
         return _make_numbered(root, default) if name is None else _make(root / name)
     except OSError as error:
         if name is not None and isinstance(error, FileExistsError) and root.is_dir():
             raise UserError(f"{root / name} exists and is never overwritten: choose another --name") from error
+        raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
+
+
+def make_root(root: Path) -> None:
+    """The folder of all runs."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
 
 

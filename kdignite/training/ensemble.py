@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from kdignite.checkpoints import Checkpoint
-from kdignite.config import DistillConfig, setting_text
+from kdignite.config import DistillConfig, averaged_at, setting_text
 from kdignite.console import say
 from kdignite.data.batches import SMALLEST_BATCH, chunks, evaluation_batch_size, pixel_batches
 from kdignite.data.preprocess import preparer, sample
@@ -50,7 +50,8 @@ def combine_teachers(loaded: Sequence[LoadedTeacher], config: DistillConfig) -> 
     accuracy = int((logits.argmax(1) == labels).sum()) / len(labels)
     shown = f"{accuracy:.2%} on validation"
     if several:
-        of = f" and T={T:g}" if "T" in config.parameters else ""
+        flag = averaged_at(config.method)
+        of = f" and {flag}={T:g}" if flag in config.parameters else ""
         say(f"teachers  mean of {len(loaded)} with weights {setting_text([round(w, 4) for w in weights])}{of}: {shown}")
     if config.control is not None:
         say(f"control   {config.control}, {shown}: {TOLD[config.control]}")
@@ -100,7 +101,7 @@ def untrained_predictor(checkpoint: Checkpoint, data: Data, *, key: str, device:
 
 def _temperature(config: DistillConfig) -> float:
     """At which several teachers are averaged: that of the method, 1 where it has none."""
-    return float(config.parameters.get("T", 1.0))
+    return float(config.parameters.get(averaged_at(config.method), 1.0))
 
 
 def _record(

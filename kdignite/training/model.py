@@ -160,7 +160,15 @@ def load_predictor(
         UserError: if the model cannot be built, its weights do not fit, or the classes are others.
     """
     description = checkpoint.description
-    name = description.architecture.name
+    check_arch(checkpoint, arch=arch, again=again)
+    model, prepare = load_placed(checkpoint, device=device, amp=amp), preparer(description.preprocessing, device=device)
+    order = None if classes is None else class_order(checkpoint, classes, device)
+    return predictor(model, prepare=prepare, order=order, amp=amp)
+
+
+def check_arch(checkpoint: Checkpoint, *, arch: str | None, again: str) -> None:
+    """Refuse code that a file names and nobody typed, before it is imported, and another model than the file's."""
+    name = checkpoint.description.architecture.name
     if not is_code(name) and arch not in (None, name):
         raise UserError(f"{checkpoint.path} holds a {name}, not a {arch}: leave that out")
     if is_code(name) and arch != name:
@@ -168,9 +176,6 @@ def load_predictor(
             f"{checkpoint.path} was made with a model of your own, and a file never names code to run: "
             f"repeat its name: {again}{name}"
         )
-    model, prepare = load_placed(checkpoint, device=device, amp=amp), preparer(description.preprocessing, device=device)
-    order = None if classes is None else class_order(checkpoint, classes, device)
-    return predictor(model, prepare=prepare, order=order, amp=amp)
 
 
 def origin_of(config: TrainConfig, data: Data) -> Origin:

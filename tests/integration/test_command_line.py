@@ -122,12 +122,13 @@ def test_neither_a_home_nor_a_terminal_that_knows_letters_is_needed(tmp_path: Pa
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize("command", ["teacher", "reproduce"])
 def test_a_file_in_the_place_of_the_runs_is_told_before_any_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("mine")
-    assert main(["teacher", *DIGITS]) == 2
+    assert main([command, *DIGITS]) == 2
     told = capsys.readouterr()
     assert told.err == "kdignite: error: no run folder can be made in runs: File exists\n"
     assert "epoch" not in told.out.splitlines()[-1]

@@ -79,6 +79,8 @@ def test_far_below_chance_is_no_chance() -> None:
     assert is_far_below_chance(np.zeros(100, dtype=bool), labels)
     assert not is_far_below_chance(np.arange(100) < 8, labels)
     assert not is_far_below_chance(np.zeros(10, dtype=bool), labels[:10])  # too few to tell
+    assert not is_far_below_chance(np.arange(20) > 0, np.zeros(20, dtype=int))  # there is nothing to take it for
+    assert better_order(np.eye(2)[:1], np.array([1]), classes=("a", "b"), own=("a", "b")) is None
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,17 @@ def test_whole_batches_of_neighbours_are_chosen_over_the_whole_part() -> None:
     assert len(sample_images(part_of(30), num_images=1, augment="").rows) == 30
 
 
+@pytest.mark.parametrize("num_classes", [2, 40])
+def test_of_images_in_the_order_of_their_classes_each_class_has_its_share(num_classes: int) -> None:
+    labels = torch.arange(num_classes).repeat_interleave(4_000 // num_classes)
+    part = Part(ImageSet(torch.zeros(4_000, 3, 8, 8, dtype=torch.uint8), labels), torch.arange(4_000))
+    sample = sample_images(part, num_images=1_050, augment="")
+    assert torch.bincount(sample.labels).tolist() == [1_000 // num_classes] * num_classes
+    assert sample.rows.tolist() == sorted({*sample.rows.tolist()})
+    mixed = part._replace(indices=torch.randperm(4_000, generator=torch.Generator().manual_seed(0)))
+    assert sample_images(mixed, num_images=200, augment="").rows.tolist() == [*range(100), *range(2_000, 2_100)]
+
+
 def test_every_draw_has_its_batch_size_and_its_views() -> None:
     sample = sample_images(part_of(600), num_images=600, augment="crop")
     for draw, size in enumerate(BATCH_SIZES):

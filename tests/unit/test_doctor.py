@@ -142,6 +142,8 @@ def test_the_table_marks_what_fits_everything_that_was_seen() -> None:
         ),
         ({"per_class": {"candidates": ["BGR"]}},
          ["The accuracies by class fit best: BGR. What to do: mend BGR. Every other setting is ruled out."]),
+        ({"per_class": {"candidates": ["as recorded"]}},
+         ["The accuracies by class fit best: as recorded. Every other setting is ruled out."]),
         ({"per_class": {"candidates": []}}, ["The accuracies by class fit no setting of the table."]),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import kdignite as kd
 from kdignite.commands.methods import describe_method
-from kdignite.config import DistillConfig, SweepConfig, configure, sweep_configs, to_json
+from kdignite.config import Config, DistillConfig, ReproduceConfig, SweepConfig, configure, sweep_configs, to_json
 from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
 from kdignite.losses import cross_entropy, kd_divergence
@@ -190,6 +190,18 @@ def test_parameters_are_those_of_the_method() -> None:
     }
     assert configure(DistillConfig, method="logit_mse", alpha=0.25).parameters == {"alpha": 0.25}
     assert to_json(configure(DistillConfig, method="logit_mse"))["T"] is None
+
+
+@pytest.mark.parametrize("kind", [DistillConfig, SweepConfig, ReproduceConfig])
+def test_a_parameter_has_no_name_of_a_setting(kind: type[Config]) -> None:
+    def hasty(student: object, teacher: object, labels: object, *, momentum: float = 0.5) -> None: ...
+
+    hasty.__module__, hasty.__qualname__ = "mine", "hasty"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "mine", ModuleType("mine"))
+        patch.setattr(sys.modules["mine"], "hasty", hasty, raising=False)
+        with pytest.raises(UserError, match="--method=mine:hasty: momentum is a setting of every training"):
+            configure(kind, method="mine:hasty")
 
 
 def test_a_preset_leaves_out_the_parameters_of_another_method() -> None:

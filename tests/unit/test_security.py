@@ -25,10 +25,11 @@ from kdignite.checkpoints import Architecture, Description, Origin, Validation
 from kdignite.cli import main
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
+from kdignite.commands.doctor import doctor
 from kdignite.commands.evaluate import evaluate
 from kdignite.commands.reproduce import reproduce
 from kdignite.comparison.runs import read_run
-from kdignite.config import BaselineConfig, DistillConfig, EvaluateConfig, ReproduceConfig, configure
+from kdignite.config import BaselineConfig, DistillConfig, DoctorConfig, EvaluateConfig, ReproduceConfig, configure
 from kdignite.console import say
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import BRIEF, UserError, brief
@@ -617,6 +618,10 @@ def test_a_checkpoint_that_names_a_model_to_import_is_refused(tmp_path: Path, tr
     path = written(tmp_path, content)
     told = refused(lambda path: evaluate(EvaluateConfig(run=str(path)), root=tmp_path / "runs"), path)
     assert "a file never names code to run: repeat its name: python -m kdignite evaluate" in told
+    torch.save({}, tmp_path / "weights.pt")
+    given = {"run": str(path), "weights": str(tmp_path / "weights.pt")}
+    told = refused(lambda _: doctor(DoctorConfig(**given), root=tmp_path / "runs"), path)
+    assert "a file never names code to run: repeat its name: python -m kdignite doctor" in told
     assert not trap.exists()
 
 

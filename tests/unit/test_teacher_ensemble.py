@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdignite.config import DistillConfig, ReproduceConfig, configure, stages, study_identity
+from kdignite.config import DistillConfig, ReproduceConfig, averaged_at, configure, stages, study_identity
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
 from kdignite.methods import registry
@@ -178,12 +178,26 @@ def test_a_temperature_without_weight_is_none(method: str, given: dict[str, floa
     assert configure(DistillConfig, method=method, **given).temperature is None
 
 
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [("kd", "T"), ("nkd", "T"), ("dist", "tau"), ("ttm", "T"), ("logit_mse", "T"), ("mine:method", "T")],
+)
+def test_several_are_averaged_at_the_temperature_that_softens_both_sides(method: str, flag: str) -> None:
+    assert averaged_at(method) == flag
+
+
 # --- settings
 
 
 @pytest.mark.parametrize(
     ("values", "names"),
-    [({}, ()), ({"teacher": "a"}, ("a",)), ({"teacher": "a,runs/b, c.pt"}, ("a", "runs/b", "c.pt"))],
+    [
+        ({}, ()),
+        ({"teacher": "a"}, ("a",)),
+        ({"teacher": "a,runs/b, c.pt"}, ("a", "runs/b", "c.pt")),
+        ({"teacher": "a,~/b"}, ("a", str(Path.home() / "b"))),
+        ({"teacher": ",".join(["teacher"] * 100)}, ("teacher",) * 100),  # longer than a name of a file may be
+    ],
 )
 def test_teachers_are_named_with_commas(values: dict[str, Any], names: tuple[str, ...]) -> None:
     assert DistillConfig(**values).teachers == names
@@ -270,6 +284,11 @@ def test_another_chain_is_another_study(values: dict[str, Any]) -> None:
     [
         ({"generations": 2, "control": "random"}, "--control=random is for one teacher: leave out --via and"),
         ({"via": ("cnn5", "cnn5")}, "--via=cnn5,cnn5 names a model twice"),
+        (
+            {"method": "fitnet", "generations": 2, "teacher_layers": ("stage2",)},
+            "--teacher_layers is for one student of one teacher: leave it out, or --via and --generations",
+        ),
+        ({"method": "at", "via": ("resnet20",), "student_layers": ("relu2",)}, "--student_layers is for one student"),
         ({"generations": 0}, "--generations must be at least 1, not 0"),
     ],
 )
