@@ -49,6 +49,13 @@ def seed_device(device: torch.device, *key: Key) -> None:
     np.random.seed(seed % 2**32)
 
 
+def host_state(device: torch.device) -> tuple[object, ...]:
+    """The state of each generator of the host; of the CPU's own, which its modules draw from, where it is another."""
+    _, keys, *position = np.random.get_state()
+    own = () if device.type == "cpu" else (torch.default_generator.get_state().numpy().tobytes(),)
+    return (random.getstate(), np.asarray(keys).tobytes(), *position, *own)
+
+
 def default_generators(device: torch.device) -> list[torch.Generator]:
     """The default generator of the CPU, and that of a device that is a GPU."""
     if device.type != "cuda":

@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _drop_closed_outputs():
             raise
         return PIPE_CLOSED
+    except Exception as error:
+        processes.end_left_group(FAILED, error)
+        raise
+    processes.end_left_group(code)
     return code
 
 

@@ -14,6 +14,7 @@ from kdignite.processes.collectives import (
     on_rank0,
 )
 from kdignite.processes.group import (
+    end_left_group,
     free_group_threads,
     is_rank0,
     is_reporter,

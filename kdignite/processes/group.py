@@ -3,7 +3,9 @@
 import gc
 import os
 import secrets
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +26,7 @@ class Group:
     gradients: Any = None  # NCCL, between GPUs, for all runs of this process; None: not needed yet
     store: Any = None  # shared by all; kept when a group is closed, since without torchrun the first process serves it
     is_reporter: bool | None = None
+    is_left = False  # after an error, with NCCL open
 
 
 def rank() -> int:
@@ -62,11 +65,23 @@ def process_group() -> Iterator[None]:
         yield
     except BaseException as error:
         Group.is_reporter = _claim_report(error)
+        Group.is_left = Group.gradients is not None and not existing
         if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
             raise RunFailed("another process of this run has ended, so this one cannot go on") from error
         raise
     finally:
-        _close(existing=existing)
+        _close(existing=existing or Group.is_left)  # NCCL's end waits for processes that may wait for this one
+
+
+def end_left_group(code: int, error: Exception | None = None) -> None:
+    """End this process at once where an error has left a group, which even the end of Python would wait for."""
+    if not Group.is_left:
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    for one in (sys.stdout, sys.stderr):
+        one.flush()
+    os._exit(code)
 
 
 def free_group_threads() -> None:

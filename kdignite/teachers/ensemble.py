@@ -18,7 +18,7 @@ def shares(weights: Sequence[float] | None, *, count: int) -> tuple[float, ...]:
     return tuple(weight / sum(given) for weight in given)
 
 
-def mean_logits(logits: Sequence[Tensor], weights: Sequence[float], *, T: float) -> Tensor:
+def mean_logits(logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, T: float) -> Tensor:
     """Logits whose softmax at T is the weighted mean of the teachers' softmax at T.
 
     ``z = T * log(sum_k w_k softmax(z_k / T))``, so that ``softmax(z / T) = sum_k w_k softmax(z_k / T)``, at this T
@@ -42,7 +42,7 @@ def mean_logits(logits: Sequence[Tensor], weights: Sequence[float], *, T: float)
         shapes = ", ".join(str(tuple(one.shape)) for one in logits)
         raise UserError(f"expected logits (B, C) of each of {len(weights)} teachers, not {shapes}")
     log_p = torch.stack([torch.log_softmax(one.double() / T, dim=1) for one in logits])  # (K, B, C)
-    log_w = torch.tensor(weights, dtype=torch.float64, device=log_p.device).log()
+    log_w = torch.as_tensor(weights, dtype=torch.float64, device=log_p.device).log()
     z = T * torch.logsumexp(log_p + log_w[:, None, None], dim=0)
     return (z - z.amax(1, keepdim=True)).to(logits[0].dtype)
 
@@ -51,11 +51,14 @@ class Ensemble:
     """A teacher that is the mean of several, each computed or cached by itself."""
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float], *, T: float) -> None:
-        self.members, self.weights, self.T = tuple(members), tuple(weights), T
+        self.members, self.T = tuple(members), T
+        self.weights = torch.tensor(weights, dtype=torch.float64)  # moved once: a copy waits for a GPU
 
     def __call__(self, batch: Batch) -> Outputs:
         """The logits (B, C) of `mean_logits`, on the device of the batch."""
-        return Outputs(mean_logits([one(batch).logits for one in self.members], self.weights, T=self.T))
+        logits = [one(batch).logits for one in self.members]
+        self.weights = self.weights.to(logits[0].device)
+        return Outputs(mean_logits(logits, self.weights, T=self.T))
 
 
 def caches_of(teacher: Teacher | None) -> list[LogitCache]:

@@ -30,9 +30,6 @@ from kdignite.teachers.row_formats import RowFormat, loss_of_format
 BLOCK_BYTES = 256 * 2**20  # of logits in one file; a table of more rows goes in blocks
 DEVICE_BYTES = 2**30  # logits of a view up to this size are copied to the accelerator that trains
 VERIFIED_ROWS = 8  # of each view, computed again by every run
-# share of the largest by which a cached value may differ from a new one: rounding with another number of threads, or
-# to the 11 bits of a float16
-ROUNDING = {"float32": 1e-3, "float16": 2e-3}
 
 
 class CacheSpec(NamedTuple):
@@ -172,7 +169,7 @@ class LogitCache:
         rows = order[:VERIFIED_ROWS].sort().values
         fresh = torch.cat(list(self._run_teacher(view, indices[rows])))
         difference = self.rows.difference(block[rows], fresh)
-        if not difference <= ROUNDING[self.rows.dtype]:
+        if not difference <= self.rows.rounding:
             found = f"differ from the cached ones by up to {float(difference):.2%} of the largest"
             raise ValueError(f"the teacher's {self.rows.content} {found}")
         self._verified.add((view, number))

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from kdignite.methods.terms import Outputs
 
+# share of the largest by which a cached value may differ from a new one: rounding with another number of threads or
+# images, or to the 11 bits of a float16; and that of a teacher that multiplies in fewer bits
+ROUNDING = {"float32": 1e-3, "float16": 2e-3}
+AMP_ROUNDING = {"bf16": 3e-2, "fp16": 4e-3, "tf32": 4e-3}
 LARGEST_UINT16 = 2**16
 SMALLEST = 1e-30  # below any value of a layer that is alive
 
@@ -29,6 +33,12 @@ class RowFormat(NamedTuple):
     top: int | None = None  # K; None: all of them
     T: float = 1.0  # temperature of the method, dimensionless
     features: tuple[tuple[str, tuple[int, ...]], ...] = ()  # names and shapes of those of an image
+    amp: str = "off"  # that the teacher multiplies in
+
+    @property
+    def rounding(self) -> float:
+        """The share of the largest by which a value may differ when it is computed again."""
+        return max(ROUNDING[self.dtype], AMP_ROUNDING.get(self.amp, 0.0))
 
     @property
     def content(self) -> str:

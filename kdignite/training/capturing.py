@@ -1,11 +1,13 @@
 """``--graph``: the update of a full batch as one CUDA graph, which costs the host one launch instead of a hundred."""
 
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,7 +15,7 @@ from torch.optim import Optimizer
 from kdignite.devices import as_bytes
 from kdignite.errors import brief
 from kdignite.steps import MakeStep, Parts, Step, Update
-from kdignite.streams import default_generators
+from kdignite.streams import default_generators, host_state
 
 Work = Callable[[], Tensor]
 Record = Callable[[Work], Work]  # makes a replay, which has the effect of a call and returns the same
@@ -75,12 +77,14 @@ def cuda_graph(work: Work) -> Work:
     """Capture what a function does on the current GPU; see ``torch.cuda.graph``, "whole-network capture"."""
     stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(stream)
-    with torch.cuda.stream(side):
-        work()
-        with _no_waiting():  # what waits raises here, where an error leaves no broken capture behind
-            for _ in range(WARM_UP - 1):
-                work()
-    stream.wait_stream(side)
+    try:
+        with torch.cuda.stream(side):
+            work()
+            with _no_waiting():  # what waits raises here, where an error leaves no broken capture behind
+                for _ in range(WARM_UP - 1):
+                    work()
+    finally:
+        stream.wait_stream(side)  # also before what it has changed is put back
     graph = torch.cuda.CUDAGraph()
     try:
         # other threads may go on, such as the one that pins batches of worker processes
@@ -116,6 +120,8 @@ class _Saved:
         self._model, self._optimizer = model, optimizer
         self._places = [(where, name, where[name], where[name].detach().clone()) for where, name in self._held()]
         self._drawn = [(generator, generator.get_state()) for generator in default_generators(device)]
+        self._host = random.getstate(), np.random.get_state()
+        self.device = device
 
     def put_back(self) -> None:
         """Restore everything, in the same places; what the model has made since is gone, to be made again."""
@@ -131,6 +137,8 @@ class _Saved:
                     del where[name]
         for generator, state in self._drawn:
             generator.set_state(state)
+        random.setstate(self._host[0])
+        np.random.set_state(self._host[1])
 
     def unseen(self) -> list[str]:
         """Names of tensors that the model has replaced or made: they are not in a graph."""
@@ -182,7 +190,10 @@ def _recorded(eager: Update, inputs: tuple[Tensor, ...], record: Record) -> Upda
 def _checked(replay: Update, eager: Update, inputs: tuple[Tensor, ...], before: _Saved) -> Parts:
     """A replay, after which everything has to be as the update itself leaves it, to the last bit."""
     before.put_back()
+    host = host_state(before.device)
     wanted = [*eager(*inputs).values(), *before.now()]
+    if host_state(before.device) != host:  # a graph would repeat what was drawn
+        raise RuntimeError("it draws random numbers on the host")
     if unseen := before.unseen():
         raise RuntimeError(f"it makes new tensors in a step: {', '.join(unseen[:3])}")
     before.put_back()

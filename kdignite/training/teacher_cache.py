@@ -67,7 +67,8 @@ def make_teachers(
     specs = [CacheSpec(data.train, config.view_seed, augment, one.size, mixing) for one in loaded]
     views = len(views_of(config, range(config.epochs)))
     T = temperature_of(config.method, config.parameters)
-    rows = RowFormat(len(data.source.classes), config.cache_dtype, config.cache_top, T, loaded[0].feature_shapes)
+    shapes, num_classes = loaded[0].feature_shapes, len(data.source.classes)
+    rows = RowFormat(num_classes, config.cache_dtype, config.cache_top, T, shapes, amp=str(config.teacher_amp))
     if config.cache_top is not None and rows.is_whole:
         say(f"cache     --cache_top={config.cache_top} keeps all logits of {rows.num_classes:,} classes")
     caches = _caches(loaded, specs, rows, config, data, views=views, root=root, device=device)
@@ -84,7 +85,7 @@ def evaluate_teacher(
 ) -> Outcome:
     """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
     cache_spec = CacheSpec(data.splits.val, 0, "none", loaded.size)
-    rows = RowFormat(len(data.source.classes), "float32")
+    rows = RowFormat(len(data.source.classes), "float32", amp=str(config.teacher_amp))
     caches = _caches([loaded], [cache_spec], rows, config, data, views=1, root=root, device=device)
     for cache in caches or []:
         cache.open(0)  # in every process, though there may be more of them than batches

@@ -1,10 +1,12 @@
 """Captured updates, on a CPU: a double whose replay calls the function, and doubles that go wrong."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from kdignite.data.batches import Batch
 from kdignite.methods.logits import kd
 from kdignite.methods.terms import Outputs
 from kdignite.steps import distill_step, supervised_step
+from kdignite.streams import host_state
 from kdignite.training import spec as spec_module
 from kdignite.training.capturing import CAPTURED, Capture, Record, cuda_graph
 from kdignite.training.spec import can_capture
@@ -208,6 +211,36 @@ def test_what_a_model_decides_on_the_host_is_found_out_by_another_key() -> None:
     assert len(told) == 1
 
 
+class Rare(Network):
+    """Draws on the host what hardly ever decides anything."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * (0.5 if self.draw() < 1e-9 else 1.0)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand])
+def test_what_a_model_draws_on_the_host_is_found_out_though_it_decides_nothing(draw: Callable[[], float]) -> None:
+    why, given = "it draws random numbers on the host", {"sizes": [6, 6, 6], "kind": "nesterov"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models = [Rare(draw) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    capture, told = replaying(lambda work: work)
+    assert trained(models[0], capture, **given) == trained(models[1], lambda make: make, **given)
+    assert (capture.outcome, len(told)) == (why, 1)
+
+
+def test_the_generator_of_the_cpu_is_of_the_host_where_the_model_is_not() -> None:
+    with torch.random.fork_rng(devices=[]):
+        before = host_state(CPU), host_state(GPU)
+        torch.rand(())
+        assert [host_state(CPU) == before[0], host_state(GPU) == before[1]] == [True, False]
+
+
 @pytest.mark.parametrize("why", WRONG)
 @pytest.mark.parametrize("kind", ["nesterov", "adamw"])
 def test_what_cannot_be_captured_runs_as_it_is_and_says_so_once(why: str, kind: str) -> None:
@@ -347,4 +380,5 @@ def test_what_waits_is_found_out_before_the_capture(monkeypatch: pytest.MonkeyPa
     with pytest.raises(RuntimeError, match="synchronizing"):
         cuda_graph(waiting)
     assert not any(note.startswith("capture") for note in cuda.notes)
+    assert cuda.notes[-1] == "main waits for side"
     assert (cuda.mode, cuda.current) == (1, "main")

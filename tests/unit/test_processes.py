@@ -1,5 +1,6 @@
 """One process: who it is, and that nothing is asked of others; several are in ``tests/integration``."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn import parallel
 from kdignite import processes
 from kdignite.console import say
 from kdignite.errors import UserError
-from kdignite.processes import Launch, launch
+from kdignite.processes import Launch, group, launch
 from kdignite.processes.group import TIMEOUT, Group
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
@@ -103,3 +104,25 @@ def test_gpus_exchange_gradients_in_one_group_that_waits_as_long_as_the_others(m
         processes.parallel(nn.Linear(2, 2), device=torch.device("cuda", 1), sync_bn=False)
     assert made == [{"backend": "nccl", "timeout": TIMEOUT}]
     assert wrapped == [{"device_ids": [1], "process_group": "group 1"}] * 2
+
+
+@pytest.mark.parametrize("gradients", [None, "a group of NCCL"])
+def test_after_an_error_nobody_waits_for_the_end_of_nccl(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gradients: str | None
+) -> None:
+    """It would wait for processes that may wait for this one."""
+    closed: list[bool] = []
+    ended: list[int] = []
+    launched(monkeypatch, **TORCHRUN)
+    monkeypatch.setattr(group, "_open", lambda: setattr(Group, "gradients", gradients))
+    monkeypatch.setattr(group, "_close", lambda *, existing: closed.append(existing))
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(Group, "gradients", None)
+    monkeypatch.setattr(Group, "is_left", False)
+    monkeypatch.setattr(Group, "is_reporter", None)
+    with pytest.raises(ValueError, match="out of memory"), processes.process_group():
+        raise ValueError("out of memory")
+    processes.end_left_group(1, ValueError("out of memory"))
+    assert closed == [gradients is not None]
+    assert ended == [1] * (gradients is not None)
+    assert ("ValueError: out of memory" in capsys.readouterr().err) == (gradients is not None)

@@ -223,6 +223,25 @@ def test_a_damaged_file_is_told_and_computed_anew(setting: Setting, damage: str)
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    ("amp", "scale", "believed"), [("off", 1.01, False), ("bf16", 1.01, True), ("bf16", 1.05, False)]
+)
+def test_rounding_of_a_teacher_in_fewer_bits_is_believed(
+    setting: Setting, amp: str, scale: float, believed: bool
+) -> None:
+    rows = RowFormat(NUM_CLASSES, "float32", amp=amp)
+    for one in (1.0, scale):
+        teach = LogitCache(
+            outputs_of(CountingTeacher(scale=one)),
+            CacheSpec(setting.part, view_seed=2, augment="crop+flip"),
+            CacheFolder(setting.folder, {}, rows),
+            seed=0,
+            say=setting.said.append,
+        )
+        teach(next(setting.epoch(0)))
+    assert bool(setting.said) is not believed
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_answers_that_the_teacher_does_not_give_any_more_are_not_believed(setting: Setting, dtype: str) -> None:
     """Whatever the key says: the code of a teacher of one's own may have changed, say."""
