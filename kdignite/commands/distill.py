@@ -61,7 +61,7 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
     if config.uses_features:
         features = load_features(chosen[0], config, data, device=device)
         taught = loaded[0]._replace(features=features, logits_of=lambda images: features.outputs_of(images).logits)
-        source = source._replace(members=(taught,))
+        source = source._replace(members=(taught, *source.members[1:]))
     return execute(assemble(config, data, source, root=root, device=device), root=root, own=handlers)
 
 

@@ -70,20 +70,31 @@ def reproduce(config: Study, *, root: Path = runs.ROOT) -> runs.Finished:
         teachers = _teachers(plan, study, root=root)
         for link in plan.chain:
             teachers = [_train(study, _with_teachers(link, teachers), distill, stage=link.name).folder / runs.BEST]
-        are_runs = all(path.name == runs.BEST and path.with_name(runs.RESULT).is_file() for path in teachers)
-        is_shown = plan.students[0].control != RANDOM and not (plan.first.fast_dev_run and plan.first.teacher)
-        compared = [path.parent for path in teachers] if are_runs and is_shown else []
+        compared: list[Path] = []
         for student_config, baseline_config in zip(plan.students, plan.baselines, strict=True):
             student = _train(study, _with_teachers(student_config, teachers), distill)
             same_data = processes.on_rank0(partial(_with_data_of, student, baseline_config))
             compared += [student.folder, _train(study, same_data, baseline).folder]
-        settings = _comparison(config, compared)
+        settings = _comparison(config, [*_shown(teachers, plan.students[0], student), *compared])
         stage = "-".join(["compare", *([config.reference] if config.reference else []), f"{config.seeds}-seeds"])
         comparing = partial(processes.on_rank0, partial(compare, settings, root=study.folder))
         comparison = run_stage(study, stage, comparing, result=COMPARISON)
         page = processes.on_rank0(lambda: write_study_page(study.folder, settings, root=root))
     say(f"study     {study.folder}/ ({page.name}, {runs.MANIFEST}, and a folder for each run)")
     return runs.Finished(study.folder, comparison.result)
+
+
+def _shown(teachers: Sequence[Path], config: DistillConfig, student: runs.Finished) -> list[Path]:
+    """The runs of the teachers, where they are those of as many test images as the students': not of a dry run."""
+    if config.control == RANDOM or not all(path.name == runs.BEST for path in teachers):
+        return []
+    results = [path.with_name(runs.RESULT) for path in teachers]
+    if not all(path.is_file() for path in results):
+        return []
+    tested = [files.read_json(path).get("test") for path in results]
+    images = student.result["test"]["num_images"]
+    is_same = all(isinstance(one, dict) and one.get("num_images") == images for one in tested)
+    return [path.parent for path in teachers] if is_same else []
 
 
 def _comparison(config: Study, compared: Sequence[Path]) -> CompareConfig:

@@ -126,6 +126,11 @@ class DistillConfig(TrainConfig):
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():
             object.__setattr__(self, name, value)
+        if uses_features and len(self.teachers) > 1 and self.parameters.get("alpha") == 0:
+            raise UserError(
+                f"--method={self.method} takes the features of the first teacher: with --alpha above 0 the others "
+                "teach too, or leave them out"
+            )
         for name in LAYERS:
             layers = getattr(self, name)
             if layers and not self.uses_features:

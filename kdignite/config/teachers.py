@@ -17,7 +17,7 @@ def teacher_names(teacher: str | None) -> tuple[str, ...]:
 def check_teachers(
     teacher: str | None, shares: tuple[float, ...] | None, control: str | None, *, method: str, uses_features: bool
 ) -> None:
-    """Refuse an empty name, shares that do not fit the names, and what a method on features cannot learn from."""
+    """Refuse an empty name, shares that do not fit the names, and a control of a method on features."""
     names = teacher_names(teacher)
     if not all(names):
         raise UserError(f"--teacher={teacher} names no teacher between two commas: write --teacher=A,B,C")
@@ -26,6 +26,5 @@ def check_teachers(
             f"--teacher_shares has {len(shares)} for {len(names)} named in --teacher: give one to each of several, "
             "--teacher=A,B --teacher_shares=2,1, or leave it out"
         )
-    if uses_features and (len(names) > 1 or control):
-        what = f"--control={control}" if control else f"--teacher={teacher}"
-        raise UserError(f"--method={method} needs the features of one trained teacher: leave out {what}")
+    if uses_features and control:
+        raise UserError(f"--method={method} needs the features of a trained teacher: leave out --control={control}")

@@ -55,10 +55,11 @@ class Ensemble:
         self.weights = torch.tensor(weights, dtype=torch.float64)  # moved once: a copy waits for a GPU
 
     def __call__(self, batch: Batch) -> Outputs:
-        """The logits (B, C) of `mean_logits`, on the device of the batch."""
-        logits = [one(batch).logits for one in self.members]
-        self.weights = self.weights.to(logits[0].device)
-        return Outputs(mean_logits(logits, self.weights, T=self.T))
+        """The logits (B, C) of `mean_logits`, on the device of the batch, and the features of the first member."""
+        outputs = [one(batch) for one in self.members]
+        first = outputs[0]
+        self.weights = self.weights.to(first.logits.device)
+        return first._replace(logits=mean_logits([one.logits for one in outputs], self.weights, T=self.T))
 
 
 def caches_of(teacher: Teacher | None) -> list[LogitCache]:

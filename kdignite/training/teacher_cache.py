@@ -67,16 +67,16 @@ def make_teachers(
     specs = [CacheSpec(data.train, config.view_seed, augment, one.size, mixing) for one in loaded]
     views = len(views_of(config, range(config.epochs)))
     T = temperature_of(config.method, config.parameters)
-    shapes, num_classes = loaded[0].feature_shapes, len(data.source.classes)
-    rows = RowFormat(num_classes, config.cache_dtype, config.cache_top, T, shapes, amp=str(config.teacher_amp))
-    if config.cache_top is not None and rows.is_whole:
-        say(f"cache     --cache_top={config.cache_top} keeps all logits of {rows.num_classes:,} classes")
+    plain = RowFormat(len(data.source.classes), config.cache_dtype, config.cache_top, T, amp=str(config.teacher_amp))
+    if config.cache_top is not None and plain.is_whole:
+        say(f"cache     --cache_top={config.cache_top} keeps all logits of {plain.num_classes:,} classes")
+    rows = [plain._replace(features=one.feature_shapes) for one in loaded]
     caches = _caches(loaded, specs, rows, config, data, views=views, root=root, device=device)
     if caches is None:
         return [live_teacher(one.outputs_of) for one in loaded]
     for cache in caches:
         there = views - cache.num_missing(range(views)) // len(cache.cache_spec.part.indices)
-        say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher {rows.content}")
+        say(f"cache     {cache.store.folder}: {there} of {views} views have cached teacher {cache.rows.content}")
     return [*caches]
 
 
@@ -86,7 +86,7 @@ def evaluate_teacher(
     """The teacher on the validation images; its logits are cached too, and a sample of them is computed again."""
     cache_spec = CacheSpec(data.splits.val, 0, "none", loaded.size)
     rows = RowFormat(len(data.source.classes), "float32", amp=str(config.teacher_amp))
-    caches = _caches([loaded], [cache_spec], rows, config, data, views=1, root=root, device=device)
+    caches = _caches([loaded], [cache_spec], [rows], config, data, views=1, root=root, device=device)
     for cache in caches or []:
         cache.open(0)  # in every process, though there may be more of them than batches
     limit = DEV_STEPS if config.fast_dev_run else None
@@ -104,7 +104,7 @@ def views_of(config: TrainConfig, epochs: Iterable[int]) -> set[int]:
 def _caches(
     loaded: Sequence[LoadedTeacher],
     specs: Sequence[CacheSpec],
-    rows: RowFormat,
+    rows: Sequence[RowFormat],
     config: DistillConfig,
     data: Data,
     *,
@@ -113,26 +113,26 @@ def _caches(
     device: torch.device,
 ) -> list[LogitCache] | None:
     """A cache of each teacher's logits with room for all of them; None: there is to be none."""
-    num_bytes = sum(table_bytes(one, rows, views=views) for one in specs)
+    num_bytes = sum(table_bytes(one, row, views=views) for one, row in zip(specs, rows, strict=True))
     if config.cache == "off" or config.fast_dev_run:
         return None
     if config.cache == "auto" and num_bytes > LIMIT_BYTES:
-        if not rows.is_whole:  # a live teacher would teach something else
+        if not rows[0].is_whole:  # a live teacher would teach something else
             raise UserError(
-                f"--cache_top={rows.top} still takes {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of --cache=auto: "
-                "add --cache=DIR, or --views=K for fewer views"
+                f"--cache_top={rows[0].top} still takes {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
+                "--cache=auto: add --cache=DIR, or --views=K for fewer views"
             )
         say(
-            f"cache     none: the teacher's {rows.content} would take {num_bytes / 2**30:.1f} GiB, more than the 1 GiB "
-            "of --cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
+            f"cache     none: the teacher's {rows[0].content} would take {num_bytes / 2**30:.1f} GiB, more than the "
+            "1 GiB of --cache=auto; --views=K makes them fewer, --cache=DIR keeps them all the same"
         )
         return None
     place = runs.cache_folder(root) if config.cache == "auto" else _named(config.cache)
     folders = []
-    for one, cache_spec in zip(loaded, specs, strict=True):
-        describe = partial(_about, one.teacher_record, cache_spec, rows, config, data, device=device)
+    for one, cache_spec, row in zip(loaded, specs, rows, strict=True):
+        describe = partial(_about, one.teacher_record, cache_spec, row, config, data, device=device)
         about = processes.on_rank0(describe)
-        folders.append(CacheFolder(place / table_key(about["determined_by"]), about, rows))
+        folders.append(CacheFolder(place / table_key(about["determined_by"]), about, row))
     if config.cache == "auto":
         keep = [folder.key for folder in folders]
         make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=keep)

@@ -27,6 +27,7 @@ from .conftest import NARROW, alone, learner, student
 
 KINDS = {
     "ensemble": {"teacher": "teacher,other", "teacher_shares": (2.0, 1.0)},
+    "features": {"teacher": "teacher,other", "method": "fitnet"},  # of the first, beside the mean of both
     "random": {"teacher": "teacher", "control": "random"},
     "shuffled": {"teacher": "teacher", "control": "shuffled"},
 }
@@ -50,7 +51,7 @@ def same(one: Path, two: Path) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "shuffled"])
+@pytest.mark.parametrize("kind", ["ensemble", "features", "shuffled"])
 def test_cached_or_live_stopped_or_not_it_is_the_same_run(
     both: Path, taught: Finished, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +68,7 @@ def test_cached_or_live_stopped_or_not_it_is_the_same_run(
     assert_alike(again.folder, whole.folder)
     assert again.result["teacher"] == whole.result["teacher"]
     changed = {**own, "name": "run", "resume": "run"}
-    changed |= {"teacher_shares": (1.0, 2.0)} if kind == "ensemble" else {"control": "random"}
+    changed |= {"control": "random"} if kind == "shuffled" else {"teacher_shares": (1.0, 2.0)}
     with pytest.raises(UserError, match=r"run has other settings: .*(control|teacher_shares): "):
         distill(student(**changed), root=both)
 
@@ -89,7 +90,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
 def test_with_alpha_0_every_teacher_ends_as_the_baseline(both: Path) -> None:
     own = {"epochs": 1, "limit_train": 100}
     without = baseline(alone(**own), root=both)
-    for values in KINDS.values():
+    for values in (KINDS[kind] for kind in ("ensemble", "random", "shuffled")):
         assert same(distill(student(**own, **values, alpha=0.0), root=both).folder, without.folder)
 
 
@@ -118,6 +119,19 @@ def test_each_teacher_has_its_table_and_is_recorded_and_compared(
     with pytest.raises(UserError, match=r"names .*/other/best.safetensors twice"):
         distill(student(teacher=f"other,{both / 'other'}"), root=both)
     capsys.readouterr()
+
+
+def test_features_are_those_of_the_first(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"epochs": 1, "limit_train": 300, "alpha": 0.5, "method": "fitnet"}
+    ends = {
+        teachers: weights(distill(student(**own, teacher=teachers), root=both).folder)
+        for teachers in ("teacher,other", "other,teacher", "teacher")
+    }
+    told = capsys.readouterr().out
+    assert told.count("views have cached teacher logits and features") == 3
+    assert told.count("views have cached teacher logits\n") == 2
+    first, *others = ends.values()
+    assert all(any(not torch.equal(value, one[name]) for name, value in first.items()) for one in others)
 
 
 def compared(root: Path, *found: str | Finished) -> dict[str, Any]:

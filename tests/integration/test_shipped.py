@@ -26,6 +26,8 @@ CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
+PATIENT = ("patient/teacher",)  # of the preset
+EVERY = (*RUNS, *PATIENT)
 COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
 TABLES = ("logits", "features")  # of methods
 SMOOTHING = "label-smoothing"
@@ -39,8 +41,9 @@ DOCUMENTS = (CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md")
 METHODS_PAGE = CHECKOUT / "docs" / "methods.md"
 FILES = {
     *(runs.BEST, runs.CONFIG, runs.ENVIRONMENT, runs.RESULT),
-    *("metrics.csv", "predictions.npz", "confusion_matrix.png", "classification_report.png"),
+    *("metrics.csv", "predictions.npz"),
 }
+PICTURES = {"confusion_matrix.png", "classification_report.png"}
 EVENTS = re.compile(r"events\.out\.tfevents\.\d+\.kdignite\.\d+")  # in the place of a host's name
 PATH = re.compile(rb"[\"'\s(=]/(?:home|root|tmp|usr|var|mnt|opt|work|Users)/")
 
@@ -70,7 +73,7 @@ def tables(path: Path) -> list[list[tuple[str, ...]]]:
 
 
 def test_the_set_is_complete_and_small() -> None:
-    assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons", "methods"}
+    assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons", "methods", "patient"}
     assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARISONS)
     for name in COMPARISONS:
         assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
@@ -81,14 +84,17 @@ def test_the_set_is_complete_and_small() -> None:
         assert {path.name for path in (SHIPPED / "methods" / name).iterdir()} == searches | table
     for name in RUNS:
         here = {path.name for path in (SHIPPED / name).iterdir()}
-        (events,) = here - FILES
-        assert here - {events} == FILES
+        (events,) = here - FILES - PICTURES
+        assert here - {events} == FILES | PICTURES
         assert EVENTS.fullmatch(events)
+    assert {f"patient/{path.name}" for path in (SHIPPED / "patient").iterdir()} == set(PATIENT)
+    for name in PATIENT:  # whose curves are those of metrics.csv
+        assert {path.name for path in (SHIPPED / name).iterdir()} == FILES
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= 25 * 2**20
 
 
 @pytest.mark.parametrize(
-    "name", [*RUNS, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in SEARCHES)]
+    "name", [*EVERY, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in SEARCHES)]
 )
 def test_no_file_names_a_place_or_a_host(name: str) -> None:
     host = os.uname().nodename.encode()
@@ -99,10 +105,10 @@ def test_no_file_names_a_place_or_a_host(name: str) -> None:
             assert host not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_result_is_what_the_predictions_say(name: str) -> None:
     result = read(name, runs.RESULT)
-    assert (result["command"], result["partial"]) == (COMMANDS[name], False)
+    assert (result["command"], result["partial"]) == (COMMANDS[Path(name).name], False)
     with np.load(SHIPPED / name / "predictions.npz") as stored:
         for split, num_images in (("val", 5_000), ("test", 10_000)):
             called, labels = stored[f"{split}_logits"].argmax(1), stored[f"{split}_labels"]
@@ -114,7 +120,7 @@ def test_the_result_is_what_the_predictions_say(name: str) -> None:
             assert result[split]["balanced_accuracy"] == pytest.approx(np.mean(confusion.diagonal() / confusion.sum(1)))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
     result, description = read(name, runs.RESULT), checkpoints.load_checkpoint(SHIPPED / name / runs.BEST).description
     assert description.validation.num_correct == pytest.approx(result["val"]["num_correct"], abs=2)
@@ -252,12 +258,12 @@ def test_a_fresh_clone_has_a_teacher() -> None:
     )
     if tracked.returncode:
         pytest.skip("not a git checkout")
-    assert {f"runs/reference/{name}/{runs.BEST}" for name in RUNS} <= set(tracked.stdout.split())
+    assert {f"runs/reference/{name}/{runs.BEST}" for name in EVERY} <= set(tracked.stdout.split())
     assert runs.finished_teachers(CHECKOUT / "runs")
 
 
 @pytest.mark.cifar10
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_weights_give_the_result_on_this_machine(name: str, split: str) -> None:
     """Within two images: another processor rounds otherwise."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from kdignite.config import DistillConfig, ReproduceConfig, averaged_at, configure, stages, study_identity
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
-from kdignite.methods import registry
 from kdignite.methods.terms import Outputs
 from kdignite.runs import default_name
 from kdignite.teachers import Ensemble, ShuffledTeacher, caches_of, mean_logits, shares, shuffle_wrong_classes
@@ -225,14 +224,17 @@ def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) ->
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(("values", "flag"), [({"teacher": "a,b"}, "teacher=a,b"), ({"control": "random"}, "control=")])
-def test_features_are_those_of_one_trained_teacher(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], flag: str
-) -> None:
-    monkeypatch.setitem(registry.METHODS, "kd", registry.METHODS["kd"]._replace(needs="features"))
-    DistillConfig(teacher="a")
-    with pytest.raises(UserError, match=f"--method=kd needs the features of one trained teacher: leave out --{flag}"):
-        DistillConfig(**values)
+def test_features_are_those_of_the_first_trained_teacher() -> None:
+    given = {"method": "fitnet", "alpha": 0.5}
+    assert configure(DistillConfig, **given, teacher="a,b").teachers == ("a", "b")
+    with pytest.raises(
+        UserError, match="--method=fitnet needs the features of a trained teacher: leave out --control="
+    ):
+        configure(DistillConfig, **given, control="random")
+    with pytest.raises(
+        UserError, match="--method=fitnet takes the features of the first teacher: with --alpha above 0"
+    ):
+        configure(DistillConfig, method="fitnet", teacher="a,b")
 
 
 def test_the_name_of_a_run_says_what_taught_it() -> None:
