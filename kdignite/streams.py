@@ -50,9 +50,9 @@ def seed_device(device: torch.device, *key: Key) -> None:
 
 
 def host_state(device: torch.device) -> tuple[object, ...]:
-    """The state of each generator of the host; of the CPU's own, which its modules draw from, where it is another."""
+    """The state of each generator of the host; with a GPU the CPU's own, from which its modules do not draw."""
     _, keys, *position = np.random.get_state()
-    own = () if device.type == "cpu" else (torch.default_generator.get_state().numpy().tobytes(),)
+    own = () if device.type != "cuda" else (torch.default_generator.get_state().numpy().tobytes(),)
     return (random.getstate(), np.asarray(keys).tobytes(), *position, *own)
 
 

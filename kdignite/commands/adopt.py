@@ -205,11 +205,17 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
     heads = {len(found.weights[key]) for key in wrong if found.weights[key].shape[1:] == own[key].shape[1:]}
     if heads and all(own[key].shape[:1] == (len(classes),) for key in wrong):
         imagenet = (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD)
-        same = ("arch", "key", "dataset", "data_root", "skip_broken", "val_size", "image_size", "size")
         again = command_line(
             "teacher",
             weights=config.file,
-            **{name: getattr(config, name) or None for name in same},
+            key=config.key or None,
+            arch=config.arch,
+            dataset=config.dataset,
+            data_root=config.data_root,
+            skip_broken=config.skip_broken or None,
+            val_size=config.val_size,
+            image_size=config.image_size,
+            size=config.size,
             normalize="imagenet" if imagenet else None,
             **option_flags(options),
         )
