@@ -9,6 +9,7 @@ import torch
 
 from kdignite import files, runs, schema
 from kdignite.comparison.runs import AGAIN, RunFiles
+from kdignite.comparison.scores import ROLES
 from kdignite.config import averaged_at
 from kdignite.errors import UserError, listed
 from kdignite.metrics import Logits
@@ -22,9 +23,6 @@ CONTROLS = {
     SHUFFLED: "a control: the students learnt from probabilities of the wrong classes that were permuted for each "
     "image; what they gain is no knowledge of which classes are alike",
 }
-
-
-_PAIR = ("student", "baseline")
 
 
 class TaughtBy(NamedTuple):
@@ -51,8 +49,10 @@ def taught_by(student: RunFiles) -> TaughtBy:
 def with_roles(found: Sequence[RunFiles]) -> list[RunFiles]:
     """The runs; a student that taught another one of them is a teacher, and a baseline that no student needs."""
     taught = {sha256 for run in found if run.role == "student" for sha256 in taught_by(run).members}
-    apart = {run.folder for run in found if run.role in _PAIR and _sha256(run) in taught}
-    seeds = {role: {run.seed for run in found if (run.role, run.folder in apart) == (role, False)} for role in _PAIR}
+    apart = {run.folder for run in found if run.role in ROLES[1:] and _sha256(run) in taught}
+    seeds = {
+        role: {run.seed for run in found if (run.role, run.folder in apart) == (role, False)} for role in ROLES[1:]
+    }
     is_spare = seeds["student"] <= seeds["baseline"]
     teachers = {run.folder for run in found if run.folder in apart and (run.role == "student" or is_spare)}
     return [run._replace(role="teacher") if run.folder in teachers else run for run in found]

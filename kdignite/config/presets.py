@@ -37,7 +37,8 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "baseline": {"amp": "off"},
         "reproduce": {"seeds": 5},
     },
-    # as good as the student gets: a long schedule, and what validation images chose (docs/results.md)
+    # a long schedule, and what validation images chose for cnn5 at 30 epochs: fitnet with kd beside it, 87.98 %, not
+    # kd alone, 87.14 % (one seed, the teacher of the preset reference)
     "patient": {
         "teacher": {"widths": (96, 192, 256), "epochs": 60, "mix": "cutmix"},
         "distill": {"epochs": 100, "views": 10, "cache_dtype": "float16", "method": "fitnet", "alpha": 0.9, "T": 4.0},

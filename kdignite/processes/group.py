@@ -79,7 +79,7 @@ def end_left_group(code: int, error: Exception | None = None) -> None:
         return
     if error is not None:
         traceback.print_exception(error)
-    for one in (sys.stdout, sys.stderr):
+    for one in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the program started
         one.flush()
     os._exit(code)
 
