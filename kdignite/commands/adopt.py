@@ -49,6 +49,7 @@ def adopt(config: AdoptConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     Raises:
         UserError: if keys do not match, the classes are others, or the accuracy is near chance.
     """
+    runs.check_name(root, config.name)
     config = _as_made(config)
     path, architecture = Path(config.file), architecture_of(config)
     check_model(config.arch, size=config.size or 0, options=architecture.options)

@@ -62,6 +62,7 @@ class Job(NamedTuple):
 @oom_as_failure("try a smaller --num_images")
 def bench(config: BenchConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Measure the training of a student in several ways, in turn and in one process."""
+    runs.check_name(root, config.name)
     for arch in (config.arch, config.teacher_arch):
         check_model(arch, size=default_size(arch, {}) or DistillConfig.size, options={})
     job = _job(config, set_up_device(config.device, threads=config.threads))

@@ -59,6 +59,7 @@ class Diagnosis(NamedTuple):
 
 def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Evaluate a model as recorded and under each classic mistake, and list which of them fit the user's results."""
+    runs.check_name(root, config.name)
     if not config.run:
         return _weights_only(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)

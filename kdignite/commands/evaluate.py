@@ -45,6 +45,7 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     Raises:
         UserError: if the checkpoint cannot be used as it is.
     """
+    runs.check_name(root, config.name)
     checkpoint, data, outcome = evaluate_checkpoint(config, root=root)
     who = runs.checkpoint_name(checkpoint.path)
     folder = runs.create(root, name=config.name, default=f"evaluate-{who}-{config.split}")

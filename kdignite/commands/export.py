@@ -58,6 +58,7 @@ def export(config: ExportConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         UserError: if a package is missing, or the network does what the format cannot hold.
         RunFailed: if the exported model is not that of the run.
     """
+    runs.check_name(root, config.name)
     programs.check_packages(config.format)
     checkpoint = checkpoints.load_checkpoint(runs.find_checkpoint(config.run, root=root))
     device = set_up_device("cpu", threads=config.threads)

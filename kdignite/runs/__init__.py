@@ -13,6 +13,7 @@ from kdignite.runs.folders import (
     RESULT,
     ROOT,
     cache_folder,
+    check_name,
     create,
     default_name,
     make_root,

@@ -1,5 +1,6 @@
 """The folder of a run, and the names of its files. Nothing in it is ever overwritten."""
 
+import os
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -53,13 +54,18 @@ def cache_folder(root: Path) -> Path:
     return root / CACHE
 
 
+def check_name(root: Path, name: str | None) -> None:
+    """Refuse a name that is taken, before hours are spent on what it was to be given to."""
+    if name is not None and os.path.lexists(root / name):
+        raise UserError(f"{root / name} exists and is never overwritten: choose another --name")
+
+
 def create(root: Path, *, name: str | None, default: str) -> Path:
     make_root(root)
     try:
         return _make_numbered(root, default) if name is None else _make(root / name)
     except OSError as error:
-        if name is not None and isinstance(error, FileExistsError) and root.is_dir():
-            raise UserError(f"{root / name} exists and is never overwritten: choose another --name") from error
+        check_name(root, name)
         raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
 
 

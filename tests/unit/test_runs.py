@@ -21,10 +21,27 @@ import torch
 
 import kdignite
 from kdignite import files, runs, schema
-from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, TrainConfig
+from kdignite.commands.adopt import adopt
+from kdignite.commands.bench import bench
+from kdignite.commands.doctor import doctor
+from kdignite.commands.evaluate import evaluate
+from kdignite.commands.export import export
+from kdignite.config import (
+    AdoptConfig,
+    BaselineConfig,
+    BenchConfig,
+    DistillConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    ExportConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from kdignite.config.fields import Config
 from kdignite.devices import compute_exactly
 from kdignite.errors import UserError
 
+HALVES = (0.5, 0.5, 0.5)
 CPU = torch.device("cpu")
 module = importlib.import_module("kdignite.runs.environment")  # the package has a function of that name
 
@@ -119,6 +136,25 @@ def test_a_name_that_was_asked_for_and_is_taken_is_refused(tmp_path: Path) -> No
     assert told == f"{folder} exists and is never overwritten: choose another --name"
     assert (folder / "best.safetensors").read_text() == "precious"
     assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [
+        (adopt, AdoptConfig(file="nothing.pt", arch="cnn5", size=32, mean=HALVES, std=HALVES, name="mine")),
+        (bench, BenchConfig(arch="nothing", name="mine")),
+        (doctor, DoctorConfig(run="nothing", name="mine")),
+        (doctor, DoctorConfig(weights="nothing.pt", arch="cnn5", name="mine")),
+        (evaluate, EvaluateConfig(run="nothing", name="mine")),
+        (export, ExportConfig(run="nothing", name="mine")),
+    ],
+)
+def test_a_name_that_is_taken_is_refused_before_all_else(
+    tmp_path: Path, command: Callable[..., object], config: Config
+) -> None:
+    folder = runs.create(tmp_path, name="mine", default="teacher")
+    told = refused(lambda: command(config, root=tmp_path))
+    assert told == f"{folder} exists and is never overwritten: choose another --name"
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
