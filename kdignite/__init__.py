@@ -1,8 +1,9 @@
 """Knowledge distillation in pure functions on PyTorch-Ignite: train a teacher, distil it, show what that bought.
 
 ``from kdignite import configure, distill, DistillConfig`` is the whole of the command line's ``distill`` in Python:
-every command that computes is a function from its config to the folder and the result of a run. Importing the package
-is cheap: what a name needs, torch included, is imported when the name is used.
+every command that computes is a function from its config to the folder and the result of a run, here or in
+`kdignite.commands`. Importing the package is cheap: what a name needs, torch included, is imported when the name is
+used.
 """
 
 from importlib import import_module

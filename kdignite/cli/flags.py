@@ -31,7 +31,7 @@ USAGES: dict[str, Usage] = {
     "study": Usage(example="--methods=kd,dkd,dist --trials=10 --seeds=5"),
     "adopt": Usage(
         positional="file",
-        required=("arch", "size", "mean", "std"),
+        required=("arch",),
         example="net.pt --arch=cnn5 --size=32 --mean=.5,.5,.5 --std=.5,.5,.5",
     ),
     "methods": Usage(positional="method", example="kd"),

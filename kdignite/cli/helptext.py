@@ -1,6 +1,7 @@
 """The help of the command line, in plain text: written from the config classes, the presets and the list of models."""
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import Field
 from typing import Any
 
@@ -14,6 +15,11 @@ from kdignite.methods.registry import METHODS
 from kdignite.models.registry import MODELS
 
 WIDTH = 100  # columns
+OF_DISTILL = ("sweep", "search", "study")  # whose flags are those of distill
+TRIED: dict[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {  # command -> what it tries of a grid
+    "sweep": tuple,
+    "search": lambda grid: (min(grid), max(grid)),
+}
 
 
 def overview() -> str:
@@ -114,13 +120,18 @@ def _default(command: str, one: Field[Any]) -> str:
 def _default_by_method(command: str, one: Field[Any]) -> str:
     """The default of a parameter in each method that takes it, and in each preset that has another for its method."""
     rows = {name: method.parameters[one.name] for name, method in METHODS.items() if one.name in method.parameters}
-    of_method = {name: setting_text((command == "sweep" and row.grid) or row.default) for name, row in rows.items()}
+    of_method = {name: setting_text(_tried(command, row.grid) or row.default) for name, row in rows.items()}
     texts = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
-    recipes = {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()} if command != "sweep" else {}
+    recipes = {} if command in TRIED else {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()}
     others = [
         f"[{preset}] {setting_text(recipe[one.name])}" for preset, recipe in recipes.items() if one.name in recipe
     ]
     return f"default {', '.join([*dict.fromkeys(texts), *others])}"
+
+
+def _tried(command: str, grid: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a sweep or a search tries of a parameter's grid."""
+    return TRIED[command](grid) if command in TRIED and grid else ()
 
 
 def _recipes() -> str:
@@ -136,7 +147,8 @@ def _origin(command: str, one: Field[Any]) -> CommandFlag:
     """The command and the flag that a flag's default belongs to: a study leaves most of them to its stages."""
     if one.default is None and command == "reproduce":
         return target_flag(one.name)
-    return CommandFlag("distill" if one.default is None and command == "sweep" else command, one.name)
+    is_own = one.default is not None or (command, one.name) == ("search", "lr")  # which is searched
+    return CommandFlag("distill" if command in OF_DISTILL and not is_own else command, one.name)
 
 
 def _row(name: str, text: str) -> str:

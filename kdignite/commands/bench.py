@@ -151,7 +151,6 @@ def _trials(job: Job, place: Path) -> dict[str, Trial]:
 
 def _distilled(job: Job, *, cache: Path | str | None, captured: bool = True) -> float:
     """The training phase of ``distill``, its CUDA graph captured beforehand; no cache: a new one for each trial."""
-
     with tempfile.TemporaryDirectory(prefix="kdignite-bench-") as place:
         folder = runs.create(Path(place), name=None, default="run")
         run, steps = _assembled(job, Path(place), cache=str(cache or Path(place) / "cold")), list[Step]()

@@ -152,19 +152,19 @@ class AdoptConfig(Config):
     arch_options: tuple[str, ...] | None = shared.arch_options()
     size: int | None = flag(
         None,
-        "side in pixels of the images the model was trained on; unset: what a model of timm or torchvision says",
+        "side in pixels of the images the model was trained on; required, but for timm:NAME and torchvision:NAME",
         low=8,
         high=1024,
         group="model",
     )
     mean: tuple[float, ...] | None = flag(
         None,
-        "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406; unset: as for --size",
+        "mean of each channel it was normalized with, for pixels in 0..1: .485,.456,.406; required as --size is",
         group="model",
     )
     std: tuple[float, ...] | None = flag(
         None,
-        "standard deviation of each channel, for pixels in 0..1: .229,.224,.225; unset: as for --size",
+        "standard deviation of each channel, for pixels in 0..1: .229,.224,.225; required as --size is",
         group="model",
     )
     key: str = shared.key()

@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args
 
@@ -75,9 +76,10 @@ class Config:
     command: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Refuse a value of the wrong type or outside its domain, naming the flag."""
+        """Refuse a value of the wrong type or outside its domain, naming the flag; a path becomes text."""
         for one in fields(self):
             if "help" in one.metadata:
+                object.__setattr__(self, one.name, _with_text(getattr(self, one.name)))
                 _check(one, getattr(self, one.name))
             if one.metadata.get("check"):
                 one.metadata["check"](getattr(self, one.name))
@@ -113,6 +115,13 @@ def bare_type(annotation: Value) -> Value:
     if isinstance(annotation, UnionType):
         return next(one for one in get_args(annotation) if one is not NoneType)
     return annotation
+
+
+def _with_text(value: Value) -> Value:
+    """A path, or the paths in a tuple, as text."""
+    if isinstance(value, tuple):
+        return tuple(map(_with_text, value))
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _check(one: Field[Value], value: Value) -> None:

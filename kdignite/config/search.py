@@ -23,6 +23,8 @@ AROUND_LR = (0.1, 2.0)  # times the model's own learning rate: methods differ in
 WIDE = 5.0  # a range whose ends differ by this factor is searched on a logarithmic scale
 _OWN = ("preset", "name", "seed", "resume")
 _FIELDS = {one.name: one for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN}
+_END = "the lowest and the highest"
+_ENDS = {"lr": f"{_END}; unset: {AROUND_LR[0]:g} to {AROUND_LR[1]:g} times that of the model or preset"}
 _METHOD_HELP = f"the method whose settings are searched, or {BASELINE}, the student without a teacher"
 
 
@@ -159,7 +161,7 @@ _BASELINE = [one.name for one in fields(BaselineConfig) if one.name in _FIELDS]
 SearchConfig: type[Search] = make_dataclass(
     "SearchConfig",
     [
-        axis(name, one.type, one, help=f"{one.metadata['help']}; one value, or the lowest and the highest")
+        axis(name, one.type, one, help=f"{one.metadata['help']}; one value, or {_ENDS.get(name, _END)}")
         if one.metadata["parameter"] or name in TRAINING
         else left_open(name, one, help=_METHOD_HELP if name == "method" else None)
         for name, one in _FIELDS.items()

@@ -1,7 +1,14 @@
 """The run folder: name, files, lock, and finding it. No result is ever overwritten."""
 
 from kdignite.runs.environment import environment
-from kdignite.runs.finding import Finished, checkpoint_name, find_checkpoint, finished_teachers, skipped
+from kdignite.runs.finding import (
+    Finished,
+    checkpoint_name,
+    find_checkpoint,
+    finished_teachers,
+    skipped,
+    teachers_to_name,
+)
 from kdignite.runs.folders import (
     BEST,
     CONFIG,

@@ -21,7 +21,16 @@ class Finished(NamedTuple):
 
 def finished_teachers(root: Path) -> list[Finished]:
     """Finished runs of ``teacher``, newest first; partial runs and adopted models have to be named."""
-    found = [run for run in _finished(root) if run.result["command"] == "teacher" and not run.result["partial"]]
+    return [run for run in _teachers(root) if run.result["command"] == "teacher" and not run.result["partial"]]
+
+
+def teachers_to_name(root: Path) -> list[Finished]:
+    """Adopted models and partial runs of ``teacher``, newest first."""
+    return [run for run in _teachers(root) if run.result["command"] == "adopt" or run.result["partial"]]
+
+
+def _teachers(root: Path) -> list[Finished]:
+    found = [run for run in _finished(root) if run.result["command"] in ("teacher", "adopt")]
     return sorted(found, key=lambda run: str(run.result["finished_at"]), reverse=True)
 
 

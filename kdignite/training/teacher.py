@@ -87,8 +87,11 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
         others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
         named = " and ".join(typed_flags(dataset=other) for other in others)
         hint = f"; there are teachers for {named}" if named else ""
+        apart = [run.folder for run in runs.teachers_to_name(root) if run.result["dataset"] == dataset]
+        one = typed_flags(teacher=apart[0].relative_to(root).as_posix() if apart else "RUN")
+        why = " (adopted models and partial runs have to be named)" if apart else ""
         raise UserError(
-            f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, --teacher=RUN{hint}"
+            f"{root}/ has no finished teacher for {dataset}: make one, {make}; or name one, {one}{why}{hint}"
         )
     run, checkpoint = newest
     say(f"teacher   {run.folder}, the newest finished one for {run.result['dataset']}")

@@ -576,13 +576,31 @@ def test_help_shows_the_plain_word_and_what_is_required():
     assert "\n  RUN...      run folders" in helptext.command_help("compare")
     assert "evaluate RUN [--flag=value ...]\n" in evaluate
     assert "--run" not in evaluate
-    assert "adopt FILE --arch=... --size=... --mean=... --std=... [--flag=value ...]\n" in adopt
+    assert "adopt FILE --arch=... [--flag=value ...]\n" in adopt
     assert "--file" not in adopt
-    assert adopt.count("; required\n") == 4
+    assert adopt.count("; required\n") == 1
+    assert "required, but for timm:NAME and torchvision:NAME a whole number " in " ".join(adopt.split())
+    assert " ".join(adopt.split()).count("required as --size is") == 2
 
 
 def test_the_required_flags_are_those_that_adopt_asks_for(refusal):
-    assert refusal("adopt", "net.pt").startswith(f"adopt needs --{', --'.join(USAGES['adopt'].required)}:")
+    assert refusal("adopt", "net.pt").startswith("adopt needs --arch, --size, --mean, --std:")
+    required = ", ".join(f"--{name}" for name in USAGES["adopt"].required)
+    assert refusal("adopt", "net.pt", "--size=32", "--mean=.5,.5,.5", "--std=.5,.5,.5").startswith(
+        f"adopt needs {required}:"
+    )
+
+
+def test_help_of_searches_and_studies_has_the_defaults_of_distill():
+    search, study = (" ".join(helptext.command_help(one).split()) for one in ("search", "study"))
+    for text in (search, study):
+        assert "the preset needs a whole number at least 1 default [standard] 10, [quick] 2, " in text
+        assert "instead of refusing the data true or false; default false" in text
+    assert "default 0.5,1 for kd, " in search
+    assert "1,100 for fitnet" in search
+    assert (
+        "unset: 0.1 to 2 times that of the model or preset numbers separated by commas above 0; default unset" in search
+    )
 
 
 def test_version(capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from pathlib import Path
 from types import GenericAlias
 from typing import Any
 
@@ -148,6 +149,12 @@ def test_every_choice_is_enforced(kind: type[Config], one: dataclasses.Field[Any
     for choice in choices:
         needed = {"methods": ("kd",)} if kind is MethodsStudyConfig else {}  # not every method takes mixed images
         assert getattr(build(kind, **{one.name: choice, **needed}), one.name) == choice
+
+
+def test_a_path_is_as_good_as_its_text() -> None:
+    assert DistillConfig(teacher=Path("runs/teacher")) == DistillConfig(teacher="runs/teacher")  # type: ignore[arg-type]
+    assert CompareConfig(runs=(Path("a"), "b")).runs == ("a", "b")  # type: ignore[arg-type]
+    assert refusal(DistillConfig, epochs=Path("3")) == "--epochs needs a whole number, not '3'"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -131,6 +131,17 @@ def test_without_a_teacher_the_command_that_makes_one_is_told(
     )
 
 
+@pytest.mark.parametrize("result", [{"command": "adopt"}, {"partial": True}])
+def test_a_teacher_that_has_to_be_named_is_told(tmp_path: Path, result: dict[str, Any]) -> None:
+    path = save(tmp_path / "study" / "mine") / "result.json"
+    files.write_json(path, {**files.read_json(path), **result})
+    assert refused(lambda: chosen(tmp_path)).endswith(
+        "; or name one, --teacher=study/mine (adopted models and partial runs have to be named)"
+    )
+    assert "mine" not in refused(lambda: chosen(tmp_path, dataset="digits"))
+    assert chosen(tmp_path, teacher="study/mine") == "mine"
+
+
 def test_teachers_for_other_data_are_told(tmp_path: Path) -> None:
     save(tmp_path / "a", dataset="digits", val_size=200)
     save(tmp_path / "b", dataset="cifar100")
