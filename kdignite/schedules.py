@@ -74,9 +74,11 @@ def build_optimizer(
         backbone_lr_mult: that rate, as a multiple of the others'.
 
     Returns:
-        The optimiser, fused unless a parameter is complex, with two parameter groups for each rate. On an accelerator
-        these share it, a float32 tensor there, and momentum starts as zeros instead of with the first gradient, which
-        gives the same numbers: a captured step reads both in place.
+        The optimiser, fused unless a parameter is complex, with two parameter groups for each rate. Momentum starts as
+        zeros, which gives the numbers of one that starts with the first gradient: torch's fused kernels fail where the
+        first gradients of a group come in different steps, and take what lies in memory for momentum where the first
+        one overflows. On an accelerator the groups share their rate, a float32 tensor there, which a captured step
+        reads in place, as it does the momentum.
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 5.3 (no decay of normalisation); Nesterov's momentum: Sutskever
     et al. 2013, "On the importance of initialization and momentum"; AdamW: Loshchilov & Hutter 2017, arXiv:1711.05101.
@@ -96,7 +98,7 @@ def build_optimizer(
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused, capturable=is_accelerator(device))
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "nesterov", fused=fused)
-    if momentum and is_accelerator(device):
+    if momentum:
         for parameter in trained:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

@@ -159,12 +159,18 @@ def training_step(
 
 
 def _trainer(model: nn.Module) -> Callable[[], None]:
-    """Puts every module into training mode where it is not; a wrapper does not know that its model was evaluated."""
-    modules = list(model.modules())
+    """Puts a model into training mode before the first step, and where a module is not in it.
+
+    The first is for networks whose ``train`` does more than that, such as keeping some layers in eval mode; the second
+    for wrappers, which do not know that their model was evaluated.
+    """
+    modules, begun = list(model.modules()), False
 
     def train() -> None:
-        if not all(module.training for module in modules):
+        nonlocal begun
+        if not begun or not all(module.training for module in modules):
             model.train()
+        begun = True
 
     return train
 

@@ -14,14 +14,14 @@ from kdignite.data.batches import SMALLEST_BATCH, chunks, evaluation_batch_size,
 from kdignite.data.preprocess import preparer, sample
 from kdignite.evaluation import Predictor, measure_batch_norms, predictor
 from kdignite.losses import standardized
-from kdignite.models.layout import place
+from kdignite.models.layout import place_like
 from kdignite.models.registry import init_from_data
 from kdignite.steps import Teacher
 from kdignite.streams import seeded
 from kdignite.teachers import SHUFFLED, Ensemble, ShuffledTeacher, mean_logits, shares, shuffle_wrong_classes
 from kdignite.teachers.soft_targets import uniform_warning
 from kdignite.training.data import Data
-from kdignite.training.model import FIT_IMAGES, new_model, sampled_pixels
+from kdignite.training.model import FIT_IMAGES, load_placed, new_model, sampled_pixels
 from kdignite.training.spec import Member, TeacherRecord
 from kdignite.training.teacher_cache import LoadedTeacher, make_teachers
 
@@ -92,7 +92,7 @@ def untrained_predictor(checkpoint: Checkpoint, data: Data, *, key: str, device:
     part = data.splits.train
     fitted = sampled_pixels(part, FIT_IMAGES, size=preprocessing.size)
     init_from_data(model, checkpoint.description.architecture.name, map(prepare, fitted))
-    model = place(model, device)
+    model = place_like(load_placed(checkpoint, device=device, amp=amp), model)
     batch_size = max(SMALLEST_BATCH, evaluation_batch_size(part.images, preprocessing.size))
     measured = pixel_batches(part.images, chunks(sample(part.indices, FIT_IMAGES), batch_size))
     measure_batch_norms(model, map(prepare, measured))

@@ -8,7 +8,6 @@ import kdignite
 from kdignite import checkpoints, files, runs
 from kdignite.config import DistillConfig, differences, differences_text, to_json, with_role, with_use
 from kdignite.errors import UserError
-from kdignite.training.initial_weights import NONE, PRETRAINED
 from kdignite.training.spec import RunSpec
 
 # flags that change no number of a run; data, initial weights and teacher are known by what they hold
@@ -53,11 +52,10 @@ def recorded_epochs(folder: Path) -> int:
 
 def sources_of(run: RunSpec) -> dict[str, Any]:
     """What a run starts from, by content: data, split, initial weights, teacher."""
-    weights = run.config.weights
     return {
         "data": run.data.source.fingerprint,
         "split": run.data.splits.hash,
-        "weights": weights if weights in (NONE, PRETRAINED) else files.sha256(Path(weights)),
+        "weights": run.weights,
         "teacher": run.teacher_record.to_json() if run.teacher_record else None,
     }
 

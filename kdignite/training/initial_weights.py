@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdignite import checkpoints, processes
+from kdignite import checkpoints, files, processes
 from kdignite.checkpoints import Architecture
 from kdignite.config import TrainConfig
 from kdignite.console import say
@@ -38,6 +38,11 @@ def check_and_fetch_weights(config: TrainConfig) -> None:
         raise UserError(f"--weights must be none, pretrained or a file; {checkpoints.no_file(Path(config.weights))}")
     if config.weights == PRETRAINED:
         processes.local_rank0_first(lambda: _published(config))
+
+
+def content_of(weights: str) -> str:
+    """What ``--weights`` names, by content: the hash of a file."""
+    return weights if weights in (NONE, PRETRAINED) else files.sha256(Path(weights))
 
 
 def load_initial_weights(model: nn.Module, config: TrainConfig, *, head: list[str] | None = None) -> None:

@@ -23,6 +23,7 @@ from kdignite.training.capturing import Capture
 from kdignite.training.compiling import compiling
 from kdignite.training.data import DEV_STEPS, Data, mixing_of, share
 from kdignite.training.device import choose_amp
+from kdignite.training.initial_weights import content_of
 from kdignite.training.model import PreparedModel, prepare_model, usual_statistics
 
 FEW_STEPS = 50  # after as many, 0.9**50 = 0.5 % of the initial statistics of a BatchNorm with momentum 0.1 are left
@@ -60,6 +61,7 @@ class RunSpec(NamedTuple):
     data: Data
     device: torch.device
     model: PreparedModel
+    weights: str  # that it started from, by content
     optimizer: Optimizer
     scaler: GradScaler
     make_step: MakeStep
@@ -140,6 +142,7 @@ def build_spec(
         data=data,
         device=device,
         model=model,
+        weights=content_of(config.weights),
         optimizer=_optimizer(trained, config, lr=lr_at(0), backbone=model.backbone),
         scaler=GradScaler(device.type, enabled=config.amp == "fp16"),
         make_step=_faster(make_step, capture=capture, compiled=config.compile),

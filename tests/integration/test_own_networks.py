@@ -189,6 +189,14 @@ def test_a_network_that_views_computes_what_it_computes_with_flatten(tmp_path: P
     assert first["val"]["loss"] == pytest.approx(second["val"]["loss"], rel=1e-3)
 
 
+def test_an_untrained_teacher_computes_as_the_trained_one(tmp_path: Path, mine: ModuleType) -> None:
+    mine.net = lambda num_classes: Net(viewed)  # type: ignore[attr-defined]
+    taught_by = teacher(TeacherConfig(**SETTINGS), root=tmp_path)
+    own = {"teacher": str(taught_by.folder), "teacher_arch": "own_networks:net", "allow_weak_teacher": True}
+    finished = distill(DistillConfig(**SETTINGS | own, control="random"), root=tmp_path)
+    assert finished.result["test"]["num_images"] == 30
+
+
 def test_what_is_only_reported_costs_no_run(
     tmp_path: Path, mine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,8 +42,9 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path: Path) -> None:
     assert {key for key, value in after.items() if not torch.equal(value, before[key])} == HEAD
 
 
-def test_then_everything_learns(tmp_path: Path) -> None:
-    before, after = states(tmp_path, **{**SETTINGS, "epochs": 2})
+@pytest.mark.parametrize("mult", [0.1, 1.0])
+def test_then_everything_learns(tmp_path: Path, mult: float) -> None:
+    before, after = states(tmp_path, **{**SETTINGS, "epochs": 2, "backbone_lr_mult": mult})
     assert {key for key, value in after.items() if torch.equal(value, before[key])} == set()
     assert after["norm1.num_batches_tracked"] == 4  # of the second epoch alone
 

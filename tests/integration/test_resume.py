@@ -634,3 +634,22 @@ def test_a_run_in_progress_is_left_alone_and_a_stale_lock_taken_over(
     assert (folder / ".lock").read_text() == f"{process.pid}\n"
     assert_alike(resumed(root).folder, reference)
     assert not (folder / ".lock").exists()
+
+
+def test_a_file_of_initial_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it held is what the run started from, whatever becomes of it while the run goes on."""
+    first = baseline(alone(name="first", epochs=1, limit_train=100), root=tmp_path)
+    file = tmp_path / "weights.safetensors"
+    shutil.copy(first.folder / "best.safetensors", file)
+    started_from, run_batches = files.sha256(file), trainer_module.run_batches
+
+    def removing(*args: Any, **sizes: int) -> Iterator[Any]:
+        for batch in run_batches(*args, **sizes):
+            file.unlink(missing_ok=True)
+            yield batch
+
+    monkeypatch.setattr(trainer_module, "run_batches", removing)
+    finished = baseline(alone(name="run", weights=str(file), epochs=2, limit_train=100, keep_last=True), root=tmp_path)
+    state = checkpoints.read(finished.folder / "last.safetensors")
+    assert state["about"]["run"]["weights"] == started_from
+    assert files.read_json(finished.folder / "environment.json")["weights"] == started_from

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.amp import GradScaler
 
 from kdignite.schedules import FINAL_SHARE, ONE_CYCLE_RISE, ONE_CYCLE_START, build_optimizer, learning_rate
 
@@ -161,6 +162,45 @@ def test_nesterov_looks_one_step_ahead() -> None:
         model.weight.grad = torch.ones(1, 1)
         optimizer.step()
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "nesterov"])
+def test_parameters_of_a_group_may_get_their_first_gradient_in_different_steps(kind: str) -> None:
+    """As when a backbone begins to learn after its head; torch's kernel by parameter is the reference."""
+    made = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+        optimizer = build_optimizer(model, kind=kind, lr=0.1, momentum=0.9, weight_decay=0.01)
+        if not fused:
+            groups = [{**group, "fused": False} for group in optimizer.param_groups]
+            optimizer = torch.optim.SGD(groups, fused=False)
+        for layers in (model[1:], model, model):
+            for parameter in layers.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        made.append(model.state_dict())
+    for name, value in made[0].items():
+        torch.testing.assert_close(value, made[1][name])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "nesterov", "adamw"])
+def test_a_first_step_that_overflows_leaves_no_trace(kind: str) -> None:
+    junk = [torch.full((64, 64), math.nan) for _ in range(64)]  # what freed memory may hold
+    model, other = (nn.Linear(64, 64, bias=False) for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    optimizer = build_optimizer(model, kind=kind, lr=0.1, momentum=0.9, weight_decay=0.0)
+    scaler = GradScaler("cpu", init_scale=2.0**127)
+    del junk
+    scaler.scale(1e6 * model.weight.sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.weight, other.weight)
+    fresh = build_optimizer(other, kind=kind, lr=0.1, momentum=0.9, weight_decay=0.0)
+    for one, its in ((model, optimizer), (other, fresh)):
+        one.weight.grad = torch.ones_like(one.weight)
+        its.step()
+    assert torch.equal(model.weight, other.weight)
 
 
 def test_adamw_takes_momentum_as_beta1(model: nn.Module) -> None:

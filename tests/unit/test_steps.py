@@ -249,6 +249,34 @@ def test_an_update_that_overflows_is_left_out_and_the_scale_halved(kind: str) ->
     assert scaler.get_scale() == 2.0**126
 
 
+class OwnTrain(nn.Module):
+    """A network that keeps its normalisation in eval mode, as fine-tuning does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(0)
+        self.norms = [one for one in self.net.modules() if isinstance(one, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> "OwnTrain":
+        super().train(mode)
+        for norm in self.norms:
+            norm.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+
+@KINDS
+def test_a_network_is_in_its_own_train_mode_from_the_first_step_on(kind: str) -> None:
+    model = OwnTrain()
+    assert model.norms
+    before = [norm.running_mean.clone() for norm in model.norms]
+    step_of(kind, model, sgd(model))(None, batches(1)[0])
+    assert model.training
+    assert all(torch.equal(old, norm.running_mean) for old, norm in zip(before, model.norms, strict=True))
+
+
 def test_a_live_teacher_is_not_changed_by_teaching() -> None:
     """With BatchNorm and Dropout, left in train mode by its owner: buffers, answers and gradients stay as they were."""
     student, teacher = network(0), network(1, dropout=0.5).train()
