@@ -24,7 +24,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kdignite.checkpoints.description import Checkpoint, from_payload, no_checkpoint
-from kdignite.checkpoints.kinds import ARCHIVE, FROM_TORCH, PICKLE, conversion, is_npz, kind_of, no_file
+from kdignite.checkpoints.kinds import (
+    ARCHIVE,
+    FROM_TORCH,
+    LENGTH_BYTES,
+    PICKLE,
+    conversion,
+    is_npz,
+    is_safetensors,
+    kind_of,
+    no_file,
+)
 from kdignite.checkpoints.tree import flatten, unflatten
 from kdignite.errors import UserError, brief
 from kdignite.files import LARGEST_JSON, write_atomically
@@ -34,7 +44,6 @@ UNREADABLE = (
     *(SafetensorError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, MemoryError),
     *(LookupError, TypeError, AssertionError, AttributeError, ArithmeticError, struct.error),
 )
-LENGTH_BYTES = 8  # before the header: its length
 START = b'{"__metadata__":{"kdignite":"{\\"sha256\\":\\"'  # of the header of an own file
 ZEROS = b"0" * 64
 DIGEST = slice(LENGTH_BYTES + len(START), LENGTH_BYTES + len(START) + len(ZEROS))  # bytes of the file
@@ -118,9 +127,10 @@ def read_foreign(path: Path) -> Any:
             raise ValueError("it is empty")
         if _is_own(start):
             return read(path)
-        if kind := kind_of(path, file):
+        has_header = is_safetensors(start)
+        if not has_header and (kind := kind_of(path, file)):
             raise UserError(f"{path} is {kind}")
-        if not start.startswith((ARCHIVE, PICKLE)):
+        if has_header or not start.startswith((ARCHIVE, PICKLE)):
             return dict(sorted(safetensors.torch.load(file.read()).items()))  # else in another order each time
         return _arrays(path, file) if start.startswith(ARCHIVE) and is_npz(_members(file)) else _unpickled(path, file)
 

@@ -14,6 +14,7 @@ MAGIC_END = 32  # bytes; pickles of tensors by other programs hold it too, later
 GZIP, TAR = b"\x1f\x8b", b"ustar"
 TAR_AT = 257  # bytes
 HEAD = 512  # bytes that are looked at
+LENGTH_BYTES, LONGEST_HEADER = 8, 100_000_000  # of the header of safetensors, which follows: bytes, and their length
 # tensors under their names from whatever nested dicts and modules there are
 KEEP = (
     "import sys, pathlib, pickle, numpy, torch; "
@@ -57,7 +58,7 @@ SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz")
 
 
 def kind_of(path: Path, file: IO[bytes]) -> str:
-    """What a file is and how to convert it, in words; empty where it may be one of torch, safetensors or NumPy."""
+    """What a file without safetensors is and how to convert it, in words; empty where it may be torch's or NumPy's."""
     start = file.read(HEAD)
     file.seek(0)
     if start.startswith(ARCHIVE):
@@ -74,6 +75,12 @@ def kind_of(path: Path, file: IO[bytes]) -> str:
         line = conversion(FROM_PICKLE, path)
         return f"a pickle (protocol {start[1]}) of Python, which may run anything: if you trust its source, {line}"
     return _text_kind(start) or _network_kind(path, start)
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file begins with the length of a header and the header; the length may look like another kind."""
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    return length <= LONGEST_HEADER and start[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
 
 
 def no_file(path: Path) -> str:
@@ -144,8 +151,7 @@ def _network_kind(path: Path, start: bytes) -> str:
         return f"an HDF5 file, as Keras writes it; {RENAME}{conversion(FROM_HDF5, path, suffix='.npz')}"
     if start[4:8] == b"TFL3":
         return "a model of TensorFlow Lite: use the model it was made from"
-    is_onnx = len(start) > 2 and start[0] == ONNX_VERSION and start[1] < NEWEST_ONNX and start[2] in ONNX_FIELDS
-    if is_onnx and start[8:9] != b"{":  # a header of safetensors would be there
+    if len(start) > 2 and start[0] == ONNX_VERSION and start[1] < NEWEST_ONNX and start[2] in ONNX_FIELDS:
         return f"an ONNX graph: {conversion(FROM_ONNX, path)}"
     return ""
 

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import gzip
 import io
+import json
 import lzma
 import pickle
 import shlex
@@ -321,6 +322,15 @@ def test_arrays_of_numpy_are_read(tmp_path: Path) -> None:
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file(under("module."), tmp_path / "net.safetensors")
     assert equal(read(None, tmp_path / "net.safetensors")[0], STATE)
+
+
+def test_safetensors_are_read_whatever_the_length_of_their_header_looks_like(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    for start in (b"\x80", b"\x80\x02", b"\x80\x04", b"\x1f\x8b", b"\x08\x07\x12", b"BZh"):
+        length = start.ljust(8, b"\0")
+        path.write_bytes(length + header.ljust(int.from_bytes(length, "little")) + bytes(8))
+        assert torch.equal(checkpoints.read_foreign(path)["a"], torch.zeros(2)), start
 
 
 # what is printed of each kind; those that have weights come with the line that saves them
