@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MOST_SIMILAR = 5  # names that an error suggests
+LARGEST_OPTION = 2**16  # no width or depth comes near it
 
 
 class Input(NamedTuple):
@@ -49,7 +50,7 @@ def create(name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
         UserError: if the name is unknown, or an option is none of the model's, saying which it has.
     """
     check_name(name)
-    _check_reserved(name, options)
+    _check_options(name, options)
     with _own_errors(name, options), warnings.catch_warnings(action="ignore"):
         model: nn.Module = _library(name).create(
             name.partition(":")[2], num_classes=num_classes, size=size, options=options
@@ -109,11 +110,15 @@ def _library(name: str) -> Any:
         raise UserError(f"{name} needs {library}, which is not installed: pip install {library}") from None
 
 
-def _check_reserved(name: str, options: Mapping[str, Any]) -> None:
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
     if taken := [option for option in options if option in _library(name).RESERVED]:
         raise UserError(
             f"{taken[0]} is no option of {name} here: --weights, --size and the classes of the data decide such things"
         )
+    for option, value in options.items():
+        numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+        if any(abs(one) > LARGEST_OPTION for one in numbers):
+            raise UserError(f"option {brief(option)} of {name} must be at most {LARGEST_OPTION:,}, not {brief(value)}")
 
 
 @contextmanager

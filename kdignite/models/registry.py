@@ -5,7 +5,6 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
@@ -164,40 +163,6 @@ def build_model(name: str, *, num_classes: int, size: int, options: Mapping[str,
         model = _call_user_function(name, num_classes=num_classes, options=options)
     try_forward(model, name=name, num_classes=num_classes, size=size)
     return model
-
-
-def meta_state_dict(
-    name: str, *, num_classes: int, size: int, options: Mapping[str, Any]
-) -> "dict[str, Tensor] | None":
-    """The state dict of a model on the meta device: shapes and types without memory; None where that cannot be had.
-
-    That is so of a user's function, and of the few models of libraries that compute with weights as they are built.
-    """
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    class NoNormalInit(TorchFunctionMode):
-        """Without `Tensor.normal_`, for which torch imports its compiler on the meta device."""
-
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            del types
-            return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
-
-    check_model(name, size=size, options=options)
-    if name not in MODELS and not is_library(name):
-        return None
-    build = pkgutil.resolve_name(MODELS[name].builder) if name in MODELS else partial(libraries.create, name)
-    given = dict(options) if name in MODELS else {"options": options}
-    try:
-        with torch.device("meta"), NoNormalInit():
-            model: nn.Module = build(num_classes=num_classes, size=size, **given)
-    except UserError as error:
-        if isinstance(error.__cause__, RuntimeError):  # of a library's model that needs numbers: it is built as it is
-            return None
-        raise
-    except RuntimeError as error:  # more bytes than can be counted
-        raise UserError(f"{name} cannot be built with these options: {brief(error)}") from error
-    return model.state_dict()
 
 
 def init_from_data(model: "nn.Module", name: str, batches: Iterable["Tensor"]) -> None:

@@ -13,7 +13,8 @@ from kdignite.console import say
 from kdignite.errors import UserError, listed
 from kdignite.models.libraries import converted, pretrained_weights
 from kdignite.models.options import parse_options
-from kdignite.models.registry import MODELS, build_model, meta_state_dict
+from kdignite.models.outline import meta_state_dict
+from kdignite.models.registry import MODELS, build_model
 from kdignite.models.weights import head_keys, pretrained_file, problems_of, transfer_weights
 from kdignite.plugins import is_library
 from kdignite.streams import unchanged_generators

@@ -19,7 +19,8 @@ from kdignite.errors import UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.models.layout import place
 from kdignite.models.libraries import own_input
-from kdignite.models.registry import MODELS, build_model, check_model, init_from_data, meta_state_dict
+from kdignite.models.outline import meta_state_dict
+from kdignite.models.registry import MODELS, build_model, check_model, init_from_data
 from kdignite.plugins import import_function, is_library
 from kdignite.streams import seeded
 from kdignite.training.data import Data, is_partial

@@ -21,7 +21,8 @@ from kdignite.errors import UserError
 from kdignite.models import libraries
 from kdignite.models.layers import default_layers
 from kdignite.models.options import option_flags, parse_options
-from kdignite.models.registry import build_model, check_model, default_size, meta_state_dict
+from kdignite.models.outline import meta_state_dict
+from kdignite.models.registry import build_model, check_model, default_size
 from kdignite.training.initial_weights import (
     _as_its_library_does,
     architecture_of,
