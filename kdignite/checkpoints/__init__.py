@@ -4,6 +4,7 @@ A checkpoint says everything needed to use it: the architecture and its argument
 it was selected on, and the accuracy it had there. Weights are loaded completely or not at all.
 """
 
+from kdignite.checkpoints.arrays import read_arrays
 from kdignite.checkpoints.description import (
     FORMAT,
     Architecture,

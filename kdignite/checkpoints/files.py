@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kdignite.checkpoints.arrays import OtherArray, read_arrays
 from kdignite.checkpoints.description import Checkpoint, from_payload, no_checkpoint
 from kdignite.checkpoints.kinds import (
     ARCHIVE,
@@ -144,13 +144,10 @@ def _members(file: IO[bytes]) -> list[str]:
 
 def _arrays(path: Path, file: IO[bytes]) -> dict[str, Any]:
     """The arrays of a file of ``numpy.savez`` as tensors; those of text as they are."""
-    with np.load(file, allow_pickle=False) as held:
-        try:
-            arrays = {name: held[name] for name in held.files}
-        except ValueError as error:
-            if "allow_pickle" not in str(error):
-                raise
-            raise UserError(f"{path} holds arrays of Python objects, not of numbers alone: leave them out") from error
+    try:
+        arrays = read_arrays(file, list)
+    except OtherArray as error:
+        raise UserError(f"{path} holds other things too: {error}: leave it out") from error
     return {
         name: torch.from_numpy(one.astype(one.dtype.newbyteorder("="))) if one.dtype.kind in NUMBERS else one
         for name, one in arrays.items()

@@ -1,5 +1,6 @@
 """Predictions in a file of the user, read and checked."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from kdignite import checkpoints
 from kdignite.errors import UserError
 
+PARTS = {"test_logits": "test", "val_logits": "val"}  # in the predictions.npz of a run; the first that is there counts
 SUFFIXES = (".npy", ".npz", ".csv", ".txt", ".pt", ".pth")
 
 
@@ -49,11 +51,10 @@ def _load_array(path: Path, split: str | None) -> tuple[npt.NDArray[Any], str | 
         if path.suffix in (".pt", ".pth"):
             return _tensor(path), split
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
             if path.suffix == ".npy":
-                return np.asarray(loaded), split
-            with loaded:
-                return _npz_member(path, {name: loaded[name] for name in loaded.files}, split)
+                return np.lib.format.read_array(file, allow_pickle=False), split
+            [(name, array)] = checkpoints.read_arrays(file, partial(_chosen, path, split)).items()
+            return array, split or PARTS.get(name)
     except UserError:
         raise
     except checkpoints.UNREADABLE as error:
@@ -67,15 +68,12 @@ def _tensor(path: Path) -> npt.NDArray[Any]:
     return content.float().numpy() if content.is_floating_point() else content.numpy()
 
 
-def _npz_member(
-    path: Path, arrays: dict[str, npt.NDArray[Any]], split: str | None
-) -> tuple[npt.NDArray[Any], str | None]:
-    for part in (split,) if split else ("test", "val"):
-        if f"{part}_logits" in arrays:
-            return arrays[f"{part}_logits"], part
-    if len(arrays) != 1:
-        raise _error(path, f"must hold one array, or a run's {split or 'test'}_logits; it has {', '.join(arrays)}")
-    return next(iter(arrays.values())), split
+def _chosen(path: Path, split: str | None, names: list[str]) -> list[str]:
+    """The logits of a run's part, or the only array."""
+    logits = [name for name, part in PARTS.items() if name in names and split in (None, part)]
+    if not logits and len(names) != 1:
+        raise _error(path, f"must hold one array, or a run's {split or 'test'}_logits; it has {', '.join(names)}")
+    return (logits or names)[:1]
 
 
 def _split_of(path: Path, count: int, sizes: dict[str, int], split: str | None) -> str:

@@ -21,7 +21,7 @@ import torch
 
 import kdignite
 from kdignite import checkpoints, files
-from kdignite.checkpoints import Architecture, Description, Origin, Validation
+from kdignite.checkpoints import Architecture, Description, Origin, Validation, arrays
 from kdignite.cli import main
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
@@ -32,6 +32,7 @@ from kdignite.comparison.runs import read_run
 from kdignite.config import BaselineConfig, DistillConfig, DoctorConfig, EvaluateConfig, ReproduceConfig, configure
 from kdignite.console import say
 from kdignite.data.specs import Preprocessing
+from kdignite.doctor.predictions import read_predictions
 from kdignite.errors import BRIEF, UserError, brief
 from kdignite.models import registry
 from kdignite.models.outline import meta_state_dict as outlined
@@ -803,13 +804,19 @@ def npy(*, shape: str, descr: str = "<f4", held: int = 0) -> bytes:
         (npy(shape="4, 2", held=31), "test_logits.npy claims other numbers than it holds"),
         (npy(shape="4, 2", descr="|O", held=64), "test_logits.npy is no array of plain numbers"),
         (npy(shape="(" * 500 + "4, 2", held=32), "test_logits.npy is no array of plain numbers"),
-        (npy(shape="4, 2", held=32).replace(b"NUMPY\x01", b"NUMPY\x02"), "is no array of plain numbers"),
+        (
+            npy(shape="4, 2", held=32).replace(b"NUMPY\x01", b"NUMPY\x02"),
+            "test_logits.npy is no array of plain numbers",
+        ),
         (npy(shape="4, 2", descr="<f8", held=64), "its scores are not all finite numbers of single precision"),
-        (bytes(300 * 2**20), "it claims too much for a file of"),
+        (bytes(2 * 2**20), "it claims too much for a file of"),
     ],
     ids=["shape", "short", "objects", "brackets", "version", "double", "bomb"],
 )
-def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_arrays_that_claim_more_than_they_hold_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, told: str
+) -> None:
+    monkeypatch.setattr(arrays, "COMPRESSED_BYTES", 2**20)
     folder = run_folder(tmp_path / "b")
     path = folder / "predictions.npz"
     with np.load(path) as stored:
@@ -818,6 +825,30 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path, conte
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("test_logits.npy", content)
     assert told in refused(lambda folder: read_run(folder, label="b"), folder)
+
+
+DOORS: dict[str, Callable[[Path], object]] = {
+    "weights": checkpoints.read_foreign,
+    "predictions": lambda path: read_predictions(path, num_classes=3, sizes={"test": 6}, split=None),
+}
+
+
+def test_compressed_arrays_that_take_more_than_they_bring_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "COMPRESSED_BYTES", 2**20)
+    path = tmp_path / "arrays.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test_logits.npy", npy(shape="6, 3", held=72) + bytes(2**20))
+    assert all("it claims too much for a file of" in refused(read, path) for read in DOORS.values())
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_array_whose_header_lies_is_refused(tmp_path: Path, door: str) -> None:
+    path = tmp_path / "arrays.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test_logits.npy", npy(shape="1000000000, 3", held=72))
+    assert "test_logits.npy claims other numbers than it holds" in refused(DOORS[door], path)
 
 
 @pytest.mark.parametrize("folder", ["../outside", "/tmp", "..", ".", "a/b", "", "link", "a\x00b", 7, None])
