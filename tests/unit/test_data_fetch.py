@@ -10,6 +10,7 @@ import socket
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -326,11 +327,27 @@ def test_npm_with_other_images_is_refused(root: Path, tmp_path: Path) -> None:
     check_nothing_left(root)
 
 
+def gif() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (1024, 1)).save(file, "GIF")
+    return file.getvalue()
+
+
+def claiming(side: int) -> bytes:
+    """A PNG file whose header claims so many rows and columns."""
+    png = npm_files()["test_batch.png"]
+    header = b"IHDR" + 2 * side.to_bytes(4, "big") + png[24:29]
+    return png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"test_batch.png": None}, "does not hold test_batch.png"),
         ({"test_batch.png": b"no image"}, "does not hold what it should: cannot identify"),
+        ({"test_batch.png": gif()}, "does not hold what it should: cannot identify"),
+        ({"test_batch.png": claiming(30_000)}, "does not hold what it should: Image size"),
+        ({"test_batch.png": claiming(40_000)}, "does not hold what it should: Image size"),
         ({"test_lables.json": b"[1, 2"}, "does not hold what it should: Expecting"),
         ({"test_lables.json": b"[1, 2, 3, 256]"}, "does not hold what it should: "),
         ({"train_lables.json": b"[1, 2]"}, "does not hold what it should: "),
