@@ -14,6 +14,11 @@ TEMPORARY = ".tmp-"  # prefix of a file until it is complete
 LARGEST_JSON = 64 * 2**20  # bytes; the scores of 10,000 classes take a tenth of it
 
 
+def typed_path(word: str) -> Path:
+    """A path as it was typed; ~ is a home, and only a character where no user has that name."""
+    return Path(os.path.expanduser(word))  # noqa: PTH111 - Path.expanduser raises
+
+
 def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
     """Replace a file completely or not at all, whenever the process or the machine stops."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
@@ -32,7 +37,7 @@ def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: 
 
 def write_json(path: Path, values: Any) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # as JSON spells them
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def predict(config: PredictConfig, *, root: Path = runs.ROOT) -> list[Prediction
     _write(_lines(form, _predicted(config, model, found.files), predictions), config.out)
     _say_speed(len(predictions), len(found.files), seconds=time.perf_counter() - start)
     if config.sheet:
-        _write_sheet(config, model, predictions, Path(config.sheet).expanduser())
+        _write_sheet(config, model, predictions, files.typed_path(config.sheet))
     return predictions
 
 
@@ -128,7 +128,7 @@ def _lines(form: RowFormat, batches: Iterable[list[Prediction]], predictions: li
 def _write(lines: Iterator[str], out: str | None) -> None:
     if out is not None:
         encoded = (line.encode("utf-8", "surrogateescape") for line in lines)
-        files.write_atomically(Path(out).expanduser(), lambda file: file.writelines(encoded))
+        files.write_atomically(files.typed_path(out), lambda file: file.writelines(encoded))
         return
     for text in lines:
         with tqdm.external_write_mode():

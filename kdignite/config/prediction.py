@@ -7,6 +7,7 @@ from typing import ClassVar
 from kdignite.config import shared
 from kdignite.config.fields import Config, flag
 from kdignite.errors import UserError
+from kdignite.files import typed_path
 
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json"}  # suffix of --out -> format
 
@@ -58,7 +59,7 @@ class PredictConfig(Config):
                 "predict needs pictures and a model: python -m kdignite predict FILE_OR_FOLDER --model=runs/NAME"
             )
         for name, given in (("out", self.out), ("sheet", self.sheet)):
-            path = Path(given or "x").expanduser().absolute()
+            path = typed_path(given or "x").absolute()
             if path.is_dir() or not path.parent.is_dir():
                 raise UserError(f"--{name} must be a file in a folder that is there, not {given}")
 

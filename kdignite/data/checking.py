@@ -10,6 +10,7 @@ import PIL
 
 from kdignite import files
 from kdignite.data.decode import Broken, find_broken
+from kdignite.data.fingerprint import stamp
 from kdignite.data.layout import utf8_text
 from kdignite.errors import UserError
 
@@ -17,28 +18,33 @@ RECORD = ".kdignite-checked.json"  # in the folder of the data set
 
 
 def find_broken_once(paths: Sequence[Path], root: Path, *, progress: bool) -> list[Broken]:
-    """The files that cannot be read. Decoding all of a large set takes minutes, so the outcome is kept in ``root``."""
+    """The files that cannot be read.
+
+    Decoding all of a large set takes minutes, so the outcome is kept in ``root``, unless it may be another one next
+    time, as where a file may not be opened.
+    """
     record, key = root / RECORD, _key(paths)
     known = _read(record, key, paths)
     if known is not None:
         return known
     broken = find_broken(paths, progress=progress)
+    if not any(one.may_pass for one in broken):
+        _keep(record, key, paths, broken)
+    return broken
+
+
+def _keep(record: Path, key: str, paths: Sequence[Path], broken: Sequence[Broken]) -> None:
     place = {path: index for index, path in enumerate(paths)}
     with suppress(OSError):  # a folder that cannot be written is checked every time
         files.write_json(record, {"key": key, "broken": [[place[one.path], one.why] for one in broken]})
-    return broken
 
 
 def _key(paths: Sequence[Path]) -> str:
     """A hash of names, sizes and times of change, and of what reads the files."""
     digest = hashlib.sha256(PIL.__version__.encode())
     for path in paths:
-        try:
-            status = path.stat()
-            found = [status.st_size, status.st_mtime_ns]
-        except OSError:
-            found = []
-        digest.update(json.dumps([utf8_text(str(path.absolute()), errors="surrogateescape"), *found]).encode())
+        name = utf8_text(str(path.absolute()), errors="surrogateescape")
+        digest.update(json.dumps([name, *stamp(path)]).encode())
     return digest.hexdigest()
 
 

@@ -72,13 +72,13 @@ def _read(file: Path) -> tuple[list[Row], list[str]]:
     columns = {key: names[one] for key, known in COLUMNS.items() for one in reversed(known) if one in names}
     if {"path", "label"} <= set(columns):
         del cells[0]
-    elif cells and len(cells[0][1]) > 1 and (file.parent / cells[0][1][0].strip()).is_file():
+    elif cells and len(cells[0][1]) > 1 and os.path.isfile(file.parent / cells[0][1][0].strip()):  # noqa: PTH113
         columns = {key: column for column, key in enumerate(COLUMNS) if column < len(cells[0][1])}
     else:
         raise UserError(f"{file} needs a first line that names its columns: path,label or path,label,split")
     notes = []
     rows = [_row(file, line, one, columns) for line, one in cells]
-    if rows and not rows[0].path.exists() and "\\" in str(rows[0].path):
+    if rows and not os.path.exists(rows[0].path) and "\\" in str(rows[0].path):  # noqa: PTH110
         rows = [row._replace(path=Path(str(row.path).replace("\\", "/"))) for row in rows]
         notes.append(f"paths in {file.name} are Windows': each \\ is taken as /")
     seen: dict[Path, int] = {}
@@ -97,7 +97,11 @@ def _cells(file: Path) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except OSError as error:
         raise UserError(f"--dataset={CSV}FILE needs a table of images, but {file}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise UserError(
+            f"{file} is no table of paths and labels ({brief(error)}): check its quotes, and leave out columns of data"
+        ) from error
+    except UnicodeDecodeError as error:
         raise UserError(f"{file} is no table in UTF-8 ({brief(error)}): save it as CSV in UTF-8") from error
 
 

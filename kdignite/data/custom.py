@@ -13,6 +13,7 @@ from kdignite.data.arrays import as_array, image_array
 from kdignite.data.folders import IN_MEMORY_BYTES, SETS, source_with_defaults
 from kdignite.data.items import are_arrays, is_dataset, length_of, read_items
 from kdignite.data.labels import RawLabels, class_indices, raw_labels
+from kdignite.data.layout import part_of
 from kdignite.data.repeat import check_same
 from kdignite.data.source import ImageSet, Source, StreamedImages, pixels_digest
 from kdignite.errors import UserError
@@ -20,7 +21,6 @@ from kdignite.plugins import import_function
 
 # a function that took longer, or whose arrays are larger, is not called again; items of Datasets are read again always
 LONGEST_S, LARGEST_BYTES = 10.0, 2**30
-INSTEAD = {"valid": "val", "validation": "val", "dev": "val", "testing": "test", "training": "train"}
 
 
 class LoadedSet(NamedTuple):
@@ -104,7 +104,7 @@ def _check_sets(name: str, returned: Any) -> dict[str, Any]:
             'return {"train": train, "test": test}'
         )
     if unknown := sorted(str(key) for key in set(returned) - {*SETS, "classes"}):
-        hint = f"; did you mean {INSTEAD[unknown[0].lower()]}?" if unknown[0].lower() in INSTEAD else ""
+        hint = f"; did you mean {part}?" if (part := part_of(unknown[0])) else ""
         raise UserError(
             f"{name} must return a dict with the keys train, val, test and classes, not {unknown[0]!r}{hint}"
         )

@@ -46,6 +46,7 @@ class Broken(NamedTuple):
 
     path: Path
     why: str
+    may_pass: bool = False  # the reason lies with the machine, not in the file
 
 
 @cache
@@ -188,7 +189,8 @@ def _read(path: Path, *, use: Callable[[Image.Image], T]) -> T | Broken:
         with Image.open(path, formats=picture_formats()) as image:
             return use(image)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything for a damaged file
-        return Broken(path, _why(error))
+        may_pass = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
+        return Broken(path, _why(error), may_pass)
 
 
 def _decode_quickly(image: Image.Image) -> None:

@@ -36,7 +36,7 @@ def content_hashes(listings: Mapping[str, Sequence[Path]], root: Path, *, progre
     """
     kept, found = _read(root / KEPT), dict[str, list[Any]]()
     paths = {os.path.relpath(path, root): path for listing in listings.values() for path in listing}
-    stamps = {name: _stamp(path) for name, path in paths.items()}
+    stamps = {name: stamp(path) for name, path in paths.items()}
     missing = [name for name in paths if kept.get(name, [])[:-1] != stamps[name]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         computed = pool.map(_hash, [paths[name] for name in missing])
@@ -44,8 +44,8 @@ def content_hashes(listings: Mapping[str, Sequence[Path]], root: Path, *, progre
             computed, desc="hashing", total=len(missing), unit="file", leave=False, disable=None if progress else True
         )
         fresh = dict(zip(missing, bar, strict=True))
-    for name, stamp in stamps.items():
-        found[name] = [*stamp, fresh[name] if name in fresh else kept[name][-1]]
+    for name, times in stamps.items():
+        found[name] = [*times, fresh[name] if name in fresh else kept[name][-1]]
     if fresh:
         _keep(root / KEPT, found)
     return {
@@ -58,7 +58,8 @@ def files_digest(hashes: Sequence[str], labels: Sequence[int]) -> str:
     return hashlib.sha256(json.dumps([list(hashes), list(labels)]).encode()).hexdigest()
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp(path: Path) -> list[int]:
+    """The size of a file and its times of change; empty: it cannot be looked at."""
     try:
         found = path.stat()
     except OSError:

@@ -13,14 +13,15 @@ from torch import Tensor
 from kdignite.data.checking import find_broken_once
 from kdignite.data.decode import Broken, decode_images, read_image
 from kdignite.data.fingerprint import content_hashes, files_digest
-from kdignite.data.layout import find_layout
+from kdignite.data.layout import PART_NAMES, find_layout
 from kdignite.data.scan import Listing, scan
 from kdignite.data.source import ImageSet, Source, StreamedImages, fingerprint
 from kdignite.data.specs import check_class_names
 from kdignite.errors import UserError, listed
+from kdignite.files import typed_path
 
 IN_MEMORY_BYTES = 2 * 2**30  # all sets together; above this, images are decoded at every use
-SETS = ("train", "val", "test")
+SETS = tuple(PART_NAMES)
 
 
 class Pictures(NamedTuple):
@@ -68,8 +69,8 @@ def load_folder(name: str, *, image_size: int, progress: bool, skip_broken: bool
 def path_of(name: str) -> Path:
     """The path in ``folder:PATH``, as typed or as recorded, whatever locale wrote the record; it need not exist."""
     given = name.partition(":")[2]
-    path = Path(given).expanduser()
-    return path if path.exists() else Path(os.fsdecode(_utf8_bytes(given))).expanduser()
+    path = typed_path(given)
+    return path if os.path.exists(path) else typed_path(os.fsdecode(_utf8_bytes(given)))  # noqa: PTH110 - no OSError
 
 
 def load_pictures(name: str, pictures: Pictures, *, image_size: int, progress: bool, skip_broken: bool) -> Source:

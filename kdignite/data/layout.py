@@ -37,7 +37,7 @@ def find_layout(name: str, root: Path) -> Layout:
     Raises:
         UserError: if there is no such layout, two folders are the same part, or there are fewer than two classes.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 - no OSError
         raise UserError(
             f"--dataset={name} needs images in PATH/train/CLASS/ or PATH/CLASS/, but there is no folder {root}"
         )
@@ -132,6 +132,8 @@ def _notes(root: Path, parts: Mapping[str, Classes], folders: Mapping[str, Path]
         beside += sorted(one.name for one in root.iterdir() if part_of(one.name) and one.is_file())
         if beside:
             yield f"not used: {listed(beside)} beside {folders['train'].name}/"
+    elif len(named := [f"{one.name}/" for one in _subfolders(root) if part_of(one.name)]) > 1:
+        yield f"{listed(named)} hold no folders: taken as classes, like the other folders of {root}"
     elif part_of(root.resolve().name) and (beside := _siblings(root)):
         both = shlex.quote(f"--dataset={FOLDER}{root.resolve().parent}")
         yield f"not used: {listed(beside)} beside {root}: {both} takes them too"

@@ -1,6 +1,7 @@
 """Data sets by name: a row of `DATASETS` and a file is one. Nothing here imports torch, so that help can list them."""
 
 import difflib
+import os
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -72,14 +73,22 @@ def load_source(
     kind = USER_FUNCTION if is_code(name) else next((kind for key, kind in PATHS.items() if name.startswith(key)), name)
     if kind not in DATASETS:
         raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
+    _check_encodable(name)
     load = pkgutil.resolve_name(DATASETS[kind].loader)
     options = {"image_size": image_size, "progress": progress, "skip_broken": skip_broken, "fetch": fetch}
     source: Source = load(name, data_root=data_root, **options)
     return source
 
 
+def _check_encodable(name: str) -> None:
+    try:
+        name.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise UserError(f"--dataset={name} is no UTF-8, in which runs are recorded: rename the folder") from None
+
+
 def _suggestion(name: str) -> str:
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - no OSError
         return f"; did you mean {FOLDER}{name}?"
     if Path(name).suffix == ".csv":
         return f"; did you mean {CSV}{name}?"

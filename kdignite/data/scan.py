@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kdignite.data.decode import picture_suffixes
 from kdignite.data.layout import Layout, is_passed_over
 from kdignite.errors import UserError, brief, listed
+from kdignite.files import typed_path
 
 NO_NOTE = {"thumbs.db", "desktop.ini"}  # systems leave them beside pictures
 
@@ -83,7 +84,7 @@ def find_pictures(paths: Sequence[str]) -> Pictures:
     """
     files, visited, passed = dict[Path, None](), set[Path](), list[Path]()
     for word in paths:
-        path = Path(word).expanduser()
+        path = typed_path(word)
         there = [path]
         if not os.path.exists(path):  # noqa: PTH110 - no OSError
             there = [Path(one) for one in sorted(glob(str(path), recursive=True))]  # noqa: PTH207 - also absolute ones

@@ -187,7 +187,7 @@ def _same_place(one: str, other: str) -> bool:
     """Whether two names mean the same data; a path may be spelt in many ways."""
     for prefix in PATHS:
         if one.startswith(prefix) and other.startswith(prefix):
-            here, there = (Path(name.removeprefix(prefix)).expanduser().resolve() for name in (one, other))
+            here, there = (files.typed_path(name.removeprefix(prefix)).resolve() for name in (one, other))
             return here == there
     return one == other
 

@@ -125,7 +125,11 @@ REFUSED: dict[str, tuple[str, str]] = {
         rows("path,label", "some where/0.png,cat"),
         "needs training images of two or more classes, but has 1",
     ),
-    "unclosed quote": (FIRST + '"some where/2.png,cat,val', r"table.csv is no table in UTF-8 \(.*\): save it as CSV"),
+    "unclosed quote": (FIRST + '"some where/2.png,cat,val', r"table.csv is no table of paths and labels \(unexpected"),
+    "data instead of paths": (FIRST + "0 " * 5_000 + ",cat,val", r"1 of 3 files cannot be read as images: .*/0 0 0"),
+    "data first": (rows("path,label", "0 " * 5_000 + ",cat", "1 " * 5_000 + ",dog"), "2 of 2 files cannot be read"),
+    "data without names": (rows("0 " * 5_000 + ",cat"), "needs a first line that names its columns"),
+    "much data": (FIRST + "0 " * 100_000 + ",cat", r"no table of paths and labels \(field larger than field limit"),
     "missing file": (FIRST + "2.png,cat,val", r"1 of 3 files cannot be read as images: .*/2\.png \(No such file"),
 }
 

@@ -1,5 +1,6 @@
 """What is understood of folders as people have them: parts, classes, files passed over, links, broken files."""
 
+import errno
 import os
 import unicodedata
 from collections.abc import Callable
@@ -10,12 +11,14 @@ import torch
 from PIL import Image
 
 from kdignite.commands.data import class_table, data
-from kdignite.config import DataConfig
+from kdignite.config import DataConfig, PredictConfig
 from kdignite.data import checking, decode, folders
 from kdignite.data.registry import load_source
+from kdignite.data.scan import find_pictures
 from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
 from kdignite.training.data import open_data
+from kdignite.training.teacher import _same_place
 
 
 def picture(path: Path, grey: int = 0) -> Path:
@@ -80,7 +83,10 @@ def test_folders_of_classes_without_train(tmp_path: Path) -> None:
 
 def test_trains_can_be_a_class(tmp_path: Path) -> None:
     make(tmp_path, "bus/x.png", "car/x.png", "train/x.png", "test/x.png")
-    assert load(tmp_path).classes == ("bus", "car", "test", "train")
+    source = load(tmp_path)
+    assert source.classes == ("bus", "car", "test", "train")
+    told = f"note      test/, train/ hold no folders: taken as classes, like the other folders of {tmp_path}"
+    assert notes(source) == told
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -309,14 +315,55 @@ def test_a_large_set_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     record = tmp_path / checking.RECORD
     for change in (
         lambda: os.utime(tmp_path / "train/ant/0.png", ns=(0, 0)),
+        lambda: (tmp_path / "train/ant/0.png").chmod(0o600),
         lambda: record.write_text("{}"),
         lambda: record.write_text("damaged"),
         lambda: picture(tmp_path / "train/bee/4.png"),
     ):
         change()
         load(tmp_path, skip_broken=True)
-    assert checked == [10] * 5
+    assert checked == [10] * 6
     assert len(load(tmp_path, skip_broken=True).train.labels) == 8
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_what_may_pass_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", 0)
+    damaged(tmp_path)
+    decode_quickly = decode._decode_quickly
+
+    def fail(image: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(decode, "_decode_quickly", fail)
+    with pytest.raises(UserError, match="no training image of class"):
+        load(tmp_path, skip_broken=True)
+    monkeypatch.setattr(decode, "_decode_quickly", decode_quickly)
+    assert len(load(tmp_path, skip_broken=True).train.labels) == 7
+
+
+@pytest.mark.parametrize("kind", ["folder:", "csv:"])
+def test_a_path_that_no_record_can_hold_is_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match="is no UTF-8, in which runs are recorded: rename the folder"):
+        load_source(f"{kind}{tmp_path}/d\udcff", data_root=tmp_path, image_size=8)
+
+
+@pytest.mark.parametrize("word", ["~no-such-user/p", "x" * 300, "/" + "y/" * 3_000])
+@pytest.mark.parametrize("kind", ["", "folder:", "csv:"])
+def test_a_path_that_cannot_be_is_told(tmp_path: Path, kind: str, word: str) -> None:
+    with pytest.raises(UserError, match=r"no folder|needs a table|must be one of"):
+        load_source(f"{kind}{word}", data_root=tmp_path, image_size=8)
+
+
+def test_a_tilde_without_a_user_is_a_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = find_pictures([picture(Path("~$a.png")).name])
+    assert found.files == (Path("~$a.png"),)
+    with pytest.raises(UserError, match="--out must be a file in a folder that is there, not ~no-such-user/rows"):
+        PredictConfig(paths=("~$a.png",), model="m", out="~no-such-user/rows")
+    assert _same_place("folder:~no-such-user/p", f"folder:{tmp_path}/~no-such-user/p")
+    make(tmp_path / "~pets", "ant/x.png", "bee/x.png")
+    assert load(Path("~pets")).classes == ("ant", "bee")
 
 
 def test_a_link_to_a_file_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {
         *(
             "errors",
+            "files",
             "data.registry",
             "methods.registry",
             "methods.rows",

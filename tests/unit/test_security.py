@@ -730,6 +730,11 @@ def test_json_that_no_run_writes_is_refused(tmp_path: Path, content: str, told: 
     assert told in refused(files.read_json, tmp_path / "result.json")
 
 
+def test_json_keeps_a_name_that_is_no_text(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "config.json", {"teacher": "d\udcff/ü"})
+    assert files.read_json(tmp_path / "config.json") == {"teacher": "d\udcff/ü"}
+
+
 def test_json_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "result.json").open("wb") as file:
         file.truncate(2**40)  # takes no room on the disk
