@@ -18,7 +18,7 @@ from kdignite.reports.comparison import (
     verdict_text,
 )
 from kdignite.reports.figures import save_figure
-from kdignite.reports.page import REPORT
+from kdignite.reports.page import REPORT, FoundRuns
 from kdignite.reports.style import letters_note
 
 
@@ -49,7 +49,7 @@ def compare(config: CompareConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     ):
         (folder / name).write_text(content, encoding="utf-8")
     files.write_json(folder / COMPARISON, values)
-    write_comparison_page(folder, summary, config, root=root)
+    write_comparison_page(folder, summary, config, found=FoundRuns(paired, ""))
     if note := letters_note(paired.students[0].classes):
         say(note)
     say(text)

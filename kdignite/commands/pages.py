@@ -14,6 +14,7 @@ from kdignite.errors import UserError
 from kdignite.reports.comparison import summary_from_json
 from kdignite.reports.methods import methods_from_json
 from kdignite.reports.page import (
+    FoundRuns,
     Page,
     Pictures,
     comparison_page,
@@ -38,8 +39,8 @@ def write_run_page(folder: Path, settings: Settings) -> Path:
     return write_page(run_page(run, pictures=open_pictures(run, settings)), folder)
 
 
-def write_comparison_page(folder: Path, summary: Summary, settings: Settings, *, root: Path) -> Path:
-    return write_page(_comparison(summary, settings, folder=folder, beside=folder.parent, root=root), folder)
+def write_comparison_page(folder: Path, summary: Summary, settings: Settings, *, found: FoundRuns) -> Path:
+    return write_page(_comparison(summary, settings, folder=folder, beside=folder.parent, found=found), folder)
 
 
 def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
@@ -51,7 +52,9 @@ def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
     compared = [folder / name / COMPARISON for name in names if (folder / name / COMPARISON).is_file()]
     outcome: Page | SweepSummary | None = None
     if compared:
-        outcome = _comparison(read_summary(compared[-1]), settings, folder=folder, beside=folder, root=root)
+        summary = read_summary(compared[-1])
+        found = find_runs(summary.runs, folder, root)
+        outcome = _comparison(summary, settings, folder=folder, beside=folder, found=found)
     else:
         outcome = _outcome(folder)
     return write_page(study_page(folder, manifest, outcome), folder)
@@ -78,8 +81,7 @@ def read_summary(path: Path) -> Summary:
         return summary_from_json(files.read_json(path))
 
 
-def _comparison(summary: Summary, settings: Settings, *, folder: Path, beside: Path, root: Path) -> Page:
-    found = find_runs(summary.runs, beside, root)
+def _comparison(summary: Summary, settings: Settings, *, folder: Path, beside: Path, found: FoundRuns) -> Page:
     pictures = open_pictures(found.paired.students[0], settings) if found.paired else ""
     return comparison_page(summary, found, folder=folder, beside=beside, pictures=pictures)
 

@@ -7,6 +7,7 @@ from kdignite.commands.pages import COMPARISON, read_summary, write_comparison_p
 from kdignite.config import ReportConfig
 from kdignite.console import say
 from kdignite.errors import UserError
+from kdignite.reports.page import find_runs
 
 
 def report(config: ReportConfig, *, root: Path = runs.ROOT) -> Path:
@@ -28,7 +29,9 @@ def report(config: ReportConfig, *, root: Path = runs.ROOT) -> Path:
     if folder is None:
         raise UserError(f"there is no folder {config.run!r}: name a run, a comparison or a study, as runs/NAME or NAME")
     if (folder / COMPARISON).is_file():
-        page = write_comparison_page(folder, read_summary(folder / COMPARISON), config, root=root)
+        summary = read_summary(folder / COMPARISON)
+        found = find_runs(summary.runs, folder.parent, root)
+        page = write_comparison_page(folder, summary, config, found=found)
     elif (folder / runs.MANIFEST).is_file():
         page = write_study_page(folder, config, root=root)
     elif (folder / runs.RESULT).is_file():

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from kdignite import files
-from kdignite.commands.pages import open_pictures
+from kdignite.commands.compare import compare
+from kdignite.commands.pages import open_pictures, read_summary
 from kdignite.commands.report import report
 from kdignite.comparison.methods import BETTER, Budget, Contrast, MethodRow, MethodsSummary
 from kdignite.comparison.pairing import pair_runs
@@ -27,7 +28,7 @@ from kdignite.comparison.scores import Difference
 from kdignite.comparison.search import SearchSummary
 from kdignite.comparison.summary import Summary, summarize
 from kdignite.comparison.sweep import GridPoint, SweepSummary
-from kdignite.config import Range, ReportConfig
+from kdignite.config import CompareConfig, Range, ReportConfig
 from kdignite.data.registry import load_source
 from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, expected_calibration_error, recorded, softmax
@@ -330,6 +331,37 @@ def test_a_comparison_whose_runs_are_gone_is_shown_from_its_json(tmp_path: Path)
     assert "cat" in tree.text_in("bdi")
 
 
+@pytest.mark.parametrize("outside", [("teacher",), ("teacher", "student0", "baseline0")])
+def test_a_comparison_shows_runs_that_lie_anywhere(tmp_path: Path, outside: Sequence[str]) -> None:
+    names, root = write_runs(tmp_path / "runs"), tmp_path / "other" / "runs"
+    root.mkdir(parents=True)
+    for name in {*names} - {*outside}:
+        (tmp_path / "runs" / name).rename(root / name)
+    given = tuple(str(tmp_path / "runs" / name) if name in outside else name for name in names)
+    tree = checked((compare(CompareConfig(runs=given), root=root).folder / "report.html").read_text())
+    assert "These runs are not here" not in tree.text_in("p")
+    titles = {text for tag, text in tree.texts if tag == "h2"}
+    assert titles >= {"Curves", "Difference matrix", "Confusion matrix", "Calibration", "Most confident mistakes"}
+
+
+def test_a_teacher_is_found_where_its_student_says_that_it_is(tmp_path: Path) -> None:
+    names = write_runs(tmp_path / "runs")
+    (tmp_path / "runs" / "teacher").rename(tmp_path / "teacher")
+    path = tmp_path / "runs" / "student0" / "config.json"
+    files.write_json(path, files.read_json(path) | {"teacher": str(tmp_path / "teacher" / "best.safetensors")})
+    given = (str(tmp_path / "teacher"), *names[1:])
+    folder = compare(CompareConfig(runs=given), root=tmp_path / "runs").folder
+    label = f"{tmp_path.name}/teacher"
+    recorded = read_summary(folder / "compare.json").runs
+    assert recorded[0].run == label
+    found = find_runs(recorded, tmp_path / "runs")
+    assert found.paired
+    assert [run.label for run in found.paired.all] == [label, "student0", "baseline0"]
+    assert "teacher" in checked(report(ReportConfig(run=str(folder)), root=tmp_path / "runs").read_text()).text_in("dt")
+    (tmp_path / "teacher" / "best.safetensors").write_bytes(b"other")
+    assert find_runs(recorded, tmp_path / "runs").missing.startswith(f"These runs are not here: {label}.")
+
+
 @pytest.mark.parametrize("damage", [{}, {"per_class": 3}, {"runs": [{}]}, {"cost": None}, {"difference": {"x": 1}}])
 def test_a_damaged_comparison_is_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
     values = comparison_json(compared(tmp_path, write_runs(tmp_path))) if damage else {}
@@ -363,6 +395,8 @@ def test_report_writes_the_page_of_each_kind(tmp_path: Path, capsys: pytest.Capt
         assert {(page.parent / link).resolve() for link in links} >= {
             (study / n / "report.html").resolve() for n in names
         }
+        typed = "" if name == "study" else "kdignite compare study/teacher study/student0 study/baseline0"
+        assert typed in tree.text_in("span")
     assert "kdignite reproduce --preset=quick --dataset=folder:PATH/pets" in tree.text_in("span")
     assert f"report    {study}/report.html" in capsys.readouterr().out
 

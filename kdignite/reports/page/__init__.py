@@ -7,5 +7,5 @@ from kdignite.reports.page.mistakes import Pictures, worst_mistakes
 from kdignite.reports.page.render import REPORT, write_page
 from kdignite.reports.page.run import finished_page, run_page
 from kdignite.reports.page.search import search_page
-from kdignite.reports.page.sources import find_runs
+from kdignite.reports.page.sources import FoundRuns, find_runs
 from kdignite.reports.page.study import study_page

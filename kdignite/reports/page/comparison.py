@@ -1,9 +1,7 @@
 """The page of a comparison: its numbers from the summary, curves, matrices and pictures from the runs."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -27,7 +25,7 @@ from kdignite.reports.comparison.sentences import (
 from kdignite.reports.page.blocks import Block, Cell, Code, Page, Section, Table, Text, Tile
 from kdignite.reports.page.charts import Curve, curve, lines, reliability
 from kdignite.reports.page.mistakes import Pictures, gallery
-from kdignite.reports.page.render import REPORT
+from kdignite.reports.page.render import page_of
 from kdignite.reports.page.run import repeat_line, settings_blocks
 from kdignite.reports.page.sources import FoundRuns, find_exports, read_history
 from kdignite.reports.page.tables import (
@@ -41,6 +39,7 @@ from kdignite.reports.page.tables import (
 )
 from kdignite.reports.published import SOURCE
 from kdignite.reports.text import per_cent, points
+from kdignite.runs import MANIFEST
 
 FIDELITY_ROWS = {"agreement": "agrees with the teacher (%)", "agreement_on_errors": "repeats the teacher's errors (%)"}
 
@@ -58,7 +57,7 @@ def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside:
         Section("Most confident mistakes", [] if runs is None else _mistakes(runs, pictures)),
         Section("Cost", _costs(summary, runs)),
         Section("Runs", [_runs(summary, folder, beside)]),
-        Section("How to repeat", _repeat(summary, runs)),
+        Section("How to repeat", _repeat(summary, runs, beside)),
         Section("Settings", [] if runs is None else settings_blocks(runs.students[0]), is_folded=True),
     ]
     return Page(
@@ -247,13 +246,10 @@ def _runs(summary: Summary, folder: Path, beside: Path) -> Table:
     return Table("The runs that were compared", columns, rows, num_names=3)
 
 
-def page_of(run: Path, folder: Path) -> str:
-    """The way from a folder to the page of a run; empty where there is none."""
-    page = run / REPORT
-    return quote(os.path.relpath(page, folder)) if page.is_file() else ""
-
-
-def _repeat(summary: Summary, runs: PairedRuns | None) -> list[Block]:
-    again = command_line("compare", *(run.run for run in summary.runs), reference=summary.reference)
+def _repeat(summary: Summary, runs: PairedRuns | None, beside: Path) -> list[Block]:
+    """What to type; runs in a study are named with it."""
+    study = f"{beside.resolve().name}/" if (beside / MANIFEST).is_file() else ""
+    names = (f"{study if (beside / one.run).is_dir() else ''}{one.run}" for one in summary.runs)
+    again = command_line("compare", *names, reference=summary.reference)
     made = [] if runs is None else [repeat_line(run) for run in (runs.students[0], runs.baselines[0])]
     return [Code([*made, again])]

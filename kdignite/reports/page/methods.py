@@ -11,7 +11,7 @@ from kdignite.reports.methods.figure import MINUS, Ends, ends_of, of_against
 from kdignite.reports.methods.tables import BESIDE, SCORES, contrast_text, how_tested, score_text, subject
 from kdignite.reports.page.blocks import Block, Cell, Effect, Forest, Page, Section, Table, Text, Tick, Tile
 from kdignite.reports.page.charts import FRAME, scale, ticks
-from kdignite.reports.page.comparison import page_of
+from kdignite.reports.page.render import page_of
 from kdignite.reports.page.tables import number_cell, points_cell, share_cell
 from kdignite.reports.style import short
 from kdignite.reports.text import NO_SCORE, p_value_text, per_cent, points

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import os
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -35,6 +37,12 @@ def write_page(page: Page, folder: Path) -> Path:
     path, text = folder / REPORT, page_text(page)
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
     return path
+
+
+def page_of(run: Path, folder: Path) -> str:
+    """The way from a folder to the page of a run; empty where there is none."""
+    page = run / REPORT
+    return quote(os.path.relpath(page, folder)) if page.is_file() else ""
 
 
 _FILES = {"style": "css", "script": "js"}

@@ -10,7 +10,7 @@ from kdignite.config import Range, setting_text
 from kdignite.errors import counted
 from kdignite.reports.page.blocks import Block, Cell, Code, Mark, Page, Scatter, Section, Table, Text, Tick
 from kdignite.reports.page.charts import FRAME, LINES_HEIGHT, limits, scale, ticks
-from kdignite.reports.page.comparison import page_of
+from kdignite.reports.page.render import page_of
 from kdignite.reports.page.tables import number_cell, share_cell
 from kdignite.reports.search import BELOW, CHOSEN, COMPLETE, STOPPED, chosen_text, drawn_trials
 from kdignite.reports.text import per_cent

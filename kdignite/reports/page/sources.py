@@ -100,8 +100,11 @@ def find_teachers(student: RunFiles) -> tuple[RunFiles, ...]:
 
 
 def find_runs(recorded: Sequence[RunSummary], *places: Path) -> FoundRuns:
-    """The runs of a comparison in some folders of runs, with the predictions that it is of."""
+    """The runs of a comparison in some folders of runs, with the predictions that it is of; teachers also elsewhere."""
     found = [_find_run(one, places) for one in recorded]
+    students = [run for one, run in zip(recorded, found, strict=True) if one.role == "student" and run is not None]
+    taught = find_teachers(students[0]) if students and None in found else ()
+    found = [run or _named(one.run, taught) for one, run in zip(recorded, found, strict=True)]
     lost = [one.run for one, run in zip(recorded, found, strict=True) if run is None]
     if lost:
         return FoundRuns(None, f"These runs are not here: {listed(lost)}. Curves, matrices and pictures need them.")
@@ -121,3 +124,9 @@ def _find_run(recorded: RunSummary, places: Sequence[Path]) -> RunFiles | None:
             if run.result["test"]["num_correct"] == recorded.num_correct:
                 return run
     return None
+
+
+def _named(label: str, taught: Sequence[RunFiles]) -> RunFiles | None:
+    """The teacher that a comparison called so."""
+    called = (run._replace(label=label) for run in taught if run.folder.resolve().as_posix().endswith(f"/{label}"))
+    return next(called, None)

@@ -8,7 +8,7 @@ from kdignite.comparison.sweep import SweepSummary
 from kdignite.config import command_line
 from kdignite.errors import counted
 from kdignite.reports.page.blocks import Block, Cell, Code, Matrix, Page, Section, Shade, Table, Text
-from kdignite.reports.page.comparison import page_of
+from kdignite.reports.page.render import page_of
 from kdignite.reports.page.tables import number_cell, settings_table, share_cell, without_place
 from kdignite.reports.sweep import axes_of, chosen_text, placed
 from kdignite.reports.text import NO_SCORE, per_cent
