@@ -204,6 +204,20 @@ def test_verdicts(case: str, start: str) -> None:
     assert verdict_text(CASES[case]) == start.format(**found, minus=-found["mean"])
 
 
+@pytest.mark.parametrize(
+    ("case", "start"),
+    [
+        ("one seed", "One seed proves nothing about distillation: control 'random' - baseline is "),
+        ("gained", "The control 'random' gained "),
+        ("cost", "The control 'random' cost "),
+        ("nothing", "No difference shown: control 'random' - baseline is "),
+    ],
+)
+def test_the_verdict_on_a_control_is_none_on_distillation(case: str, start: str) -> None:
+    settings = CASES[case].settings | {"control": "random"}
+    assert verdict_text(CASES[case]._replace(settings=settings)).startswith(start)
+
+
 def test_no_difference_at_all_has_no_sign() -> None:
     nothing = Difference(-0.0, 1e-9, -1e-9, 0.0)
     said = "No difference shown: student - baseline is 0.00 points (95 % interval 0.00 to 0.00, 3 seeds)."
@@ -378,7 +392,7 @@ def test_calibration_after_temperature_scaling() -> None:
 def test_how_much_of_the_distance_is_covered() -> None:
     summary = CASES["gained"]
     models = summary.scores.models
-    teacher, baseline = (models[role]._replace(accuracy=models[role].accuracy._replace(mean=mean))
+    teacher, baseline = (models[role]._replace(accuracy=models[role].accuracy._replace(mean=mean, low=mean - 0.01))
                          for role, mean in (("teacher", 0.93), ("baseline", 0.82)))  # fmt: skip
     moved = with_scores(summary, models=models | {"teacher": teacher, "baseline": baseline},
                         difference=Difference(0.0143))  # fmt: skip
@@ -386,6 +400,12 @@ def test_how_much_of_the_distance_is_covered() -> None:
     assert distance_text(moved) in comparison_text(moved)
     level = with_scores(moved, models=models | {"teacher": baseline, "baseline": baseline})
     assert distance_text(level) == distance_text(CASES["no teacher"]) == ""
+    for found in (Difference(-0.01), Difference(0.0), Difference(0.01, 0.02, -0.02, 0.04), Difference(0.0, 0.0)):
+        assert distance_text(with_scores(moved, difference=found)) == ""
+    for found in (Difference(0.02), Difference(0.02, 0.0), Difference(0.02, 0.01, 0.01, 0.03)):
+        assert distance_text(with_scores(moved, difference=found)).startswith("Student - baseline is 18.2 % of")
+    unsure = teacher._replace(accuracy=teacher.accuracy._replace(low=0.82))
+    assert distance_text(with_scores(moved, models=models | {"teacher": unsure, "baseline": baseline})) == ""
 
 
 def test_costs_and_what_is_saved() -> None:

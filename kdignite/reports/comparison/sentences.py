@@ -22,14 +22,16 @@ def verdict_text(summary: Summary) -> str:
     """What the comparison shows, in a sentence that claims no more than the runs allow."""
     difference, seeds = summary.scores.difference, len(summary.seeds)
     mean, low, high = (points(share, digits=2) for share in (difference.mean, difference.low, difference.high))
-    is_mean, size = f"student - baseline is {mean} points", per_cent(abs(difference.mean), digits=2)
+    control = f"control {name!r}" if (name := summary.settings.get("control")) else ""
+    who, size = f"The {control}" if control else "Distillation", per_cent(abs(difference.mean), digits=2)
+    is_mean = f"{control or 'student'} - baseline is {mean} points"
     interval = f"95 % interval {low} to {high}, {seeds} seeds"
     short = "short " if summary.short else ""
     sentence = {
         ONE_SEED: f"One {short}seed proves nothing about distillation: {is_mean}.",
         NO_SPREAD: f"No interval can be given: {is_mean} in each of the {seeds} seeds.",
-        GAINED: f"Distillation gained {size} points of accuracy ({interval}).",
-        LOST: f"Distillation cost {size} points of accuracy ({interval}).",
+        GAINED: f"{who} gained {size} points of accuracy ({interval}).",
+        LOST: f"{who} cost {size} points of accuracy ({interval}).",
         NO_DIFFERENCE: f"No difference shown: {is_mean} ({interval}).",
     }[difference.verdict]
     return sentence + (" Only part of the images was used: not a result to quote." if summary.partial else "")
@@ -71,12 +73,15 @@ def compression_text(summary: Summary) -> str:
 
 
 def distance_text(summary: Summary) -> str:
-    """How much of the distance from baseline to teacher the student covers; empty without a better teacher."""
-    models = summary.scores.models
-    distance = models["teacher"].accuracy.mean - models["baseline"].accuracy.mean if "teacher" in models else 0
-    if distance <= 0:
+    """How much of the distance from baseline to teacher the student covers; empty where either may be chance."""
+    models, difference = summary.scores.models, summary.scores.difference
+    if "teacher" not in models or difference.mean <= 0 or difference.verdict == NO_DIFFERENCE:
         return ""
-    share = per_cent(summary.scores.difference.mean / distance)
+    teacher, baseline = (models[role].accuracy for role in ("teacher", "baseline"))
+    if teacher.low <= baseline.mean:
+        return ""
+    distance = teacher.mean - baseline.mean
+    share = per_cent(difference.mean / distance)
     return f"Student - baseline is {share} % of teacher - baseline, which is {points(distance, digits=2)} points."
 
 
