@@ -24,7 +24,7 @@ from kdignite.comparison.methods import BETTER, Budget, Contrast, MethodRow, Met
 from kdignite.comparison.pairing import pair_runs
 from kdignite.comparison.recipes import SCORES, Recipe, RecipeRun
 from kdignite.comparison.runs import read_run, read_runs
-from kdignite.comparison.scores import Difference
+from kdignite.comparison.scores import ROLES, Difference
 from kdignite.comparison.search import SearchSummary
 from kdignite.comparison.summary import Summary, summarize
 from kdignite.comparison.sweep import GridPoint, SweepSummary
@@ -35,7 +35,7 @@ from kdignite.metrics import evaluation_summary, expected_calibration_error, rec
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison import comparison_json, summary_from_json
 from kdignite.reports.methods import methods_json
-from kdignite.reports.page import comparison_page, find_runs, run_page, study_page, worst_mistakes
+from kdignite.reports.page import comparison_page, find_runs, methods_page, run_page, study_page, worst_mistakes
 from kdignite.reports.page.mistakes import Pictures, data_uri
 from kdignite.reports.page.render import page_text
 from kdignite.reports.search import search_from_json, search_json
@@ -323,6 +323,15 @@ def test_the_page_of_a_comparison_is_that_of_its_json(tmp_path: Path, seeds: int
     assert (f"{hits[0] - hits[1]:+.{digits}f}" if hits[0] != hits[1] else "0") in cells
 
 
+def test_the_calibration_error_is_that_of_the_diagram(tmp_path: Path) -> None:
+    names = write_runs(tmp_path, seeds=2)
+    text = comparison_text(tmp_path, compared(tmp_path, names))
+    drawn = {role: read_run(tmp_path / f"{role}{'' if role == 'teacher' else 0}", label="x") for role in ROLES}
+    for role, run in drawn.items():
+        error = expected_calibration_error(run.logits, run.labels)
+        assert f"{role}, calibration error {100 * error:.1f} %" in text
+
+
 def test_a_comparison_whose_runs_are_gone_is_shown_from_its_json(tmp_path: Path) -> None:
     summary = compared(tmp_path, write_runs(tmp_path))
     tree = checked(comparison_text(tmp_path / "elsewhere", summary))
@@ -471,6 +480,16 @@ def test_the_page_of_a_study_of_methods(tmp_path: Path) -> None:
     assert [(x - zero) / (dkd - zero) for x in (kd, worst)] == pytest.approx([0.75, -0.25], abs=0.02)
     assert len(centres["seed"]) == 4 + 2  # a row with one seed has none; two are the legend
     assert len([one for one in tree.all("polyline") if one.get("class") == "end"]) == 2  # of kd, on both sides
+
+
+def test_the_tile_of_a_row_names_the_seeds_that_it_has(tmp_path: Path) -> None:
+    summary = methods_summary()
+    *others, single = summary.rows
+    tiles = methods_page(summary._replace(rows=[single, *others]), tmp_path).tiles
+    both = "mean over seeds 0, 1"
+    assert [(one.label, one.note) for one in tiles] == [
+        *(("teacher", "big"), ("baseline", both), ("kd", both), ("<b>&", "seed 0")),
+    ]
 
 
 def searched() -> SearchSummary:

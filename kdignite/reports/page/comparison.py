@@ -11,7 +11,7 @@ from kdignite.comparison.scores import ROLES, ModelScores
 from kdignite.comparison.summary import Summary
 from kdignite.comparison.teachers import teacher_logits
 from kdignite.config import command_line
-from kdignite.metrics import Logits, confusion_from_logits
+from kdignite.metrics import Logits, confusion_from_logits, expected_calibration_error
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison.sentences import (
     SCALING,
@@ -46,15 +46,15 @@ FIDELITY_ROWS = {"agreement": "agrees with the teacher (%)", "agreement_on_error
 
 def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside: Path, pictures: Pictures) -> Page:
     """Everything that a comparison and the runs it is of say; its page lies in ``folder``, the runs in ``beside``."""
-    runs = found.paired
+    runs, answers = found.paired, {} if found.paired is None else _answers(found.paired)
     sections = [
         Section("Accuracy", [_accuracies(summary), *_test(summary)]),
         Section("Curves", [] if runs is None else _curves(runs)),
         Section("Classes", _classes(summary)),
         Section("Difference matrix", [Text(found.missing)] if runs is None else _differences(runs)),
         Section("Confusion matrix", [] if runs is None else _confusions(runs)),
-        Section("Calibration", _calibration(summary, runs)),
-        Section("Most confident mistakes", [] if runs is None else _mistakes(runs, pictures)),
+        Section("Calibration", [] if runs is None else _calibration(runs, answers)),
+        Section("Most confident mistakes", [] if runs is None else _mistakes(runs, answers, pictures)),
         Section("Cost", _costs(summary, runs)),
         Section("Runs", [_runs(summary, folder, beside)]),
         Section("How to repeat", _repeat(summary, runs, beside)),
@@ -200,25 +200,23 @@ def _answers(runs: PairedRuns) -> dict[str, Logits]:
     return own if taught is None else {"teacher": taught, **own}
 
 
-def _calibration(summary: Summary, runs: PairedRuns | None) -> list[Block]:
-    if runs is None:
-        return []
+def _calibration(runs: PairedRuns, answers: Mapping[str, Logits]) -> list[Block]:
     labels = runs.students[0].labels
-    each = {role: summary.scores.models[role].ece.mean for role in _answers(runs)}
+    each = {role: expected_calibration_error(logits, labels) for role, logits in answers.items()}
     about = "Bars: accuracy at each confidence; short lines: mean confidence; dashed: perfect. Of the first seed."
     return [
         Text(about),
         *(
             reliability(f"{role}, calibration error {per_cent(each[role])} %", logits, labels, tone=role)
-            for role, logits in _answers(runs).items()
+            for role, logits in answers.items()
         ),
     ]
 
 
-def _mistakes(runs: PairedRuns, pictures: Pictures) -> list[Block]:
+def _mistakes(runs: PairedRuns, answers: Mapping[str, Logits], pictures: Pictures) -> list[Block]:
     student = runs.students[0]
     about = f"The test images of whose wrong class {student.label} is the most certain; in brackets the probability."
-    answers, classes = _answers(runs), student.classes
+    classes = student.classes
     return [
         Text(about),
         *gallery(answers, student.labels, student.indices, whose="student", classes=classes, pictures=pictures),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdignite.comparison.methods import BETTER, NOT_SHOWN, NOT_TESTED, WORSE, Contrast, MethodRow, MethodsSummary
+from kdignite.comparison.recipes import Recipe
 from kdignite.config import typed_flags
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.methods import methods_headline
@@ -101,11 +102,17 @@ def _how(summary: MethodsSummary, family: str) -> list[Block]:
 
 
 def _tiles(summary: MethodsSummary) -> list[Tile]:
-    taught, seeds = summary.teacher_accuracy, f"mean over seeds {', '.join(map(str, summary.seeds))}"
+    taught = summary.teacher_accuracy
     teacher = [] if taught is None else [Tile("teacher", f"{per_cent(taught, digits=2)} %", summary.teacher_name or "")]
-    named = {row.recipe.name: row.recipe.accuracy.mean for row in summary.rows}
+    named = {row.recipe.name: row.recipe for row in summary.rows}
     shown = [summary.baseline, *([summary.against] if summary.against else []), next(iter(named))]
-    return [*teacher, *(Tile(name, f"{per_cent(named[name], digits=2)} %", seeds) for name in dict.fromkeys(shown))]
+    return [*teacher, *(_tile(named[name]) for name in dict.fromkeys(shown))]
+
+
+def _tile(one: Recipe) -> Tile:
+    seeds = ", ".join(map(str, one.seeds))
+    over = f"mean over seeds {seeds}" if len(one.seeds) > 1 else f"seed {seeds}"
+    return Tile(one.name, f"{per_cent(one.accuracy.mean, digits=2)} %", over)
 
 
 def _contrasts(summary: MethodsSummary) -> Table:
