@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from kdignite.config import Range, Search, search_line
+from kdignite.config import Range, Search, search_line, setting_limits
 from kdignite.trials import TrialRow
 
 NEAR = 0.05  # of a range: the best value is at its end
@@ -32,7 +32,7 @@ def summarize_search(trials: Sequence[TrialRow], search: Search, *, partial: boo
         return None
     chosen = max(complete, key=lambda one: one.accuracy or 0.0)
     notes = ["The test images were not used. The best of many is biased upwards: compare it on other seeds."]
-    ends = (_at_an_end(name, one, chosen.values[name]) for name, one in search.ranges.items())
+    ends = (_at_an_end(search, name, chosen.values[name]) for name in search.ranges)
     notes += [note for note in ends if note]
     if partial:
         notes.append("These runs used only part of their images: not a result to quote.")
@@ -40,12 +40,14 @@ def summarize_search(trials: Sequence[TrialRow], search: Search, *, partial: boo
     return SearchSummary(search.method_name, search.ranges, list(trials), chosen, line, notes)
 
 
-def _at_an_end(name: str, one: Range, value: Any) -> str:
-    """A hint where the best value is at an end of its range, which could be moved."""
+def _at_an_end(search: Search, name: str, value: Any) -> str:
+    """A hint where the best value is at an end of its range that could be moved: it is no limit of the setting."""
+    one, limits = search.ranges[name], setting_limits(search, name)
     if one.is_flag:
         return ""
     place = (value - one.low) / (one.high - one.low)
     if one.log:
         place = math.log(value / one.low) / math.log(one.high / one.low)
-    end = "lowest" if place < NEAR else "highest" if place > 1 - NEAR else ""
+    lowest, highest = place < NEAR and one.low != limits[0], place > 1 - NEAR and one.high != limits[1]
+    end = "lowest" if lowest else "highest" if highest else ""
     return f"The {end} values of {name} were the best: a wider range may have better ones." if end else ""

@@ -43,6 +43,7 @@ from kdignite.config.search import (
     defaults,
     search_identity,
     search_line,
+    setting_limits,
     trial_config,
 )
 from kdignite.config.settings import (

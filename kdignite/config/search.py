@@ -13,7 +13,7 @@ from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
 from kdignite.methods.registry import check_method, find_method
-from kdignite.methods.rows import REQUIRED
+from kdignite.methods.rows import REQUIRED, Parameter
 
 STANDARD = "standard"  # the preset where none is typed
 BASELINE = "baseline"  # --method: the student without a teacher
@@ -86,8 +86,7 @@ class Search(Config):
     @property
     def _given(self) -> dict[str, tuple[float, ...]]:
         """The settings that have one value or two ends."""
-        names = (*TRAINING, *(() if self.is_baseline else find_method(self.method_name).parameters))
-        return given_values(self, names)
+        return given_values(self, (*TRAINING, *_rows(self)))
 
     @property
     def fixed(self) -> dict[str, Value]:
@@ -97,7 +96,7 @@ class Search(Config):
     @property
     def ranges(self) -> dict[str, Range]:
         """What is searched: the ranges that are given, else those of the method's row and of the learning rate."""
-        rows = {} if self.is_baseline else find_method(self.method_name).parameters
+        rows = _rows(self)
         own = {name: (min(one.grid), max(one.grid)) for name, one in rows.items() if one.grid}
         lr = configure(BaselineConfig, preset=self.preset, **given_values(self, ("arch",))).lr
         own["lr"] = (AROUND_LR[0] * lr, AROUND_LR[1] * lr)
@@ -126,9 +125,21 @@ def defaults(search: Search) -> dict[str, Value]:
     }
 
 
+def setting_limits(search: Search, name: str) -> tuple[float | None, float | None]:
+    """The lowest and the highest value that a setting may have at all; None: it has no such limit."""
+    rows = _rows(search)
+    domain = rows[name].domain if name in rows else _FIELDS[name].metadata
+    return domain["low"], domain["high"]
+
+
+def _rows(search: Search) -> Mapping[str, Parameter]:
+    """The parameters of the method."""
+    return {} if search.is_baseline else find_method(search.method_name).parameters
+
+
 def _required(search: Search) -> list[str]:
     """The parameters that are searched and have no default."""
-    rows = {} if search.is_baseline else find_method(search.method_name).parameters
+    rows = _rows(search)
     return [name for name in search.ranges if name in rows and rows[name].default is REQUIRED]
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from kdignite.comparison.search import SearchSummary
 from kdignite.config import Range, setting_text
 from kdignite.errors import reason
-from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION, new_figure, styled
+from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION, log_ticks, new_figure, styled
 from kdignite.reports.text import csv_text, markdown_table, per_cent
 from kdignite.trials import TrialRow
 
@@ -30,12 +30,12 @@ def search_text(summary: SearchSummary) -> str:
 
 
 def chosen_text(summary: SearchSummary) -> str:
-    """Which settings, and how good they were on validation beside the first trial, which has the defaults."""
-    chosen, first = summary.chosen, summary.trials[0]
+    """Which settings, and how good they were on validation beside the defaults, which are those of trial 0."""
+    chosen, first = summary.chosen, next((one for one in summary.complete if one.number == 0), None)
     text = f"Chosen on validation: {values_text(chosen.values)}, {per_cent(chosen.accuracy, digits=2)} %"
-    if first.number == chosen.number:
+    if first and first.number == chosen.number:
         return f"{text} (the defaults; the best of {len(summary.trials)} trials)"
-    beside = f"; the first trial, of the defaults, {per_cent(first.accuracy, digits=2)} %" if first.accuracy else ""
+    beside = f"; the first trial, of the defaults, {per_cent(first.accuracy, digits=2)} %" if first else ""
     return f"{text} (trial {chosen.number}, the best of {len(summary.trials)}{beside})"
 
 
@@ -86,15 +86,15 @@ def drawn_trials(summary: SearchSummary) -> dict[str, list[TrialRow]]:
     """The trials of each mark of the figure; those below all complete ones as high as the lowest of these."""
     complete = summary.complete
     edge = min(one.accuracy or 0.0 for one in complete)
-    others = [one for one in summary.trials if one.state != "complete"]
-    above = [one for one in others if one.state == "pruned" and (one.accuracy or 0.0) >= edge]
-    below = [one._replace(accuracy=edge) for one in others if one not in above]
+    stopped = [one for one in summary.trials if one.state == "pruned"]
+    above = [one for one in stopped if (one.accuracy or 0.0) >= edge]
+    below = [one._replace(accuracy=edge) for one in stopped if one not in above]
     return {COMPLETE: complete, STOPPED: above, BELOW: below, CHOSEN: [summary.chosen]}
 
 
 @styled
 def search_figure(summary: SearchSummary) -> Figure:
-    """The accuracy of every trial over each setting; trials below all complete ones are at the lower edge."""
+    """The accuracy of each trial over each setting; trials below all complete ones are at the lower edge."""
     names = list(summary.ranges)
     figure = new_figure(0.8 + PANEL[0] * max(2, len(names)), PANEL[1], layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
@@ -117,7 +117,7 @@ def _panel(axes: Axes, summary: SearchSummary, name: str) -> None:
         axes.scatter(*_points(drawn[label], name), label=label if drawn[label] else None, **{"s": 22} | mark)
     if summary.ranges[name].log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.set_xticks(log_ticks(*summary.ranges[name][:2]))
         axes.xaxis.set_minor_locator(NullLocator())
     if not summary.ranges[name].is_flag:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

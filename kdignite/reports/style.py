@@ -31,6 +31,7 @@ OTHER_FONTS = (
 # Okabe & Ito 2008: distinguishable with every kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SHADES = "Blues"  # one hue, darker = more: reads the same for every kind of colour vision, and in grey
+MAX_TICKS = 5
 MAX_NAME = 28  # characters; longer names are cut in the middle
 
 
@@ -85,6 +86,15 @@ def fitted(name: str, *, size: float, width: float) -> str:
 def text_width(texts: Sequence[str], *, size: float) -> float:
     """How much room some texts need."""
     return max((TextPath((0, 0), text, size=size).get_extents().width / 72 for text in texts if text), default=0.0)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis, so few that their labels stand apart: powers of ten and, of few, steps between."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    each = ([float(f"{step}e{power}") for power in powers for step in steps] for steps in ((1, 2, 5), (1, 3), (1,)))
+    inside = [[x for x in ticks if low <= x <= high] for ticks in each]
+    few = next((ticks for ticks in inside if len(ticks) <= MAX_TICKS), inside[-1])
+    return few[:: math.ceil(len(few) / MAX_TICKS)]
 
 
 def header_lines(headline: str, *others: str, width: float) -> list[tuple[str, dict[str, Any]]]:

@@ -515,7 +515,7 @@ def test_the_page_of_a_search(tmp_path: Path) -> None:
     assert "distill --method=dkd --beta=0.5" in tree.text_in("span")
     assert [one["href"] for one in tree.all("a") if not one["href"].startswith("#")] == ["trial-1/report.html"]
     charts = [one["aria-label"] for one in tree.all("svg") if one.get("role") == "img"]
-    assert charts[0] == "Validation accuracy of 5 trials over beta; the best is 95.00 %, at 0.5."
+    assert charts[0] == "Validation accuracy of 4 trials over beta; the best is 95.00 %, at 0.5."
     assert len(charts) == 3
     marks = Counter(one.get("class") for one in tree.all("circle"))
     assert marks == {"complete": 2 * 3 + 3, "stopped": 3 + 3, "chosen": 3 + 3}  # and one each in three legends

@@ -1,15 +1,18 @@
 """Ranges of a search: what is searched by default, what is fixed, and what cannot be."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdignite.comparison.search import summarize_search
+from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import Range, Search, SearchConfig, configure, defaults, search_identity, search_line, trial_config
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
+from kdignite.reports.search import chosen_text, drawn_trials, search_figure
+from kdignite.reports.style import log_ticks
 from kdignite.trials import TrialRow, Trials, rows_of, typed
 
 
@@ -137,3 +140,77 @@ def test_the_summary_chooses_the_first_of_equals_and_tells_of_ends() -> None:
         "The highest values of T were the best: a wider range may have better ones."
     ]
     assert summarize_search(rows[3:], search, partial=False) is None
+
+
+def hints(search: Search, values: dict[str, float]) -> list[str]:
+    """What is said of the ends of ranges where one trial chose some values."""
+    summary = summarize_search([TrialRow(0, "complete", values, 0.9, 3)], search, partial=False)
+    assert summary is not None
+    return [note.split(" were")[0] for note in summary.notes if "wider" in note]
+
+
+def test_no_wider_range_is_advised_where_a_setting_ends() -> None:
+    search = looking(alpha=(0.5, 1.0), T=(1.0, 8.0), weight_decay=(0.0, 0.5))
+    assert hints(search, {"alpha": 1.0, "T": 1.0, "lr": 0.05, "weight_decay": 0.0}) == ["The lowest values of T"]
+    assert hints(search, {"alpha": 0.5, "T": 8.0, "lr": 0.01, "weight_decay": 0.5}) == [
+        *("The lowest values of alpha", "The highest values of T", "The lowest values of lr"),
+        "The highest values of weight_decay",
+    ]
+    own = looking(method=hinge, gap=(0.25, 1.0), lr=(0.1,))
+    assert hints(own, {"gap": 1.0}) == ["The highest values of gap"]
+    alone = looking(method="baseline", label_smoothing=(0.0, 0.3))
+    assert hints(alone, {"lr": 0.05, "label_smoothing": 0.0}) == []
+
+
+def summary_of(*trials: tuple[str, float | None], **ranges: Range) -> SearchSummary:
+    """A search of trials that ended in some way."""
+    rows = [
+        TrialRow(i, state, {name: one.low for name, one in ranges.items()}, accuracy, 3)
+        for i, (state, accuracy) in enumerate(trials)
+    ]
+    best = max((one for one in rows if one.state == "complete"), key=lambda one: one.accuracy or 0.0)
+    return SearchSummary("kd", ranges, rows, best, "", [])
+
+
+@pytest.mark.parametrize("state", ["pruned", "fail", "running"])
+def test_only_a_complete_first_trial_is_quoted_as_the_defaults(state: str) -> None:
+    beside = "Chosen on validation: T 1, 90.00 % (trial 1, the best of 2"
+    assert chosen_text(summary_of((state, 0.4), ("complete", 0.9), T=Range(1, 8))) == f"{beside})"
+    whole = summary_of(("complete", 0.4), ("complete", 0.9), T=Range(1, 8))
+    assert chosen_text(whole) == f"{beside}; the first trial, of the defaults, 40.00 %)"
+    assert chosen_text(whole._replace(trials=whole.trials[1:])) == f"{beside.replace('of 2', 'of 1')})"
+    first = summary_of(("complete", 0.9), ("complete", 0.4), T=Range(1, 8))
+    assert chosen_text(first) == "Chosen on validation: T 1, 90.00 % (the defaults; the best of 2 trials)"
+
+
+def test_only_what_was_stopped_early_is_drawn_so() -> None:
+    ended = [("complete", 0.8), ("pruned", 0.9), ("pruned", 0.5), ("running", 0.85), ("running", None), ("fail", 0.3)]
+    drawn = drawn_trials(summary_of(*ended, T=Range(1, 8)))
+    found = {name: [(one.number, one.accuracy) for one in group] for name, group in drawn.items()}
+    assert found == {
+        "complete": [(0, 0.8)],
+        "stopped early": [(1, 0.9)],
+        "stopped early, below": [(2, 0.8)],
+        "chosen": [(0, 0.8)],
+    }
+
+
+@pytest.mark.parametrize("names", [1, 2, 4])
+def test_labels_of_logarithmic_axes_stand_apart(names: int) -> None:
+    spans = ((0.025, 0.5), (30.0, 3000.0), (0.00001, 1.0), (0.5, 8.0), (300.0, 30000.0))
+    for first in spans:
+        ranges = {f"x{i}": Range(*first) for i in range(names)}
+        figure = search_figure(summary_of(("complete", 0.8), **ranges))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            boxes = [one.get_window_extent() for one in axes.get_xticklabels()]
+            assert all(one.x1 + 4 < other.x0 for one, other in pairwise(boxes))
+
+
+@given(low=st.floats(1e-6, 1e6), factor=st.floats(5, 1e9))
+def test_a_logarithmic_axis_has_few_ticks_that_are_round(low: float, factor: float) -> None:
+    ticks = log_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= 5
+    assert ticks == sorted({*ticks})
+    assert all(low <= one <= low * factor for one in ticks)
+    assert all(f"{one:e}"[1:].startswith(".000000e") for one in ticks)

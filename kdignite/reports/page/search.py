@@ -3,8 +3,6 @@
 import math
 from pathlib import Path
 
-from matplotlib.ticker import LogLocator
-
 from kdignite.comparison.search import SearchSummary
 from kdignite.config import Range, setting_text
 from kdignite.errors import counted
@@ -13,6 +11,7 @@ from kdignite.reports.page.charts import FRAME, LINES_HEIGHT, limits, scale, tic
 from kdignite.reports.page.render import page_of
 from kdignite.reports.page.tables import number_cell, share_cell
 from kdignite.reports.search import BELOW, CHOSEN, COMPLETE, STOPPED, chosen_text, drawn_trials
+from kdignite.reports.style import log_ticks
 from kdignite.reports.text import per_cent
 from kdignite.trials import TrialRow
 
@@ -39,7 +38,7 @@ def search_page(summary: SearchSummary, folder: Path) -> Page:
 
 
 def scatter(summary: SearchSummary, name: str) -> Scatter:
-    """The validation accuracy of every trial over a setting."""
+    """The validation accuracy over a setting of every trial that ended with one."""
     span, drawn = summary.ranges[name], drawn_trials(summary)
     across = scale(_place(span.low, span), _place(span.high, span), FRAME.left + 8, FRAME.right - 8)
     shares = [100 * (one.accuracy or 0.0) for group in drawn.values() for one in group]
@@ -51,7 +50,7 @@ def scatter(summary: SearchSummary, name: str) -> Scatter:
         for one in group
     ]
     best, value = per_cent(summary.chosen.accuracy, digits=2), setting_text(summary.chosen.values[name])
-    trials = counted(len(summary.trials), "trial")
+    trials = counted(len(marks) - len(drawn[CHOSEN]), "trial")  # the chosen one has two marks
     return Scatter(
         title=f"Validation accuracy (%) over {name}",
         alt=f"Validation accuracy of {trials} over {name}; the best is {best} %, at {value}.",
@@ -71,10 +70,7 @@ def _place(value: float, span: Range) -> float:
 def _ticks(span: Range) -> list[tuple[float, str]]:
     if span.is_flag:
         return [(float(one), setting_text(one)) for one in (False, True)]
-    if not span.log:
-        return [(x, f"{x:g}") for x in ticks(span.low, span.high)]
-    found = map(float, LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(span.low, span.high))
-    return [(x, f"{x:g}") for x in found if span.low <= x <= span.high]
+    return [(x, f"{x:g}") for x in (log_ticks if span.log else ticks)(span.low, span.high)]
 
 
 def _trials(summary: SearchSummary, folder: Path) -> Table:
