@@ -19,7 +19,6 @@ ROLES = {"teacher": "teacher", "adopt": "teacher", "distill": "student", "baseli
 KEYS = ("command", "name", "partial", "fingerprint", "split", "dataset", "arch", "test")
 MACHINE = ("device", "processes", "threads", "cpu", "processor", "cuda", "torch", "kdignite", "commit")
 FITTED = 5_000_000  # logits that the choice of one number reads: a few seconds
-METRICS = "metrics.csv"  # a row for each epoch
 TRAINED_KEYS = ("seed", "epochs", "best_epoch", "teacher")  # of a run that trained
 
 
@@ -71,11 +70,11 @@ def read_runs(words: Sequence[str], *, root: Path) -> list[RunFiles]:
 def read_run(folder: Path, *, label: str) -> RunFiles:
     """A finished run from the files of its folder, each value checked."""
     result, classes = _result(folder)
-    (logits, labels, indices), *validation = read_predictions(folder / "predictions.npz", num_classes=len(classes))
+    (logits, labels, indices), *validation = read_predictions(folder / runs.PREDICTIONS, num_classes=len(classes))
     recorded, num_correct = result["test"]["num_correct"], int((logits.argmax(axis=1) == labels).sum())
     if num_correct != recorded:
         raise UserError(
-            f"{folder}/{runs.RESULT} says {recorded} test images are right, its predictions.npz {num_correct}: they "
+            f"{folder}/{runs.RESULT} says {recorded} test images are right, its {runs.PREDICTIONS} {num_correct}: they "
             "are not of one run; make the run again"
         )
     config, environment = _settings(folder / runs.CONFIG), _environment(folder / runs.ENVIRONMENT)
@@ -86,7 +85,7 @@ def read_run(folder: Path, *, label: str) -> RunFiles:
 
 def epoch_seconds(run: RunFiles) -> list[float]:
     """How long each epoch took, where the run says so: its training and what it waited for the teacher."""
-    path = run.folder / METRICS
+    path = run.folder / runs.METRICS
     if not path.is_file():
         return []
     with schema.checked(path, advice=AGAIN), path.open(encoding="utf-8", newline="") as file:

@@ -16,6 +16,8 @@ from kdignite.runs.folders import (
     EXPORT,
     LAST,
     MANIFEST,
+    METRICS,
+    PREDICTIONS,
     PREVIOUS,
     RESULT,
     ROOT,

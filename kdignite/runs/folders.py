@@ -13,6 +13,7 @@ from kdignite.methods.registry import DEFAULT, find_method, short_name
 ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 CONFIG, ENVIRONMENT, RESULT = "config.json", "environment.json", "result.json"
+METRICS, PREDICTIONS = "metrics.csv", "predictions.npz"  # a row for each epoch; logits of the saved model
 MANIFEST = "manifest.json"  # of a study, a folder of runs
 EXPORT = "export.json"  # of a model written for other programs
 CACHE = ".teacher_cache"  # in the folder of all runs

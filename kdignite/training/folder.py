@@ -11,6 +11,7 @@ from kdignite.config import Difference, differences, differences_text, to_json
 from kdignite.console import say
 from kdignite.errors import UserError
 from kdignite.training.identity import MACHINE, recorded_epochs, sources_of
+from kdignite.training.results import LEFT
 from kdignite.training.spec import RunSpec
 from kdignite.training.state import TrainerState, restore
 
@@ -52,7 +53,8 @@ def record_resume(run: RunSpec, folder: Path, *, iteration: int) -> None:
         for path in folder.glob(pattern):
             path.unlink()  # of a link: the link itself
     before = files.read_json(folder / runs.CONFIG)
-    (folder / runs.RESULT).unlink(missing_ok=True)  # of the shorter run that is made longer
+    for name in (runs.RESULT, *LEFT):  # of the shorter run that is made longer
+        (folder / name).unlink(missing_ok=True)
     _write_config(run, folder)
     say(f"resume    after iteration {iteration:,} of {run.config.epochs * run.epoch_length:,}")
     path = folder / runs.ENVIRONMENT

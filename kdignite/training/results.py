@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from kdignite import runs
+from kdignite import files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.config import DistillConfig, TrainConfig, to_json, with_use
 from kdignite.console import say
@@ -27,6 +27,8 @@ from kdignite.reports.style import letters_note
 from kdignite.reports.tables import classes_csv, confusions_csv, evaluation_table, overall_line
 from kdignite.training.model import load_placed
 
+# what the end of a run leaves beside its result
+LEFT = (runs.PREDICTIONS, "confusion_matrix.png", "classification_report.png", "classes.csv", "confusions.csv", REPORT)
 MAX_FIGURE_CLASSES = 20  # above that the figures show a choice, and CSV files hold everything
 SPLIT_NAMES = {"val": "validation", "test": "test"}
 # TensorBoard shows the first five at first, by name; the text "config" has them all
@@ -55,7 +57,8 @@ def write_evaluation(
         for split, outcome in outcomes.items()
     }
     matrices = {f"{split}_confusion": compact(summary["confusion"]) for split, summary in summaries.items()}
-    np.savez_compressed(folder / "predictions.npz", **_arrays(outcomes), **matrices)  # type: ignore[arg-type]
+    arrays: dict[str, Any] = _arrays(outcomes) | matrices
+    files.write_atomically(folder / runs.PREDICTIONS, lambda file: np.savez_compressed(file, **arrays))
     split, summary = list(summaries.items())[-1]
     heading = f"{title}, {SPLIT_NAMES[split]} images"
     for name, figure in {"confusion_matrix": confusion_figure, "classification_report": classification_figure}.items():
@@ -127,7 +130,7 @@ def plot(
 
 def _answer_figures(folder: Path, result: Mapping[str, Any], pictures: Pictures) -> dict[str, Figure]:
     """The reliability diagram and, where there are any, the most confident mistakes."""
-    with np.load(folder / "predictions.npz") as stored:
+    with np.load(folder / runs.PREDICTIONS) as stored:
         logits, labels, indices = (stored[f"test_{name}"] for name in ("logits", "labels", "indices"))
     figures = {"reliability": reliability_figure(logits, labels)}
     rows = [one.row for one in worst_mistakes(logits, labels)]

@@ -155,7 +155,7 @@ def has_state(folder: Path) -> bool:
 
 def _num_epochs_in_table(folder: Path) -> int:
     """How many epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
-    table = folder / "metrics.csv"
+    table = folder / runs.METRICS
     return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
 

@@ -104,7 +104,7 @@ def build_trainer(run: RunSpec, folder: Path, *, resumed: bool) -> TrainerState:
 
 def train(trainer_state: TrainerState, folder: Path, writer: SummaryWriter | None) -> None:
     """Everything that shows and saves a run, in the order in which it acts; then the run, from where it stands."""
-    trainer, table = trainer_state.trainer, folder / "metrics.csv"
+    trainer, table = trainer_state.trainer, folder / runs.METRICS
     if writer is not None:
         _show(trainer_state, table, writer)
     save, roll_back = Saver(trainer_state, folder), handlers.attach_iteration_rollback(trainer)

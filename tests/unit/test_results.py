@@ -85,6 +85,21 @@ def test_the_summary_of_each_split_agrees_with_scikit_learn(written: tuple[Path,
     assert "confusion" not in json.dumps(summaries, allow_nan=False).replace("confusions", "")
 
 
+def test_predictions_are_whole_or_those_from_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="x")
+    before = (tmp_path / "predictions.npz").read_bytes()
+
+    def broken(file: Any, **arrays: Any) -> None:
+        with file.open("wb") if isinstance(file, Path) else file as stream:
+            stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", broken)
+    with pytest.raises(OSError, match="No space left"):
+        results.write_evaluation(tmp_path, outcomes(3), classes=named(3), title="x")
+    assert (tmp_path / "predictions.npz").read_bytes() == before
+
+
 def test_few_classes_leave_figures_and_many_tables_too(tmp_path: Path) -> None:
     figures = {"predictions.npz", "confusion_matrix.png", "classification_report.png"}
     for num_classes, tables in ((20, set()), (21, {"classes.csv", "confusions.csv"})):
@@ -92,6 +107,7 @@ def test_few_classes_leave_figures_and_many_tables_too(tmp_path: Path) -> None:
         folder.mkdir()
         results.write_evaluation(folder, outcomes(num_classes), classes=named(num_classes), title="x")
         assert {file.name for file in folder.iterdir()} == figures | tables
+        assert figures | tables <= {*results.LEFT}
         for name in figures - {"predictions.npz"}:
             with Image.open(folder / name) as image:
                 image.verify()

@@ -536,7 +536,7 @@ def test_an_earlier_folder_is_opened_as_it_is(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
+def test_what_a_killed_process_or_a_shorter_run_left_is_swept_when_a_run_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = ready()
@@ -548,6 +548,9 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
         ".tmp-4711-best.safetensors",
         "last.safetensors",
         "mine.txt",
+        "metrics.csv",
+        *("result.json", "predictions.npz", "report.html", "classes.csv", "confusions.csv"),
+        *("confusion_matrix.png", "classification_report.png"),
     ):
         (folder / name).write_text("x")
     (folder / "events.out.tfevents.link").symlink_to(victim)
@@ -556,6 +559,7 @@ def test_what_a_killed_process_left_is_swept_when_a_run_goes_on(
         "config.json",
         "environment.json",
         "last.safetensors",
+        "metrics.csv",
         "mine.txt",
     }
     assert victim.read_text() == "precious"

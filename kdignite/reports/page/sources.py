@@ -15,7 +15,6 @@ from kdignite.comparison.summary import RunSummary
 from kdignite.comparison.teachers import in_order, taught_by
 from kdignite.errors import UserError, listed
 
-HISTORY = "metrics.csv"
 FIRST, LAST = "loss", "accuracy_train"  # columns between which the parts of the loss are
 
 Row = dict[str, float | None]
@@ -65,7 +64,7 @@ def _exported(folder: str, record: Mapping[str, Any]) -> list[Exported]:
 def read_history(folder: Path) -> list[Row]:
     """The rows of ``metrics.csv``; empty where there is none or it cannot be read, as of an adopted model."""
     try:
-        with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
+        with (folder / runs.METRICS).open(encoding="utf-8", newline="") as file:
             return [{name: float(text) if text else None for name, text in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error):
         return []
