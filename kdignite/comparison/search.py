@@ -24,6 +24,11 @@ class SearchSummary(NamedTuple):
     def complete(self) -> list[TrialRow]:
         return [one for one in self.trials if one.state == "complete"]
 
+    @property
+    def ranked(self) -> list[TrialRow]:
+        """The best first; complete ones before all others."""
+        return sorted(self.trials, key=lambda one: (one.state == "complete", one.accuracy or 0.0), reverse=True)
+
 
 def summarize_search(trials: Sequence[TrialRow], search: Search, *, partial: bool) -> SearchSummary | None:
     """Choose the complete trial with the highest validation accuracy, of equals the first; None: there is none."""

@@ -11,7 +11,7 @@ from PIL import Image
 from kdignite.metrics import Labels, Logits, calibration_bins
 from kdignite.reports.page.charts import calibration_text
 from kdignite.reports.page.mistakes import Mistake, Pixels, worst_mistakes
-from kdignite.reports.style import BLUE, ORANGE, SMALL, new_figure, styled
+from kdignite.reports.style import BLUE, ORANGE, SMALL, new_figure, short, styled
 
 NUM_COLUMNS = 6
 SIDE = 96  # pixels of a picture
@@ -54,16 +54,12 @@ def _sheet(found: Sequence[Mistake], classes: Sequence[str], squares: Sequence[P
     for i, (one, square) in enumerate(zip(found, squares, strict=True)):
         top, left = (i // NUM_COLUMNS) * cell[0], (i % NUM_COLUMNS) * cell[1]
         sheet[top : top + SIDE, left : left + SIDE] = square
-        label, predicted = (_fitting(classes[c]) for c in (one.label, one.predicted))
+        label, predicted = (short(classes[c], longest=MAX_NAME) for c in (one.label, one.predicted))
         text = f"{label}\n\N{RIGHTWARDS ARROW} {predicted}\n{one.confidence:.0%}"
         place = (left / sheet.shape[1], 1 - (top + SIDE + 3) / sheet.shape[0])
         figure.text(*place, text, fontsize=SMALL, va="top", linespacing=1.1)
     figure.figimage(sheet, zorder=-1)
     return figure
-
-
-def _fitting(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _square(pixels: Pixels) -> Pixels:

@@ -141,9 +141,8 @@ def _points(trials: list[TrialRow], name: str) -> tuple[list[float], list[float]
 
 def _table(summary: SearchSummary) -> str:
     names = list(summary.ranges)
-    ranked = sorted(summary.trials, key=lambda one: (one.state == "complete", one.accuracy or 0.0), reverse=True)
     rows = [["trial", "state", *names, "epochs", "validation %"]]
-    for one in ranked[:ROWS]:
+    for one in summary.ranked[:ROWS]:
         values = [setting_text(one.values[name]) for name in names]
         rows.append([str(one.number), one.state, *values, str(one.epochs), per_cent(one.accuracy, digits=2)])
     return markdown_table(rows, num_names=2)

@@ -56,6 +56,14 @@ def per_cent(share: float | None, *, digits: int = 1) -> str:
     return NO_SCORE if share is None else f"{100 * share:.{digits}f}"
 
 
+def amount(value: float | None, divisor: float = 1) -> str:
+    """A cost in its unit: a count in full, another number with the digits that matter."""
+    if value is None:
+        return NO_SCORE
+    scaled = value / divisor
+    return f"{scaled:,.0f}" if divisor == 1 and isinstance(value, int) else f"{scaled:,.{1 if scaled >= 10 else 2}f}"
+
+
 def p_value_text(p_value: float | None) -> str:
     if p_value is None:
         return NO_SCORE

@@ -34,6 +34,7 @@ from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, expected_calibration_error, recorded, softmax
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison import comparison_json, summary_from_json
+from kdignite.reports.comparison.sentences import mcnemar_text
 from kdignite.reports.methods import methods_json
 from kdignite.reports.page import comparison_page, find_runs, methods_page, run_page, study_page, worst_mistakes
 from kdignite.reports.page.mistakes import Pictures, data_uri
@@ -309,6 +310,8 @@ def test_the_page_of_a_comparison_is_that_of_its_json(tmp_path: Path, seeds: int
     assert again == summary
     text = comparison_text(tmp_path, again)
     tree = checked(text)
+    assert bool(mcnemar_text(summary)) == (seeds == 1)
+    assert mcnemar_text(summary) in tree.text_in("p")
     assert len([one for one in tree.all("table") if "matrix" in one.get("class", "")]) == 2
     assert {"teacher", "student", "baseline", "true"} <= {text for tag, text in tree.texts if tag == "dt"}
     cells = [text for tag, text in tree.texts if tag == "td"]

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kdignite.metrics import evaluation_summary
+from kdignite.reports.answers import mistakes_figure
 from kdignite.reports.figures import classification_figure, confusion_figure, save_figure
 from kdignite.reports.predictions import CELL, DOTS, THUMBNAIL, Answer, Prediction, contact_sheet
 from kdignite.reports.style import ink, letters_note
@@ -316,6 +317,14 @@ def test_captions_of_a_sheet_stay_below_their_pictures():
     scale = figure.dpi / DOTS
     assert max(one.width for one in captions) < (CELL[0] - 2) * scale
     assert {round(one.x0 / (CELL[0] * scale), 1) % 1 for one in captions} <= {0.0, 0.1}
+
+
+def test_long_names_below_pictures_keep_the_end_in_which_they_differ():
+    classes = ("American Staffordshire terrier", "American Staffordshire bull terrier, old")
+    pixels = [np.zeros((3, 8, 8), np.uint8)] * 2
+    figure = mistakes_figure(np.eye(2)[[1, 0]], np.array([0, 1]), classes=classes, pixels=pixels)
+    captions = {one.get_text().split("\n")[0] for one in texts(figure)}
+    assert captions == {"American\u2026terrier", "American\u2026ier, old"}
 
 
 def test_png_is_the_same_every_time_and_tells_nothing_of_the_machine(tmp_path: Path):

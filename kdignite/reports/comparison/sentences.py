@@ -7,7 +7,7 @@ from kdignite.config import setting_text
 from kdignite.errors import counted
 from kdignite.metrics import Ranking, best_and_worst
 from kdignite.reports.published import OVERALL, Published, published
-from kdignite.reports.text import NO_SCORE, per_cent, points
+from kdignite.reports.text import NO_SCORE, p_value_text, per_cent, points
 
 DEFAULTS = {"method": "kd", "cache_dtype": "float32", "teacher_amp": "off"}  # settings that are not named
 EQUAL = "equal"
@@ -15,6 +15,10 @@ SCALING = (
     "At T: after temperature scaling, which divides all logits of a model by one number, chosen on validation images, "
     "and changes no prediction"
 )
+FIDELITY_SHARES = {
+    "agreement": "agrees with the teacher (%)",
+    "agreement_on_errors": "repeats the teacher's errors (%)",
+}
 OPPOSITE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 
 
@@ -83,6 +87,18 @@ def distance_text(summary: Summary) -> str:
     distance = teacher.mean - baseline.mean
     share = per_cent(difference.mean / distance)
     return f"Student - baseline is {share} % of teacher - baseline, which is {points(distance, digits=2)} points."
+
+
+def mcnemar_text(summary: Summary) -> str:
+    """The test of one pair of models; empty for several seeds."""
+    found = summary.scores.mcnemar
+    if found is None:
+        return ""
+    return (
+        f"Exact McNemar test, p = {p_value_text(found.p_value)}: the student alone is right on "
+        f"{found.only_first:,} test images, the baseline alone on {found.only_second:,}. The test is about this "
+        "pair of models, not about distillation: another seed gives another pair."
+    )
 
 
 def times(ratio: float | None, cost: str) -> str:

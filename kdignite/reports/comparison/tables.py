@@ -8,9 +8,11 @@ from kdignite.comparison.scores import ROLES, ClassRow
 from kdignite.comparison.summary import Summary
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison.sentences import (
+    FIDELITY_SHARES,
     SCALING,
     compression_text,
     distance_text,
+    mcnemar_text,
     published_rows,
     shown_classes,
     subject,
@@ -18,15 +20,11 @@ from kdignite.reports.comparison.sentences import (
     verdict_text,
 )
 from kdignite.reports.published import SOURCE
-from kdignite.reports.text import NO_SCORE, markdown_table, p_value_text, per_cent, points
+from kdignite.reports.text import NO_SCORE, amount, markdown_table, per_cent, points
 
 MAX_CLASSES = 20  # longer tables are not read
 NUM_ENDS = 5
-FIDELITY_LABELS = {
-    "agreement": "agrees with the teacher (%)",
-    "agreement_on_errors": "repeats the teacher's errors (%)",
-    "kl": "KL from the teacher at T=1 (nats)",
-}
+FIDELITY_LABELS = {**FIDELITY_SHARES, "kl": "KL from the teacher at T=1 (nats)"}
 
 
 def _nats(value: float) -> str:
@@ -81,16 +79,8 @@ def _accuracy(summary: Summary) -> list[str]:
 
 def _test(summary: Summary) -> str:
     """The test behind the difference."""
-    found = summary.scores.mcnemar
-    if found is not None:
-        return (
-            f"Exact McNemar test, p = {p_value_text(found.p_value)}: the student alone is right on "
-            f"{found.only_first:,} test images, the baseline alone on {found.only_second:,}. The test is about this "
-            "pair of models, not about distillation: "
-            "another seed gives another pair."
-        )
     if summary.scores.difference.low is None:
-        return ""
+        return mcnemar_text(summary)
     return (
         "The paired t interval is of the mean of the differences seed by seed: over seeds of the student, with this "
         "one teacher, on these test images."
@@ -176,7 +166,7 @@ def _costs(summary: Summary) -> list[str]:
         if any(value is not None for value in values):
             saved = [times(costs.saved[key], key)] if "teacher" in roles else []
             shown = ", ".join(filter(None, (unit, measured_with if key in LATENCIES else "")))
-            rows.append((f"{label} ({shown})" if shown else label, *(_amount(v, divisor) for v in values), *saved))
+            rows.append((f"{label} ({shown})" if shown else label, *(amount(v, divisor) for v in values), *saved))
     return ["## Cost", markdown_table(rows, num_names=1), compression_text(summary)] if len(rows) > 1 else []
 
 
@@ -198,10 +188,3 @@ def _with_std(spread: Spread | None, show: Callable[[float], str]) -> str:
     if spread is None:
         return NO_SCORE
     return show(spread.mean) + (f" (std {show(spread.std)})" if spread.std is not None else "")
-
-
-def _amount(value: float | None, divisor: float) -> str:
-    if value is None:
-        return NO_SCORE
-    scaled = value / divisor
-    return f"{scaled:,.0f}" if divisor == 1 and isinstance(value, int) else f"{scaled:,.{1 if scaled >= 10 else 2}f}"

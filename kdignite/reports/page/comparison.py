@@ -14,9 +14,11 @@ from kdignite.config import command_line
 from kdignite.metrics import Logits, confusion_from_logits, expected_calibration_error
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison.sentences import (
+    FIDELITY_SHARES,
     SCALING,
     compression_text,
     distance_text,
+    mcnemar_text,
     published_rows,
     subject,
     times,
@@ -41,14 +43,13 @@ from kdignite.reports.published import SOURCE
 from kdignite.reports.text import per_cent, points
 from kdignite.runs import MANIFEST
 
-FIDELITY_ROWS = {"agreement": "agrees with the teacher (%)", "agreement_on_errors": "repeats the teacher's errors (%)"}
-
 
 def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside: Path, pictures: Pictures) -> Page:
     """Everything that a comparison and the runs it is of say; its page lies in ``folder``, the runs in ``beside``."""
     runs, answers = found.paired, {} if found.paired is None else _answers(found.paired)
+    test = mcnemar_text(summary)
     sections = [
-        Section("Accuracy", [_accuracies(summary), *_test(summary)]),
+        Section("Accuracy", [_accuracies(summary), *([Text(test)] if test else [])]),
         Section("Curves", [] if runs is None else _curves(runs)),
         Section("Classes", _classes(summary)),
         Section("Difference matrix", [Text(found.missing)] if runs is None else _differences(runs)),
@@ -89,12 +90,12 @@ def _accuracies(summary: Summary) -> Table:
     columns = ("accuracy %", "from", "to", "std", "ECE %", "cross-entropy", "T", "ECE % at T", "cross-entropy at T")
     rows = [[Cell(role), *_scores(model)] for role, model in summary.scores.models.items()]
     caption = f"Test images, with 95 % intervals. {SCALING}"
-    return Table(caption, ("model", *columns, *FIDELITY_ROWS.values()), rows, sortable=False)
+    return Table(caption, ("model", *columns, *FIDELITY_SHARES.values()), rows, sortable=False)
 
 
 def _scores(model: ModelScores) -> list[Cell]:
     shares = (model.accuracy.mean, model.accuracy.low, model.accuracy.high, model.accuracy.std)
-    fidelity = (_mean(getattr(model, score)) for score in FIDELITY_ROWS)
+    fidelity = (_mean(getattr(model, score)) for score in FIDELITY_SHARES)
     return [
         *(share_cell(one, digits=2) for one in shares),
         share_cell(model.ece.mean),
@@ -108,19 +109,6 @@ def _scores(model: ModelScores) -> list[Cell]:
 
 def _mean(spread: Spread | None) -> float | None:
     return None if spread is None else spread.mean
-
-
-def _test(summary: Summary) -> list[Block]:
-    found = summary.scores.mcnemar
-    if found is None:
-        return []
-    return [
-        Text(
-            f"The student alone is right on {found.only_first:,} test images, the baseline alone on "
-            f"{found.only_second:,}: exact McNemar test, p = {found.p_value:.2g}. The test is about this pair of "
-            "models, not about distillation: another seed gives another pair."
-        )
-    ]
 
 
 def _curves(runs: PairedRuns) -> list[Block]:

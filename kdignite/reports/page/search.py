@@ -74,10 +74,9 @@ def _ticks(span: Range) -> list[tuple[float, str]]:
 
 
 def _trials(summary: SearchSummary, folder: Path) -> Table:
-    ranked = sorted(summary.trials, key=lambda one: (one.state == "complete", one.accuracy or 0.0), reverse=True)
     columns = ("trial", "state", *summary.ranges, "epochs", "validation %")
     caption = "Every trial; accuracy of its best epoch on the validation images"
-    return Table(caption, columns, [_cells(one, summary, folder) for one in ranked], num_names=2)
+    return Table(caption, columns, [_cells(one, summary, folder) for one in summary.ranked], num_names=2)
 
 
 def _cells(one: TrialRow, summary: SearchSummary, folder: Path) -> list[Cell]:

@@ -14,7 +14,7 @@ from kdignite.data.registry import PATHS
 from kdignite.metrics import Confused, top_confusions
 from kdignite.reports.page.blocks import Block, Cell, Matrix, Shade, Table, Text
 from kdignite.reports.page.sources import Exported
-from kdignite.reports.text import NO_SCORE, per_cent, points
+from kdignite.reports.text import NO_SCORE, amount, per_cent, points
 
 MAX_CLASSES = 20  # of a matrix that can be read
 NUM_CONFUSIONS = 20
@@ -109,7 +109,7 @@ def cost_table(models: Mapping[str, Mapping[str, Any]], saved: Mapping[str, str]
     rows = [
         [
             Cell(f"{measure.label} ({measure.unit})" if measure.unit else measure.label),
-            *(_amount(costs.get(key), measure.divisor) for costs in models.values()),
+            *(Cell(amount(costs.get(key), measure.divisor)) for costs in models.values()),
             *([Cell(saved[key])] if saved else []),
         ]
         for key, measure in COSTS.items()
@@ -118,13 +118,6 @@ def cost_table(models: Mapping[str, Mapping[str, Any]], saved: Mapping[str, str]
     columns = ("cost", *models, *(["student against teacher"] if saved else []))
     caption = "What a model costs: one image on one thread of the CPU"
     return [Table(caption, columns, rows, sortable=False)] if rows else []
-
-
-def _amount(value: float | None, divisor: float) -> Cell:
-    if value is None:
-        return Cell(NO_SCORE)
-    scaled = value / divisor
-    return number_cell(scaled, digits=0 if isinstance(value, int) and divisor == 1 else 1 if scaled >= 10 else 2)
 
 
 def export_table(exports: Sequence[Exported]) -> list[Block]:
