@@ -3,7 +3,7 @@
 from dataclasses import Field, fields
 from typing import Any, NamedTuple, get_args
 
-from kdignite.config import COMMANDS, PRESETS, bare_type, config_class
+from kdignite.config import COMMANDS, PRESETS, bare_type, config_class, flag_fields
 
 
 class Usage(NamedTuple):
@@ -46,11 +46,8 @@ def usage_of(command: str) -> Usage:
 
 def flags_of(command: str, method: str = "") -> dict[str, Field[Any]]:
     """The flags of a command: the fields of its config that have a help text, without the positional one."""
-    return {
-        one.name: one
-        for one in fields(config_class(command, method))
-        if "help" in one.metadata and one.name != usage_of(command).positional
-    }
+    found = flag_fields(config_class(command, method))
+    return {name: one for name, one in found.items() if name != usage_of(command).positional}
 
 
 def is_variadic(command: str) -> bool:

@@ -19,7 +19,7 @@ from kdignite.config.commands import (
 from kdignite.config.distillation import FOLLOWING, OF_RECIPE, DistillConfig
 from kdignite.config.doctor import DoctorConfig
 from kdignite.config.export import ExportConfig
-from kdignite.config.fields import GROUPS, Config, bare_type, flag, type_name, with_role, with_use
+from kdignite.config.fields import GROUPS, Config, bare_type, flag, flag_fields, type_name, with_role, with_use
 from kdignite.config.listing import COMMANDS, config_class
 from kdignite.config.methods import averaged_at, parameter_names
 from kdignite.config.methods_study import (

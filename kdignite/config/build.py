@@ -1,11 +1,10 @@
 """Configs from presets, and to and from JSON."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import TypeVar
 
 from kdignite.config.checks import check_preset
-from kdignite.config.fields import Config, Value
+from kdignite.config.fields import Config, Value, flag_fields
 from kdignite.config.methods import parameter_names, with_method
 from kdignite.config.presets import MIN_STEPS, PRESETS
 from kdignite.config.training import TrainConfig
@@ -76,12 +75,12 @@ def planned(config: TrainConfig) -> dict[str, Value]:
 
 def to_json(config: Config) -> dict[str, Value]:
     """The flags of a config as JSON values (tuples become lists)."""
-    values = {one.name: getattr(config, one.name) for one in fields(config) if "help" in one.metadata}
+    values = {name: getattr(config, name) for name in flag_fields(type(config))}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
-    unknown = sorted(set(values) - {one.name for one in fields(kind) if "help" in one.metadata})
+    unknown = sorted(values.keys() - flag_fields(kind))
     if unknown:
         raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

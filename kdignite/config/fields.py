@@ -3,13 +3,14 @@
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from kdignite.errors import UserError
 
+C = TypeVar("C", bound="Config")
 Value = Any
 # what a flag is to a run. identity: it changes the numbers; content: it names something that is known by what it holds;
 # place: where things lie; machine: it may change the last bits; display: it changes no number
@@ -77,12 +78,23 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse a value of the wrong type or outside its domain, naming the flag; a path becomes text."""
-        for one in fields(self):
-            if "help" in one.metadata:
-                object.__setattr__(self, one.name, _with_text(getattr(self, one.name)))
-                _check(one, getattr(self, one.name))
-            if one.metadata.get("check"):
-                one.metadata["check"](getattr(self, one.name))
+        for name, one in flag_fields(type(self)).items():
+            object.__setattr__(self, name, _with_text(getattr(self, name)))
+            _check(one, getattr(self, name))
+            if one.metadata["check"]:
+                one.metadata["check"](getattr(self, name))
+
+
+def extended(base: type[C], name: str, extra: Iterable[tuple[str, Value, Value]]) -> type[C]:
+    """A config class with more flags."""
+    made: type[C] = make_dataclass(name, extra, bases=(base,), frozen=True, kw_only=True)
+    made.__doc__, made.__module__ = base.__doc__, base.__module__
+    return made
+
+
+def flag_fields(kind: type[Config]) -> dict[str, Field[Value]]:
+    """The fields of a command that are flags, by name."""
+    return {one.name: one for one in fields(kind) if "help" in one.metadata}
 
 
 def given_values(config: Config, names: Iterable[str]) -> dict[str, Value]:

@@ -1,9 +1,9 @@
 """The parameters of methods as flags: those of the table on every config, those of one's own where it is named."""
 
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields
 from typing import Any, TypeVar
 
-from kdignite.config.fields import Config, Value, bare_type, check_number, flag
+from kdignite.config.fields import Config, Value, bare_type, check_number, extended, flag
 from kdignite.errors import UserError
 from kdignite.methods.registry import DEFAULT, METHODS, check_method, find_method
 from kdignite.methods.rows import Parameter
@@ -55,15 +55,7 @@ def with_method(kind: type[C], method: str) -> type[C]:
     extra = [(name, one.type | None, _flag(one)) for name, one in rows.items()]
     if kind.command in OF_SEVERAL_VALUES:
         extra = [axis(*one) for one in extra]
-    made: type[C] = make_dataclass(
-        kind.__name__,
-        extra,
-        bases=(kind,),
-        namespace={"__doc__": kind.__doc__, "__module__": kind.__module__},
-        frozen=True,
-        kw_only=True,
-    )
-    return made
+    return extended(kind, kind.__name__, extra)
 
 
 def axis(name: str, annotation: Value, one: Any, **changed: str) -> tuple[str, Value, Any]:

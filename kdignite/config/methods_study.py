@@ -1,13 +1,13 @@
 """``study``: several methods on equal terms, with the flags that all of their trainings share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import LAYERS, DistillConfig
-from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
+from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.presets import PRESETS
 from kdignite.config.search import BASELINE, TRAINING, Search, SearchConfig
@@ -26,11 +26,11 @@ CONTROLS = ("shuffled", "random", SMOOTHED)
 TRIAL_SEED = 1000  # of a search's trials: none of the seeds that are compared
 _APART = ("preset", "name", "seed", "resume", "method", "control", *LAYERS, "lr", SMOOTHED)
 _FIELDS = {
-    one.name: one
-    for one in fields(DistillConfig)
-    if "help" in one.metadata and not one.metadata["parameter"] and one.name not in _APART
+    name: one
+    for name, one in flag_fields(DistillConfig).items()
+    if not one.metadata["parameter"] and name not in _APART
 }
-_BASELINE = [one.name for one in fields(BaselineConfig) if one.name in _FIELDS]
+_BASELINE = [name for name in flag_fields(BaselineConfig) if name in _FIELDS]
 
 
 class Entry(NamedTuple):
@@ -170,13 +170,8 @@ def study_settings(study: MethodsStudy) -> dict[str, Value]:
     return {name: value for name, value in shared.items() if name in names} | own
 
 
-MethodsStudyConfig: type[MethodsStudy] = make_dataclass(
-    "MethodsStudyConfig",
-    [left_open(name, one) for name, one in _FIELDS.items()],
-    bases=(MethodsStudy,),
-    namespace={"__doc__": MethodsStudy.__doc__, "__module__": __name__},
-    frozen=True,
-    kw_only=True,
+MethodsStudyConfig: type[MethodsStudy] = extended(
+    MethodsStudy, "MethodsStudyConfig", [left_open(name, one) for name, one in _FIELDS.items()]
 )
 
 AnyStudy = Study | Sweep | Search | MethodsStudy  # the commands that make a folder of runs

@@ -1,13 +1,13 @@
 """``search``: the flags of ``distill``, with a range for each number that is searched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
+from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
@@ -22,7 +22,7 @@ TRAINING = ("lr", "weight_decay", "momentum", "label_smoothing")
 AROUND_LR = (0.1, 2.0)  # times the model's own learning rate: methods differ in the size of their gradient
 WIDE = 5.0  # a range whose ends differ by this factor is searched on a logarithmic scale
 _OWN = ("preset", "name", "seed", "resume")
-_FIELDS = {one.name: one for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN}
+_FIELDS = {name: one for name, one in flag_fields(DistillConfig).items() if name not in _OWN}
 _END = "the lowest and the highest"
 _ENDS = {"lr": f"{_END}; unset: {AROUND_LR[0]:g} to {AROUND_LR[1]:g} times that of the model or preset"}
 _METHOD_HELP = f"the method whose settings are searched, or {BASELINE}, the student without a teacher"
@@ -168,8 +168,9 @@ def search_identity(search: Search) -> dict[str, Value]:
     return {**shared, "method": search.method_name, "prune": search.prune, "ranges": ranges}
 
 
-_BASELINE = [one.name for one in fields(BaselineConfig) if one.name in _FIELDS]
-SearchConfig: type[Search] = make_dataclass(
+_BASELINE = [name for name in flag_fields(BaselineConfig) if name in _FIELDS]
+SearchConfig: type[Search] = extended(
+    Search,
     "SearchConfig",
     [
         axis(name, one.type, one, help=f"{one.metadata['help']}; one value, or {_ENDS.get(name, _END)}")
@@ -177,8 +178,4 @@ SearchConfig: type[Search] = make_dataclass(
         else left_open(name, one, help=_METHOD_HELP if name == "method" else None)
         for name, one in _FIELDS.items()
     ],
-    bases=(Search,),
-    namespace={"__doc__": Search.__doc__, "__module__": __name__},
-    frozen=True,
-    kw_only=True,
 )

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import LAYERS, DistillConfig
-from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
+from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, TeacherConfig, TrainConfig
 from kdignite.data.registry import is_code
@@ -38,18 +38,14 @@ SHARED = (
     ),
     *("device", "amp", "graph", "compile", "threads", "sync_bn", "fast_dev_run", "keep_last", "save_every_s"),
 )
-_FIELDS = {one.name: one for kind in (TrainConfig, DistillConfig) for one in fields(kind) if "help" in one.metadata}
+_FIELDS = flag_fields(TrainConfig) | flag_fields(DistillConfig)
 # a study resumes its stages by itself
-_OWN = tuple(
-    one.name
-    for one in fields(TrainConfig)
-    if one.name in _FIELDS and one.name not in ("preset", "name", "resume", *SHARED)
-)
+_OWN = tuple(name for name in flag_fields(TrainConfig) if name not in ("preset", "name", "resume", *SHARED))
 # what a distillation has and a training without a teacher has not; a study names its teacher's function otherwise
 _DISTILL = tuple(
-    one.name
-    for one in fields(DistillConfig)
-    if one.name in _FIELDS and one.name not in {*_OWN, *SHARED, "preset", "name", "resume", f"{PREFIX}arch"}
+    name
+    for name in flag_fields(DistillConfig)
+    if name not in {*_OWN, *SHARED, "preset", "name", "resume", f"{PREFIX}arch"}
 )
 
 
@@ -200,14 +196,11 @@ _HELP = {
     f"{PREFIX}seed": "of the teacher: seed of initial weights and order; unset: --seed",
     f"{PREFIX}arch": "the teacher's model: a name of the list below, or package.module:function",
 }
-ReproduceConfig: type[Study] = make_dataclass(
+ReproduceConfig: type[Study] = extended(
+    Study,
     "ReproduceConfig",
     [
         *(left_open(name, _FIELDS[name], help=_HELP.get(name)) for name in (*SHARED, *_OWN, *_DISTILL)),
         *(left_open(f"{PREFIX}{name}", _FIELDS[name], help=_of_teacher(name), group="teacher") for name in _OWN),
     ],
-    bases=(Study,),
-    namespace={"__doc__": Study.__doc__, "__module__": __name__},
-    frozen=True,
-    kw_only=True,
 )

@@ -1,20 +1,20 @@
 """``sweep``: the flags of ``distill``, with several values of the parameters of its method."""
 
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
 from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
-from kdignite.config.fields import Config, Value, flag, given_values, left_open, with_role
+from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
 from kdignite.config.methods import axis, parameter_names
 from kdignite.errors import UserError
 from kdignite.methods.registry import check_method, find_method
 
 # what means something else here
 _OWN = ("preset", "name", "seed", "resume")
-_SHARED = tuple(one.name for one in fields(DistillConfig) if "help" in one.metadata and one.name not in _OWN)
+_FIELDS = {name: one for name, one in flag_fields(DistillConfig).items() if name not in _OWN}
 MAP = 2  # axes that a map has
 
 
@@ -66,7 +66,7 @@ def _check_axis(name: str, values: tuple[float, ...]) -> None:
 
 def sweep_configs(sweep: Sweep) -> tuple[DistillConfig, ...]:
     """The config of every run of a sweep: all of a seed before the next, so that a whole map is there early."""
-    shared = given_values(sweep, _SHARED)
+    shared = given_values(sweep, _FIELDS)
     points = [dict(zip(sweep.axes, values, strict=True)) for values in product(*sweep.axes.values())]
     return tuple(
         configure(DistillConfig, preset=sweep.preset, **(shared | point), seed=seed)
@@ -81,18 +81,8 @@ def sweep_identity(sweep: Sweep) -> dict[str, Value]:
     return {name: value for name, value in planned(sweep_configs(sweep)[0]).items() if name not in apart}
 
 
-_FIELDS = {one.name: one for one in fields(DistillConfig)}
-
-
-SweepConfig: type[Sweep] = make_dataclass(
+SweepConfig: type[Sweep] = extended(
+    Sweep,
     "SweepConfig",
-    [
-        axis(name, one.type, one) if one.metadata["parameter"] else left_open(name, one)
-        for name, one in _FIELDS.items()
-        if name in _SHARED
-    ],
-    bases=(Sweep,),
-    namespace={"__doc__": Sweep.__doc__, "__module__": __name__},
-    frozen=True,
-    kw_only=True,
+    [axis(name, one.type, one) if one.metadata["parameter"] else left_open(name, one) for name, one in _FIELDS.items()],
 )

@@ -1,12 +1,11 @@
 """What a run will do, as it is printed, and what it still has to do, from which its time is estimated."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import torch
 
 from kdignite import processes
-from kdignite.config import TrainConfig, setting_text
+from kdignite.config import TrainConfig, setting_text, to_json
 from kdignite.console import say
 from kdignite.data.registry import FOLDER
 from kdignite.errors import counted
@@ -90,9 +89,8 @@ def remaining(run: RunSpec, iteration: int) -> Remaining:
 
 def _wrapped(config: TrainConfig) -> list[str]:
     """The resolved config in lines of a readable width; what is off or unset is left out."""
-    flags = (one for one in fields(config) if "help" in one.metadata)
-    shown = [one for one in flags if getattr(config, one.name) not in (None, False, "")]
-    words = [f"{one.name}={setting_text(getattr(config, one.name))}" for one in shown]
+    shown = {name: value for name, value in to_json(config).items() if value not in (None, False, "")}
+    words = [f"{name}={setting_text(value)}" for name, value in shown.items()]
     lines = ["config   "]
     for word in words:
         if len(lines[-1]) + len(word) > 110:
