@@ -14,8 +14,8 @@ from kdignite.data.batches import Batch
 from kdignite.data.preprocess import Prepare
 from kdignite.losses import cross_entropy
 from kdignite.memory import oom_as_failure
-from kdignite.outputs import logits_in
-from kdignite.precision import AUTOCAST, autocast, tf32
+from kdignite.precision import tf32
+from kdignite.steps import forward
 
 Predictor = Callable[[Tensor], Tensor]  # uint8 images (N, 3, S, S) -> logits (N, C)
 
@@ -46,9 +46,7 @@ def predictor(model: nn.Module, *, prepare: Prepare, order: Tensor | None = None
     def logits_of(images: Tensor) -> Tensor:
         model.eval()
         with torch.inference_mode(), tf32(amp):
-            with autocast(images.device.type, amp):
-                logits = logits_in(model(prepare(images)))
-            logits = logits if AUTOCAST[amp] is None else logits.float()
+            logits = forward(model, prepare(images), amp=amp).logits
             return logits if order is None else logits.index_select(1, order)
 
     return logits_of

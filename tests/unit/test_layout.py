@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "steps": {"losses", "data", "methods", "outputs", "precision"},
     "checkpoints": {"config", "schema", "errors", "files", "data.specs", PACKAGE},
-    "evaluation": {"losses", "data", "memory", "outputs", "precision", "processes"},
+    "evaluation": {"losses", "data", "memory", "precision", "processes", "steps"},
     "handlers": {
         *("metrics", "checkpoints", "evaluation", "schedules", "stopping", "streams", "errors", "files", "processes"),
     },
