@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdignite.errors import UserError
+from kdignite.losses import check_alpha, check_temperature
 from kdignite.methods.rows import Temperature
 
 NEARLY_HARD = 0.99  # mean top probability
@@ -121,10 +122,8 @@ def underconfidence_warning(logits: Tensor, labels: Tensor, temperature: Tempera
 
 
 def _check(logits: Tensor, labels: Tensor, *, alpha: float, T: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise UserError(f"alpha must be in [0, 1], not {alpha}")
-    if not 0 < T < math.inf:
-        raise UserError(f"T must be above 0 and finite, not {T}")
+    check_alpha(alpha)
+    check_temperature(T=T)
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(labels) < 1 or logits.shape[1] < 2:
         shapes = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise UserError(f"expected logits (N, C) and labels (N,) with N >= 1 and C >= 2, not {shapes}")

@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "teachers": {
         *("streams", "checkpoints", "devices", "evaluation", "data", "errors", "files", "processes", "steps"),
-        *("methods", "precision", "stopping"),
+        *("losses", "methods", "precision", "stopping"),
     },
     "runs": {"checkpoints", "schema", "config", "console", "errors", "files", "methods.registry", "processes", PACKAGE},
     "trials": {"config", "errors", "runs", "streams"},
