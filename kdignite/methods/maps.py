@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdignite.losses import at_least_float32, check_alpha, cross_entropy, kd_divergence
+from kdignite.losses import at_least_float32, cross_entropy
+from kdignite.methods.logits import kd
 from kdignite.methods.terms import Outputs, Terms
 
 POOLED = " pooled"  # after the name of the last layer: one pixel, made of it
@@ -88,13 +89,11 @@ def beside_features(
     student: Outputs, teacher: Outputs, labels: Tensor, *, alpha: float, T: float, ce: tuple[float, Tensor | None]
 ) -> Terms:
     """``(1 - alpha) * ce + alpha * kd``, ce of some label smoothing and class weights; with alpha 0 ``ce`` alone."""
-    check_alpha(alpha)
     smoothing, weights = ce
-    from_labels = cross_entropy(student.logits, labels, label_smoothing=smoothing, class_weights=weights)
     if alpha == 0:
+        from_labels = cross_entropy(student.logits, labels, label_smoothing=smoothing, class_weights=weights)
         return Terms(from_labels, {"ce": from_labels})
-    kd = kd_divergence(student.logits, teacher.logits, T=T)
-    return Terms((1 - alpha) * from_labels + alpha * kd, {"ce": from_labels, "kd": kd})
+    return kd(student, teacher, labels, alpha=alpha, T=T, label_smoothing=smoothing, class_weights=weights)
 
 
 def added(beside: Terms, terms: Mapping[str, tuple[float, Tensor]]) -> Terms:

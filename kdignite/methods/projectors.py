@@ -146,8 +146,6 @@ def _regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
 
 
 def _mean(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
-    c_s, c_t = student[0], teacher[0]
-    widths = ((c_s, c_t), (c_t, c_t), (c_t, c_t))
-    convolutions = [nn.Conv2d(*width, 1, bias=False) for width in widths]
-    first, second, third = convolutions
+    c_t = teacher[0]
+    first, second, third = (nn.Conv2d(c, c_t, 1, bias=False) for c in (student[0], c_t, c_t))
     return nn.Sequential(PoolTo(smaller(student, teacher)), first, nn.ReLU(), second, nn.ReLU(), third)
