@@ -36,8 +36,12 @@ def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: 
 
 
 def write_json(path: Path, values: Any) -> None:
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))  # as JSON spells them
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; a lone surrogate, which that lacks, is spelled as JSON spells it."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def read_json(path: Path) -> dict[str, Any]:

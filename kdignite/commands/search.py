@@ -140,8 +140,8 @@ def _report(config: Search, study: StudyState, opened: trials.Trials) -> SearchS
         if summary is not None:
             save_figure(search_figure(summary), folder / "search.png")
             text = f"# {summary.method}\n\n![{chosen_text(summary)}](search.png)\n\n{search_text(summary)}"
-            files.write_atomically(folder / "search.md", lambda file: file.write(text.encode()))
-            files.write_atomically(folder / "search.csv", lambda file: file.write(search_csv(summary).encode()))
+            files.write_text(folder / "search.md", text)
+            files.write_text(folder / "search.csv", search_csv(summary))
             files.write_json(folder / SEARCH, search_json(summary))
             write_page(study_page(folder, study.manifest, search_page(summary, folder)), folder)
     return summary

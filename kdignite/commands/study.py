@@ -181,8 +181,8 @@ def _report(config: MethodsStudy, state: StudyState, teachers: Sequence[Path]) -
     summary = summarize_methods(found, teachers=taught_by, against=DEFAULT, budget=_budget(config, found))
     save_figure(methods_figure(summary), state.folder / "methods.png")
     text = f"# Methods on {summary.dataset}\n\n![{methods_headline(summary)}](methods.png)\n\n{methods_text(summary)}"
-    files.write_atomically(state.folder / "methods.md", lambda file: file.write(text.encode()))
-    files.write_atomically(state.folder / "methods.csv", lambda file: file.write(methods_csv(summary).encode()))
+    files.write_text(state.folder / "methods.md", text)
+    files.write_text(state.folder / "methods.csv", methods_csv(summary))
     files.write_json(state.folder / METHODS, methods_json(summary))
     write_page(study_page(state.folder, state.manifest, methods_page(summary, state.folder)), state.folder)
     return summary

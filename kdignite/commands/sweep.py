@@ -72,15 +72,12 @@ def _report(study: StudyState, method: str, names: list[str]) -> SweepSummary:
     summary = summarize_sweep(found, method, names)
     save_figure(sweep_figure(summary), study.folder / "sweep.png")
     title = f"# {method}: {' and '.join(names)}"
-    _write(study.folder / "sweep.md", f"{title}\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}")
-    _write(study.folder / "sweep.csv", sweep_csv(summary))
+    text = f"{title}\n\n![{chosen_text(summary)}](sweep.png)\n\n{sweep_text(summary)}"
+    files.write_text(study.folder / "sweep.md", text)
+    files.write_text(study.folder / "sweep.csv", sweep_csv(summary))
     files.write_json(study.folder / GRID, sweep_json(summary))
     write_page(study_page(study.folder, study.manifest, summary), study.folder)
     return summary
-
-
-def _write(path: Path, text: str) -> None:
-    files.write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _read(folder: Path, names: list[str]) -> RunFiles:

@@ -88,4 +88,4 @@ def _keep(path: Path, found: Mapping[str, list[Any]]) -> None:
     latest = (time.time() - SETTLED_S) * 1e9
     settled = {name: row for name, row in found.items() if row[-1] and max(row[1:3]) < latest}
     with suppress(OSError):  # a data set may be read-only
-        files.write_atomically(path, lambda file: file.write(json.dumps(settled).encode()))
+        files.write_text(path, json.dumps(settled))

@@ -45,7 +45,7 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
     writer = csv.DictWriter(text, [epoch, loss, *parts_of(rows), *others], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    files.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    files.write_text(path, text.getvalue())
 
 
 def attach_tensorboard(

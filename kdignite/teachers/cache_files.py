@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kdignite.files import TEMPORARY, write_atomically
+from kdignite.files import TEMPORARY, write_atomically, write_text
 
 METADATA_FILE = "table.json"
 HEADER_BYTES = 4096  # a page, so that the numbers start on one
@@ -89,7 +89,7 @@ def write_metadata(folder: Path, about: Mapping[str, Any]) -> None:
     path = folder / METADATA_FILE
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: file.write(json.dumps(about, indent=2).encode() + b"\n"))
+        write_text(path, json.dumps(about, indent=2) + "\n")
     os.utime(path)
 
 

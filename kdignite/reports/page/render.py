@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import kdignite
 from kdignite.errors import spelled
-from kdignite.files import write_atomically
+from kdignite.files import write_text
 from kdignite.reports.page.blocks import Block, Chart, Page
 from kdignite.reports.page.charts import FRAME
 
@@ -34,9 +34,8 @@ def page_text(page: Page) -> str:
 
 def write_page(page: Page, folder: Path) -> Path:
     """Write ``report.html`` into a folder, where it takes the place of an earlier one."""
-    path, text = folder / REPORT, page_text(page)
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
-    return path
+    write_text(folder / REPORT, page_text(page))
+    return folder / REPORT
 
 
 def page_of(run: Path, folder: Path) -> str:
