@@ -115,11 +115,8 @@ def _run(config: TrainConfig, is_behind: Callable[[handlers.Row], bool], *, root
         handlers.attach_pruning(engine, rows, is_behind=is_behind)
 
     try:
-        run = (
-            distill(config, root=root, handlers=[attach])
-            if isinstance(config, DistillConfig)
-            else baseline(config, root=root, handlers=[attach])
-        )
+        command = distill if isinstance(config, DistillConfig) else baseline
+        run = command(config, root=root, handlers=[attach])
     except handlers.Pruned as error:
         say(f"pruned    {error}")
         for name in (runs.LAST, runs.PREVIOUS):
