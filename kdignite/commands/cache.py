@@ -7,7 +7,7 @@ from pathlib import Path
 from kdignite import runs
 from kdignite.config import CacheConfig
 from kdignite.console import say
-from kdignite.errors import UserError, brief
+from kdignite.errors import UserError, brief, counted
 from kdignite.reports.text import markdown_table
 from kdignite.teachers import StoredTable, remove, stored_tables
 
@@ -24,7 +24,7 @@ def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[StoredTable]:
     left = stored_tables(folder)
     if left:
         say(_table(left))
-    say(f"{len(left)} table{'s' * (len(left) != 1)} in {folder}, {_size(sum(table.num_bytes for table in left))}")
+    say(f"{counted(len(left), 'table')} in {folder}, {_size(sum(table.num_bytes for table in left))}")
     return left
 
 

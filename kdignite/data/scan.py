@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kdignite.data.decode import picture_suffixes
 from kdignite.data.layout import Layout, is_passed_over
-from kdignite.errors import UserError, brief, listed
+from kdignite.errors import UserError, brief, counted, listed
 from kdignite.files import typed_path
 
 NO_NOTE = {"thumbs.db", "desktop.ini"}  # systems leave them beside pictures
@@ -155,7 +155,7 @@ def _kinds(files: Sequence[Path]) -> str:
 
 
 def _count(paths: Sequence[Path], noun: str) -> str:
-    return f"{len(paths):,} {noun}{'s' * (len(paths) != 1)}"
+    return counted(len(paths), noun)
 
 
 def _but(others: Sequence[Path]) -> str:

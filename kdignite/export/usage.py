@@ -31,8 +31,8 @@ TORCHVISION = ("resnet18", "resnet34", "resnet50")
 CHANGED_STEM = "cifar"  # which torchvision's own networks do not have
 
 
-def usage_code(description: Description, feed: Feed, *, form: str, file: str = "") -> str:
-    """A script that takes picture files and prints the class of each, for a format and a file of it."""
+def usage_code(description: Description, feed: Feed, *, form: str) -> str:
+    """A script that takes picture files and prints the class of each, for a format."""
     _, mean, std, _ = description.preprocessing[:4]
     fitted = "shown(path)"
     for side, interpolation in picture_sides(description):
@@ -43,7 +43,7 @@ def usage_code(description: Description, feed: Feed, *, form: str, file: str = "
         *("from PIL import Image, ImageOps", ""),
         *(*READER, ""),
         CLASSES,
-        *_opened(description, form, file or FILES[form]),
+        *_opened(description, form, FILES[form]),
         "for path in sys.argv[1:]:",
         f"    pixels = np.array({fitted})",
     ]

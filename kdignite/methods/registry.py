@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from kdignite.errors import UserError
+from kdignite.errors import UserError, counted
 from kdignite.methods.feature_rows import FEATURE_METHODS
 from kdignite.methods.logit_rows import LOGIT_METHODS
 from kdignite.methods.rows import REQUIRED, Constant, Method, Parameter, Softening
@@ -108,7 +108,7 @@ def constant_parts(
 
 
 def _why_constant(one: Constant, *, num_classes: int, num_images: int) -> str:
-    few = f"{num_classes} classes" if one.classes else f"{num_images} image{'s' * (num_images != 1)} in a batch"
+    few = f"{num_classes} classes" if one.classes else f"{counted(num_images, 'image')} in a batch"
     return f"{one.part} is constant with {few}{f' and --{one.when}' if one.when else ''}"
 
 

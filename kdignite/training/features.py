@@ -50,7 +50,7 @@ def with_layers(config: DistillConfig, *, teacher: Description) -> DistillConfig
 
 
 def _usual_layers(config: DistillConfig, architecture: Architecture, *, size: int) -> tuple[str, ...]:
-    """The layers in a model's row, or of a library's model, that the method compares, each once."""
+    """The layers in a model's row, or of a library's model, that the method compares; empty: they are not known."""
     name, options = architecture
     if name in MODELS:
         layers = MODELS[name].layers

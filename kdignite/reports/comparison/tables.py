@@ -6,6 +6,7 @@ from typing import NamedTuple
 from kdignite.comparison.costs import COSTS, LATENCIES, THREADS
 from kdignite.comparison.scores import ROLES, ClassRow
 from kdignite.comparison.summary import Summary
+from kdignite.errors import counted
 from kdignite.metrics.statistics import Spread
 from kdignite.reports.comparison.sentences import (
     FIDELITY_SHARES,
@@ -119,7 +120,7 @@ def _noise(summary: Summary) -> str:
         return ""
     which = "a class" if found.equal_classes else "in the median class"
     return (
-        f" With {found.num_images:,} image{'s' * (found.num_images != 1)} {which}, about "
+        f" With {counted(found.num_images, 'image')} {which}, about "
         f"+-{per_cent(found.two_errors)} points (two standard errors of a difference of two proportions) are noise."
     )
 
