@@ -233,7 +233,7 @@ CONTENT: dict[str, tuple[Callable[[RunSpec, Path], RunSpec], str]] = {
         f"teacher: {SHA} -> {'7' * 64}",
     ),
     "none": (lambda run, _: run._replace(teacher_record=None), f"teacher: {SHA} -> unset"),
-    "weights": (lambda run, _: told_now(run, weights="none"), "weights: {weights} -> none"),
+    "weights": (lambda run, _: run._replace(weights="none"), "weights: {weights} -> none"),
 }
 
 
