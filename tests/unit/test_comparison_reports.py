@@ -345,14 +345,14 @@ def test_mcnemar_is_said_to_be_of_this_pair() -> None:
     summary = CASES["one seed"]
     found = summary.scores.mcnemar
     said = (
-        f"Exact McNemar test, p = {found.p_value:.2g}: the student alone is right on {found.only_first} test images, "
-        f"the baseline alone on {found.only_second}. The test is about this pair of models, not about distillation: "
-        "another seed gives another pair."
+        f"Exact McNemar test, p-value {found.p_value:.2g}: the student alone is right on {found.only_first} test "
+        f"images, the baseline alone on {found.only_second}. The test is about this pair of models, not about "
+        "distillation: another seed gives another pair."
     )
     assert said in comparison_text(summary)
     assert "McNemar" not in comparison_text(CASES["gained"])
     tiny = with_scores(summary, mcnemar=found._replace(p_value=3e-9))
-    assert "p = below 0.0001:" in comparison_text(tiny)
+    assert "p-value below 0.0001:" in comparison_text(tiny)
 
 
 def test_fidelity_and_calibration_show_their_spread() -> None:

@@ -95,7 +95,7 @@ def mcnemar_text(summary: Summary) -> str:
     if found is None:
         return ""
     return (
-        f"Exact McNemar test, p = {p_value_text(found.p_value)}: the student alone is right on "
+        f"Exact McNemar test, p-value {p_value_text(found.p_value)}: the student alone is right on "
         f"{found.only_first:,} test images, the baseline alone on {found.only_second:,}. The test is about this "
         "pair of models, not about distillation: another seed gives another pair."
     )
