@@ -96,7 +96,7 @@ def find_pictures(paths: Sequence[str]) -> Pictures:
             passed += found.others
     if not files:
         raise UserError(f"no picture in {listed(list(paths))}{_but(passed)}")
-    kinds = f"passed over: {_count(passed, 'file')} ({_kinds(passed)}), such as {passed[0]}" if passed else ""
+    kinds = f"passed over: {counted(len(passed), 'file')} ({_kinds(passed)}), such as {passed[0]}" if passed else ""
     return Pictures(tuple(files), kinds)
 
 
@@ -154,10 +154,6 @@ def _kinds(files: Sequence[Path]) -> str:
     return listed([f"{count:,} {kind}" for kind, count in kinds.most_common()])
 
 
-def _count(paths: Sequence[Path], noun: str) -> str:
-    return counted(len(paths), noun)
-
-
 def _but(others: Sequence[Path]) -> str:
     return f"; Pillow reads no pictures from its files here ({_kinds(others)}): convert them" if others else ""
 
@@ -167,9 +163,10 @@ def _notes(passed: _Found, loose: Sequence[Path], root: Path) -> Iterator[str]:
         return f"such as {path.relative_to(root)}"
 
     if passed.others:
-        yield f"passed over: {_count(passed.others, 'file')} ({_kinds(passed.others)}), {such_as(passed.others[0])}"
+        others = counted(len(passed.others), "file")
+        yield f"passed over: {others} ({_kinds(passed.others)}), {such_as(passed.others[0])}"
     if loose:
-        yield f"passed over: {_count(loose, 'picture')} outside the folders of the classes, {such_as(loose[0])}"
+        yield f"passed over: {counted(len(loose), 'picture')} outside the folders of the classes, {such_as(loose[0])}"
     if passed.folders:
-        folders = _count(passed.folders, "folder")
+        folders = counted(len(passed.folders), "folder")
         yield f"passed over: {folders} (hidden, or a system's own), {such_as(passed.folders[0])}"
