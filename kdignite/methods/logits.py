@@ -26,7 +26,7 @@ from kdignite.losses import (
 from kdignite.methods.terms import Outputs, Terms
 
 EPS = 1e-8  # of the paper of `dist`, in squared probabilities
-SMALLEST_NORM = 1e-4  # of centred probabilities
+FLATTEST = 0.1  # share of the teacher's deviation that a nearly constant student counts as
 
 
 def kd(
@@ -122,10 +122,11 @@ def dist(
 
     ``loss = ce_weight * ce + 2 * (beta * inter + gamma * intra)`` with s and t the softmax of the logits over tau,
     ``inter = tau**2 * (1 - mean_b r(s[b, :], t[b, :]))``, ``intra = tau**2 * (1 - mean_c r(s[:, c], t[:, c]))`` and
-    Pearson's ``r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)``, where a norm below 1e-4
-    counts as 1e-4: else a head that begins with zeros would get a gradient of 1e8. At equality both parts are 0 up to
-    these constants, and stationary. Logits may be shifted by a constant in each row, not scaled. ``intra`` of a single
-    image is the constant ``tau**2``; ``inter`` of two classes has no gradient.
+    Pearson's ``r(a, b) = <a - mean a, b - mean b> / (|a - mean a| |b - mean b| + 1e-8)``. Where the student's deviation
+    ``|a - mean a| / |a|`` is below a tenth of the teacher's, it counts as that tenth: the gradient grows like one over
+    it, and a head that begins with zeros would not recover from its first step. At equality both parts are 0 up to the
+    1e-8, and stationary. Logits may be shifted by a constant in each row, not scaled. ``intra`` of a single image is
+    the constant ``tau**2``; ``inter`` of two classes has a gradient only where that tenth counts.
 
     Args:
         student: logits (B, C).
@@ -241,10 +242,11 @@ def logit_pair(student: Outputs, teacher: Outputs, *, standardize: bool = False)
     return (standardized(s), standardized(t)) if standardize else (s, t)
 
 
-def _correlation(a: Tensor, b: Tensor, *, dim: int) -> Tensor:
-    """Pearson's correlation along a dimension; 0 where one of them is constant."""
-    a, b = (one - one.mean(dim, keepdim=True) for one in (a, b))
-    norm_a, norm_b = (vector_norm(one, dim=dim).clamp_min(SMALLEST_NORM) for one in (a, b))
+def _correlation(student: Tensor, teacher: Tensor, *, dim: int) -> Tensor:
+    """Pearson's correlation along a dimension, less where the student is nearly constant; 0 where one of them is."""
+    a, b = (one - one.mean(dim, keepdim=True) for one in (student, teacher))
+    norm_s, norm_t, norm_a, norm_b = (vector_norm(one, dim=dim) for one in (student, teacher, a, b))
+    norm_a = norm_a.maximum(FLATTEST * norm_s * norm_b / norm_t.clamp_min(EPS))
     r: Tensor = (a * b).sum(dim) / (norm_a * norm_b + EPS)
     return r
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -67,12 +67,24 @@ def of(p: Array, labels: Array) -> Array:
     return p[np.arange(len(labels)), labels]
 
 
-def pearson(a: Array, b: Array) -> Array:
-    """Of rows."""
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    norms = [np.sqrt((one**2).sum(1) + 0j) for one in (a, b)]
-    norms = [np.where(norm.real > 1e-4, norm, 1e-4) for norm in norms]
-    return (a * b).sum(1) / (norms[0] * norms[1] + 1e-8)
+def norm(rows: Array) -> Array:
+    return np.sqrt((rows**2).sum(1) + 0j)
+
+
+def pearson(s: Array, t: Array) -> Array:
+    """Of rows; a deviation of s, as a share of its norm, is at least a tenth of that of t."""
+    a, b = s - s.mean(1, keepdims=True), t - t.mean(1, keepdims=True)
+    least = 0.1 * norm(s) * norm(b) / norm(t)
+    return (a * b).sum(1) / (np.where(norm(a).real > least.real, norm(a), least) * norm(b) + 1e-8)
+
+
+def nearly_constant(student: Array, teacher: Array) -> bool:
+    """Whether a row or a column of the student deviates less than a tenth of what that of the teacher does."""
+    for rows in ((student, teacher), (student.T, teacher.T)):
+        own, other = (norm(one - one.mean(1, keepdims=True)).real / norm(one).real for one in rows)
+        if (own < 0.1 * other).any():
+            return True
+    return False
 
 
 def kd(s: Array, t: Array, y: Array, *, T: float, standardize: bool, **_: float) -> dict[str, Any]:
@@ -287,11 +299,56 @@ def test_the_floor_of_the_deviation_keeps_gradients_of_flat_logits_small() -> No
 def test_dist_does_not_see_an_affine_map_of_the_probabilities(case: Case, share: float, tau: float) -> None:
     case = case._replace(student=case.student.clamp(-2, 2), teacher=case.teacher.clamp(-2, 2))
     mixed = share * torch.softmax(case.student / tau, 1) + (1 - share) / case.student.shape[1]
+    assume(not nearly_constant(mixed.numpy(), torch.softmax(case.teacher / tau, 1).numpy()))
     before, after = (values_of("dist", one, tau=tau) for one in (case, case._replace(student=tau * torch.log(mixed))))
     for part in ("inter", "intra"):  # but for what is added to small norms, which tau below 1 would make
         torch.testing.assert_close(after[part], before[part], rtol=0.02, atol=1e-2 * tau**2)
     if share == 1:
         assert_same(after, before)
+
+
+@EXAMPLES
+@given(case=cases(min_images=3, min_classes=3), tau=st.floats(1, 4))
+def test_dist_is_of_pearsons_correlation(case: Case, tau: float) -> None:
+    s, t = (torch.softmax(logits / tau, 1).numpy() for logits in case[:2])
+    assume(not nearly_constant(s, t))
+    found = values_of("dist", case, tau=tau)
+    for part, rows in {"inter": (s, t), "intra": (s.T, t.T)}.items():
+        if min(norm(one - one.mean(1, keepdims=True)).real.min() for one in rows) > 0.02:  # 1e-8 is little beside it
+            r = np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(*rows, strict=True)])
+            assert float(found[part]) == pytest.approx(tau**2 * (1 - r), abs=1e-4 * tau**2)
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0, 20.0])
+def test_dist_has_a_small_gradient_to_nearly_constant_logits(tau: float) -> None:
+    """Not much more than ten times that at the teacher's own deviation; without an end it would grow like 1 / size."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = 2 * torch.randn(2, 64, 10, generator=generator, dtype=torch.float64)
+    sizes = (1.0, 1e-2, 1e-4, 1e-8, 0.0)
+    slopes = [gradients_of("dist", Case(size * student, teacher, torch.arange(64) % 10), tau=tau) for size in sizes]
+    for part in ("inter", "intra"):
+        usual, *small = (float(one[part].norm()) for one in slopes)
+        assert 0 < small[-1] < 30 * usual
+        assert small == pytest.approx([small[-1]] * len(small), rel=0.1)
+    constant = gradients_of("dist", Case(student, torch.ones_like(teacher), torch.arange(64) % 10), tau=tau)
+    assert max(float(constant[part].norm()) for part in ("inter", "intra")) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["kd", "dist"])
+def test_a_head_that_begins_with_zeros_learns(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = nn.functional.layer_norm(torch.randn(500, 192, generator=generator), (192,))
+    teacher = features @ (0.25 * torch.randn(192, 10, generator=generator))
+    labels, method = teacher.argmax(1), bind_method(name, check_method(name, {}))
+    head = torch.zeros(192, 10, requires_grad=True)
+    optimizer = torch.optim.SGD([head], lr=0.01, momentum=0.9, nesterov=True)
+    for some in torch.arange(500).split(100) * 6:
+        optimizer.zero_grad()
+        method(Outputs(features[some] @ head), Outputs(teacher[some]), labels[some]).loss.backward()
+        optimizer.step()
+    logits = (features @ head).detach()
+    assert float(nn.functional.cross_entropy(logits, labels)) < 2  # 2.3 at the start
+    assert float((logits.argmax(1) == labels).float().mean()) > 0.6
 
 
 def test_dist_sees_the_scale_of_logits() -> None:
@@ -499,7 +556,8 @@ def test_of_two_classes_nothing_is_left_among_the_others(case: Case, T: float) -
 @pytest.mark.parametrize("num_images", [1, 2, 3, 8])
 def test_a_row_says_which_parts_are_constant(name: str, switch: dict, num_classes: int, num_images: int) -> None:
     generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(2, num_images, num_classes, generator=generator, dtype=torch.float64)
+    draws = (torch.randn(2, num_images, num_classes, generator=generator, dtype=torch.float64) for _ in range(1000))
+    logits = next(one for one in draws if not nearly_constant(*one.softmax(2).numpy()))
     case = Case(*logits, torch.randint(num_classes, (num_images,), generator=generator))
     softest = {key: 1.0 for key in ("T", "tau") if key in METHODS[name].parameters}
     slopes = gradients_of(name, case, **switch, **softest)
