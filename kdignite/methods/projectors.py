@@ -6,11 +6,13 @@ method's parameters. It returns a module from the student's features by layer to
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdignite.errors import UserError
 from kdignite.methods.maps import POOLED, VARIANCE, pooled, smaller
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -125,9 +127,18 @@ def reviews(student_shapes: Shapes, teacher_shapes: Shapes, **parameters: float)
     result of the level before, enlarged to its pixels, both times gates of each pixel (1x1 convolution, sigmoid); then,
     brought to the teacher's size, a 3x3 convolution with BatchNorm. Sizes change by taking the nearest pixel.
 
+    Raises:
+        UserError: if a map of the student is larger than one before it.
+
     Source: Chen et al. 2021, arXiv:2104.09044, section 3.2; widths as in the authors' code.
     """
     del parameters
+    for (earlier, one), (later, other) in pairwise(student_shapes.items()):
+        if other[1] > one[1] or other[2] > one[2]:
+            raise UserError(
+                f"--method=reviewkd fuses maps from the last to the first, and {later} is larger than {earlier}: name "
+                "the layers from the first to the last"
+            )
     sides = list(zip(student_shapes.values(), teacher_shapes.values(), strict=True))
     (c_s, *_), (c_t, *_) = sides[-1]
     width = min(WIDEST_REVIEW, c_s)

@@ -164,6 +164,14 @@ def test_projectors_bring_maps_to_the_smaller_size_and_the_channels_of_the_teach
     torch.testing.assert_close(found["s variance"], torch.full((5,), 5.0))
 
 
+def test_a_review_takes_maps_from_the_first_to_the_last() -> None:
+    maps = {"a": (3, 2, 2), "b": (5, 2, 2), "c": (3, 4, 4)}
+    with pytest.raises(
+        UserError, match=r"^--method=reviewkd .*, and c is larger than b: name the layers from the first"
+    ):
+        reviews(maps, maps)
+
+
 def test_a_review_fuses_each_map_with_all_deeper_ones() -> None:
     """Against NumPy, from the first pooled level on; BatchNorm in eval mode divides by sqrt(1 + 1e-5)."""
     student, teacher = {"a": (3, 4, 4), "b": (5, 2, 2)}, {"a": (2, 8, 8), "b": (4, 2, 2)}
