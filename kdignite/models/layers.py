@@ -17,8 +17,8 @@ def default_layers(model: nn.Module, *, size: int) -> tuple[str, ...]:
     """Three layers from large to small maps, then the last one before the head pools; empty if there are none.
 
     They are the last four stages that timm's ``feature_info`` names. A model without it is run once on zeros: a stage
-    is the outermost module that returns the last map of its size. Where all stages have one size, as in transformers,
-    four are taken at equal distances.
+    is the outermost module that returns the last map of its size, at the first depth that has as many sizes as there
+    are. Where all stages have one size, as in transformers, four are taken at equal distances.
 
     Args:
         model: on the CPU; left as it was.
@@ -53,11 +53,9 @@ def _found(model: nn.Module, size: int) -> list[tuple[str, Any]]:
     tokens = [name for name, shape in body if len(shape) == 3]
     if tokens and len({side for _, side in maps}) < 2:  # a transformer: the only maps are its patches
         return [(name, None) for name in _siblings(tokens)]
-    for depth in range(DEEPEST):  # the inner layers of a stage may still have the size of the stage before
-        outer = [(name, side) for name, side in maps if name.count(".") <= depth]
-        if len({side for _, side in outer}) >= NUM_LAYERS:
-            return outer
-    return maps
+    # the inner layers of a stage may still have the size of the stage before
+    outer = [[(name, side) for name, side in maps if name.count(".") <= depth] for depth in range(DEEPEST)]
+    return max([*outer, maps], key=lambda some: min(NUM_LAYERS, len({side for _, side in some})))
 
 
 def _returned(model: nn.Module, size: int) -> list[tuple[str, torch.Size]]:

@@ -50,7 +50,7 @@ def with_layers(config: DistillConfig, *, teacher: Description) -> DistillConfig
 
 
 def _usual_layers(config: DistillConfig, architecture: Architecture, *, size: int) -> tuple[str, ...]:
-    """The layers in a model's row, or of a library's model, that the method compares; empty: they are not known."""
+    """The layers in a model's row, or of a library's model, that the method compares; empty: which is not known."""
     name, options = architecture
     if name in MODELS:
         layers = MODELS[name].layers
@@ -59,7 +59,8 @@ def _usual_layers(config: DistillConfig, architecture: Architecture, *, size: in
             layers = default_layers(build_model(name, num_classes=2, size=size, options=options), size=size)
     else:
         return ()
-    return tuple(layers[i] for i in find_method(config.method).layers) if layers else ()
+    found = tuple(layers[i] for i in find_method(config.method).layers) if layers else ()
+    return found if len(set(found)) == len(found) else ()  # fewer stages than the method compares
 
 
 def load_features(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> FeatureTeacher:

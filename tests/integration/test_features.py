@@ -103,6 +103,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         "--method=at compares maps of 2 pixels or more, but relu5 of --student_layers returns (8, 1, 1)",
     ),
     "twice": ({"student_layers": ("relu1", "relu1")}, "--student_layers=relu1,relu1 names a layer twice"),
+    "too few stages": (
+        {"method": "at", "arch": "torchvision:mobilenet_v3_small", "widths": None, "size": 8},
+        "which layers of --arch=torchvision:mobilenet_v3_small are compared is not known: name them, --student_layers=",
+    ),
     "logits": (
         {"method": "kd", "student_layers": ("relu1",)},
         "--method=kd compares logits, not features: leave out --student_layers",

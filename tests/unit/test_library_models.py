@@ -271,15 +271,15 @@ def test_names_sizes_and_options_of_timm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layers"),
+    ("name", "size", "layers"),
     [
-        (SMALL, ("features.1", "features.3", "features.8", "features")),
-        ("timm:test_resnet", ("layer1", "layer2", "layer3", "layer4")),
-        ("timm:test_vit", ("blocks.0", "blocks.2", "blocks.3", "blocks.5")),
+        (SMALL, 160, ("features.1", "features.3", "features.8", "features")),
+        (SMALL, 8, ("features.0", "features.1", "features.1", "features.1")),
+        ("timm:test_resnet", 160, ("layer1", "layer2", "layer3", "layer4")),
+        ("timm:test_vit", 160, ("blocks.0", "blocks.2", "blocks.3", "blocks.5")),
     ],
 )
-def test_layers_that_are_compared(name: str, layers: tuple[str, ...]) -> None:
+def test_layers_that_are_compared(name: str, size: int, layers: tuple[str, ...]) -> None:
     if name.startswith("timm:"):
         needs_timm()
-    size = 160
     assert default_layers(build_model(name, num_classes=2, size=size, options={}), size=size) == layers
