@@ -65,7 +65,7 @@ def check_terms(
     generator = torch.Generator().manual_seed(0)
     logits, teacher_logits = torch.randn(2, 2, num_classes, generator=generator)
     device = next((one.device for one in features[1].values()), logits.device)
-    student = Outputs(logits.to(device).requires_grad_(), features[0])
+    student = Outputs(_learnt(logits.to(device)), {name: _learnt(one) for name, one in features[0].items()})
     teacher, labels = Outputs(teacher_logits.to(device), features[1]), (torch.arange(2) % num_classes).to(device)
     found: Any = method(student, teacher, labels)
     why = _misfit(found, reserved=reserved)
@@ -80,6 +80,11 @@ def check_terms(
                 f"are: leave out --mix ({brief(error)})"
             ) from error
     return list(found.parts)
+
+
+def _learnt(value: Tensor) -> Tensor:
+    """The same as of a network in training: with a gradient, and no leaf, which may not be changed in place."""
+    return value.detach().requires_grad_(value.is_floating_point()).clone()
 
 
 def _misfit(found: Any, *, reserved: Collection[str]) -> str:

@@ -121,16 +121,23 @@ def gap(student: Outputs, teacher: Outputs, labels: Tensor, *, scale: float = 0.
     return Terms(cross_entropy(student.logits, labels) + scale * distance, {"gap": distance})
 
 
+def closer(student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+    """The same without labels: its loss is of features alone."""
+    return Terms(gap(student, teacher, labels).parts["gap"], {})
+
+
 def net(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, num_classes))
 
 
 def test_a_method_and_a_network_of_ones_own_name_their_layers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(gap=gap, net=net))
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(gap=gap, closer=closer, net=net))
     own = {"arch": "mine:net", "widths": None, "epochs": 1, "teacher_layers": ("relu2",)}
     done = distill(short("mine:gap", **own, student_layers=("1",)), root=root)
     assert float(table(done.folder)[0]["gap"]) > 0
     assert json.loads((done.folder / "config.json").read_text())["student_layers"] == ["1"]
+    unlabelled = distill(short("mine:closer", **own, student_layers=("1",), name="unlabelled"), root=root)
+    assert float(table(unlabelled.folder)[0]["loss"]) > 0
     with pytest.raises(UserError) as caught:
         distill(short("fitnet", **own), root=root)
     told = "which layers of --arch=mine:net are compared is not known: name them, --student_layers=A,B"

@@ -347,6 +347,17 @@ def test_terms_that_a_training_cannot_use_are_refused_before_it(case: str) -> No
     assert told == f"--method=mine:it must return Terms(loss, parts), scalars that depend on the student: {why}"
 
 
+def test_a_loss_of_features_alone_has_a_gradient_and_may_change_them_in_place() -> None:
+    def method(student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+        (own,), (other,) = student.features.values(), teacher.features.values()
+        return Terms(own.sub_(other).square().mean(), {})
+
+    features = {"layer": torch.ones(2, 4)}, {"layer": torch.zeros(2, 4)}
+    assert check_terms(method, "mine:it", num_classes=3, reserved=COLUMNS, features=features) == []
+    assert not features[0]["layer"].requires_grad
+    assert (features[0]["layer"] == 1).all()
+
+
 # --- mixed images
 
 
