@@ -60,7 +60,7 @@ def fitnet(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``fitnet`` in squared units of the map.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Romero et al. 2014, arXiv:1412.6550, equation 3, in one stage as in RepDistiller.
     """
@@ -102,7 +102,7 @@ def at(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``at``, without unit.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Zagoruyko & Komodakis 2016, arXiv:1612.03928, as in the authors' code: mean and square, where equation 2 has
     a sum over channels and no square.
@@ -147,7 +147,7 @@ def vid(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) and ``vid`` in nats.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Ahn et al. 2019, arXiv:1904.05835, equations 5 and 6.
     """
@@ -193,7 +193,7 @@ def reviewkd(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``reviewkd`` in squared units of maps.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Chen et al. 2021, arXiv:2104.09044, sections 3.2 and 3.3; weights of the levels as in the authors' code.
     """

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdignite.losses import at_least_float32, cross_entropy
+from kdignite.losses import at_least_float32, check_temperature, check_weights, cross_entropy
 from kdignite.methods.logits import kd
 from kdignite.methods.terms import Outputs, Terms
 
@@ -89,6 +89,7 @@ def beside_features(
     student: Outputs, teacher: Outputs, labels: Tensor, *, alpha: float, T: float, ce: tuple[float, Tensor | None]
 ) -> Terms:
     """``(1 - alpha) * ce + alpha * kd``, ce of some label smoothing and class weights; with alpha 0 ``ce`` alone."""
+    check_temperature(T=T)
     smoothing, weights = ce
     if alpha == 0:
         from_labels = cross_entropy(student.logits, labels, label_smoothing=smoothing, class_weights=weights)
@@ -98,6 +99,7 @@ def beside_features(
 
 def added(beside: Terms, terms: Mapping[str, tuple[float, Tensor]]) -> Terms:
     """The same with terms added, each by its weight."""
+    check_weights(**{f"the weight of {name}": weight for name, (weight, _) in terms.items()})
     loss = beside.loss
     for weight, term in terms.values():
         loss = loss + weight * term

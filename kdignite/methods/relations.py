@@ -49,7 +49,7 @@ def sp(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``sp``, without unit.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Tung & Mori 2019, arXiv:1907.09682, equations 1 to 4.
     """
@@ -92,7 +92,7 @@ def pkt(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats and ``pkt`` in nats / B.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Passalis & Tefas 2018, arXiv:1803.10837, with the cosine kernel, as in the authors' code.
     """
@@ -138,7 +138,7 @@ def rkd(
         ``loss``, and the parts ``ce``, ``kd`` (with alpha above 0) in nats, ``distance`` and ``angle``, without unit.
 
     Raises:
-        UserError: if alpha or T is outside its domain.
+        UserError: if alpha, T or a weight is outside its domain.
 
     Source: Park et al. 2019, arXiv:1904.05068, equations 5 to 9.
     """

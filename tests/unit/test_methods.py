@@ -358,6 +358,17 @@ def test_a_loss_of_features_alone_has_a_gradient_and_may_change_them_in_place() 
     assert (features[0]["layer"] == 1).all()
 
 
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.needs == "features"])
+def test_parameters_outside_their_domain_are_refused_by_methods_on_features(name: str) -> None:
+    def call(**given: float) -> Terms:
+        return bind_method(name, check_method(name, given))(outputs(name, 0), outputs(name, 1), LABELS)
+
+    assert refused(lambda: call(T=0.0)) == "T must be above 0 and finite, not 0.0"
+    assert refused(lambda: call(alpha=1.5)) == "alpha must be in [0, 1], not 1.5"
+    part = "distance" if name == "rkd" else name
+    assert refused(lambda: call(weight=-1.0)) == f"the weight of {part} must be at least 0 and finite, not -1.0"
+
+
 # --- mixed images
 
 
