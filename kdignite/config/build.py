@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from kdignite.config.checks import check_preset
+from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, flag_fields
-from kdignite.config.methods import parameter_names, with_method
+from kdignite.config.methods import check_softening, parameter_names, with_method
 from kdignite.config.presets import MIN_STEPS, PRESETS
 from kdignite.config.training import TrainConfig
 from kdignite.data.registry import is_code
@@ -43,7 +44,10 @@ def configure(kind: type[C], *, preset: str = "standard", **given: Value) -> C:
         steps = 0 if "epochs" in given else MIN_STEPS[preset][kind.command]
         recipe = _of_model(values["arch"], values.get("arch_options")) if isinstance(values.get("arch"), str) else {}
         values = {**recipe, **values, "given": tuple(values), "min_steps": steps}
-    return kind(**values, preset=preset)  # type: ignore[call-arg]
+    config = kind(**values, preset=preset)  # type: ignore[call-arg]
+    if isinstance(config, DistillConfig):
+        check_softening(config.method, given, config.parameters)
+    return config
 
 
 def _of_preset(preset: str, kind: type[C], given: Mapping[str, Value]) -> dict[str, Value]:

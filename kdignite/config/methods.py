@@ -1,5 +1,6 @@
 """The parameters of methods as flags: those of the table on every config, those of one's own where it is named."""
 
+from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
@@ -75,6 +76,30 @@ def checked_parameters(method: str, given: dict[str, Value]) -> dict[str, Value]
     for name, value in values.items():
         check_number(name, value, rows[name].domain)
     return values
+
+
+def check_softening(method: str, typed: Mapping[str, Value], usual: Mapping[str, Value]) -> None:
+    """Refuse a temperature that was typed where all that it softens has weight 0, as it has by default.
+
+    Args:
+        method: its name.
+        typed: parameters, of one run or several values of each. A weight of one run that was typed as 0 is meant: what
+            a sweep or a search chose can be typed again.
+        usual: the weights that a run has without being told; those of runs that are checked by themselves are left out.
+    """
+
+    def is_used(weight: str) -> bool:
+        value = typed.get(weight)
+        return any(value) if isinstance(value, tuple) else value is not None or bool(usual.get(weight, True))
+
+    rows = find_method(method).parameters
+    for name, one in rows.items():
+        weights = one.softens.weights if one.softens and typed.get(name) is not None else ()
+        if weights and not any(rows[weight].default or is_used(weight) for weight in weights):
+            raise UserError(
+                f"--method={method} uses --{name} where --{weights[0]} is above 0: add --{weights[0]}, or leave out "
+                f"--{name}"
+            )
 
 
 def check_mix(mix: str | None, method: str, *, control: str | None) -> None:

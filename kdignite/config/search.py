@@ -8,7 +8,7 @@ from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
-from kdignite.config.methods import axis, parameter_names
+from kdignite.config.methods import axis, check_softening, parameter_names
 from kdignite.config.settings import command_line, setting_text
 from kdignite.config.training import BaselineConfig, TrainConfig
 from kdignite.errors import UserError
@@ -67,7 +67,9 @@ class Search(Config):
             if strange := [name for name in given if name != "method"]:
                 raise UserError(f"--method={BASELINE} has no teacher: leave out --{strange[0]}")
         else:
-            check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
+            typed = given_values(self, parameter_names(self))
+            check_method(self.method_name, typed)
+            check_softening(self.method_name, typed, {})
         for name, values in self._given.items():
             _check_range(name, values)
         if not self.ranges:

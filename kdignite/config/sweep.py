@@ -8,7 +8,7 @@ from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import DistillConfig
 from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
-from kdignite.config.methods import axis, parameter_names
+from kdignite.config.methods import axis, check_softening, parameter_names
 from kdignite.errors import UserError
 from kdignite.methods.registry import check_method, find_method
 
@@ -35,7 +35,9 @@ class Sweep(Config):
         """Check each field, and with them the config of every run; what was left open of the grid is the method's."""
         super().__post_init__()
         method = find_method(self.method_name)
-        check_method(self.method_name, {name: getattr(self, name) for name in parameter_names(self)})
+        typed = given_values(self, parameter_names(self))
+        check_method(self.method_name, typed)
+        check_softening(self.method_name, typed, {})
         for name, one in method.parameters.items():
             if getattr(self, name) is None and not one.minor:
                 object.__setattr__(self, name, one.grid or (one.default,))

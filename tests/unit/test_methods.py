@@ -16,7 +16,17 @@ from torch import Tensor
 
 import kdignite as kd
 from kdignite.commands.methods import describe_method
-from kdignite.config import Config, DistillConfig, ReproduceConfig, SweepConfig, configure, sweep_configs, to_json
+from kdignite.config import (
+    Config,
+    DistillConfig,
+    ReproduceConfig,
+    SearchConfig,
+    SweepConfig,
+    configure,
+    from_json,
+    sweep_configs,
+    to_json,
+)
 from kdignite.errors import UserError
 from kdignite.handlers import COLUMNS
 from kdignite.losses import cross_entropy, kd_divergence
@@ -90,9 +100,8 @@ def test_a_row_says_what_its_function_takes(name: str) -> None:
     terms = bind_method(name, defaults, label_smoothing=0.1)(outputs(name, 0), outputs(name, 1), LABELS)
     parts = set(terms.parts)
     assert check_method(name, dict.fromkeys(row.parameters)) == defaults
-    for key, parameter in row.parameters.items():
-        assert configure(DistillConfig, method=name, **{key: parameter.default}).parameters == defaults
-        assert not parameter.grid or parameter.default in parameter.grid
+    assert configure(DistillConfig, method=name, **defaults).parameters == defaults
+    assert all(not one.grid or one.default in one.grid for one in row.parameters.values())
     axes = configure(SweepConfig, method=name).axes
     assert axes == {key: one.grid or (one.default,) for key, one in row.parameters.items() if not one.minor}
     assert sum(len(values) > 1 for values in axes.values()) in (1, 2)  # a map
@@ -230,6 +239,45 @@ def test_a_preset_leaves_out_the_parameters_of_another_method() -> None:
 )
 def test_a_parameter_that_does_not_suit_is_refused(settings: dict[str, Any], told: str) -> None:
     assert told in refused(lambda: configure(DistillConfig, **settings))
+
+
+ALONE = "uses --T where --alpha is above 0: add --alpha, or leave out --T"
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (DistillConfig, {"T": 2.0}),
+        (DistillConfig, {"T": 2.0, "preset": "patient"}),  # whose alpha is of fitnet
+        (ReproduceConfig, {"T": 2.0}),
+        (SweepConfig, {"T": (1.0, 2.0)}),
+        (SweepConfig, {"T": (1.0, 2.0), "alpha": (0.0,)}),
+        (SearchConfig, {"T": (1.0, 2.0)}),
+        (SearchConfig, {"T": (1.0, 2.0), "alpha": (0.0,)}),
+    ],
+)
+def test_a_temperature_of_nothing_is_refused(kind: type[Any], settings: dict[str, Any]) -> None:
+    assert refused(lambda: configure(kind, method="at", **settings)) == f"--method=at {ALONE}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (DistillConfig, {"method": "at", "T": 2.0, "alpha": 0.5}),
+        (DistillConfig, {"method": "at", "T": 2.0, "alpha": 0.0}),  # as a search or a sweep that chose it says
+        (DistillConfig, {"preset": "patient", "T": 2.0}),
+        (DistillConfig, {"preset": "patient", "alpha": 0.0}),
+        (ReproduceConfig, {"preset": "patient", "alpha": 0.0}),
+        (SweepConfig, {"preset": "patient", "T": (1.0, 2.0)}),
+        (SweepConfig, {"method": "at", "weight": (1.0,), "T": (1.0, 2.0), "alpha": (0.0, 0.5)}),
+        (SearchConfig, {"method": "at", "T": (1.0, 2.0), "alpha": (0.0, 0.5)}),
+        (DistillConfig, {"alpha": 0.0, "T": 2.0}),  # of kd: without a teacher
+        (SweepConfig, {"alpha": (0.0,), "T": (1.0, 2.0)}),
+    ],
+)
+def test_a_temperature_that_is_used_or_was_not_typed_is_taken(kind: type[Any], settings: dict[str, Any]) -> None:
+    config = configure(kind, **settings)
+    assert from_json(kind, to_json(config)) == config
 
 
 def test_a_sweep_is_a_map(own: str) -> None:

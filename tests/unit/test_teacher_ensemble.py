@@ -169,7 +169,7 @@ def test_nearly_uniform_targets_are_told(method: str, given: dict[str, float], s
         ("dkd", {"alpha": 0.0, "beta": 0.0}),
         ("dist", {"beta": 0.0, "gamma": 0.0}),
         ("ttm", {"beta": 0.0}),
-        ("at", {"T": 500.0}),  # without kd beside the features
+        ("at", {"alpha": 0.0, "T": 500.0}),  # without kd beside the features
         ("logit_mse", {}),
     ],
 )
