@@ -113,7 +113,9 @@ def teacher_logits(teachers: Sequence[RunFiles], student: RunFiles) -> npt.NDArr
     with schema.checked(student.folder / runs.CONFIG, advice=AGAIN):
         flag = averaged_at(str(student.config.get("method")))
         T = 1.0 if student.config.get(flag) is None else schema.number(student.config, flag, above=0)
-    logits: npt.NDArray[np.float32] = mean_logits(each, weights, T=T).numpy()
+    logits: npt.NDArray[np.float32] = mean_logits(
+        each, weights, T=T, standardize=bool(student.config.get("standardize"))
+    ).numpy()
     return logits
 
 

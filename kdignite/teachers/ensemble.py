@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
+from kdignite.losses import standardized
 from kdignite.methods.terms import Outputs
 from kdignite.steps import Teacher
 from kdignite.teachers.logit_cache import LogitCache
@@ -18,7 +19,9 @@ def shares(weights: Sequence[float] | None, *, count: int) -> tuple[float, ...]:
     return tuple(weight / sum(given) for weight in given)
 
 
-def mean_logits(logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, T: float) -> Tensor:
+def mean_logits(
+    logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, T: float, standardize: bool = False
+) -> Tensor:
     """Logits whose softmax at T is the weighted mean of the teachers' softmax at T.
 
     ``z = T * log(sum_k w_k softmax(z_k / T))``, so that ``softmax(z / T) = sum_k w_k softmax(z_k / T)``, at this T
@@ -29,6 +32,8 @@ def mean_logits(logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, 
         logits: (B, C) of each teacher.
         weights: of each teacher, above 0, with sum 1.
         T: temperature of the method, above 0 and finite, dimensionless; 1 where the method has none.
+        standardize: take `kdignite.losses.standardized` logits of each, as a method does that sees those of z alone:
+            else the one with the largest logits would decide.
 
     Returns:
         (B, C) in the type of the first teacher's logits, computed in float64.
@@ -41,7 +46,8 @@ def mean_logits(logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, 
     if len({one.shape for one in logits}) != 1 or len(logits) != len(weights):
         shapes = ", ".join(str(tuple(one.shape)) for one in logits)
         raise UserError(f"expected logits (B, C) of each of {len(weights)} teachers, not {shapes}")
-    log_p = torch.stack([torch.log_softmax(one.double() / T, dim=1) for one in logits])  # (K, B, C)
+    each = [standardized(one.double()) if standardize else one.double() for one in logits]
+    log_p = torch.stack([torch.log_softmax(one / T, dim=1) for one in each])  # (K, B, C)
     log_w = torch.as_tensor(weights, dtype=torch.float64, device=log_p.device).log()
     z = T * torch.logsumexp(log_p + log_w[:, None, None], dim=0)
     return (z - z.amax(1, keepdim=True)).to(logits[0].dtype)
@@ -50,8 +56,10 @@ def mean_logits(logits: Sequence[Tensor], weights: Sequence[float] | Tensor, *, 
 class Ensemble:
     """A teacher that is the mean of several, each computed or cached by itself."""
 
-    def __init__(self, members: Sequence[Teacher], weights: Sequence[float], *, T: float) -> None:
-        self.members, self.T = tuple(members), T
+    def __init__(
+        self, members: Sequence[Teacher], weights: Sequence[float], *, T: float, standardize: bool = False
+    ) -> None:
+        self.members, self.T, self.standardize = tuple(members), T, standardize
         self.weights = torch.tensor(weights, dtype=torch.float64)  # moved once: a copy waits for a GPU
 
     def __call__(self, batch: Batch) -> Outputs:
@@ -59,7 +67,8 @@ class Ensemble:
         outputs = [one(batch) for one in self.members]
         first = outputs[0]
         self.weights = self.weights.to(first.logits.device)
-        return first._replace(logits=mean_logits([one.logits for one in outputs], self.weights, T=self.T))
+        each = [one.logits for one in outputs]
+        return first._replace(logits=mean_logits(each, self.weights, T=self.T, standardize=self.standardize))
 
 
 def caches_of(teacher: Teacher | None) -> list[LogitCache]:

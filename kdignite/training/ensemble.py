@@ -42,9 +42,11 @@ class TeacherSource(NamedTuple):
 def combine_teachers(loaded: Sequence[LoadedTeacher], config: DistillConfig) -> TeacherSource:
     """Loaded teachers as the one of a run, with its accuracy on the validation images as the student sees it."""
     weights, T = shares(config.teacher_shares, count=len(loaded)), _temperature(config)
+    standardize = _standardizes(config)
     outcomes = [one.outcome for one in loaded if one.outcome is not None]
     (_, labels, indices, *_), several = outcomes[0], len(loaded) > 1
-    logits = mean_logits([one.logits for one in outcomes], weights, T=T) if several else outcomes[0].logits
+    each = [one.logits for one in outcomes]
+    logits = mean_logits(each, weights, T=T, standardize=standardize) if several else each[0]
     if config.control == SHUFFLED:
         logits = shuffle_wrong_classes(logits, labels, indices, seed=config.seed)
     accuracy = int((logits.argmax(1) == labels).sum()) / len(labels)
@@ -55,7 +57,7 @@ def combine_teachers(loaded: Sequence[LoadedTeacher], config: DistillConfig) -> 
         say(f"teachers  mean of {len(loaded)} with weights {setting_text([round(w, 4) for w in weights])}{of}: {shown}")
     if config.control is not None:
         say(f"control   {config.control}, {shown}: {TOLD[config.control]}")
-    compared = standardized(logits) if config.parameters.get("standardize") else logits
+    compared = standardized(logits) if standardize else logits
     if config.temperature and (doubt := uniform_warning(compared, labels, config.temperature)):
         say(f"warning   {doubt}")
     return TeacherSource(tuple(loaded), _record([one.teacher_record for one in loaded], weights, accuracy, config))
@@ -68,7 +70,8 @@ def make_teacher(
     members = make_teachers(source.members, config, data, root=root, device=device)
     teacher = members[0]
     if len(members) > 1:
-        teacher = Ensemble(members, shares(config.teacher_shares, count=len(members)), T=_temperature(config))
+        weights = shares(config.teacher_shares, count=len(members))
+        teacher = Ensemble(members, weights, T=_temperature(config), standardize=_standardizes(config))
     return ShuffledTeacher(teacher, seed=config.seed) if config.control == SHUFFLED else teacher
 
 
@@ -102,6 +105,10 @@ def untrained_predictor(checkpoint: Checkpoint, data: Data, *, key: str, device:
 def _temperature(config: DistillConfig) -> float:
     """At which several teachers are averaged: that of the method, 1 where it has none."""
     return float(config.parameters.get(averaged_at(config.method), 1.0))
+
+
+def _standardizes(config: DistillConfig) -> bool:
+    return bool(config.parameters.get("standardize"))
 
 
 def _record(

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
@@ -24,6 +25,7 @@ from kdignite.comparison.scores import (
 )
 from kdignite.comparison.teachers import as_taught, teacher_logits
 from kdignite.metrics import fitted_divisor
+from kdignite.teachers import mean_logits
 
 CLASSES = ("cat", "dog", "frog", "owl")
 LABELS = np.array([0, 1, 2] * 50)  # no owls
@@ -153,6 +155,18 @@ def test_a_teacher_of_probabilities_is_compared_by_their_logarithm(outputs: str 
     np.testing.assert_array_equal(one.logits, logits)
     fitted = fitted_divisor(TEACHER if outputs else shares, LABELS)  # of validation: the same kind of numbers
     assert one.divisor() == pytest.approx(fitted, rel=1e-3)
+
+
+@pytest.mark.parametrize("standardize", [True, False, None])
+def test_several_teachers_are_shown_as_the_mean_that_taught(standardize: bool | None) -> None:
+    members = [{"name": name, "sha256": name, "weight": 0.5} for name in "ab"]
+    record = {"name": "a+b", "sha256": "", "members": members}
+    config = {"method": "kd", "T": 2.0, "standardize": standardize}
+    student = cast(RunFiles, SimpleNamespace(folder=Path(), config=config, result={"teacher": record}))
+    outputs = TEACHER.astype(np.float32), 100 * np.roll(TEACHER, 1, axis=1).astype(np.float32)
+    teachers = [cast(RunFiles, SimpleNamespace(logits=one)) for one in outputs]
+    expected = mean_logits([*map(torch.from_numpy, outputs)], (0.5, 0.5), T=2.0, standardize=bool(standardize))
+    np.testing.assert_array_equal(teacher_logits(teachers, student), expected)
 
 
 def test_without_a_teacher() -> None:

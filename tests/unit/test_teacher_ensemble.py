@@ -15,6 +15,7 @@ from torch import Tensor
 from kdignite.config import DistillConfig, ReproduceConfig, averaged_at, configure, stages, study_identity
 from kdignite.data.batches import Batch
 from kdignite.errors import UserError
+from kdignite.losses import standardized
 from kdignite.methods.terms import Outputs
 from kdignite.runs import default_name
 from kdignite.teachers import Ensemble, ShuffledTeacher, caches_of, mean_logits, shares, shuffle_wrong_classes
@@ -79,12 +80,27 @@ def test_logits_of_500_stay_finite_and_shapes_must_agree() -> None:
             mean_logits(logits, weights, T=1.0)
 
 
+@EXAMPLES
+@given(seed=SEEDS, T=st.floats(0.5, 20), scale=st.floats(0.1, 100))
+def test_where_logits_are_standardized_the_scale_of_a_teacher_does_not_matter(
+    seed: int, T: float, scale: float
+) -> None:
+    one, other = drawn(seed, 2, 3, 6)
+    z = mean_logits([one, scale * other], (0.7, 0.3), T=T, standardize=True)
+    p, q = (torch.softmax(standardized(logits.double()) / T, 1) for logits in (one, other))
+    torch.testing.assert_close(torch.softmax(z.double() / T, 1), 0.7 * p + 0.3 * q, rtol=1e-4, atol=1e-5)
+    alone = mean_logits([one, one], (0.7, 0.3), T=T, standardize=True)
+    torch.testing.assert_close(standardized(alone), standardized(one), rtol=1e-4, atol=1e-4)
+
+
 def test_an_ensemble_asks_each_of_its_members_about_the_batch() -> None:
     logits = drawn(0, 3, 2, 4)
     batch = Batch(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 3]), torch.tensor([5, 6]), 0)
     members = [lambda _, one=one: Outputs(one) for one in logits]
     ensemble = Ensemble(members, shares((2, 1, 1), count=3), T=3.0)
     assert torch.equal(ensemble(batch).logits, mean_logits(list(logits), (0.5, 0.25, 0.25), T=3.0))
+    scaled = Ensemble(members, shares((2, 1, 1), count=3), T=3.0, standardize=True)
+    assert torch.equal(scaled(batch).logits, mean_logits(list(logits), (0.5, 0.25, 0.25), T=3.0, standardize=True))
     shuffled = ShuffledTeacher(ensemble, seed=7)
     expected = shuffle_wrong_classes(ensemble(batch).logits, batch.labels, batch.indices, seed=7)
     assert torch.equal(shuffled(batch).logits, expected)
