@@ -123,28 +123,35 @@ def _distill_line(config: AdoptConfig, folder: Path, *, outputs: str | None) -> 
 def _check_settings(
     config: AdoptConfig, adopted: Checkpoint, data: Data, outcome: Outcome, *, device: torch.device
 ) -> None:
-    """Refuse a model that scores far better with another order of its classes, or is near chance, and say why."""
+    """Refuse a model that is near chance, or scores far better fed or read in another way, and say why."""
     path, classes, own = adopted.path, data.source.classes, adopted.description.classes
-    labels = outcome.labels.numpy()
-    right = outcome.logits.argmax(dim=1).numpy() == labels
-    better = better_order(outcome.logits.numpy(), labels, classes=classes, own=own)
-    if better is None and not config.allow_weak_teacher:
-        try:
-            check_accuracy(outcome, None, who=str(path))
-        except UserError as error:
-            sample = sample_images(data.splits.val, num_images=PROBED, augment="")
-            labels = sample.labels.numpy()
-            results = run_settings(model_under_test(adopted, data, device=device), sample, draws=0).logits
-            better, right = better_setting(results, labels), results[0].predicted[0].numpy() == labels
-            if better is None:
-                low = ", far below chance" if is_far_below_chance(right, labels) else ""
-                raise UserError(f"{error}{low}; is it --size, --mean, --std or --classes?") from error
-    if better is None:
+    labels, predicted = outcome.labels.numpy(), outcome.logits.argmax(dim=1).numpy()
+    order = better_order(outcome.logits.numpy(), labels, classes=classes, own=own)
+    weak = None if config.allow_weak_teacher else _weakness(outcome, path)
+    if order is None and weak is None:
         return
-    found = f"{path} scores {better_text(better, right, labels)}: {adopt_again(to_json(config), better)}"
+    found = [] if order is None else [(order, predicted, labels)]
+    sample = sample_images(data.splits.val, num_images=PROBED, augment="")
+    results = run_settings(model_under_test(adopted, data, device=device), sample, draws=0).logits
+    if (setting := better_setting(results, sample.labels.numpy())) is not None:
+        found.append((setting, results[0].predicted[0].numpy(), sample.labels.numpy()))
+    if not found:
+        low = ", far below chance" if is_far_below_chance(predicted, labels) else ""
+        raise UserError(f"{weak}{low}; is it --size, --mean, --std or --classes?") from weak
+    cause = max(found, key=lambda one: one[0].accuracy)
+    told = f"{path} scores {better_text(*cause)}: {adopt_again(to_json(config), cause[0])}"
     if not config.allow_weak_teacher:
-        raise UserError(f"{found} (--allow_weak_teacher goes on anyway)")
-    say(f"warning   {found}")
+        raise UserError(f"{told} (--allow_weak_teacher goes on anyway)")
+    say(f"warning   {told}")
+
+
+def _weakness(outcome: Outcome, path: Path) -> UserError | None:
+    """What is refused in the accuracy of a model; None where nothing is."""
+    try:
+        check_accuracy(outcome, None, who=str(path))
+    except UserError as error:
+        return error
+    return None
 
 
 def _description(config: AdoptConfig, data: Data) -> Description:

@@ -27,15 +27,16 @@ def conclusions(
     """What is likely wrong with a model as it was recorded; nothing where nothing is."""
     (name, _), own, _, origin, recorded = checkpoint.description
     first, classes, labels = results.logits[0], data.source.classes, sample.labels.numpy()
-    right, lines = first.predicted[0].numpy() == labels, []
+    predicted = first.predicted[0].numpy()
+    right, lines = predicted == labels, []
     is_same = origin.split == data.splits.hash and recorded.num_images == len(data.splits.val.indices)
     if split == "val" and is_same:
         lines += lost_lines(recorded, right, part="validation", own_code=is_code(name))
     better = better_setting(results.logits, labels)
     better = better or better_order(first.logits[0].numpy(), labels, classes=classes, own=own)
     if better is not None:
-        lines.append(f"{better_text(better, right, labels)}: {_mended(better, checkpoint)}")
-    elif is_far_below_chance(right, labels):
+        lines.append(f"{better_text(better, predicted, labels)}: {_mended(better, checkpoint)}")
+    elif is_far_below_chance(predicted, labels):
         lines.append(f"{right.mean():.2%} as recorded is far below chance: the labels are those of other images")
     return lines
 

@@ -11,10 +11,9 @@ from scipy import stats
 from kdignite.checkpoints import Validation
 from kdignite.doctor.orders import assigned_order, class_orders, outputs_named
 from kdignite.doctor.settings import SettingLogits
-from kdignite.metrics.statistics import mcnemar
 from kdignite.teachers import tolerance
 
-GAIN = 0.1  # of accuracy, at least, for a setting to be the better one
+GAIN = 0.1  # of balanced accuracy, at least, for a setting to be the better one
 LEVEL = 1e-3  # of the tests
 NAMED_BEFORE = 0.02  # of accuracy, by which an order that has a name may be behind one that was fitted
 STANDARD_ERRORS = 4
@@ -47,14 +46,14 @@ def better_order(
     found = []
     for order in class_orders(classes):
         right = logits[:, order.columns].argmax(axis=1) == labels
-        if is_better(right, before):
+        if is_better(right, before, labels):
             found.append((float(right.mean()) + NAMED_BEFORE, order))
     if len(labels) < 2:
         return None
     half = np.random.default_rng(0).permutation(len(labels)) % 2 == 0  # what is fitted is tested on other images
     fitted = assigned_order(predicted[half], labels[half], len(classes))
     right = logits[:, fitted.columns].argmax(axis=1) == labels
-    if is_better(right[~half], before[~half]):
+    if is_better(right[~half], before[~half], labels[~half]):
         found.append((float(right.mean()), assigned_order(predicted, labels, len(classes))))
     if not found:
         return None
@@ -72,32 +71,41 @@ def better_setting(results: Sequence[SettingLogits], labels: Ints) -> BetterSett
     found = [
         BetterSetting(setting.name, setting.wrong, float(right.mean()), setting.flags)
         for setting, right in rights
-        if is_better(right, before)
+        if is_better(right, before, labels)
     ]
     return max(found, key=lambda one: one.accuracy, default=None)
 
 
-def is_better(right: Bools, before: Bools) -> bool:
-    """Whether more images are right by a wide margin, and by no chance."""
-    gain = float(right.mean()) - float(before.mean())
-    return gain >= GAIN and mcnemar(right, before).p_value < LEVEL
+def is_better(right: Bools, before: Bools, labels: Ints) -> bool:
+    """Whether more images are right, by a wide margin where each class counts as much, and by no chance.
+
+    With ``w = 1 / (K n)`` for an image of a class of n images, K the number of classes that there are, and ``d`` 1
+    where an image became right, -1 where it became wrong, the gain of balanced accuracy is ``g = sum w d``. Answers
+    that do not depend on the image have none, whatever they are taken for. ``g / sqrt(sum w^2 d^2)`` is compared with
+    the normal distribution, which for equal classes is the test of McNemar.
+    """
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weighted = (right.astype(float) - before) / (len(counts) * counts[which])
+    gain = float(weighted.sum())
+    is_no_chance = gain**2 > stats.norm.isf(LEVEL / 2) ** 2 * float((weighted**2).sum())
+    return gain >= GAIN and right.mean() > before.mean() and is_no_chance
 
 
-def is_far_below_chance(right: Bools, labels: Ints) -> bool:
-    """Whether fewer images are right than by guessing among the classes that there are."""
-    num_classes = len(np.unique(labels))
-    chance = 1 / num_classes
-    return num_classes > 1 and bool(
-        stats.binomtest(int(right.sum()), len(right), chance, alternative="less").pvalue < LEVEL
-    )
+def is_far_below_chance(predicted: Ints, labels: Ints) -> bool:
+    """Whether fewer images are right than if the answers were dealt out among the images without looking."""
+    count, num_classes = len(labels), 1 + max(predicted.max(), labels.max())
+    shares = [np.bincount(one, minlength=num_classes) / count for one in (predicted, labels)]
+    chance = min(1.0, float(shares[0] @ shares[1]))
+    right = int((predicted == labels).sum())
+    return bool(stats.binomtest(right, count, chance, alternative="less").pvalue < LEVEL)
 
 
-def better_text(better: BetterSetting, right: Bools, labels: Ints) -> str:
+def better_text(better: BetterSetting, predicted: Ints, labels: Ints) -> str:
     """The conclusion in a sentence without its end."""
-    low = ", which is far below chance" if is_far_below_chance(right, labels) else ""
+    low = ", which is far below chance" if is_far_below_chance(predicted, labels) else ""
     return (
-        f"{right.mean():.2%} as recorded{low}, and {better.accuracy:.2%} with '{better.name}' ({better.wrong}), which "
-        "is the likely cause"
+        f"{(predicted == labels).mean():.2%} as recorded{low}, and {better.accuracy:.2%} with '{better.name}' "
+        f"({better.wrong}), which is the likely cause"
     )
 
 

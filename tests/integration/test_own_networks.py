@@ -507,3 +507,36 @@ def test_a_teacher_of_probabilities_is_refused_and_its_logarithm_teaches(
             root=tmp_path,
         )
         assert same.result["val"]["loss"] == pytest.approx(right.result["val"]["loss"], rel=1e-3)
+
+
+# --- teachers that are fed wrongly
+
+
+def shades() -> dict[str, object]:
+    """Three dark pictures for each two bright ones."""
+    labels = np.arange(100) % 5 // 3
+    noise = np.random.default_rng(0).integers(-40, 40, (100, 3, SIDE, SIDE))
+    images = (np.where(labels == 1, 180, 70)[:, None, None, None] + noise).astype(np.uint8)
+    one = {"train": (images, labels), "val": (images, labels), "test": (images, labels)}
+    return {**one, "classes": ["dark", "bright"]}
+
+
+class Brightness(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.mean((2, 3)))
+
+
+def test_wrong_normalisation_of_unequal_classes_is_not_taken_for_an_order(tmp_path: Path, mine: ModuleType) -> None:
+    """Fed wrongly it always answers with the rarer class: swapped it would be right more often."""
+    mine.data = shades  # type: ignore[attr-defined]
+    mine.shade = lambda num_classes: Brightness()  # type: ignore[attr-defined]
+    weights = {"head.weight": torch.tensor([[-2.0] * 3, [2.0] * 3]), "head.bias": torch.zeros(2)}
+    torch.save(weights, tmp_path / "theirs.pt")
+    values = {"file": str(tmp_path / "theirs.pt"), "arch": "own_networks:shade", "dataset": "own_networks:data"}
+    fed = {"size": SIDE, "mean": (0.0,) * 3, "std": (1.0,) * 3, "threads": 1}
+    with pytest.raises(UserError, match=r"scores 40\.00% as recorded, and 100\.00% with '.* statistics'"):
+        adopt(AdoptConfig(**values | fed), root=tmp_path)

@@ -76,11 +76,41 @@ def test_numbers_within_names_are_sorted_as_numbers() -> None:
 
 def test_far_below_chance_is_no_chance() -> None:
     labels = np.arange(100) % 10
-    assert is_far_below_chance(np.zeros(100, dtype=bool), labels)
-    assert not is_far_below_chance(np.arange(100) < 8, labels)
-    assert not is_far_below_chance(np.zeros(10, dtype=bool), labels[:10])  # too few to tell
-    assert not is_far_below_chance(np.arange(20) > 0, np.zeros(20, dtype=int))  # there is nothing to take it for
+    assert is_far_below_chance((labels + 1) % 10, labels)
+    assert not is_far_below_chance(np.where(np.arange(100) < 8, labels, (labels + 1) % 10), labels)
+    assert not is_far_below_chance((labels[:10] + 1) % 10, labels[:10])  # too few to tell
+    assert not is_far_below_chance(np.arange(20) // 19, np.zeros(20, dtype=int))  # there is nothing to take it for
     assert better_order(np.eye(2)[:1], np.array([1]), classes=("a", "b"), own=("a", "b")) is None
+
+
+RNG = np.random.default_rng(0)
+# labels and answers that do not depend on the image
+COLLAPSED = {
+    "two classes": (np.repeat([0, 1], [180, 120]), np.ones(300, int)),
+    "nearly even": (np.repeat([0, 1], [550, 450]), np.ones(1000, int)),
+    "a rare class": (np.repeat([0, 1, 2], [900, 50, 50]), np.full(1000, 2)),
+    "very rare classes": (np.repeat([0, 1, 2], [980, 10, 10]), np.ones(1000, int)),
+    "two answers": (np.repeat(range(5), [300, 175, 175, 175, 175]), np.where(RNG.random(1000) < 0.9, 3, 1)),
+    "random answers": (np.repeat([0, 1, 2], [900, 50, 50]), RNG.choice(3, 1000, p=[0.05, 0.05, 0.9])),
+}
+
+
+@pytest.mark.parametrize("case", COLLAPSED)
+def test_answers_that_do_not_depend_on_the_image_have_no_better_order(case: str) -> None:
+    """Though read as those of the most frequent class they would be right more often."""
+    labels, predicted = COLLAPSED[case]
+    classes = tuple("abcde"[: labels.max() + 1])
+    assert better_order(np.eye(len(classes))[predicted], labels, classes=classes, own=classes) is None
+    assert not is_far_below_chance(predicted, labels)
+
+
+def test_the_order_is_found_where_classes_are_not_equal() -> None:
+    labels = np.repeat([0, 1, 2], [900, 50, 50])
+    predicted = np.where(RNG.random(1000) < 0.9, labels + 1, labels) % 3
+    better = better_order(np.eye(3)[predicted], labels, classes=("a", "b", "c"), own=("a", "b", "c"))
+    assert better is not None
+    assert better.name == "answers one too low"
+    assert is_far_below_chance(predicted, labels)
 
 
 @pytest.mark.parametrize(
