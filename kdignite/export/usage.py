@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdignite.checkpoints import Description
+from kdignite.data.decode import LONGEST_ASPECT
 from kdignite.data.registry import is_code
 from kdignite.export.hub import picture_sides
 from kdignite.export.programs import FILES, Feed
@@ -26,6 +27,16 @@ READER = (
     '        white = Image.new("RGBA", picture.size, "white")',
     '        picture = Image.alpha_composite(white, picture.convert("RGBA"))',
     '    return picture.convert("RGB")',
+    "",
+    "def middle(picture, size):  # cut out of its centre",
+    "    left, top = (round((had - kept) / 2) for had, kept in zip(picture.size, size))",
+    "    return picture.crop((left, top, left + size[0], top + size[1]))",
+    "",
+    "def square(picture, side, filter):  # the shorter side resized, the central square kept",
+    "    short = min(picture.size)",
+    f"    picture = middle(picture, [min(length, {LONGEST_ASPECT} * short) for length in picture.size])",
+    "    picture = picture.resize([int(side * length / short) for length in picture.size], filter)",
+    "    return middle(picture, [side, side])",
 )
 TORCHVISION = ("resnet18", "resnet34", "resnet50")
 CHANGED_STEM = "cifar"  # which torchvision's own networks do not have
@@ -36,7 +47,7 @@ def usage_code(description: Description, feed: Feed, *, form: str) -> str:
     _, mean, std, _ = description.preprocessing[:4]
     fitted = "shown(path)"
     for side, interpolation in picture_sides(description):
-        fitted = f"ImageOps.fit({fitted}, ({side}, {side}), Image.Resampling.{interpolation.upper()})"
+        fitted = f"square({fitted}, {side}, Image.Resampling.{interpolation.upper()})"
     lines = [
         *("import json", "import sys", "from pathlib import Path", "", "import numpy as np"),
         *IMPORTS[form],
