@@ -41,6 +41,11 @@ class Job(NamedTuple):
     def file(self) -> str:
         return FILES[self.config.format]
 
+    @property
+    def is_own_test(self) -> bool:
+        """Whether the test images are those of the run."""
+        return self.checkpoint.description.origin.split == self.data.splits.hash
+
 
 def export(config: ExportConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     """Export the model of a run, compare it with the run on its test images, and describe it.
@@ -145,6 +150,8 @@ def _uses(job: Job, names: tuple[str, ...]) -> dict[str, quantize.Use]:
 def _describe(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     """Write the descriptions and the card; returns what ``export.json`` holds."""
     description, found = job.checkpoint.description, find_relatives(job.checkpoint.path)
+    if not job.is_own_test:
+        found = found._replace(teacher=None, baseline=None, verdict="")  # they were scored on other images
     record = {
         "made_at": files.now(),
         "kdignite": kdignite.__version__,
@@ -152,6 +159,7 @@ def _describe(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
         "input": {"name": job.feed.name, "inside": job.feed.inside, "shape": job.feed.shape},
         "preprocessing": hub.preprocessing_record(description),
         "run": _source(job),
+        "tested_on": data_name(job.data.source.name),
         "teacher": found.teacher_record,
         "baseline": found.baseline_record,
         "verdict": found.verdict,
@@ -187,7 +195,7 @@ def _notes(job: Job, found: Relatives, test: dict[str, Any]) -> list[str]:
     origin, notes = job.checkpoint.description.origin, []
     if origin.partial:
         notes.append("the model was trained on part of its images only: its numbers are no result")
-    if origin.split != job.data.splits.hash:
+    if not job.is_own_test:
         notes.append("other data or another split than the model was trained on: it may have seen these test images")
     elif found.run is not None and len(found.run.labels) == test["num_images"]:
         recorded, now = found.run.result["test"]["num_correct"], test["num_correct"]

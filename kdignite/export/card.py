@@ -56,7 +56,7 @@ def _headline(record: Mapping[str, Any]) -> str:
     return (
         f"An image classifier for {len(test['per_class'])} classes of {run['dataset']}: `{run['arch']}`, "
         f"{run['num_parameters']:,} parameters{taught}. It is right on {per_cent(test['accuracy'])} % of "
-        f"{test['num_images']:,} test images."
+        f"{test['num_images']:,} test images of {record['tested_on']}."
     )
 
 
@@ -170,7 +170,7 @@ def _limits(record: Mapping[str, Any]) -> str:
     worst = min((row for row in test["per_class"] if row["support"]), key=lambda row: row["recall"])
     lines = [
         f"- It always answers with one of its {len(names)} classes, also for a picture of something else.",
-        f"- The accuracy holds for images like those of {record['run']['dataset']}, seen at "
+        f"- The accuracy holds for images like those of {record['tested_on']}, seen at "
         f"{record['preprocessing']['image_size']} pixels; on others it was not measured.",
         f"- Its probabilities are off by {per_cent(test['ece'])} points on average (expected calibration error).",
         f"- Weakest class: {worst['class']}, of which it finds {per_cent(worst['recall'])} %.",

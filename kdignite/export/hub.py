@@ -88,7 +88,7 @@ def front_matter(record: Mapping[str, Any]) -> str:
     """The head of a model card in YAML, whose values are written as JSON, which YAML reads."""
     test, run = record["test"], record["run"]
     value = {"type": "accuracy", "value": test["accuracy"], "name": "accuracy on the test images"}
-    dataset = {"type": run["dataset"], "name": run["dataset"], "split": "test"}
+    dataset = {"type": record["tested_on"], "name": record["tested_on"], "split": "test"}
     task = {"type": "image-classification"}
     values = {
         "pipeline_tag": "image-classification",

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from kdignite.checkpoints import load_checkpoint
 from kdignite.commands.export import export
+from kdignite.comparison.runs import read_runs
 from kdignite.config import ExportConfig
 from kdignite.data.decode import resize_and_crop
 from kdignite.data.preprocess import Statistics
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import RunFailed, UserError
 from kdignite.export import programs, quantize
+from kdignite.export.relatives import Relatives
 from kdignite.runs import Finished
 from kdignite.training.model import load_predictor
 
@@ -72,6 +74,29 @@ def test_the_card_says_what_the_result_says(exported: Export, taught: Finished) 
     head = text.split("---\n")[1].splitlines()  # YAML whose values are JSON
     values = {key: json.loads(value) for key, _, value in (line.partition(": ") for line in head)}
     assert values["model-index"][0]["results"][0]["metrics"][0]["value"] == test["accuracy"]
+
+
+def test_the_card_names_the_data_that_was_tested(
+    exported: Export, taught: Finished, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other runs scored on their data is no match for what this model scores on other data."""
+    own = read_runs(["teacher"], root=root)[0]
+    relatives = Relatives(own, baseline=own, verdict="It gained.")
+    monkeypatch.setitem(export.__globals__, "find_relatives", lambda path: relatives)
+    for number, (part, count) in enumerate({"train": 2, "val": 1, "test": 2}.items()):
+        for place in range(10 * count):
+            (folder := root / "other" / part / str(place % 10)).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng((number, place)).integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{place}.png")
+    for given, name, shown in (({}, "digits", True), ({"dataset": f"folder:{root / 'other'}"}, "folder:other", False)):
+        run = exported(format="safetensors", **given)
+        text = (run.folder / "README.md").read_text(encoding="utf-8")
+        assert f"test images of {name}." in text
+        assert f'"dataset": {{"type": "{name}", "name": "{name}", "split": "test"}}' in text
+        assert f"images like those of {name}, " in text
+        assert "Trained on digits with kdignite." in text
+        assert [one in text for one in ("the same network without a teacher", "It gained.")] == [shown] * 2
+        assert bool(run.result["baseline"]) == shown
 
 
 def test_weights_that_are_not_those_of_the_run_are_refused(exported: Export, root: Path, monkeypatch) -> None:
