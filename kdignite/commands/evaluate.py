@@ -18,6 +18,7 @@ from kdignite.errors import UserError
 from kdignite.evaluation import Outcome
 from kdignite.evaluation import evaluate as run_evaluation
 from kdignite.reports.tables import evaluation_table
+from kdignite.teachers.outputs import flattened_warning
 from kdignite.training import results
 from kdignite.training.data import Data, named_by, open_data, share
 from kdignite.training.device import set_up_device
@@ -56,7 +57,8 @@ def evaluate(config: EvaluateConfig, *, root: Path = runs.ROOT) -> runs.Finished
     say(evaluation_table(summary[config.split], title=title))
     if config.split == "val":
         say(f"recorded    {checkpoint.description.validation.accuracy:.2%} on validation when it was saved")
-    for line in _lost(checkpoint, data, outcome, split=config.split):
+    doubt = flattened_warning(outcome.logits, who=str(checkpoint.path))
+    for line in [*_lost(checkpoint, data, outcome, split=config.split), *([doubt] if doubt else [])]:
         say(f"warning     {line}")
     say(f"files       {folder}/ (confusion_matrix.png, classification_report.png, predictions.npz, evaluation.json)")
     return runs.Finished(folder, summary[config.split])

@@ -20,6 +20,7 @@ from kdignite.export.card import accuracy_text, card, data_name
 from kdignite.export.programs import FILES, Feed, Logits
 from kdignite.export.relatives import Relatives, find_relatives
 from kdignite.export.usage import usage_code
+from kdignite.teachers.outputs import flattened_warning
 from kdignite.training.data import Data
 from kdignite.training.device import set_up_device
 from kdignite.training.model import CPU, class_order, load_model, load_predictor, new_model, sampled_pixels
@@ -93,7 +94,13 @@ def _export(job: Job, logits_of: Logits) -> dict[str, Any]:
     say(f"check     {check.parity_text(found)}")
     say(f"accuracy  {accuracy_text(tests[job.file])}")
     uses = _uses(job, names)
-    measured: dict[str, Any] = {"check": found._asdict(), "test": tests[job.file], "int8": None}
+    doubt = flattened_warning(answers.logits[RUN], who="the network")
+    measured: dict[str, Any] = {
+        "check": found._asdict(),
+        "test": tests[job.file],
+        "int8": None,
+        "notes": [doubt] if doubt else [],
+    }
     if job.config.int8:
         same = check.parity(answers.logits[job.file], answers.logits[INT8])
         measured["int8"] = {**quantize.judged(uses, tests, names, same=same), "test": tests[INT8]}
@@ -164,8 +171,8 @@ def _describe(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
         "baseline": found.baseline_record,
         "verdict": found.verdict,
         "processor": runs.environment(CPU)["processor"],
-        "notes": _notes(job, found, measured["test"]),
         **measured,
+        "notes": [*measured["notes"], *_notes(job, found, measured["test"])],
     }
     for note in record["notes"]:
         say(f"note      {note}")

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from kdignite.memory import oom_as_failure
 from kdignite.reports.figures import save_figure
 from kdignite.reports.predictions import THUMBNAIL, Answer, Prediction, RowFormat, contact_sheet, row_format
 from kdignite.reports.style import letters_note
+from kdignite.teachers.outputs import flattened_warning
 from kdignite.training.device import set_up_device
 from kdignite.training.model import load_predictor
 
@@ -109,6 +111,8 @@ def _classify(model: Model, batch: Sequence[tuple[Path, Tensor]], *, top: int) -
     logits = model.logits_of(torch.stack([image for _, image in batch]).to(model.device))
     if not torch.isfinite(logits).all():
         raise RunFailed(f"the logits of {model.checkpoint.path} are not finite numbers: its weights are broken")
+    if doubt := flattened_warning(logits, who=str(model.checkpoint.path)):
+        _tell_once(f"warning   {doubt}")
     best = logits.double().softmax(dim=1).cpu().sort(dim=1, descending=True, stable=True)
     rows = zip(batch, best.values[:, :top].tolist(), best.indices[:, :top].tolist(), strict=True)
     return [
@@ -155,6 +159,12 @@ def _write_sheet(config: PredictConfig, model: Model, predictions: Sequence[Pred
     if note := letters_note(name for one in chosen for name in (one.top[0].name, one.path.name)):
         _tell(note)
     _tell(f"files     {path} ({which})")
+
+
+@cache
+def _tell_once(line: str) -> None:
+    """Print a line for the first batch that it is true of."""
+    _tell(line)
 
 
 def _tell(line: str) -> None:

@@ -8,6 +8,7 @@ from kdignite.evaluation import Predictor
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 SUM_TOLERANCE = 1e-2  # of the probabilities of an image, which half precision rounds
+FEWEST = 50  # numbers; fewer may all be in [0, 1] by chance
 
 
 def activation_of(outputs: Tensor) -> str:
@@ -27,6 +28,17 @@ def probabilities_warning(outputs: Tensor, *, who: str) -> str:
     return activation and (
         f"{who} seems to end in {activation}: its outputs are probabilities, not logits; distill needs "
         "--teacher_outputs=probabilities, which takes their logarithm"
+    )
+
+
+def flattened_warning(outputs: Tensor, *, who: str) -> str:
+    """A warning where outputs (N, C) are probabilities, of which another softmax makes nearly even ones, else empty."""
+    activation = activation_of(outputs)
+    if not activation or (activation == SIGMOID and outputs.numel() < FEWEST):
+        return ""
+    return (
+        f"{who} seems to end in {activation}: its outputs are taken for logits, so the classes are right, but all "
+        f"probabilities are far too even; leave the {activation} out of the network, then train or adopt it again"
     )
 
 

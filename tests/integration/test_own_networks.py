@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,8 +24,20 @@ from kdignite.commands.adopt import adopt
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.doctor import doctor
+from kdignite.commands.evaluate import evaluate
+from kdignite.commands.export import export
+from kdignite.commands.predict import predict
 from kdignite.commands.teacher import teacher
-from kdignite.config import AdoptConfig, BaselineConfig, DistillConfig, DoctorConfig, TeacherConfig
+from kdignite.config import (
+    AdoptConfig,
+    BaselineConfig,
+    DistillConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PredictConfig,
+    TeacherConfig,
+)
 from kdignite.errors import UserError
 from kdignite.metrics import cost
 from kdignite.runs import Finished
@@ -485,6 +498,20 @@ def test_a_teacher_of_probabilities_is_refused_and_its_logarithm_teaches(
     code = {"arch": f"own_networks:{activation}", "dataset": "own_networks:data"}
     found = doctor(DoctorConfig(run=activation, **code, draws=3, threads=1), root=tmp_path)
     assert f"best.safetensors seems to end in {activation}: " in found.result["teacher"][-1]
+    capsys.readouterr()
+    evaluate(EvaluateConfig(run=activation, **code, threads=1), root=tmp_path)
+    card = export(ExportConfig(run=activation, **code, format="safetensors", threads=1), root=tmp_path).folder
+    pictures = stripes()["test"][0]  # type: ignore[index]
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    predict(
+        PredictConfig(paths=(str(tmp_path / "*.png"),), model=activation, arch=code["arch"], batch_size=20, threads=1),
+        root=tmp_path,
+    )
+    told = capsys.readouterr()
+    for text in (told.out, told.err, (card / "README.md").read_text(encoding="utf-8")):
+        said = text.count(f"eems to end in {activation}: its outputs are taken for logits, ")
+        assert said == (2 if text == told.out else 1)  # by evaluate, and by export
     mine.net = lambda num_classes: Net()  # type: ignore[attr-defined]
     own = {"teacher": activation, "teacher_arch": f"own_networks:{activation}", "alpha": 1.0, "T": 4.0, "epochs": 2}
     before = sorted(path.name for path in tmp_path.iterdir() if path.name != ".teacher_cache")
