@@ -177,7 +177,7 @@ def _describe(job: Job, measured: dict[str, Any]) -> dict[str, Any]:
     for note in record["notes"]:
         say(f"note      {note}")
     files.write_json(job.folder / "config.json", hub.config_json(description))
-    files.write_json(job.folder / "preprocessor_config.json", hub.preprocessor_json(description))
+    files.write_json(job.folder / "preprocessor_config.json", hub.preprocessor_json(description, job.feed))
     files.write_json(job.folder / runs.EXPORT, record)
     code = usage_code(description, job.feed, form=job.config.format)
     (job.folder / "README.md").write_text(card(record, run=found.run, code=code), encoding="utf-8")

@@ -48,8 +48,8 @@ def config_json(description: Description) -> dict[str, Any]:
     }
 
 
-def preprocessor_json(description: Description) -> dict[str, Any]:
-    """``preprocessor_config.json``: shorter side to the size, central square, rescaled, normalized."""
+def preprocessor_json(description: Description, feed: Feed) -> dict[str, Any]:
+    """``preprocessor_config.json``: shorter side to the size, central square, and what the graph does not do inside."""
     size, mean, std, _ = description.preprocessing[:4]
     return {
         "image_processor_type": "BitImageProcessor",
@@ -59,9 +59,9 @@ def preprocessor_json(description: Description) -> dict[str, Any]:
         "resample": int(Image.Resampling[picture_sides(description)[-1][1].upper()]),
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
+        "do_rescale": not feed.inside,
         "rescale_factor": 1 / 255,
-        "do_normalize": True,
+        "do_normalize": not feed.inside,
         "image_mean": list(mean),
         "image_std": list(std),
     }

@@ -114,10 +114,12 @@ def test_config_has_the_names_that_hub_libraries_read(library: str) -> None:
     else:
         assert values["id2label"] == {"0": "ant", "1": "bée"}
         assert values["label2id"] == {"ant": 0, "bée": 1}
-        assert hub.preprocessor_json(described())["resample"] == 2
-    inside = hub.metadata(described(), Feed(PREPROCESSING, True))
-    assert json.loads(inside["class_names"]) == ["ant", "bée"]
-    told = json.loads(inside["preprocessing"])
+        for inside in (True, False):  # what the graph does itself is not to be done before
+            told = hub.preprocessor_json(described(), Feed(PREPROCESSING, inside))
+            assert (told["resample"], told["do_rescale"], told["do_normalize"]) == (2, not inside, not inside)
+    held = hub.metadata(described(), Feed(PREPROCESSING, True))
+    assert json.loads(held["class_names"]) == ["ant", "bée"]
+    told = json.loads(held["preprocessing"])
     assert Preprocessing(**{name: told[name] for name in Preprocessing._fields}).size == 4
 
 
@@ -211,7 +213,7 @@ def test_a_picture_is_kept_before_it_becomes_the_input() -> None:
     code = usage_code(larger, Feed(bicubic, False), form="torch")
     within = "square(shown(path), 4, Image.Resampling.BILINEAR)"
     assert f"pixels = np.array(square({within}, 8, Image.Resampling.BICUBIC))" in code
-    assert hub.preprocessor_json(larger)["size"] == {"shortest_edge": 8}
+    assert hub.preprocessor_json(larger, Feed(bicubic, False))["size"] == {"shortest_edge": 8}
     assert json.loads(hub.metadata(larger, Feed(bicubic, False))["preprocessing"])["image_size"] == 4
 
 
