@@ -11,6 +11,7 @@ import kdignite
 from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
+from kdignite.comparison.teachers import hidden_past
 from kdignite.config import ExportConfig, command_line
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
@@ -204,7 +205,9 @@ def _notes(job: Job, found: Relatives, test: dict[str, Any]) -> list[str]:
         notes.append("the model was trained on part of its images only: its numbers are no result")
     if not job.is_own_test:
         notes.append("other data or another split than the model was trained on: it may have seen these test images")
-    elif found.run is not None and len(found.run.labels) == test["num_images"]:
+        return notes
+    notes += hidden_past(found.run, found.teacher)
+    if found.run is not None and len(found.run.labels) == test["num_images"]:
         recorded, now = found.run.result["test"]["num_correct"], test["num_correct"]
         notes += [f"the run recorded {recorded:,} right test images, this file has {now:,}"] if recorded != now else []
     return notes

@@ -125,6 +125,31 @@ def control_note(student: RunFiles) -> list[str]:
     return [f"{CONTROLS[control]} (--control={control})"] if control in CONTROLS else []
 
 
+def hidden_past(run: RunFiles | None, teacher: RunFiles | None) -> list[str]:
+    """Why it is not known that the test images were never trained on, a note each.
+
+    Args:
+        run: of a model; None: only its file is at hand.
+        teacher: of a student; None: not at hand, or it had none.
+    """
+    whys = [*_hidden(run, "the model"), *_hidden_teacher(run, teacher)] if run else ["only its file is at hand"]
+    return [f"{why}: no run records whether these test images were trained on" for why in whys]
+
+
+def _hidden(run: RunFiles, who: str) -> list[str]:
+    if run.result["command"] == "adopt":
+        return [f"{who} was adopted"]
+    return [] if run.config.get("weights") in (None, "none") else [f"{who} began with weights made elsewhere"]
+
+
+def _hidden_teacher(run: RunFiles, teacher: RunFiles | None) -> list[str]:
+    if run.role != "student" or taught_by(run).control == RANDOM:
+        return []
+    if teacher is None:
+        return ["the run of its teacher is not at hand"]
+    return ["its teacher had a teacher"] if teacher.role == "student" else _hidden(teacher, "its teacher")
+
+
 def _sha256(run: RunFiles) -> str | None:
     path = run.folder / runs.BEST
     return files.sha256(path) if path.is_file() else None

@@ -89,9 +89,7 @@ def _accuracy_row(row: tuple[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _unseen(record: Mapping[str, Any]) -> str:
-    if record["run"]["command"] == "adopt" or record["notes"]:
-        return ""
-    return " The test images were used neither for training nor for any choice."
+    return "" if record["notes"] else " The test images were used neither for training nor for any choice."
 
 
 def _use(record: Mapping[str, Any], code: str) -> str:

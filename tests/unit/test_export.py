@@ -12,6 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 from torch import nn
 
 from kdignite.checkpoints import Architecture, Description, Origin, Validation
+from kdignite.comparison.runs import RunFiles
+from kdignite.comparison.teachers import hidden_past
 from kdignite.config import ExportConfig
 from kdignite.data.decode import as_shown, resize_and_crop
 from kdignite.data.preprocess import preparer
@@ -235,6 +237,36 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: 
 def test_settings_that_cannot_go_together(values: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         ExportConfig(**values)
+
+
+def run_of(command: str, **config: Any) -> RunFiles:
+    role = {"distill": "student", "baseline": "baseline"}.get(command, "teacher")
+    result = {"command": command, "teacher": {"name": "t", "sha256": "s", "control": config.pop("control", None)}}
+    nothing = np.zeros(0)
+    return RunFiles(Path(), "", role, result, config, {}, (), nothing, nothing, nothing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("run", "taught_by", "why"),
+    [
+        (run_of("teacher"), None, ""),
+        (run_of("baseline", weights="none"), None, ""),
+        (run_of("distill"), run_of("teacher"), ""),
+        (run_of("distill", control="random"), None, ""),
+        (None, None, "only its file is at hand"),
+        (run_of("adopt"), None, "the model was adopted"),
+        (run_of("baseline", weights="pretrained"), None, "the model began with weights made elsewhere"),
+        (run_of("distill"), None, "the run of its teacher is not at hand"),
+        (run_of("distill"), run_of("adopt"), "its teacher was adopted"),
+        (run_of("distill"), run_of("teacher", weights="a.pt"), "its teacher began with weights made elsewhere"),
+        (run_of("distill"), run_of("distill"), "its teacher had a teacher"),
+    ],
+)
+def test_unseen_are_test_images_where_every_training_is_recorded(
+    run: RunFiles | None, taught_by: RunFiles | None, why: str
+) -> None:
+    told = f"{why}: no run records whether these test images were trained on"
+    assert hidden_past(run, taught_by) == ([told] if why else [])
 
 
 def test_a_card_names_no_folder_of_this_machine() -> None:
