@@ -1,6 +1,5 @@
 """``export``: a finished model as a file that other programs run, checked against the run, with a card."""
 
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -74,13 +73,14 @@ def export(config: ExportConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     )
     data = open_as_recorded(config, checkpoint.description.origin, device)
     feed = Feed(checkpoint.description.preprocessing, config.inside)
-    with TemporaryDirectory() as scratch:
+    runs.make_root(root)
+    with TemporaryDirectory(dir=root, prefix=files.TEMPORARY) as scratch:
         job = Job(config, checkpoint, data, feed, Path(scratch))
         record = _describe(job, _export(job, logits_of))
         who = runs.checkpoint_name(checkpoint.path)
         folder = runs.create(root, name=config.name, default=f"export-{who}-{config.format}")
-        for path in job.folder.iterdir():
-            shutil.copy(path, folder)
+        job.folder.chmod(folder.stat().st_mode)
+        job.folder.rename(folder)  # all files at once
     say(f"files       {folder}/ ({', '.join(sorted(path.name for path in folder.iterdir()))})")
     return runs.Finished(folder, record)
 

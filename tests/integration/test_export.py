@@ -1,5 +1,6 @@
 """Exported models answer as their runs do, in the programs that will run them."""
 
+import errno
 import json
 import re
 import subprocess
@@ -111,6 +112,30 @@ def test_weights_that_are_not_those_of_the_run_are_refused(exported: Export, roo
     with pytest.raises(RunFailed, match=r"teacher/best\.safetensors as safetensors is not the model of the run"):
         exported(format="safetensors", name="bad")
     assert not (root / "bad").exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "README.md"])
+def test_a_full_disk_leaves_nothing_behind(
+    exported: Export, root: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """And the same command once more has the name that it would have had."""
+
+    def full(path: Path, *given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    before = {*root.iterdir()}
+    with monkeypatch.context() as patched:
+        if file == "README.md":
+            patched.setattr(Path, "write_text", full)
+        else:
+            patched.setattr(programs, "write_safetensors", lambda network, path, **given: full(path))
+        with pytest.raises(OSError, match="No space left"):
+            exported(format="safetensors")
+    assert {*root.iterdir()} == before
+    folder = exported(format="safetensors").folder
+    assert folder.name == "export-teacher-safetensors"
+    assert {*root.iterdir()} == before | {folder}
+    assert folder.stat().st_mode == (root / "teacher").stat().st_mode
 
 
 def test_a_checkpoint_that_was_changed_is_refused(exported: Export, taught: Finished, root: Path) -> None:
