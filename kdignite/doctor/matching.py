@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from kdignite.doctor.settings import SettingLogits
+from kdignite.teachers.outputs import SOFTMAX, activation_of
 
 LEVEL = 0.99  # confidence of a list of candidates
 EXACT_DISTANCE = 0.03  # of features, up to which a setting without randomness counts as found
@@ -86,9 +89,9 @@ def match_predictions(
     """The setting whose predictions were given.
 
     Every draw of every setting has `prediction_features`; the setting of the nearest is the match. Settings with a draw
-    at most three times as far (and those that differ by rounding) are tied; logits, if given, decide among those of
-    them in which nothing is random. The match is found if it is within 0.03, or, where it is random, within 1.5 times
-    the largest distance of one of its draws from the one next to it.
+    at most three times as far (and those that differ by rounding) are tied; logits or probabilities, if given, decide
+    among those of them in which nothing is random. The match is found if it is within 0.03, or, where it is random,
+    within 1.5 times the largest distance of one of its draws from the one next to it.
     """
     num_classes = results[0].logits.shape[2]
     fixed = np.stack([one.predicted[0].numpy() for one in results if not one.setting.random])
@@ -157,15 +160,24 @@ def _sorted_by_logits(
     names: list[str], results: Sequence[SettingLogits], logits: npt.NDArray[np.floating[Any]]
 ) -> list[str]:
     """The names, those without randomness first and by distance of logits; unchanged where a random one is first."""
-    fixed = {one.setting.name: one.logits[0].numpy() for one in results if not one.setting.random}
+    is_softmax = activation_of(torch.from_numpy(logits)) == SOFTMAX
+    fixed = {
+        one.setting.name: (_probabilities(one.logits[0]) if is_softmax else one.logits[0]).numpy()
+        for one in results
+        if not one.setting.random
+    }
     if names[0] not in fixed:
         return names
     ordered = sorted((name for name in names if name in fixed), key=lambda name: _rms_difference(fixed[name], logits))
     return [*ordered, *(name for name in names if name not in fixed)]
 
 
+def _probabilities(outputs: Tensor) -> Tensor:
+    return outputs if activation_of(outputs) == SOFTMAX else outputs.softmax(1)
+
+
 def _rms_difference(one: npt.NDArray[np.floating[Any]], other: npt.NDArray[np.floating[Any]]) -> float:
-    """Root mean square difference of logits up to a constant in each row, which no softmax sees."""
+    """Root mean square difference of outputs up to a constant in each row, which no softmax sees."""
     difference = one - other
     square = float(((difference - difference.mean(axis=1, keepdims=True)) ** 2).mean())
     return math.sqrt(square) if math.isfinite(square) else math.inf

@@ -317,6 +317,22 @@ def test_what_is_tied_is_told() -> None:
     assert same.tied == ["twin"]
 
 
+@pytest.mark.parametrize("digits", [16, 4])
+def test_probabilities_decide_between_settings_of_the_same_answers(digits: int) -> None:
+    """As logits do; written with four digits many are 0."""
+    recorded = 4 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    known = [SettingLogits(EvalSetting(name, "", "", lambda *_: recorded), (recorded * scale)[None])
+             for name, scale in (("as recorded", 1.0), ("flat", 0.5), ("steep", 2.0))]  # fmt: skip
+    for one in known:
+        logits = one.logits[0].double()
+        for given in (logits + 3, logits.softmax(1).numpy().round(digits)):
+            named = match_predictions(known, logits.argmax(1).numpy(), logits=np.asarray(given))
+            assert (named.name, len(named.tied)) == (one.setting.name, 2)
+    ended = [one._replace(logits=one.logits.softmax(2)) for one in known]  # networks that end in softmax
+    given = ended[1].logits[0].numpy()
+    assert match_predictions(ended, given.argmax(1), logits=given).name == "flat"
+
+
 # --- observations -------------------------------------------------------------------------------------------------
 
 SIZES = {"test": 6, "val": 4}
