@@ -1,6 +1,7 @@
 """What the models of a comparison cost, and how much cheaper the student is than its teacher."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 
@@ -57,8 +58,8 @@ def together(measured: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str, 
 def _median_costs(runs: Sequence[Mapping[str, Any] | None]) -> Costs:
     costs: Costs = {}
     for key in COSTS:
-        values = sorted(value for run in runs if (value := (run or {}).get(key)) is not None)
-        costs[key] = values[len(values) // 2] if values else None
+        values = [value for run in runs if (value := (run or {}).get(key)) is not None]
+        costs[key] = type(values[0])(median(values)) if values else None  # a count stays one
     threads = {run.get(THREADS) for run in runs if run}
     return {**costs, THREADS: threads.pop() if len(threads) == 1 else None}
 

@@ -241,7 +241,9 @@ def test_of_several_runs_the_median_counts() -> None:
     students = [cost(2.0, latency_median_ms=time) for time in (9.0, 1.0, 4.0)]
     costs = cost_summary({"teacher": [cost(4.0)], "student": students, "baseline": students[:2]})
     assert costs.models["student"]["latency_median_ms"] == 4.0
-    assert costs.models["baseline"]["latency_median_ms"] == 9.0
+    assert costs.models["baseline"]["latency_median_ms"] == 5.0
+    twice = cost_summary({"teacher": [], "student": [cost(2)] * 2, "baseline": []}).models["student"]
+    assert [type(twice[key]) for key in COSTS] == [int] * len(COSTS)
 
 
 def test_costs_that_nobody_measured() -> None:
