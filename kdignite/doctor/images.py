@@ -30,13 +30,15 @@ def sample_images(part: Part, *, num_images: int, augment: str) -> ImageSample:
     """Images in batches of 100, as scripts make them that do not shuffle: whole batches of neighbours.
 
     Where neighbours are of one class, as in folders, whole batches would be of a few classes: each class has its share.
+    Fewer than a batch are its first images.
     """
     labels, every = part.labels.cpu(), chunks(torch.arange(len(part.indices)), BATCH)
     count = max(1, min(len(every), num_images // BATCH))
-    if count < len(every) and _are_sorted(labels):
-        which = stratified_pick(labels, count * BATCH, key=("doctor",))
+    wanted = min(num_images, count * BATCH)
+    if wanted < len(labels) and _are_sorted(labels):
+        which = stratified_pick(labels, wanted, key=("doctor",))
     else:
-        which = torch.cat([every[i * len(every) // count] for i in range(count)])
+        which = torch.cat([every[i * len(every) // count] for i in range(count)])[:wanted]
     batches = tuple(part.indices[one] for one in chunks(which, BATCH))
     images = torch.cat(list(pixel_batches(part.images, batches)))
     labels, indices = labels[which], part.indices[which]

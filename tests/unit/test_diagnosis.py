@@ -125,7 +125,9 @@ def test_whole_batches_of_neighbours_are_chosen_over_the_whole_part() -> None:
     assert torch.equal(sample.labels, part.labels[sample.rows])
     assert torch.equal(sample.images[:, 0, 0, 0].long(), sample.indices % 251)
     assert len(sample_images(part, num_images=10_000, augment="").rows) == 1_050
-    assert len(sample_images(part_of(30), num_images=1, augment="").rows) == 30
+    assert sample_images(part_of(30), num_images=100, augment="").rows.tolist() == [*range(30)]
+    for few in (1, 10, 99):
+        assert sample_images(part, num_images=few, augment="").rows.tolist() == [*range(few)]
 
 
 @pytest.mark.parametrize("num_classes", [2, 40])
@@ -135,6 +137,8 @@ def test_of_images_in_the_order_of_their_classes_each_class_has_its_share(num_cl
     sample = sample_images(part, num_images=1_050, augment="")
     assert torch.bincount(sample.labels).tolist() == [1_000 // num_classes] * num_classes
     assert sample.rows.tolist() == sorted({*sample.rows.tolist()})
+    few = sample_images(part, num_images=40, augment="")
+    assert torch.bincount(few.labels).tolist() == [40 // num_classes] * num_classes
     mixed = part._replace(indices=torch.randperm(4_000, generator=torch.Generator().manual_seed(0)))
     assert sample_images(mixed, num_images=200, augment="").rows.tolist() == [*range(100), *range(2_000, 2_100)]
 
