@@ -79,7 +79,7 @@ def compression_text(summary: Summary) -> str:
 def distance_text(summary: Summary) -> str:
     """How much of the distance from baseline to teacher the student covers; empty where either may be chance."""
     models, difference = summary.scores.models, summary.scores.difference
-    if "teacher" not in models or difference.mean <= 0 or difference.verdict == NO_DIFFERENCE:
+    if "teacher" not in models or difference.verdict != GAINED:
         return ""
     teacher, baseline = (models[role].accuracy for role in ("teacher", "baseline"))
     if teacher.low <= baseline.mean:
