@@ -65,6 +65,7 @@ def predict(config: PredictConfig, *, root: Path = runs.ROOT) -> list[Prediction
     found = find_pictures(config.paths or ())
     with contextlib.redirect_stdout(sys.stderr):
         model = _load(config, root=root)
+    _check_written(config, [model.checkpoint.path, *found.files])
     if found.note:
         _tell(f"note      {found.note}")
     form = row_format(config.row_format, files=found.files, classes=model.classes, top=config.top)
@@ -74,6 +75,14 @@ def predict(config: PredictConfig, *, root: Path = runs.ROOT) -> list[Prediction
     if config.sheet:
         _write_sheet(config, model, predictions, files.typed_path(config.sheet))
     return predictions
+
+
+def _check_written(config: PredictConfig, read: Iterable[Path]) -> None:
+    """Refuse to write over what is read: the pictures and the model."""
+    for name, given in (("out", config.out), ("sheet", config.sheet)):
+        target = files.typed_path(given or "")
+        if given and target.exists() and any(path.exists() and path.samefile(target) for path in read):
+            raise UserError(f"--{name}={given} is one of the files that are read: choose another")
 
 
 def _load(config: PredictConfig, *, root: Path) -> Model:
@@ -92,6 +101,7 @@ def _predicted(config: PredictConfig, model: Model, paths: Sequence[Path]) -> It
     side = described.origin.image_size
     limit = config.batch_size or batch_limit(max(side, described.preprocessing.size))
     batch: list[tuple[Path, Tensor]] = []
+    read = 0
     with tqdm(total=len(paths), desc="predicting", unit="image", leave=False, disable=None) as bar:
         for path, image in zip(paths, try_images(paths, size=side, workers=config.workers), strict=True):
             bar.update()
@@ -99,11 +109,14 @@ def _predicted(config: PredictConfig, model: Model, paths: Sequence[Path]) -> It
                 _tell(f"skipped   {path} cannot be read as an image ({image.why})")
             else:
                 batch.append((path, image))
+                read += 1
             if len(batch) == limit:
                 yield _classify(model, batch, top=config.top)
                 batch = []
         if batch:
             yield _classify(model, batch, top=config.top)
+    if not read:
+        raise RunFailed(f"none of {counted(len(paths), 'file')} can be read as an image")
 
 
 @oom_as_failure("try a smaller --batch_size")
@@ -140,8 +153,6 @@ def _write(lines: Iterator[str], out: str | None) -> None:
 
 
 def _say_speed(num_images: int, num_files: int, *, seconds: float) -> None:
-    if not num_images:
-        raise RunFailed(f"none of {counted(num_files, 'file')} can be read as an image")
     broken = f"; {counted(num_files - num_images, 'file')} skipped" if num_files > num_images else ""
     _tell(f"predict   {counted(num_images, 'image')} in {seconds:.1f} s, {num_images / seconds:,.0f} images/s{broken}")
 

@@ -35,10 +35,12 @@ class PredictConfig(Config):
         choices=("table", "csv", "json"),
         group="your results",
     )
-    out: str | None = flag(None, "write the rows to this file; unset: print them", group="your results")
+    out: str | None = flag(
+        None, "write the rows to this file, over an older one; unset: print them", group="your results"
+    )
     sheet: str | None = flag(
         None,
-        "write a contact sheet to this PNG file: pictures with their answers, the least sure first",
+        "write a contact sheet to this PNG file, over an older one: pictures with their answers, the least sure first",
         group="your results",
     )
     sheet_images: str = flag(
@@ -62,6 +64,8 @@ class PredictConfig(Config):
             path = typed_path(given or "x").absolute()
             if path.is_dir() or not path.parent.is_dir():
                 raise UserError(f"--{name} must be a file in a folder that is there, not {given}")
+        if self.out and self.sheet and typed_path(self.out).resolve() == typed_path(self.sheet).resolve():
+            raise UserError(f"--out and --sheet are both {self.out}: give each a file of its own")
 
     @property
     def row_format(self) -> str:

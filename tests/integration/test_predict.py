@@ -140,6 +140,27 @@ def test_broken_files_are_told_and_the_rest_goes_on(
         predict(PredictConfig(paths=(str(tmp_path),), **config))
 
 
+def test_nothing_that_is_read_is_written_over(pictures: Path, run: Finished, tmp_path: Path) -> None:
+    picture, out = tmp_path / "a.png", tmp_path / "rows.csv"
+    draw(1).save(picture)
+    (tmp_path / "link.csv").symlink_to(picture)
+    model = run.folder / "best.safetensors"
+    before = picture.read_bytes(), model.read_bytes()
+    for flag in ("out", "sheet"):
+        for path in (picture, tmp_path / "link.csv", model):
+            with pytest.raises(UserError, match=f"--{flag}=.* is one of the files that are read"):
+                predict(PredictConfig(paths=(str(picture),), model=str(run.folder), **{flag: str(path)}))
+    assert (picture.read_bytes(), model.read_bytes()) == before
+    for _ in range(2):  # its own older rows are
+        predict(PredictConfig(paths=(str(picture),), model=str(run.folder), out=str(out)))
+    (tmp_path / "broken.png").write_text("no picture")
+    rows = out.read_text()
+    assert rows.count("\n") == 2
+    with pytest.raises(RunFailed, match="none of 1 file can be read as an image"):
+        predict(PredictConfig(paths=(str(tmp_path / "broken.png"),), model=str(run.folder), out=str(out)))
+    assert out.read_text() == rows
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -168,6 +189,7 @@ def test_no_file_is_a_mistake_of_the_command_line(
         {"sheet_images": "0"},
         {"out": "no/such/x.csv"},
         {"sheet": "."},
+        {"out": "x.png", "sheet": "./x.png"},
     ],
 )
 def test_settings_that_make_no_sense(flags: dict[str, object]) -> None:
