@@ -35,9 +35,13 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, sourc
     wrong = [f"{key} {given} for {needed}" for key, (given, needed) in shapes.items() if given != needed]
     if wrong:
         raise UserError(f"the weights of {source} do not fit the model: {listed(wrong)}")
-    broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
-    if broken:
+    if broken := not_finite(weights):
         raise UserError(f"the weights of {source} are not finite numbers: {listed(broken)}")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that hold NaN or infinity."""
+    return [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
 
 
 def check_storable(weights: Mapping[str, Any], *, source: str) -> None:

@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from kdignite.checkpoints import ForeignWeights
+from kdignite.checkpoints import ForeignWeights, not_finite
 from kdignite.checkpoints.foreign import dtype_name
 from kdignite.errors import listed
 from kdignite.models.weights import KeyMatch, match_keys
@@ -58,7 +57,7 @@ def compare_state_dicts(own: Tensors, given: Tensors, adopted: ForeignWeights) -
         classes=_classes(own, adopted.weights, head=head),
         dtypes=_other_types(own, given, as_is.matched),
         kinds=_other_types(own, adopted.weights, match.matched),
-        non_finite=[key for key, value in adopted.weights.items() if not bool(torch.isfinite(value).all())],
+        non_finite=not_finite(adopted.weights),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parameter import is_lazy
 
-from kdignite.checkpoints import check_storable
+from kdignite.checkpoints import check_storable, not_finite
 from kdignite.config import TrainConfig
 from kdignite.console import say_once
 from kdignite.data.batches import Batch
@@ -124,7 +124,7 @@ def _choose_layout(model: nn.Module, rehearsal: Rehearsal, attempt: Callable[[nn
 def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None:
     """One whole step, which has to update weights and to leave the names and shapes of the state as they are."""
     amp, name = str(config.amp), rehearsal.name
-    before = _state_shapes(network)
+    before, broken = _state_shapes(network), not_finite(_tensors(network))
     trained = [key for key, parameter in network.named_parameters() if parameter.requires_grad]
     if not trained:
         raise UserError(f"{name} has no parameter to train: requires_grad is False for all of them")
@@ -144,6 +144,11 @@ def _train_once(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -
         raise UserError(
             f"{name} changes its state in a training step, so no checkpoint of it could be loaded: make these as "
             f"large as they get when it is built: {listed(changed)}"
+        )
+    if constant := [key for key in not_finite(_tensors(network)) if key in broken]:
+        raise UserError(
+            f"{name} holds NaN or infinity where it is built, which no checkpoint may: {listed(constant)}; "
+            "register_buffer(..., persistent=False) keeps a constant out of checkpoints, or take a large finite number"
         )
     idle = [key for key, parameter in network.named_parameters() if key in trained and parameter.grad is None]
     if idle:
@@ -175,7 +180,7 @@ def _step(network: nn.Module, rehearsal: Rehearsal, config: TrainConfig) -> None
 def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
     """Two evaluations of the same images, which have to agree, and one of a single image."""
     name, images, logits_of = rehearsal.name, rehearsal.images, rehearsal.predictor(network)
-    before = {key: value.clone() for key, value in network.state_dict().items() if isinstance(value, Tensor)}
+    before = {key: value.clone() for key, value in _tensors(network).items()}
     with _failing("in eval mode"):
         one, two, pair, single = (logits_of(some) for some in (images, images, images[:2], images[:1]))
     check_shapes(
@@ -202,6 +207,10 @@ def _evaluate_twice(network: nn.Module, rehearsal: Rehearsal) -> None:
 def _agree(one: Tensor, two: Tensor) -> bool:
     scale = float(one.nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(one, two, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True)
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _state_shapes(network: nn.Module) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The complete state of a run: saved at any iteration, checked, and restored to the last bit."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kdignite import checkpoints, handlers, processes, runs
-from kdignite.console import say
+from kdignite.console import say, say_once
 from kdignite.devices import is_accelerator, to_host
-from kdignite.errors import UserError
+from kdignite.errors import UserError, listed
 from kdignite.training.identity import check_header, header
 from kdignite.training.spec import RunSpec
 
 # errors of a file of another shape than expected; each is reported as damage
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
-_CHECKED = ("model", "projector", "sums")  # must be finite to be saved
+_FINITE = ("model", "projector", "optimizer", "sums")  # to be saved, and to be loaded
 
 
 class TrainerState(NamedTuple):
@@ -64,9 +64,9 @@ class HostCopy:
 class Saver:
     """Writes `runs.LAST` and keeps the one before it as `runs.PREVIOUS`.
 
-    Nothing is written while a number is not finite, since the run is about to fail then, nor while `runs.BEST` waits to
-    be written, which the state would take for done. A full disk is a warning, and the next save tries again. What was
-    copied from an accelerator is written during the next steps; the next save waits for it.
+    Nothing is written while a number is not finite, since the run is about to fail then, or never recovers, nor while
+    `runs.BEST` waits to be written, which the state would take for done. A full disk is a warning, and the next save
+    tries again. What was copied from an accelerator is written during the next steps; the next save waits for it.
     """
 
     def __init__(self, trainer_state: TrainerState, folder: Path) -> None:
@@ -79,11 +79,10 @@ class Saver:
         best = self.trainer_state.best
         best.flush()
         state = _take(self.trainer_state)  # in every process: it sums over them
-        if (
-            not processes.is_rank0()
-            or best.pending is not None
-            or not _is_finite([state[name] for name in _CHECKED if name in state])
-        ):
+        if not processes.is_rank0() or best.pending is not None:
+            return
+        if broken := _not_finite(state):
+            say_once(f"warning   {self.folder / runs.LAST} is not saved while these are not finite: {listed(broken)}")
             return
         if self._thread is None:
             self._write(state)
@@ -178,8 +177,8 @@ def _load(trainer_state: TrainerState, state: Any, path: Path) -> None:
         check_header(trainer_state.run, state["about"], who=str(path))
         iteration = _checked_iteration(trainer_state, state)
         _check_optimizer(trainer_state.run.optimizer, state["optimizer"]["state"])
-        if not _is_finite([state["sums"], state["optimizer"]["state"]]):
-            raise ValueError("values that are not finite")
+        if broken := _not_finite(state):
+            raise ValueError(f"numbers that are not finite: {listed(broken)}")
         checkpoints.load_weights(trainer_state.run.model.network, state["model"], source=str(path))
         if trainer_state.run.projector is not None:
             checkpoints.load_weights(trainer_state.run.projector, state["projector"], source=str(path))
@@ -237,10 +236,14 @@ def _lay_out(optimizer: Optimizer) -> None:
                 held[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def _is_finite(values: Any) -> bool:
-    """Whether every number in nested containers is one."""
+def _not_finite(state: Mapping[str, Any]) -> list[str]:
+    """What must be finite in a state and is not, by dotted names."""
+    return checkpoints.not_finite(dict(_tensors({name: state[name] for name in _FINITE if name in state})))
+
+
+def _tensors(values: Any, *names: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(values, Mapping):
-        return all(map(_is_finite, values.values()))
-    if isinstance(values, list | tuple):
-        return all(map(_is_finite, values))
-    return not isinstance(values, Tensor) or bool(torch.isfinite(values).all())
+        for name, value in values.items():
+            yield from _tensors(value, *names, str(name))
+    elif isinstance(values, Tensor):
+        yield ".".join(names), values

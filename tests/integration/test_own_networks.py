@@ -144,6 +144,28 @@ class Complex(Net):
         self.phase = nn.Parameter(torch.randn(3, CLASSES, dtype=torch.complex64))
 
 
+class Masked(Net):
+    """With a constant that is not finite, as attention masks are."""
+
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__(lambda net, x: (net.body(x)[:, None] + net.mask).max(-1).values)
+        self.register_buffer("mask", torch.triu(torch.full((CLASSES, CLASSES), -torch.inf), 1), persistent=persistent)
+
+
+class Observed(Net):
+    """A range that is empty until the first step."""
+
+    def __init__(self) -> None:
+        super().__init__(branch(self.observe))
+        self.register_buffer("lowest", torch.tensor(torch.inf))
+
+    @staticmethod
+    def observe(net: Any, images: Tensor) -> Tensor:
+        net.lowest = torch.minimum(net.lowest, images.min().detach())
+        logits: Tensor = net.body(images)
+        return logits
+
+
 class Calibrated(Net):
     """Quantisation-aware: it measures the range of its input in eval mode too."""
 
@@ -172,6 +194,8 @@ ACCEPTED: dict[str, Callable[[], nn.Module]] = {
     "scripted": lambda: torch.jit.script(Net().body),
     "data parallel": lambda: nn.DataParallel(Net()),
     "complex parameters": Complex,
+    "an infinite constant outside checkpoints": lambda: Masked(persistent=False),
+    "an infinite buffer until the first step": Observed,
     "float64 inside": lambda: Net(in_double),
 }
 
@@ -317,6 +341,10 @@ REFUSED: dict[str, tuple[Callable[..., nn.Module], str]] = {
         "is not the same in two evaluations of the same images, in eval mode: F.dropout, for one",
     ),
     "statistics in eval mode": (lambda num_classes: Calibrated(), "in eval mode: its buffers change: range"),
+    "an infinite constant": (
+        lambda num_classes: Masked(persistent=True),
+        "holds NaN or infinity where it is built, which no checkpoint may: mask; register_buffer(..., ",
+    ),
     "state that is no tensor": (lambda num_classes: Extra(), "cannot be saved in a checkpoint"),
     "one shared network": (lambda num_classes: ONE, "returns networks that share weights, such as body.0.weight"),
     "a shared part": (lambda num_classes: nn.Sequential(BACKBONE, Net()), "share weights, such as 0"),

@@ -32,6 +32,7 @@ from kdignite.config import (
     parameter_names,
     to_json,
 )
+from kdignite.console import say_once
 from kdignite.data.source import ImageSet, Source
 from kdignite.data.splits import split_source
 from kdignite.errors import UserError
@@ -857,8 +858,11 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "one parameter more": (put("optimizer", "state", 999, value={"momentum_buffer": torch.zeros(3)}), "IndexError"),
     "momentum that is a word": (put(*MOMENTUM, value="x"), "AttributeError"),
-    "momentum that is no number": (put(*MOMENTUM, value=NAN), "values that are not finite"),
-    "infinite sums": (put("sums", "loss", value=INF), "values that are not finite"),
+    "momentum that is no number": (
+        put(*MOMENTUM, value=NAN),
+        r"numbers that are not finite: optimizer\.state\.0\.momentum_buffer",
+    ),
+    "infinite sums": (put("sums", "loss", value=INF), r"numbers that are not finite: sums\.loss"),
     "sums that are none": (put("sums", "loss", value="x"), "ValueError"),
     "no optimizer": (drop("optimizer"), "KeyError"),
     "no history": (drop("history"), "KeyError"),
@@ -909,7 +913,8 @@ def test_epochs_that_other_processes_cut_in_another_way_are_not_gone_on_with(sto
 def test_weights_that_are_no_numbers_are_refused(stopped: Stopped, value: Tensor) -> None:
     key = next(iter(stopped.run.model.network.state_dict()))
     told = damaged(stopped, lambda values: values["model"][key][-1, -1].fill_(value))
-    assert told == f"the weights of {stopped.last} are not finite numbers: {key}"
+    assert f"{stopped.last} is damaged" in told
+    assert f"numbers that are not finite: model.{key}" in told
 
 
 def test_weights_of_another_model_are_refused(stopped: Stopped) -> None:
@@ -1024,15 +1029,19 @@ def unwritten(stopped: Stopped) -> bool:
     return stopped.last.read_bytes() == before and not stopped.last.with_name("previous.safetensors").exists()
 
 
-def test_numbers_that_are_none_are_not_saved(stopped: Stopped) -> None:
+@pytest.mark.parametrize("broken", ["model", "optimizer", "sums"])
+def test_numbers_that_are_none_are_not_saved(stopped: Stopped, broken: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The run is about to fail, and the state before it is what somebody can go on from."""
-    weight = next(iter(stopped.run.model.network.parameters())).data
-    good = weight.clone()
-    weight[-1, -1] = NAN
+    name, weight = next(stopped.run.model.network.named_parameters())
+    momentum = stopped.run.optimizer.state[weight]["momentum_buffer"]
+    values = {"model": weight.data, "optimizer": momentum, "sums": stopped.trainer_state.sums.sums}
+    names = {"model": f"model.{name}", "optimizer": "optimizer.state.0.momentum_buffer", "sums": "sums.loss"}
+    values[broken][(0,) * values[broken].dim()] = INF
+    say_once.cache_clear()
     assert unwritten(stopped)
-    weight.copy_(good)
-    stopped.trainer_state.sums.sums += INF
     assert unwritten(stopped)
+    told = f"warning   {stopped.last} is not saved while these are not finite: {names[broken]}"
+    assert capsys.readouterr().out.splitlines() == [told]
 
 
 def test_no_state_is_saved_that_would_take_a_best_file_for_written(
