@@ -26,7 +26,12 @@ class DistillConfig(TrainConfig):
     command: ClassVar[str] = "distill"
 
     dataset: str | None = flag(
-        None, f"{CHOICES}; unset: the teacher's with --teacher, else cifar10", group="data", role="content", code=True
+        None,
+        f"{CHOICES}; unset: the teacher's with --teacher, else cifar10",
+        group="data",
+        role="content",
+        code=True,
+        filled=True,
     )
     method: str = flag(
         DEFAULT,
@@ -41,6 +46,7 @@ class DistillConfig(TrainConfig):
         "the newest finished one that fits",
         group="distillation",
         role="content",
+        filled=True,
     )
     teacher_shares: tuple[float, ...] | None = flag(
         None,
@@ -101,11 +107,13 @@ class DistillConfig(TrainConfig):
         "for methods on features: layers of the student that are compared, by their names in named_modules(), such as "
         "layer2,layer3; unset: as its model has them",
         group="distillation",
+        filled=True,
     )
     teacher_layers: tuple[str, ...] | None = flag(
         None,
         "layers of the teacher, each for the layer of the student at the same place; unset: as its model has them",
         group="distillation",
+        filled=True,
     )
     allow_weak_teacher: bool = flag(
         False,

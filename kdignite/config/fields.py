@@ -40,10 +40,14 @@ def flag(
     role: Role = "identity",
     code: bool = False,
     shown: bool = False,
+    filled: bool = False,
     parameter: bool = False,
     check: Callable[[Value], None] | None = None,
 ) -> Any:
-    """A dataclass field with what the command line needs to know of it; a share may also be typed as ``0.6%``."""
+    """A dataclass field with what the command line needs to know of it; a share may also be typed as ``0.6%``.
+
+    Where it is ``filled``, None means that a run finds a value, and records that.
+    """
     domain = {
         "low": low,
         "high": high,
@@ -53,7 +57,8 @@ def flag(
         "alone": alone,
         "share": share,
     }
-    use = {"group": group, "role": role, "code": code, "shown": shown, "parameter": parameter, "check": check}
+    use = {"group": group, "role": role, "code": code, "shown": shown, "filled": filled}
+    use |= {"parameter": parameter, "check": check}
     return field(default=default, metadata={"help": help, **domain, **use})
 
 
@@ -108,7 +113,7 @@ def with_role(kind: type[Config], *roles: Role) -> set[str]:
 
 
 def with_use(kind: type[Config], use: str) -> set[str]:
-    """The flags of a command that are marked for a use: ``code`` or ``shown``."""
+    """The flags of a command that are marked for a use: ``code``, ``shown`` or ``filled``."""
     return {one.name for one in fields(kind) if one.metadata.get(use)}
 
 

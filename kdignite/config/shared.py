@@ -17,13 +17,13 @@ preset = partial(
     check=check_preset,
 )
 run_name = partial(flag, None, role="display", check=check_name)
-dataset = partial(flag, "cifar10", CHOICES, group="data", role="content", code=True)
+dataset = partial(flag, "cifar10", CHOICES, group="data", role="content", code=True, filled=True)
 dataset_now = partial(
     flag, None, "where the images are now, if not where the checkpoint says", group="data", role="content"
 )
 data_root = partial(flag, None, "folder of data sets; unset: $KDIGNITE_DATA, else data", group="data", role="place")
-val_size = partial(flag, None, above=0, group="data", role="content", check=check_val_size)
-image_size = partial(flag, None, low=8, high=1024, group="data")
+val_size = partial(flag, None, above=0, group="data", role="content", check=check_val_size, filled=True)
+image_size = partial(flag, None, low=8, high=1024, group="data", filled=True)
 skip_broken = partial(
     flag, False, "leave out the picture files that cannot be read, instead of refusing the data", group="data"
 )
@@ -65,7 +65,9 @@ weight_decay = partial(
     flag, help="weight decay of weight matrices and kernels (never of biases and norms)", low=0, group="training"
 )
 device = partial(flag, "auto", "auto, cpu, cuda or cuda:N", role="machine")
-threads = partial(flag, None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine")
+threads = partial(
+    flag, None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine", filled=True
+)
 amp = partial(
     flag,
     "auto",

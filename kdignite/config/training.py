@@ -39,6 +39,7 @@ class TrainConfig(Config):
         "rrc+flip+jitter; unset: the teacher's, else crop+flip (digits: crop)",
         choices=AUGMENTATIONS,
         group="data",
+        filled=True,
     )
     mix: str | None = flag(
         None,
@@ -53,6 +54,7 @@ class TrainConfig(Config):
         above=0,
         high=100,
         group="data",
+        filled=True,
     )
     view_seed: int = flag(0, "seed of the training views, shared by teacher, student and baseline", low=0, group="data")
     views: int | None = flag(
@@ -97,6 +99,7 @@ class TrainConfig(Config):
         "timm:NAME and torchvision:NAME say); unset: model for these, imagenet with --weights=pretrained, else data",
         choices=("data", "imagenet", "model"),
         group="model",
+        filled=True,
     )
 
     epochs: int = shared.epochs(10)

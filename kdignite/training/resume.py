@@ -21,6 +21,7 @@ from kdignite.config import (
     to_json,
     typed_flags,
     with_role,
+    with_use,
 )
 from kdignite.console import say
 from kdignite.data.registry import is_code
@@ -40,6 +41,7 @@ from kdignite.training.teacher import fitting_teachers
 
 C = TypeVar("C", bound=TrainConfig)
 NO_NUMBER = with_role(DistillConfig, "display", "place", "machine")  # of a finished run these change nothing any more
+FILLED = with_use(DistillConfig, "filled")  # recorded as what they came to, where they were left open
 
 
 def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finished]:
@@ -175,9 +177,13 @@ def _given(config: TrainConfig) -> set[str]:
 
 def _changed(config: TrainConfig, folder: Path, *, names: Collection[str], besides: Collection[str]) -> bool:
     """Whether one of some settings is not what a run recorded; those left open may be any there."""
-    recorded, left_open = files.read_json(folder / runs.CONFIG), (None, "auto")  # recorded as what they came to
+    recorded = files.read_json(folder / runs.CONFIG)
     values = {name: value for name, value in to_json(config).items() if name in names and name not in besides}
-    return any(recorded.get(name) != value for name, value in values.items() if value not in left_open)
+    return any(
+        recorded.get(name) != value
+        for name, value in values.items()
+        if value != "auto" and (value is not None or name not in FILLED)
+    )
 
 
 def _teacher_of(folder: Path, teachers: Iterable[runs.Finished]) -> str | None:

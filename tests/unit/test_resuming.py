@@ -433,6 +433,35 @@ def test_the_newest_teacher_of_then_is_found_by_its_content(asked: Diagnosis, tm
     ]
 
 
+@pytest.mark.parametrize(
+    ("recorded_as", "is_meant"),
+    [
+        (
+            {"val_size": 200.0, "image_size": 32, "augment": "crop", "normalize": "data", "amp": "off", "threads": 2},
+            True,
+        ),
+        *(({name: value}, False) for name, value in {"mix": "cutmix", "views": 3, "limit_train": 30}.items()),
+        *(({name: value}, False) for name, value in {"cache_top": 5, "control": "random", "patience": 3}.items()),
+        ({"grad_clip": 1.0}, False),
+    ],
+)
+def test_what_was_left_open_may_be_what_a_run_found_and_not_what_it_was_told(
+    asked: Diagnosis, tmp_path: Path, recorded_as: dict[str, Any], is_meant: bool
+) -> None:
+    sha = teacher_in(tmp_path / "old", at="1", content="old")
+    teacher_in(tmp_path / "new", at="2", content="new")
+    recorded(tmp_path / "run", DistillConfig(**recorded_as), teacher={"sha256": sha})
+    asked.command(configure(DistillConfig, dataset="digits", resume=NEWEST), root=tmp_path)
+    assert asked.configs[0].teacher == (str(tmp_path / "old/best.safetensors") if is_meant else None)
+
+
+def test_every_setting_that_a_run_finds_is_known_as_one() -> None:
+    config = configure(DistillConfig, **SMALL | {"threads": None, "mix": "cutmix"})
+    found = spec.resolve(config, toy(), device=CPU)
+    names = {name for name, value in to_json(config).items() if value is None and to_json(found)[name] is not None}
+    assert {"augment", "mix_alpha", "threads"} <= names <= resume.FILLED
+
+
 # --- --resume alone: the newest run of the same settings
 
 
