@@ -52,6 +52,11 @@ def raise_if_requested(largest: Callable[[int], int] = processes.all_reduce_max)
         _raise_if_requested(largest)
 
 
+def raise_if_noted() -> None:
+    """Stop here, if a signal had arrived in a block that ended in an error, which was caught since."""
+    _raise_if_requested(processes.all_reduce_max)
+
+
 def interruptible(items: Iterable[T], *, checks: int = 0) -> Iterator[T]:
     """The items, with a check before each, and as many checks in all as other processes make."""
     for item in items:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine
 
-from kdignite import files, handlers, processes, runs, trials
+from kdignite import files, handlers, processes, runs, stopping, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.pages import SEARCH
@@ -97,6 +97,7 @@ def _run_next(opened: Callable[[], trials.Trials], config: Search, folder: Path,
         one = replace(trial_config(config, trial.values, name=f"trial-{trial.number}"), resume=NEWEST, **fixed)
         ended = _run(one, partial(_is_behind, opened, trial.number), root=folder)
         processes.on_rank0(lambda: trials.close_trial(opened(), trial.number, **ended))
+        stopping.raise_if_noted()
     return True
 
 

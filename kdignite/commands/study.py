@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdignite import files, handlers, processes, runs, schema, trials
+from kdignite import files, handlers, processes, runs, schema, stopping, trials
 from kdignite.commands.baseline import baseline
 from kdignite.commands.distill import distill
 from kdignite.commands.pages import METHODS
@@ -145,6 +145,7 @@ def _run(config: MethodsStudy, state: StudyState, stage: Stage, shared: Mapping[
         train_stage(state, one, distill if isinstance(one, DistillConfig) else baseline, stage=stage.name)
     except handlers.LossNotFinite as error:
         say(f"failed    {error}")
+        stopping.raise_if_noted()
 
 
 def _finish(config: MethodsStudy, state: StudyState, plan: Sequence[Stage], teachers: Sequence[Path]) -> runs.Finished:

@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from kdignite import files, handlers, processes, runs, schema
+from kdignite import files, handlers, processes, runs, schema, stopping
 from kdignite.commands.distill import distill
 from kdignite.commands.pages import GRID
 from kdignite.commands.stages import StudyState, locked_study, open_taught_study, train_stage, with_amp
@@ -54,6 +54,7 @@ def sweep(config: Sweep, *, root: Path = runs.ROOT) -> runs.Finished:
                 train_stage(study, dataclasses.replace(one, teacher=teachers), distill, stage=stage)
             except handlers.LossNotFinite as error:
                 say(f"failed    {error}")
+                stopping.raise_if_noted()
                 diverged = error
                 continue
             if is_new and one is not plan[-1]:

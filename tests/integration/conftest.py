@@ -12,6 +12,7 @@ from kdignite.commands.teacher import teacher
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
 from kdignite.metrics import cost
 from kdignite.runs import Finished
+from kdignite.stopping import StopRequest
 from kdignite.training import results
 
 SMALL = {"dataset": "digits", "epochs": 2, "batch_size": 50, "threads": 1}
@@ -38,6 +39,12 @@ def root(taught: Finished, tmp_path: Path) -> Path:
 def one_thread() -> None:
     """Small tensors are fastest on one thread."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal that an earlier test was stopped by is no request to this one."""
+    monkeypatch.setattr(StopRequest, "number", None)
 
 
 @pytest.fixture(autouse=True, scope="module")

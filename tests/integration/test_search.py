@@ -1,6 +1,7 @@
 """Settings chosen by Optuna on digits: trials are run folders that several processes share and go on with."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kdignite import runs, trials
+from kdignite import runs, stopping, trials
 from kdignite.commands import search as module
 from kdignite.commands.search import search
 from kdignite.config import Search, SearchConfig, configure
 from kdignite.errors import RunFailed, UserError
-from kdignite.handlers import LossNotFinite
+from kdignite.handlers import LossNotFinite, Pruned
 from kdignite.runs import Finished
 
 from .conftest import NARROW
@@ -159,6 +160,25 @@ def test_a_loss_that_is_no_number_costs_its_trial_alone(root: Path, monkeypatch:
     monkeypatch.setattr(module, "distill", diverging)
     done = search(looking(trials=2, epochs=1), root=root)
     assert [one["state"] for one in done.result["trials"]] == ["fail", "complete"]
+
+
+@pytest.mark.parametrize("error", [LossNotFinite("the loss is nan"), Pruned("behind")])
+def test_a_signal_in_a_trial_that_ends_in_an_error_stops_the_search_after_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tried = []
+
+    def stopped(config: Any, **given: Any) -> Finished:
+        tried.append(config.name)
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGTERM)
+            raise error
+
+    monkeypatch.setattr(module, "distill", stopped)
+    for number in range(2):
+        with pytest.raises(stopping.Stopped):
+            search(looking(trials=2), root=root)
+        assert tried[number:] == [f"trial-{number}"]
 
 
 def test_a_search_of_nothing_but_failures_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Methods on equal terms on digits: a search for each, several seeds, one table, in a folder that goes on."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kdignite import runs
+from kdignite import runs, stopping
 from kdignite.commands import study as module
 from kdignite.commands.study import study
 from kdignite.config import (
@@ -124,6 +125,23 @@ def test_the_table_is_read_and_written_while_no_other_process_writes_one(
     assert study(comparing(), root=compared.folder.parent).result["rows"]
     assert held[-1]
     assert not (compared.folder / ".report.lock").exists()
+
+
+def test_a_signal_in_a_run_that_ends_in_an_error_stops_the_study_after_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def stopped(config: Any, **given: Any) -> Finished:
+        tried.append(config.name)
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGTERM)
+            raise LossNotFinite("the loss is nan")
+
+    monkeypatch.setattr(module, "distill", stopped)
+    with pytest.raises(stopping.Stopped):
+        study(comparing(methods=("dist", "kd"), seeds=1), root=root)
+    assert len(tried) == 1
 
 
 def test_a_loss_that_is_no_number_costs_its_row_alone(

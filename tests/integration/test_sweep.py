@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from kdignite import stopping
 from kdignite.commands import sweep as module
 from kdignite.commands.sweep import sweep
 from kdignite.commands.teacher import teacher
@@ -187,6 +189,23 @@ def test_one_command_at_a_time_works_in_it(root: Path) -> None:
         with pytest.raises(UserError, match=rf"in progress in another process \(pid {other.pid}\)"):
             sweep(grid(**ONE), root=root)
         other.communicate(b"\n")
+
+
+def test_a_signal_in_a_run_that_ends_in_an_error_stops_the_sweep_after_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def stopped(config: Any, **given: Any) -> Finished:
+        tried.append(config.name)
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGTERM)
+            raise LossNotFinite("the loss is nan")
+
+    monkeypatch.setattr(module, "distill", stopped)
+    with pytest.raises(stopping.Stopped):
+        sweep(grid(), root=root)
+    assert len(tried) == 1
 
 
 def test_a_loss_that_is_no_number_costs_its_cell_alone(

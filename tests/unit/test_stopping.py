@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -9,6 +10,11 @@ from kdignite import stopping
 from kdignite.stopping import Stopped
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping.StopRequest, "number", None)
 
 
 def stops_at_once() -> bool:
@@ -82,6 +88,16 @@ def test_an_error_in_the_block_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
         work()
     assert stops_at_once()
+
+
+@pytest.mark.parametrize("number", [None, *NUMBERS])
+def test_who_catches_an_error_can_stop_after_it(number: int | None) -> None:
+    with suppress(ZeroDivisionError), stopping.graceful_stop():
+        if number is not None:
+            assert stopping.request_stop(number)
+        raise ZeroDivisionError
+    with pytest.raises(Stopped) if number is not None else nullcontext():
+        stopping.raise_if_noted()
 
 
 @pytest.mark.parametrize("error", [None, Stopped(2), ZeroDivisionError()])
