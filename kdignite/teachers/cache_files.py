@@ -11,7 +11,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from kdignite.files import TEMPORARY, write_atomically, write_text
 
 METADATA_FILE = "table.json"
 HEADER_BYTES = 4096  # a page, so that the numbers start on one
-BLOCK_FILES = "view-*.logits"
+BLOCK_FILES, UNFINISHED = "view-*.logits", f"{TEMPORARY}*"
 KEY_LENGTH = 24  # of the hash, in the name of a folder
 ABANDONED_S = 3600  # a temporary file not written to for so long is left over
 Logits = npt.NDArray[Any]
@@ -99,21 +100,29 @@ def stored_tables(root: Path) -> list[StoredTable]:
     return sorted(map(_table_in, folders), key=lambda table: table.used_at, reverse=True)
 
 
-def make_room(root: Path, *, num_bytes: int, limit: int, keep: Collection[str]) -> list[StoredTable]:
-    """Remove tables, the least recently used first, until another one has room."""
-    others = [table for table in stored_tables(root) if table.folder.name not in keep]
+def make_room(root: Path, needed: Mapping[str, int], *, limit: int) -> list[StoredTable]:
+    """Remove tables, the least recently used first, until some have room; of these is given how large they get.
+
+    What killed processes left is removed first.
+    """
+    for table in stored_tables(root):
+        _remove_abandoned(table.folder)
+    there = stored_tables(root)
+    has = {table.folder.name: table.num_bytes for table in there}
+    num_bytes = sum(max(size, needed.get(key, 0)) for key, size in (dict.fromkeys(needed, 0) | has).items())
     removed = []
-    while others and num_bytes + sum(table.num_bytes for table in others) > limit:
-        removed.append(others.pop())
-        remove(removed[-1].folder)
+    for table in reversed(there):
+        if num_bytes > limit and table.folder.name not in needed:
+            removed.append(table)
+            remove(table.folder)
+            num_bytes -= table.num_bytes
     return removed
 
 
 def remove(folder: Path) -> None:
     """Remove a table's own files, then the folder if it is empty; links are not followed, open files stay readable."""
-    for pattern in (BLOCK_FILES, f"{TEMPORARY}*", METADATA_FILE):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+    for path in _existing(folder, BLOCK_FILES, UNFINISHED, METADATA_FILE):
+        path.unlink(missing_ok=True)
     try:
         folder.rmdir()
     except OSError:  # other files, or a table that is being written again
@@ -123,15 +132,15 @@ def remove(folder: Path) -> None:
 def _is_table(folder: Path) -> bool:
     """Whether a folder is a table: ``--cache`` may name any folder."""
     named = re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", folder.name)
-    return named is not None and ((folder / METADATA_FILE).is_file() or any(folder.glob(BLOCK_FILES)))
+    return named is not None and bool(_existing(folder, BLOCK_FILES, UNFINISHED, METADATA_FILE))
 
 
 def _table_in(folder: Path) -> StoredTable:
-    files = _existing(folder.glob(BLOCK_FILES))
-    views = {path.stem.split("-")[1] for path in files}
-    about = folder / METADATA_FILE
-    used_at = about.stat().st_mtime if about.is_file() else 0.0
-    return StoredTable(folder, _read_metadata(about), len(views), sum(path.lstat().st_size for path in files), used_at)
+    blocks, unfinished = _existing(folder, BLOCK_FILES), _existing(folder, UNFINISHED)
+    views = {path.stem.split("-")[1] for path in blocks}
+    num_bytes = sum(status.st_size for status in [*blocks.values(), *unfinished.values()])
+    used_at = max((status.st_mtime for status in _existing(folder, METADATA_FILE).values()), default=0.0)
+    return StoredTable(folder, _read_metadata(folder / METADATA_FILE), len(views), num_bytes, used_at)
 
 
 def _read_metadata(path: Path) -> Mapping[str, Any]:
@@ -142,15 +151,21 @@ def _read_metadata(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _existing(paths: Iterable[Path]) -> list[Path]:
-    """Those that were not removed meanwhile."""
-    return [path for path in paths if path.exists()]
+def _existing(folder: Path, *patterns: str) -> dict[Path, os.stat_result]:
+    """The files of a folder by some names, with their state; another process may remove them, and it, at any moment."""
+    found = {}
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if any(map(path.match, patterns)):
+                with suppress(FileNotFoundError):
+                    found[path] = path.lstat()
+    return found
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove incomplete files of killed processes."""
-    for path in _existing(folder.glob(f"{TEMPORARY}*")):
-        if time.time() - path.lstat().st_mtime > ABANDONED_S:
+    for path, status in _existing(folder, UNFINISHED).items():
+        if time.time() - status.st_mtime > ABANDONED_S:
             path.unlink(missing_ok=True)
 
 

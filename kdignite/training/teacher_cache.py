@@ -1,7 +1,7 @@
 """The teacher of a run: its cached logits, or the model itself for every batch."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +72,9 @@ def make_teachers(
         say(f"cache     --cache_top={config.cache_top} keeps all logits of {plain.num_classes:,} classes")
     rows = [plain._replace(features=one.feature_shapes) for one in loaded]
     caches = _caches(loaded, specs, rows, config, data, views=views, root=root, device=device)
+    if config.cache == "auto" and not config.fast_dev_run:
+        needed = {one.store.key: table_bytes(one.cache_spec, one.rows, views=views) for one in caches or []}
+        processes.on_rank0(partial(_make_room, runs.cache_folder(root), needed))
     if caches is None:
         return [live_teacher(one.outputs_of) for one in loaded]
     for cache in caches:
@@ -133,15 +136,16 @@ def _caches(
         describe = partial(_about, one.teacher_record, cache_spec, row, config, data, device=device)
         about = processes.on_rank0(describe)
         folders.append(CacheFolder(place / table_key(about["determined_by"]), about, row))
-    if config.cache == "auto":
-        keep = [folder.key for folder in folders]
-        make = partial(make_room, place, num_bytes=num_bytes, limit=LIMIT_BYTES, keep=keep)
-        for old in processes.on_rank0(make):
-            say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
     return [
         LogitCache(one.outputs_of, cache_spec, folder, seed=config.seed, say=say)
         for one, cache_spec, folder in zip(loaded, specs, folders, strict=True)
     ]
+
+
+def _make_room(place: Path, needed: Mapping[str, int]) -> None:
+    """Once a run: what was written to evaluate its teachers counts too, and must not take the place of their tables."""
+    for old in make_room(place, needed, limit=LIMIT_BYTES):
+        say(f"cache     {old.folder} is removed: it was used longest ago, and {place} is to stay below 1 GiB")
 
 
 def _named(cache: str) -> Path:

@@ -164,6 +164,20 @@ def test_room_is_made_for_a_new_table(
     assert not old.folder.exists()
 
 
+def test_room_for_the_answers_on_validation_images_is_not_taken_from_the_table_that_is_read_next(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distill(student(**FEW), root=root)
+    distill(student(**FEW, view_seed=1), root=root)
+    newer, older = tables(root)
+    monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", newer.num_bytes + older.num_bytes + 10)
+    capsys.readouterr()
+    distill(student(**FEW, alpha=0.5), root=root)
+    told = capsys.readouterr().out
+    assert f"cache     {older.folder}: 1 of 1 views have cached teacher logits" in told
+    assert f"cache     {newer.folder} is removed" in told
+
+
 def test_a_dry_run_keeps_nothing(root: Path) -> None:
     distill(student(fast_dev_run=True), root=root)
     assert tables(root) == []

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -223,10 +224,52 @@ def test_room_is_made_by_giving_up_what_was_used_longest_ago(tmp_path: Path) -> 
     one = HEADER_BYTES + LOGITS.nbytes
     for number, name in enumerate(["mine", "oldest", "older", "newest"]):
         table(tmp_path, name, files=1, used_at=1000 + number)
-    assert make_room(tmp_path, num_bytes=one, limit=4 * one, keep=[key("mine")]) == []
-    removed = make_room(tmp_path, num_bytes=2 * one, limit=3 * one, keep=[key("mine")])
+    assert make_room(tmp_path, {key("mine"): one}, limit=4 * one) == []
+    removed = make_room(tmp_path, {key("mine"): 2 * one}, limit=3 * one)
     assert teachers(removed) == ["oldest", "older"]
     assert teachers(stored_tables(tmp_path)) == ["newest", "mine"]
+
+
+def test_what_is_kept_takes_the_room_that_it_has(tmp_path: Path) -> None:
+    """It may have more views than this run needs."""
+    one = HEADER_BYTES + LOGITS.nbytes
+    table(tmp_path, "mine", files=3, used_at=1000)
+    table(tmp_path, "other", files=1, used_at=2000)
+    assert make_room(tmp_path, {key("mine"): one, key("new"): one}, limit=5 * one) == []
+    assert teachers(make_room(tmp_path, {key("mine"): one, key("new"): one}, limit=5 * one - 1)) == ["other"]
+
+
+def test_what_killed_processes_left_takes_room_and_is_swept_first(tmp_path: Path) -> None:
+    one = HEADER_BYTES + LOGITS.nbytes
+    folder = table(tmp_path, "table", files=1, used_at=1000)
+    left = folder / ".tmp-1-left"
+    left.write_bytes(bytes(one))
+    assert stored_tables(tmp_path)[0].num_bytes == 2 * one
+    os.utime(left, (0, time.time() - ABANDONED_S - 1))
+    assert make_room(tmp_path, {}, limit=one) == []
+    assert not left.exists()
+    left.write_bytes(bytes(one))  # somebody may be writing it
+    assert teachers(make_room(tmp_path, {}, limit=one)) == ["table"]
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_what_another_process_removes_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whenever it does: before any of the files is looked at."""
+    folder, looked_at, lstat = table(tmp_path, "table", files=2, used_at=1000), [], Path.lstat
+    (folder / ".tmp-1-left").write_bytes(b"half")
+
+    def late(path: Path) -> os.stat_result:
+        looked_at.append(path)
+        if len(looked_at) > number:
+            shutil.rmtree(folder, ignore_errors=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    make_room(tmp_path, {}, limit=0)
+    assert len(looked_at) > number
+    assert not folder.exists()
 
 
 def test_removing_follows_no_link_and_touches_nothing_else(tmp_path: Path) -> None:
