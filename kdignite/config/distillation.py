@@ -130,6 +130,11 @@ class DistillConfig(TrainConfig):
         if self.cache_top is not None and (self.cache == "off" or uses_features):
             why = "--cache=off" if self.cache == "off" else f"--method={self.method}, which compares features"
             raise UserError(f"--cache_top={self.cache_top} is for cached teacher logits, not for {why}: leave it out")
+        if self.cache == "off" and self.cache_dtype != "float32":
+            raise UserError(
+                f"--cache_dtype={self.cache_dtype} rounds what is cached, and --cache=off caches nothing: add "
+                "--cache_dtype=float32"
+            )
         check_mix(self.mix, self.method, control=self.control)
         given = {name: getattr(self, name) for name in parameter_names(self)}
         for name, value in checked_parameters(self.method, given).items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdignite import processes, runs
-from kdignite.config import DistillConfig, TrainConfig
+from kdignite.config import DistillConfig, TrainConfig, typed_flags
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
@@ -120,10 +120,10 @@ def _caches(
     if config.cache == "off" or config.fast_dev_run:
         return None
     if config.cache == "auto" and num_bytes > LIMIT_BYTES:
-        if not rows[0].is_whole:  # a live teacher would teach something else
+        if kept := _kept(rows[0]):  # a live teacher would teach something else
             raise UserError(
-                f"--cache_top={rows[0].top} still takes {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of "
-                "--cache=auto: add --cache=DIR, or --views=K for fewer views"
+                f"{kept} still takes {num_bytes / 2**30:.1f} GiB, more than the 1 GiB of --cache=auto: add "
+                "--cache=DIR, or --views=K for fewer views; a live teacher needs --cache_dtype=float32, no --cache_top"
             )
         say(
             f"cache     none: the teacher's {rows[0].content} would take {num_bytes / 2**30:.1f} GiB, more than the "
@@ -140,6 +140,13 @@ def _caches(
         LogitCache(one.outputs_of, cache_spec, folder, seed=config.seed, say=say)
         for one, cache_spec, folder in zip(loaded, specs, folders, strict=True)
     ]
+
+
+def _kept(rows: RowFormat) -> str:
+    """The flags by which rows hold less than the teacher computes."""
+    return typed_flags(
+        cache_top=None if rows.is_whole else rows.top, cache_dtype=None if rows.dtype == "float32" else rows.dtype
+    )
 
 
 def _make_room(place: Path, needed: Mapping[str, int]) -> None:

@@ -149,6 +149,11 @@ def test_what_would_be_too_large_is_not_kept_unasked(
     monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 2 * 1297 * 10 * 4 - 1)
     distill(student(), root=root)
     assert "cache     none: the teacher's logits would take 0.0 GiB" in capsys.readouterr().out
+    monkeypatch.setattr(teacher_cache, "LIMIT_BYTES", 2 * 1297 * 10 * 2 - 1)
+    with pytest.raises(
+        UserError, match=r"^--cache_dtype=float16 still takes 0\.0 GiB, .*; a live teacher needs --cache_dtype=float32"
+    ):
+        distill(student(cache_dtype="float16"), root=root)
     assert tables(root) == []
 
 

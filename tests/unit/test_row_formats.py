@@ -108,3 +108,11 @@ def test_the_temperature_of_a_method(name: str, given: dict[str, float], T: floa
 def test_where_nothing_is_cached_there_is_nothing_to_keep(given: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told):
         configure(DistillConfig, **{"cache_top": 5, **given})
+
+
+@pytest.mark.parametrize("preset", ["standard", "patient"])
+def test_where_nothing_is_cached_there_is_nothing_to_round(preset: str) -> None:
+    given = {"preset": preset, "cache": "off"}
+    with pytest.raises(UserError, match=r"^--cache_dtype=float16 rounds .*: add --cache_dtype=float32$"):
+        configure(DistillConfig, **{"cache_dtype": "float16"} | given)
+    assert configure(DistillConfig, **given, cache_dtype="float32").cache == "off"
