@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kdignite import runs
+from kdignite import files, runs
 from kdignite.config import CacheConfig
 from kdignite.console import say
 from kdignite.errors import UserError, brief, counted
@@ -16,7 +16,7 @@ ALL = "all"
 
 def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[StoredTable]:
     """Remove the tables of ``--prune``, then list the others."""
-    folder = Path(config.cache) if config.cache else runs.cache_folder(root)
+    folder = files.typed_path(config.cache) if config.cache else runs.cache_folder(root)
     tables = stored_tables(folder)
     for table in _unwanted(tables, config.prune or (), folder=folder):
         remove(table.folder)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdignite import processes
+from kdignite import files, processes
 from kdignite.config import TrainConfig, typed_flags
 from kdignite.console import say, say_once
 from kdignite.data.batches import Share, image_side, on_device
@@ -42,7 +42,7 @@ class Data(NamedTuple):
 
 
 def data_folder(data_root: str | None) -> Path:
-    return Path(data_root or os.environ.get("KDIGNITE_DATA") or DATA_ROOT)
+    return files.typed_path(data_root or os.environ.get("KDIGNITE_DATA") or DATA_ROOT)
 
 
 def named_by(who: object, dataset: str, *, asked: str | None) -> str:

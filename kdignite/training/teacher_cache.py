@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdignite import processes, runs
+from kdignite import files, processes, runs
 from kdignite.config import DistillConfig, TrainConfig, typed_flags
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
@@ -156,7 +156,7 @@ def _make_room(place: Path, needed: Mapping[str, int]) -> None:
 
 
 def _named(cache: str) -> Path:
-    folder = Path(cache)
+    folder = files.typed_path(cache)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

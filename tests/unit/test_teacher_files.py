@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdignite.commands.cache import cache
+from kdignite.config import CacheConfig
 from kdignite.teachers import StoredTable, make_room, remove, stored_tables, table_key
 from kdignite.teachers.cache_files import (
     ABANDONED_S,
@@ -24,6 +26,8 @@ from kdignite.teachers.cache_files import (
     write_block,
     write_metadata,
 )
+from kdignite.training import teacher_cache
+from kdignite.training.data import data_folder
 
 BLOCK = BlockHeader("key", view=3, block=0, rows=50, columns=7, dtype="float32")
 LOGITS = np.random.default_rng(0).normal(size=(50, 7)).astype("float32")
@@ -270,6 +274,16 @@ def test_what_another_process_removes_meanwhile_is_passed_over(
     make_room(tmp_path, {}, limit=0)
     assert len(looked_at) > number
     assert not folder.exists()
+
+
+def test_a_home_is_one_also_where_no_command_line_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KDIGNITE_DATA", "~/sets")
+    assert data_folder(None) == tmp_path / "sets"
+    assert data_folder("~/data") == tmp_path / "data"
+    table(teacher_cache._named("~/big"), "table", files=1, used_at=1000)
+    assert teachers(cache(CacheConfig(cache="~/big"))) == ["table"]
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]
 
 
 def test_removing_follows_no_link_and_touches_nothing_else(tmp_path: Path) -> None:
