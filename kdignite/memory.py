@@ -9,8 +9,13 @@ import torch
 
 from kdignite.errors import RunFailed
 
-# in the out-of-memory errors that are no `torch.OutOfMemoryError`: of a CPU, and of NVIDIA's libraries
-NO_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# in the out-of-memory errors that are no `torch.OutOfMemoryError`: of a CPU, of NVIDIA's libraries, and of its driver
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of mallopt(3)
 NEVER = -1
 AMOUNT = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
@@ -36,8 +41,9 @@ def oom_as_failure(advice: str) -> Iterator[None]:
     """Within the block, an out-of-memory error becomes `RunFailed`."""
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not any(word in str(error) for word in NO_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        is_told = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not is_told and not any(word in str(error) for word in NO_MEMORY):
             raise
         amount = AMOUNT.search(str(error))
         needed = f" ({amount[1]} more were needed)" if amount else ""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -51,8 +52,21 @@ def inside_a_library_of_a_gpu(status: str) -> Callable[[], None]:
     return take
 
 
+def of_the_driver_of_a_gpu() -> None:
+    """Where other programs hold the memory, torch has none to tell of."""
+    raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+
 def of_the_processor() -> None:
     torch.empty(TOO_MANY)
+
+
+def of_numpy() -> None:
+    np.empty(TOO_MANY)
+
+
+def of_python() -> None:
+    bytearray(8 * TOO_MANY)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +76,9 @@ def of_the_processor() -> None:
         (of_a_gpu_that_says_little, "out of memory: do with less"),
         (inside_a_library_of_a_gpu("CUDNN_STATUS_ALLOC_FAILED"), "out of memory: do with less"),
         (inside_a_library_of_a_gpu("CUBLAS_STATUS_ALLOC_FAILED when creating"), "out of memory: do with less"),
+        (of_the_driver_of_a_gpu, "out of memory: do with less"),
+        (of_numpy, "out of memory: do with less"),
+        (of_python, "out of memory: do with less"),
         (of_the_processor, f"out of memory ({4 * TOO_MANY} bytes more were needed): do with less"),
     ],
 )
