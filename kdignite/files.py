@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,8 @@ def typed_path(word: str) -> Path:
 
 def write_atomically(path: Path, save: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
     """Replace a file completely or not at all, whenever the process or the machine stops."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    # containers that share a folder have the same process ids
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         with temporary.open("wb") as file:
             save(file)

@@ -13,7 +13,7 @@ import time
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import pytest
@@ -579,6 +579,22 @@ def test_the_new_file_is_synced_before_it_replaces_the_old_one_and_the_folder_af
         ("unlink", temporary, True),  # nothing is left to unlink after a rename
         ("fsync", tmp_path.name, False),
     ]
+
+
+def test_two_that_write_at_once_under_the_same_process_id_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As processes in two containers do, which share a folder."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "file"
+
+    def save(file: IO[bytes]) -> None:
+        files.write_text(path, "theirs")
+        file.write(b"mine")
+
+    files.write_atomically(path, save)
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def save_without_end(path: Path, payloads: list[dict[str, Any]]) -> NoReturn:
