@@ -16,10 +16,12 @@ from kdignite.config import (
     OF_RECIPE,
     BaselineConfig,
     DistillConfig,
+    TrainConfig,
     command_line,
     configure,
     difference_text,
     differences,
+    flag_fields,
     parameter_names,
     setting_text,
     to_json,
@@ -206,7 +208,7 @@ def typed_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
     """What to type for a run of a command with the data and the recipe of a run: itself, or its partner."""
     recorded = run.config if run else {}
     preset = recorded.get("preset", STANDARD)
-    usual = to_json(configure(COMMANDS[command], preset=preset))
+    usual = _usual(command, preset=preset)
     names = {*usual, *(own_parameters(run.config) if run and command == "distill" else ())} - NOT_TYPED
     # another method or model than the preset's brings settings of its own: they are typed whatever the preset says
     others = [name for name in FOLLOWING if name in usual and recorded.get(name, usual[name]) != usual[name]]
@@ -214,7 +216,16 @@ def typed_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
     changed = {
         name: value for name, value in recorded.items() if name in names and (name in apart or value != usual.get(name))
     }
-    return command_line(command, **{"preset": None if preset == STANDARD else preset, **changed, **given})
+    words = [changed.pop("file")] if "file" in changed else []  # of adopt
+    return command_line(command, *words, **{"preset": None if preset == STANDARD else preset, **changed, **given})
+
+
+def _usual(command: str, *, preset: str) -> dict[str, Any]:
+    """What a command does where nothing but a preset is typed; adopt has none."""
+    kind = COMMANDS[command]
+    if issubclass(kind, TrainConfig):
+        return to_json(configure(kind, preset=preset))
+    return {name: one.default for name, one in flag_fields(kind).items()}
 
 
 def own_parameters(config: Mapping[str, Any]) -> set[str]:

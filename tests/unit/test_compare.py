@@ -25,6 +25,7 @@ from kdignite.comparison.pairing import LOSS_FLAGS, NOT_COMPARED, machine_notes,
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.config import (
     PRESETS,
+    AdoptConfig,
     BaselineConfig,
     CompareConfig,
     DistillConfig,
@@ -620,6 +621,13 @@ def test_a_run_is_made_again_by_its_line(kind: type[TrainConfig], values: dict[s
     config = to_json(configure(kind, **values))
     line = typed_line(kind.command, cast(RunFiles, SimpleNamespace(config=config)))
     assert to_json(make_config(parse_args(shlex.split(line.partition("kdignite ")[2])))) == config
+
+
+def test_an_adopted_run_is_made_again_by_its_line() -> None:
+    values: dict[str, Any] = {"size": 48, "mean": (0.5,) * 3, "std": (0.25,) * 3, "val_size": 500.0}
+    config = AdoptConfig(file="their weights.pt", arch="timm:resnet18", classes=("cat", "dog"), **values)
+    line = typed_line("adopt", cast(RunFiles, SimpleNamespace(config=to_json(config))))
+    assert make_config(parse_args(shlex.split(line.partition("kdignite ")[2]))) == config
 
 
 @pytest.fixture
