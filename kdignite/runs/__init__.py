@@ -8,6 +8,7 @@ from kdignite.runs.finding import (
     finished_teachers,
     skipped,
     teachers_to_name,
+    unfinished_run,
 )
 from kdignite.runs.folders import (
     BEST,
@@ -26,5 +27,6 @@ from kdignite.runs.folders import (
     create,
     default_name,
     make_root,
+    num_epochs,
 )
 from kdignite.runs.lock import locked

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kdignite.console import say
 from kdignite.errors import UserError
 from kdignite.files import read_json
-from kdignite.runs.folders import BEST, CONFIG, EXPORT, MANIFEST, RESULT
+from kdignite.runs.folders import BEST, CONFIG, EXPORT, MANIFEST, RESULT, Unfinished, unfinished
 
 LISTED_KEYS = {"command", "partial", "finished_at", "dataset", "val_size"}  # of a result that a list can use
 
@@ -39,13 +39,25 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
     paths = (Path(run), root / run)
     for path in paths:
         if path.is_file() and not path.with_name(EXPORT).is_file():
-            return path
+            return _told(path)
         if (path / BEST).is_file():
-            return path / BEST
+            return _told(path / BEST)
     found = next((path for path in reversed(paths) if path.exists()), None)
     if found is None:
         raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {_run_names(root) or 'none'}")
     raise UserError(_without_checkpoint(found if found.is_dir() else found.parent))
+
+
+def _told(checkpoint: Path) -> Path:
+    """A checkpoint; that its run has not finished is said."""
+    if found := unfinished_run(checkpoint):
+        say(f"warning   {checkpoint.parent} is unfinished ({found}): this is its best model so far")
+    return checkpoint
+
+
+def unfinished_run(checkpoint: Path) -> Unfinished | None:
+    """How far the run of a checkpoint got; None: it has finished, or is not at hand."""
+    return unfinished(checkpoint.resolve().parent) if checkpoint.name == BEST else None
 
 
 def _without_checkpoint(folder: Path) -> str:

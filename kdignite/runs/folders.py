@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from kdignite.config import DistillConfig, TrainConfig
+from kdignite.config import COMMANDS, Config, DistillConfig, TrainConfig, command_line
 from kdignite.errors import UserError
+from kdignite.files import read_json
 from kdignite.methods.registry import DEFAULT, find_method, short_name
+from kdignite.runs.lock import check_idle
 
 ROOT = Path("runs")
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
@@ -55,10 +58,45 @@ def cache_folder(root: Path) -> Path:
     return root / CACHE
 
 
+class Unfinished(NamedTuple):
+    """A training that has no result yet: stopped, or in progress."""
+
+    command: str
+    epoch: int  # the last whole one
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch} of {self.epochs}"
+
+
+def unfinished(folder: Path) -> Unfinished | None:
+    """How far the training in a folder got; None: it has finished, or there is none."""
+    if (folder / RESULT).exists() or not (folder / CONFIG).is_file():
+        return None
+    with suppress(UserError):  # of a damaged file; who reads it for more says so
+        config = read_json(folder / CONFIG)
+        command, epochs = str(config.get("command")), config.get("epochs")
+        if issubclass(COMMANDS.get(command, Config), TrainConfig) and isinstance(epochs, int):
+            return Unfinished(command, num_epochs(folder), epochs)
+    return None
+
+
+def num_epochs(folder: Path) -> int:
+    """How many epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
+    table = folder / METRICS
+    return max(0, len(table.read_text(encoding="utf-8").splitlines()) - 1) if table.is_file() else 0
+
+
 def check_name(root: Path, name: str | None) -> None:
     """Refuse a name that is taken, before hours are spent on what it was to be given to."""
-    if name is not None and os.path.lexists(root / name):
-        raise UserError(f"{root / name} exists and is never overwritten: choose another --name")
+    if name is None or not os.path.lexists(root / name):
+        return
+    check_idle(root / name)
+    instead = "choose another --name"
+    if found := unfinished(root / name):
+        again = command_line(found.command, resume=root / name)
+        instead = f"it is unfinished ({found}): go on with {again}, or {instead}"
+    raise UserError(f"{root / name} exists and is never overwritten: {instead}")
 
 
 def create(root: Path, *, name: str | None, default: str) -> Path:

@@ -25,6 +25,13 @@ def locked(folder: Path, *, file: str = LOCK, wait: bool = False) -> Iterator[No
         os.close(descriptor)
 
 
+def check_idle(folder: Path) -> None:
+    """Refuse a folder in which another process is at work."""
+    if (folder / LOCK).is_file():  # perhaps of a process that was killed
+        with locked(folder):
+            pass
+
+
 def _acquire(path: Path, *, wait: bool) -> int:
     """A descriptor of the lock file, which this process has locked."""
     while True:

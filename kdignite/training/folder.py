@@ -33,11 +33,20 @@ def _opened(run: RunSpec, earlier: Path | None, *, root: Path) -> Iterator[Path]
     folder = earlier or runs.create(root, name=run.config.name, default=runs.default_name(run.config))
     with runs.locked(folder):
         if earlier is None:
-            files.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
-            _write_config(run, folder)
+            _write_start(run, folder)
         elif (folder / runs.RESULT).exists() and recorded_epochs(folder) == run.config.epochs:
             raise UserError(f"{folder} has just been finished by another process")
         yield folder
+
+
+def _write_start(run: RunSpec, folder: Path) -> None:
+    """Write what makes a new folder that of a run, or remove it: without that it could never be resumed."""
+    try:
+        files.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
+        _write_config(run, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def apply(trainer_state: TrainerState, folder: Path) -> None:

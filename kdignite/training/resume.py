@@ -50,6 +50,8 @@ def resumable(command: Callable[..., runs.Finished]) -> Callable[..., runs.Finis
     @functools.wraps(command)
     def call(config: TrainConfig, *, root: Path = runs.ROOT, **own: Any) -> runs.Finished:
         with processes.process_group():
+            if config.resume is None:
+                processes.on_rank0(lambda: runs.check_name(root, config.name))
             found = config if config.resume is None else processes.on_rank0(lambda: resumed(config, root=root))
             return found if isinstance(found, runs.Finished) else command(found, root=root, **own)
 

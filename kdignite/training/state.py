@@ -142,7 +142,7 @@ def _restored(trainer_state: TrainerState, folder: Path) -> Used | None:
         return Used(state, path)
     if problems:
         raise UserError(f"{folder} cannot be resumed, none of its states can be used: {'; '.join(problems)}")
-    if _num_epochs_in_table(folder) > 1:  # with a state after each
+    if runs.num_epochs(folder) > 1:  # with a state after each
         raise UserError(f"{folder} cannot be resumed: it has no {runs.LAST}; start a new run")
     return None
 
@@ -150,12 +150,6 @@ def _restored(trainer_state: TrainerState, folder: Path) -> Used | None:
 def has_state(folder: Path) -> bool:
     """Whether a run was saved, so that it can go on; otherwise it begins, which gives what it would have given."""
     return any((folder / name).exists() for name in (runs.LAST, runs.PREVIOUS))
-
-
-def _num_epochs_in_table(folder: Path) -> int:
-    """How many epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
-    table = folder / runs.METRICS
-    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
 
 
 def _take(trainer_state: TrainerState) -> dict[str, Any]:

@@ -211,3 +211,15 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(
 ) -> None:
     monkeypatch.setattr(fcntl, "lockf", failing(OSError(errno.ENOLCK, "No locks available")))
     assert refused(tmp_path) == f"{tmp_path / LOCK} cannot be locked: No locks available"
+
+
+def test_the_name_of_a_run_in_progress_is_refused_as_such(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with elsewhere(holder(folder)) as process:
+        assert process.told() == "held None"
+        with pytest.raises(UserError, match=rf"mine is in progress in another process \(pid {process.pid}\)"):
+            runs.check_name(tmp_path, "mine")
+        process.kill()
+    with pytest.raises(UserError, match="choose another --name"):
+        runs.check_name(tmp_path, "mine")

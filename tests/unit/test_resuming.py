@@ -320,6 +320,22 @@ def test_a_run_that_is_not_there_is_refused_with_those_that_could_be_meant(asked
     assert asked.configs == []
 
 
+def test_the_name_of_an_unfinished_run_is_refused_with_the_line_that_resumes_it(
+    asked: Diagnosis, tmp_path: Path
+) -> None:
+    config = configure(BaselineConfig, name="cut", epochs=30)
+    folder = recorded(tmp_path / "cut", config)
+    (folder / "metrics.csv").write_text("epoch\n1\n")
+    taken = f"{folder} exists and is never overwritten: "
+    assert refused(lambda: asked.command(config, root=tmp_path)) == (
+        f"{taken}it is unfinished (epoch 1 of 30): go on with python -m kdignite baseline --resume={folder}, "
+        "or choose another --name"
+    )
+    files.write_json(folder / "result.json", {})
+    assert refused(lambda: asked.command(config, root=tmp_path)) == f"{taken}choose another --name"
+    assert asked.configs == []
+
+
 @pytest.mark.parametrize("result", [None, {"epochs": 2}])
 def test_a_run_of_another_command_is_sent_there(
     asked: Diagnosis, tmp_path: Path, result: dict[str, Any] | None
@@ -553,6 +569,18 @@ def test_a_new_folder_has_the_settings_and_what_the_run_starts_from(tmp_path: Pa
         "teacher": {"name": "teacher", "sha256": SHA, "accuracy": 0.5},
     }
     assert environment["packages"]["torch"] == version("torch")
+
+
+def test_stopped_before_its_settings_are_written_a_run_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder.runs, "environment", stop)
+    with pytest.raises(KeyboardInterrupt):
+        begun(ready(name="early"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_earlier_folder_is_opened_as_it_is(tmp_path: Path) -> None:

@@ -384,6 +384,22 @@ def test_a_run_that_saved_nothing_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_that_a_run_is_unfinished_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finish(tmp_path / "cut")
+    runs.find_checkpoint("cut", root=tmp_path)
+    assert capsys.readouterr().out == ""
+    (folder / "result.json").unlink()
+    (folder / "config.json").write_text('{"command": "distill", "epochs": 30}')
+    (folder / "metrics.csv").write_text("epoch\n" + "1\n" * 18)
+    told = f"warning   {folder} is unfinished (epoch 18 of 30): this is its best model so far\n"
+    for run in ("cut", str(folder / "best.safetensors")):
+        runs.find_checkpoint(run, root=tmp_path)
+        assert capsys.readouterr().out == told
+    (folder / "config.json").write_text("{")  # an older or damaged run still has its model
+    runs.find_checkpoint("cut", root=tmp_path)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("run", ["exported", "exported/model.safetensors"])
 def test_an_export_is_no_run(run: str, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
