@@ -191,6 +191,7 @@ def _source(job: Job) -> dict[str, Any]:
     return {
         "name": runs.checkpoint_name(path),
         "sha256": files.sha256(path),
+        "unfinished": str(runs.unfinished_run(path) or ""),
         "command": description.origin.command,
         "dataset": data_name(description.origin.dataset),
         "arch": description.architecture.name,

@@ -126,7 +126,9 @@ def _making(record: Mapping[str, Any], run: RunFiles | None) -> str:
         accuracy = per_cent(teacher["val_accuracy"], digits=2)
         lines.append(f"- Teacher: `{teacher['name']}`, {accuracy} % on validation images.")
     if run is None:
-        return "\n".join([*lines, "- The settings of its run are not known: only its file was at hand."])
+        unknown = "The settings of its run are not known: only its file was at hand."
+        early = f"Its run had not finished: {source['unfinished']}." if source["unfinished"] else ""
+        return "\n".join([*lines, f"- {early or unknown}"])
     used = {key: value for key, value in run.config.items() if key in SETTINGS and value not in (None, False)}
     used |= {"weights": PurePath(str(used["weights"])).name} if "weights" in used else {}
     if used:

@@ -20,7 +20,7 @@ from kdignite.data.preprocess import preparer
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import RunFailed, UserError
 from kdignite.evaluation import predictor
-from kdignite.export import check, hub, programs
+from kdignite.export import card, check, hub, programs
 from kdignite.export.card import data_name
 from kdignite.export.hub import picture_sides
 from kdignite.export.programs import Deployed, Feed
@@ -267,6 +267,18 @@ def test_unseen_are_test_images_where_every_training_is_recorded(
 ) -> None:
     told = f"{why}: no run records whether these test images were trained on"
     assert hidden_past(run, taught_by) == ([told] if why else [])
+
+
+@pytest.mark.parametrize(
+    ("reached", "told"),
+    [
+        ("epoch 18 of 30", "Its run had not finished: epoch 18 of 30."),
+        ("", "The settings of its run are not known: only its file was at hand."),
+    ],
+)
+def test_a_card_without_a_finished_run_says_why(reached: str, told: str) -> None:
+    record = {"run": {"command": "distill", "dataset": "digits", "unfinished": reached}, "teacher": None}
+    assert card._making(record, None).splitlines() == ["- Distilled on digits with kdignite.", f"- {told}"]
 
 
 def test_a_card_names_no_folder_of_this_machine() -> None:
