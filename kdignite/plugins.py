@@ -3,14 +3,17 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kdignite.errors import UserError
+from kdignite.errors import UserError, brief
 
 USER_FUNCTION = "package.module:function"
+TRACEBACK = "--traceback shows where"
 LIBRARIES = ("timm", "torchvision")  # whose models are named LIBRARY:NAME; no code of the user's own
 
 
@@ -33,6 +36,30 @@ def import_function(spec: str, *, flag: str) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"--{flag}={spec} needs a function, but {name} is of type {type(function).__name__}")
     return function  # type: ignore[no-any-return]
+
+
+@contextmanager
+def own_errors(flag: str, spec: str) -> Iterator[None]:
+    """Within the block an error of a user's function becomes one line: what failed, its own error and line."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(f"--{flag}={spec} fails: {own_error(error)} ({_own_line(error, spec)}{TRACEBACK})") from error
+
+
+def own_error(error: BaseException) -> str:
+    """The type of an error of the user's own code and the first line of what it says."""
+    said = next(iter(str(error).strip().splitlines()), "")
+    return brief(f"{type(error).__name__}: {said}" if said else type(error).__name__, longest=200)
+
+
+def _own_line(error: BaseException, spec: str) -> str:
+    """``mine.py, line 12; ``: the last line of the function's module that an error passed; empty: it passed none."""
+    file = getattr(sys.modules.get(spec.partition(":")[0]), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{Path(str(file)).name}, line {lines[-1]}; " if lines else ""
 
 
 def _import_module(name: str, *, flag: str) -> ModuleType:

@@ -17,7 +17,7 @@ from kdignite.data.layout import part_of
 from kdignite.data.repeat import check_same
 from kdignite.data.source import ImageSet, Source, StreamedImages, pixels_digest
 from kdignite.errors import UserError
-from kdignite.plugins import import_function
+from kdignite.plugins import import_function, own_errors
 
 # a function that took longer, or whose arrays are larger, is not called again; items of Datasets are read again always
 LONGEST_S, LARGEST_BYTES = 10.0, 2**30
@@ -62,11 +62,15 @@ def load_custom(name: str, *, image_size: int, progress: bool, **_: object) -> S
             when it is called again: training would see other images than the teacher's cached logits are of.
     """
     function, started = _function(name), time.perf_counter()
-    returned = function()
+    with own_errors("dataset", name):
+        returned = function()
     seconds = time.perf_counter() - started
     given = _check_sets(name, returned)
     loaded = _read_sets(name, given, size=image_size, progress=progress)
-    again = _check_sets(name, function()) if seconds <= LONGEST_S and _num_bytes(given) <= LARGEST_BYTES else given
+    again = given
+    if seconds <= LONGEST_S and _num_bytes(given) <= LARGEST_BYTES:
+        with own_errors("dataset", name):
+            again = _check_sets(name, function())
     for key, one in given.items():
         check_same(f"{name}, {key}", one, again.get(key), loaded[key].hashes, size=image_size)
     names = _class_names(name, returned.get("classes"))

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from kdignite.data.specs import Preprocessing
 from kdignite.errors import UserError
-from kdignite.models.trial import TRACEBACK, own_error
 from kdignite.outputs import logits_in
+from kdignite.plugins import TRACEBACK, own_error
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # of the extra ``export``
 OPSET = 18  # the first with every operator that torch writes; read by onnxruntime 1.14 and later

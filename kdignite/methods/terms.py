@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from kdignite.errors import UserError, brief
+from kdignite.plugins import own_errors
 
 Features = Mapping[str, Tensor]  # by layer name
 
@@ -67,7 +68,8 @@ def check_terms(
     device = next((one.device for one in features[1].values()), logits.device)
     student = Outputs(_learnt(logits.to(device)), {name: _learnt(one) for name, one in features[0].items()})
     teacher, labels = Outputs(teacher_logits.to(device), features[1]), (torch.arange(2) % num_classes).to(device)
-    found: Any = method(student, teacher, labels)
+    with own_errors("method", name):
+        found: Any = method(student, teacher, labels)
     why = _misfit(found, reserved=reserved)
     if why:
         raise UserError(f"--method={name} must return Terms(loss, parts), scalars that depend on the student: {why}")

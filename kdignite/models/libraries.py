@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief, listed
 from kdignite.models.options import options_text
-from kdignite.models.trial import TRACEBACK, own_error
+from kdignite.plugins import TRACEBACK, own_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

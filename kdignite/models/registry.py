@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdignite.errors import UserError, brief
 from kdignite.models import libraries
-from kdignite.models.trial import TRACEBACK, own_error, try_forward
-from kdignite.plugins import USER_FUNCTION, import_function, is_library
+from kdignite.models.trial import try_forward
+from kdignite.plugins import TRACEBACK, USER_FUNCTION, import_function, is_library, own_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

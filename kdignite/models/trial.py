@@ -5,19 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdignite.errors import UserError, brief
+from kdignite.errors import UserError
+from kdignite.plugins import TRACEBACK, own_error
 
 if TYPE_CHECKING:
     from torch import nn
 
 SIZES = (224, 32, 64, 96, 128, 256, 299, 384, 28)  # of images that many networks are made for, in pixels
-TRACEBACK = "--traceback shows where"
-
-
-def own_error(error: BaseException) -> str:
-    """The type of a network's own error and the first line of what it says."""
-    said = next(iter(str(error).strip().splitlines()), "")
-    return brief(f"{type(error).__name__}: {said}" if said else type(error).__name__, longest=200)
 
 
 def try_forward(model: "nn.Module", *, name: str, num_classes: int, size: int) -> None:

@@ -20,7 +20,8 @@ from kdignite.errors import RunFailed, UserError, listed
 from kdignite.evaluation import Predictor, predictor
 from kdignite.memory import oom_as_failure
 from kdignite.models.layout import place, require_contiguous
-from kdignite.models.trial import TRACEBACK, check_shapes, own_error
+from kdignite.models.trial import check_shapes
+from kdignite.plugins import TRACEBACK, own_error
 from kdignite.schedules import build_optimizer
 from kdignite.steps import forward, supervised_step
 from kdignite.streams import seeded, stream, unchanged_generators

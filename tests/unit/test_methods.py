@@ -417,6 +417,15 @@ def test_parameters_outside_their_domain_are_refused_by_methods_on_features(name
     assert refused(lambda: call(weight=-1.0)) == f"the weight of {part} must be at least 0 and finite, not -1.0"
 
 
+def test_a_method_that_fails_is_told_in_one_line_with_its_own_error() -> None:
+    def plain_loss(student: Outputs, teacher: Outputs, labels: Tensor) -> Terms:
+        return student.nothing  # type: ignore[attr-defined, no-any-return]
+
+    told = refused(lambda: check_terms(plain_loss, "mine:it", num_classes=3, reserved=COLUMNS))
+    error = "AttributeError: 'Outputs' object has no attribute 'nothing'"
+    assert told == f"--method=mine:it fails: {error} (--traceback shows where)"
+
+
 # --- mixed images
 
 

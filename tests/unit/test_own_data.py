@@ -379,6 +379,26 @@ def test_an_error_of_the_users_own_code_is_left_alone(load: Load) -> None:
         load(lambda: {"train": Items(fails)})
 
 
+def test_a_function_that_fails_is_told_in_one_line_with_its_own_error(load: Load) -> None:
+    def make() -> Any:
+        raise FileNotFoundError(2, "No such file", "my.npz")
+
+    assert refused(lambda: load(make)) == (
+        "--dataset=mine:make fails: FileNotFoundError: [Errno 2] No such file: 'my.npz' (--traceback shows where)"
+    )
+
+
+def test_the_line_of_the_module_that_failed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_data.py").write_text("def make():\n    return inner()\n\n\ndef inner():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "failing_data:make"
+    told = refused(lambda: load_source(name, data_root=tmp_path, image_size=8, progress=False))
+    assert told == (
+        f"--dataset={name} fails: ZeroDivisionError: division by zero "
+        "(failing_data.py, line 6; --traceback shows where)"
+    )
+
+
 def test_a_function_that_needs_arguments_is_refused(load: Load) -> None:
     assert refused(lambda: load(lambda root: root)) == (  # type: ignore[arg-type, misc]
         "--dataset=mine:make must be a function without arguments (missing a required argument: 'root'): give each a "
