@@ -70,14 +70,20 @@ def load_source(
     Raises:
         UserError: if the name is unknown, or the data are missing, damaged or not of the expected form.
     """
-    kind = USER_FUNCTION if is_code(name) else next((kind for key, kind in PATHS.items() if name.startswith(key)), name)
-    if kind not in DATASETS:
-        raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
+    kind = kind_of(name)
     _check_encodable(name)
     load = pkgutil.resolve_name(DATASETS[kind].loader)
     options = {"image_size": image_size, "progress": progress, "skip_broken": skip_broken, "fetch": fetch}
     source: Source = load(name, data_root=data_root, **options)
     return source
+
+
+def kind_of(name: str) -> str:
+    """The row of `DATASETS` that a name belongs to; a `UserError` if there is none."""
+    kind = USER_FUNCTION if is_code(name) else next((kind for key, kind in PATHS.items() if name.startswith(key)), name)
+    if kind not in DATASETS:
+        raise UserError(f"--dataset must be one of {CHOICES}, not {name!r}{_suggestion(name)}")
+    return kind
 
 
 def _check_encodable(name: str) -> None:

@@ -12,7 +12,7 @@ from kdignite import checkpoints, files, processes, runs
 from kdignite.checkpoints import Checkpoint, Origin
 from kdignite.config import DistillConfig, TrainConfig, command_line, typed_flags
 from kdignite.console import say
-from kdignite.data.registry import PATHS, is_code, load_source
+from kdignite.data.registry import PATHS, is_code, kind_of, load_source
 from kdignite.errors import UserError
 from kdignite.evaluation import Outcome, Predictor
 from kdignite.teachers import RANDOM, check_accuracy
@@ -83,6 +83,7 @@ def choose_teacher(config: DistillConfig, *, root: Path) -> Checkpoint:
     newest = newest_teacher(config, root=root)
     if newest is None:
         dataset = config.dataset or DATASET
+        kind_of(dataset)
         make = command_line("teacher", dataset=None if dataset == DATASET else dataset, val_size=config.val_size)
         others = sorted({str(run.result["dataset"]) for run in runs.finished_teachers(root)} - {dataset})
         named = " and ".join(typed_flags(dataset=other) for other in others)

@@ -131,6 +131,10 @@ def test_without_a_teacher_the_command_that_makes_one_is_told(
     )
 
 
+def test_a_data_set_that_there_is_not_is_told_before_its_teacher_is_missed(tmp_path: Path) -> None:
+    assert refused(lambda: chosen(tmp_path, dataset="digit")).endswith("not 'digit'; did you mean digits?")
+
+
 @pytest.mark.parametrize("result", [{"command": "adopt"}, {"partial": True}])
 def test_a_teacher_that_has_to_be_named_is_told(tmp_path: Path, result: dict[str, Any]) -> None:
     path = save(tmp_path / "study" / "mine") / "result.json"
