@@ -12,6 +12,7 @@ from kdignite.cli.flags import choices_of, flags_of, is_variadic, item_type, pla
 from kdignite.cli.values import BOOLEANS, SEPARATOR
 from kdignite.config import COMMANDS, PROGRAM, bare_type
 from kdignite.errors import UserError, brief
+from kdignite.models.registry import MODELS
 
 HELP = ("-h", "--help")
 TRACEBACK = "--traceback"  # anywhere: an error shows where it was raised
@@ -101,7 +102,7 @@ def _flag(command: str, flags: Flags, token: str, rest: deque[str]) -> tuple[str
     if not token.startswith("--"):
         raise _single_dash_error(command, flags, token, rest)
     typed, equals, text = token[2:].partition("=")
-    name, negated = _flag_name(command, flags, typed)
+    name, negated = _flag_name(command, flags, typed, value=text)
     if negated:
         if equals:
             raise UserError(f"{command}: --{typed} takes no value; write --{name}=true or --{name}=false")
@@ -119,7 +120,7 @@ def _is_flag(token: str) -> bool:
     return token.startswith("-") and token != "-" and not _NEGATIVE.match(token)
 
 
-def _flag_name(command: str, flags: Flags, typed: str) -> tuple[str, bool]:
+def _flag_name(command: str, flags: Flags, typed: str, *, value: str) -> tuple[str, bool]:
     """The flag that was typed, and whether it was typed as --no_flag."""
     name = typed.replace("-", "_")
     if name in flags:
@@ -133,6 +134,8 @@ def _flag_name(command: str, flags: Flags, typed: str) -> tuple[str, bool]:
             f"{command}: the {name} {are} typed without --{name}: {PROGRAM} {command} {placeholder(command)}"
         )
     close = _closest(name, [*flags, "help"])
+    if value in MODELS and "arch" in flags and not close.endswith("arch"):  # --student=cnn5, --model=cnn5
+        close = "arch"
     advice = f"did you mean --{close}?" if close else f"see {PROGRAM} {command} --help"
     raise UserError(f"{command}: no flag --{brief(typed)}; {advice}")
 

@@ -7,7 +7,7 @@ from dataclasses import Field
 from typing import Any
 
 from kdignite.cli.flags import item_type
-from kdignite.config import bare_type, type_name
+from kdignite.config import COMMANDS, bare_type, flag_fields, type_name
 from kdignite.errors import UserError, brief
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -90,7 +90,19 @@ def _advice(one: Field[Any], text: str) -> str:
     if wanted is int and _WHOLE.fullmatch(text):
         return f"the largest is {_LARGEST}"
     repaired = _repaired(text, wanted)
-    return f"write --{one.name}={repaired}" if repaired else f"write it like --{one.name}={_sample(one)}"
+    advice = f"write --{one.name}={repaired}" if repaired else f"write it like --{one.name}={_sample(one)}"
+    return advice + (f"; for several values, sweep --{one.name}={text}" if _is_swept(one, text) else "")
+
+
+def _is_swept(one: Field[Any], text: str) -> bool:
+    """Whether a flag of one value was given a list that ``sweep`` takes."""
+    swept = flag_fields(COMMANDS["sweep"]).get(one.name)
+    if swept is None or item_type(one.type) is not None or item_type(swept.type) is None:
+        return False
+    try:
+        return len(_read(text, bare_type(swept.type))) > 1
+    except ValueError:
+        return False
 
 
 def _repaired(text: str, wanted: Any) -> str:

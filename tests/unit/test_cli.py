@@ -295,6 +295,7 @@ def test_the_words_of_the_process_are_the_default(runs, monkeypatch):
         (["distill", "--t=3"], "distill: no flag --t; did you mean --T?"),
         (["distill", "--ep=3"], "distill: no flag --ep; did you mean --epochs?"),
         (["distill", "--max-epochs=3"], "distill: no flag --max-epochs; did you mean --epochs?"),
+        (["distill", "--student=cnn5"], "distill: no flag --student; did you mean --arch?"),
         (["distill", "--hlep"], "distill: no flag --hlep; did you mean --help?"),
         (["distill", "--no-amp"], "distill: no flag --no-amp; see python -m kdignite distill --help"),
         (["distill", "--noalpha"], "distill: no flag --noalpha; did you mean --alpha?"),
@@ -397,8 +398,10 @@ def test_stray_words_are_refused(typed, line, refusal):
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
-        (["--alpha=0,5"], "--alpha needs a number, not '0,5'; write --alpha=0.5"),
-        (["--alpha=0.1,0.5"], "--alpha needs a number, not '0.1,0.5'; write it like --alpha=0.5"),
+        (["--alpha=0,5"], "--alpha needs a number, not '0,5'; write --alpha=0.5; "
+         "for several values, sweep --alpha=0,5"),
+        (["--alpha=0.1,0.5"], "--alpha needs a number, not '0.1,0.5'; write it like --alpha=0.5; "
+         "for several values, sweep --alpha=0.1,0.5"),
         (["--alpha=1/2"], "--alpha needs a number, not '1/2'; write it like --alpha=0.5"),
         (["--alpha=[0.5]"], "--alpha needs a number, not '[0.5]'; write it like --alpha=0.5"),
         (["--alpha=٠"], "--alpha needs a number, not '٠'; write it like --alpha=0.5"),
@@ -411,6 +414,8 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--T=inf"], "--T must be finite, not inf"),
         (["--T", "-inf"], "--T must be finite, not -inf"),
         (["--T=1e999"], "--T must be finite, not inf"),
+        (["--T=1,4"], "--T needs a number, not '1,4'; write --T=1.4; for several values, sweep --T=1,4"),
+        (["--T=1,4,8"], "--T needs a number, not '1,4,8'; write it like --T=0.5; for several values, sweep --T=1,4,8"),
         (["--epochs=2.5"], "--epochs needs a whole number, not '2.5'; write it like --epochs=10"),
         (["--epochs=2,5"], "--epochs needs a whole number, not '2,5'; write it like --epochs=10"),
         (["--epochs=2.0"], "--epochs needs a whole number, not '2.0'; write --epochs=2"),
