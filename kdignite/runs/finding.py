@@ -44,7 +44,10 @@ def find_checkpoint(run: str, *, root: Path) -> Path:
             return _told(path / BEST)
     found = next((path for path in reversed(paths) if path.exists()), None)
     if found is None:
-        raise UserError(f"there is no run or checkpoint {run!r}; runs in {root}/: {_run_names(root) or 'none'}")
+        raise UserError(
+            f"there is no run or checkpoint {run!r}; runs in {root}/: {_run_names(root) or 'none'}"
+            + (f"; a network has to become one first: adopt FILE --arch={run}, or teacher --arch={run}" * (":" in run))
+        )
     raise UserError(_without_checkpoint(found if found.is_dir() else found.parent))
 
 

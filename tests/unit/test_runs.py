@@ -423,6 +423,13 @@ def test_a_study_is_no_run(tmp_path: Path) -> None:
     assert refused(lambda: runs.find_checkpoint("study", root=tmp_path)).endswith("with a NAME of one, two")
 
 
+def test_a_network_is_no_run(tmp_path: Path) -> None:
+    told = refused(lambda: runs.find_checkpoint("timm:resnet50", root=tmp_path))
+    assert told.endswith(
+        "; a network has to become one first: adopt FILE --arch=timm:resnet50, or teacher --arch=timm:resnet50"
+    )
+
+
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     told = refused(lambda: runs.find_checkpoint("no", root=tmp_path))
     assert told == f"there is no run or checkpoint 'no'; runs in {tmp_path}/: none"
