@@ -36,7 +36,7 @@ def summarize_search(trials: Sequence[TrialRow], search: Search, *, partial: boo
     if not complete:
         return None
     chosen = max(complete, key=lambda one: one.accuracy or 0.0)
-    notes = ["The test images were not used. The best of many is biased upwards: compare it on other seeds."]
+    notes = ["The test images decided nothing. The best of many is biased upwards: compare it on other seeds."]
     ends = (_at_an_end(search, name, chosen.values[name]) for name in search.ranges)
     notes += [note for note in ends if note]
     if partial:

@@ -52,7 +52,7 @@ def _point(parameters: dict[str, float], by_seed: dict[int, float]) -> GridPoint
 
 
 def _notes(found: Sequence[RunFiles], chosen: GridPoint) -> list[str]:
-    notes = ["The test images were not used. The best of many is biased upwards: compare it on other seeds."]
+    notes = ["The test images decided nothing. The best of many is biased upwards: compare it on other seeds."]
     if len(chosen.seeds) == 1:
         notes.append("With one seed, a difference of a few tenths of a point may be chance: --seeds=3.")
     if any(run.result["partial"] for run in found):
