@@ -24,6 +24,7 @@ COSTS = {
     "peak_memory_bytes": CostMeasure("peak memory of an image", "MiB", 2**20, "smaller"),
 }
 LATENCIES = ("latency_median_ms", "latency_p95_ms")
+SIZE = ("num_parameters", "multiply_adds")
 THREADS = "latency_threads"
 Costs = dict[str, float | None]  # by the keys of COSTS, and THREADS
 
@@ -38,10 +39,11 @@ class CostSummary(NamedTuple):
 def cost_summary(
     measured: Mapping[str, Sequence[Mapping[str, Any] | None]], *, same_processor: bool = True
 ) -> CostSummary:
-    """What the runs of each role cost; latencies have a ratio only on one processor with as many threads."""
+    """What the runs of each role cost; latencies have a ratio only of two networks on one processor and its threads."""
     models = {role: _median_costs(runs) for role, runs in measured.items()}
     teacher, student = models["teacher"], models["student"]
-    alike = same_processor and teacher[THREADS] == student[THREADS]
+    is_same = None not in (size := [teacher[key] for key in SIZE]) and size == [student[key] for key in SIZE]
+    alike = same_processor and teacher[THREADS] == student[THREADS] and not is_same  # what differs then is noise
     ratios = {key: _ratio(teacher[key], student[key]) if alike or key not in LATENCIES else None for key in COSTS}
     return CostSummary(models, ratios)
 

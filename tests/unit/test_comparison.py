@@ -231,6 +231,12 @@ def cost(scale: float, **given: Any) -> dict[str, Any]:
     return {**{key: scale * (1 + i) for i, key in enumerate(COSTS)}, "latency_threads": 1, **given}
 
 
+def test_of_one_network_no_latency_is_saved() -> None:
+    one, other = cost(2.0), cost(2.0) | {"latency_median_ms": 2.4, "latency_p95_ms": 518.0}
+    saved = cost_summary({"teacher": [other], "student": [one], "baseline": [one]}).saved
+    assert saved == {**dict.fromkeys(COSTS, 1.0), **dict.fromkeys(LATENCIES)}
+
+
 def test_what_is_saved_is_teacher_by_student() -> None:
     costs = cost_summary({"teacher": [cost(21.0)], "student": [cost(2.0)], "baseline": [cost(2.0)]})
     assert costs.saved == dict.fromkeys(COSTS, 10.5)
