@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from kdignite import processes, runs
+from kdignite import files, processes, runs
+from kdignite.comparison.pairing import typed_line
 from kdignite.config import DistillConfig, setting_text
 from kdignite.console import say
 from kdignite.handlers import COLUMNS
@@ -62,7 +63,10 @@ def distill(config: DistillConfig, *, root: Path = runs.ROOT, handlers: Sequence
         features = load_features(chosen[0], config, data, device=device)
         taught = loaded[0]._replace(features=features, logits_of=lambda images: features.outputs_of(images).logits)
         source = source._replace(members=(taught, *source.members[1:]))
-    return execute(assemble(config, data, source, root=root, device=device), root=root, own=handlers)
+    finished = execute(assemble(config, data, source, root=root, device=device), root=root, own=handlers)
+    if not (root / runs.MANIFEST).is_file():  # a study makes its baselines itself
+        processes.on_rank0(lambda: _say_baseline(finished.folder))
+    return finished
 
 
 def assemble(config: DistillConfig, data: Data, source: TeacherSource, *, root: Path, device: torch.device) -> RunSpec:
@@ -81,6 +85,12 @@ def assemble(config: DistillConfig, data: Data, source: TeacherSource, *, root: 
         teacher_record=source.teacher_record,
         extended=extended,
     )
+
+
+def _say_baseline(folder: Path) -> None:
+    """What trains the student alone with the same settings, those of the data included, which are the teacher's."""
+    line = typed_line("baseline", files.read_json(folder / runs.CONFIG))
+    say(f"to compare  it takes a baseline: {line}")
 
 
 def _check_method(config: DistillConfig, data: Data, features: tuple[Features, Features] = ({}, {})) -> None:

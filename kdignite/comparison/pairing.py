@@ -123,7 +123,7 @@ def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
     )
     if not students or not baselines:
         taught: dict[str, Any] = {"teacher": teachers[0].folder} if teachers and not students else {}
-        one = (*students, *baselines)[:1]
+        one = [run.config for run in (*students, *baselines)[:1]]
         make = typed_line("baseline" if students else "distill", *one, **taught)
         have = "; ".join(f"{run.role} {run.folder}" for run in found)
         missing = " and ".join(role for role, group in (("student", students), ("baseline", baselines)) if not group)
@@ -200,16 +200,16 @@ def _check_seeds(paired: PairedRuns) -> None:
     alone = [str(run.folder) for run in (*paired.students, *paired.baselines) if run.seed in students ^ baselines]
     raise UserError(
         f"every seed needs a student and a baseline, there is {' and '.join(lacking)}: name those runs, make them with "
-        f"{typed_line(command, paired.students[0], seed=min(seed))}, or leave out {listed(alone)}"
+        f"{typed_line(command, paired.students[0].config, seed=min(seed))}, or leave out {listed(alone)}"
     )
 
 
-def typed_line(command: str, run: RunFiles | None = None, **given: Any) -> str:
-    """What to type for a run of a command with the data and the recipe of a run: itself, or its partner."""
-    recorded = run.config if run else {}
+def typed_line(command: str, config: Mapping[str, Any] | None = None, **given: Any) -> str:
+    """What to type for a run of a command with the data and the recipe that a run recorded: itself, or its partner."""
+    recorded = config or {}
     preset = recorded.get("preset", STANDARD)
     usual = _usual(command, preset=preset)
-    names = {*usual, *(own_parameters(run.config) if run and command == "distill" else ())} - NOT_TYPED
+    names = {*usual, *(own_parameters(recorded) if command == "distill" else ())} - NOT_TYPED
     # another method or model than the preset's brings settings of its own: they are typed whatever the preset says
     others = [name for name in FOLLOWING if name in usual and recorded.get(name, usual[name]) != usual[name]]
     apart = {follower for name in others for follower in FOLLOWING[name]}

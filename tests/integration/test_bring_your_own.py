@@ -19,14 +19,14 @@ def blocks(language: str) -> list[str]:
     return [block for name, block in found if name == language]
 
 
-@pytest.mark.timeout(900)  # it trains seven networks, on a machine that may be busy
+@pytest.mark.timeout(900)  # it trains eight networks, on a machine that may be busy
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     sys.modules.pop("mine", None)  # that of another test
     (tmp_path / "mine.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
     commands = [line for block in blocks("") for line in block.splitlines()]
-    assert len(commands) == 11
+    assert len(commands) == 13
     for command in commands:
         python, flag, rest, *words = shlex.split(command)
         assert python == "python"

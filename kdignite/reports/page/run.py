@@ -102,8 +102,7 @@ def _distinct(curves: Sequence[Curve]) -> list[Curve]:
 
 def repeat_line(run: RunFiles) -> str:
     """What to type to make the run again; paths of this machine are cut."""
-    config = {name: without_place(value) for name, value in run.config.items()}
-    return typed_line(run.result["command"], run._replace(config=config))
+    return typed_line(run.result["command"], {name: without_place(value) for name, value in run.config.items()})
 
 
 def settings_blocks(run: RunFiles) -> list[Block]:
