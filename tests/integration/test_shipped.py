@@ -26,9 +26,11 @@ CHECKOUT = Path(__file__).parents[2]
 SHIPPED = CHECKOUT / "runs" / "reference"
 COMMANDS = {"teacher": "teacher", "student": "distill", "baseline": "baseline"}  # by the name of the run
 RUNS = tuple(COMMANDS)
-PATIENT = ("patient/teacher",)  # of the preset
+PATIENT = ("patient/teacher", "patient/student")  # of the preset
 EVERY = (*RUNS, *PATIENT)
 COMPARISONS = ("10-epochs", "alpha-0.5-T-1", "30-epochs", "another-teacher")
+PATIENCE = ("patient-10-epochs", "patient-100-epochs")
+COMPARED_RUNS = (*COMPARISONS, *PATIENCE)
 TABLES = ("logits", "features")  # of methods
 SMOOTHING = "label-smoothing"
 SEARCHES = {  # of settings, in the order of the page
@@ -74,8 +76,8 @@ def tables(path: Path) -> list[list[tuple[str, ...]]]:
 
 def test_the_set_is_complete_and_small() -> None:
     assert {path.name for path in SHIPPED.iterdir()} == {*RUNS, "comparisons", "methods", "patient"}
-    assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARISONS)
-    for name in COMPARISONS:
+    assert {path.name for path in (SHIPPED / "comparisons").iterdir()} == set(COMPARED_RUNS)
+    for name in COMPARED_RUNS:
         assert {path.name for path in (SHIPPED / "comparisons" / name).iterdir()} == COMPARED
     assert {path.name for path in (SHIPPED / "methods").iterdir()} == set(SEARCHES)
     for name, rows in SEARCHES.items():
@@ -94,7 +96,7 @@ def test_the_set_is_complete_and_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*EVERY, *(f"comparisons/{name}" for name in COMPARISONS), *(f"methods/{name}" for name in SEARCHES)]
+    "name", [*EVERY, *(f"comparisons/{name}" for name in COMPARED_RUNS), *(f"methods/{name}" for name in SEARCHES)]
 )
 def test_no_file_names_a_place_or_a_host(name: str) -> None:
     host = os.uname().nodename.encode()
@@ -129,15 +131,20 @@ def test_the_checkpoint_is_that_of_the_result(name: str) -> None:
 
 
 def test_student_and_baseline_had_the_shipped_teacher_or_none() -> None:
-    assert read("student", runs.ENVIRONMENT)["teacher"]["sha256"] == files.sha256(SHIPPED / "teacher" / runs.BEST)
+    for of in ("", "patient/"):
+        taught_by = read(f"{of}student", runs.ENVIRONMENT)["teacher"]
+        assert taught_by["sha256"] == files.sha256(SHIPPED / f"{of}teacher" / runs.BEST)
     assert read("baseline", runs.ENVIRONMENT)["teacher"] is None
 
 
-def test_the_shipped_pair_is_the_first_of_the_ten_epochs() -> None:
-    compared = {(run["role"], run["seed"]): run for run in read("comparisons/10-epochs", "compare.json")["runs"]}
-    for name in RUNS:
-        assert compared[name, 0]["num_correct"] == read(name, runs.RESULT)["test"]["num_correct"]
-        assert compared[name, 0]["epochs"] == read(name, runs.RESULT)["epochs"]
+@pytest.mark.parametrize(
+    ("comparison", "shipped"), [("10-epochs", RUNS), ("patient-100-epochs", PATIENT)], ids=["reference", "patient"]
+)
+def test_the_shipped_runs_are_the_first_of_their_comparison(comparison: str, shipped: tuple[str, ...]) -> None:
+    compared = {(run["role"], run["seed"]): run for run in read(f"comparisons/{comparison}", "compare.json")["runs"]}
+    for name in shipped:
+        run, result = compared[Path(name).name, 0], read(name, runs.RESULT)
+        assert (run["num_correct"], run["epochs"]) == (result["test"]["num_correct"], result["epochs"])
 
 
 def test_the_documents_quote_the_shipped_comparisons() -> None:
@@ -147,13 +154,13 @@ def test_the_documents_quote_the_shipped_comparisons() -> None:
     assert len(quoted) >= 5
     for header, *rows in quoted:
         assert set(rows) <= known[header]
-    verdicts = {read(f"comparisons/{name}", "compare.json")["verdict"]["text"] for name in COMPARISONS}
+    verdicts = {read(f"comparisons/{name}", "compare.json")["verdict"]["text"] for name in COMPARED_RUNS}
     said = {line for path in DOCUMENTS for line in path.read_text(encoding="utf-8").splitlines() if " seeds)." in line}
     assert said
     assert said <= verdicts
 
 
-@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("name", COMPARED_RUNS)
 def test_the_page_of_results_tells_the_gain_of_every_seed(name: str) -> None:
     compared = read(f"comparisons/{name}", "compare.json")
     student, baseline = (np.array(compared[role]["num_correct"]) for role in RUNS[1:])
@@ -161,23 +168,41 @@ def test_the_page_of_results_tells_the_gain_of_every_seed(name: str) -> None:
     assert f"{', '.join(gains)} and {last} points" in " ".join(DOCUMENTS[1].read_text(encoding="utf-8").split())
 
 
+def figures(name: str) -> tuple[str, dict[str, Any], list[str], np.ndarray]:
+    """Epochs, what was compared, cells of a table, and mean accuracies in % of teacher, student and baseline, computed
+    from the counts of right answers and not by what wrote the reports.
+    """
+    compared = read(f"comparisons/{name}", "compare.json")
+    num_images = compared["num_images"]
+    student, baseline = (100 * np.array(compared[role]["num_correct"]) / num_images for role in RUNS[1:])
+    gained = student - baseline
+    half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
+    (taught_by,) = 100 * np.array(compared["teacher"]["num_correct"]) / num_images
+    (epochs,) = {str(run["epochs"]) for run in compared["runs"] if run["role"] != "teacher"}
+    cells = [f"{taught_by:.2f}"]
+    cells += [f"{column.mean():.2f} (std {column.std(ddof=1):.2f})" for column in (student, baseline)]
+    cells += [f"{gained.mean():+.2f}", f"{gained.mean() - half:+.2f} to {gained.mean() + half:+.2f}"]
+    return epochs, compared, [str(len(gained)), *cells], np.array([taught_by, student.mean(), baseline.mean()])
+
+
 def test_the_page_of_results_begins_with_all_comparisons() -> None:
-    """Computed here from the counts of right answers, and not by what wrote the reports."""
     expected = []
     for name in COMPARISONS:
-        compared = read(f"comparisons/{name}", "compare.json")
-        num_images = compared["num_images"]
-        student, baseline = (100 * np.array(compared[role]["num_correct"]) / num_images for role in RUNS[1:])
-        gained = student - baseline
-        half = stats.t.ppf(0.975, len(gained) - 1) * stats.sem(gained)
-        (taught_by,) = compared["teacher"]["num_correct"]
-        cells = [f"{100 * taught_by / num_images:.2f}"]
-        cells += [f"{column.mean():.2f} (std {column.std(ddof=1):.2f})" for column in (student, baseline)]
-        interval = f"{gained.mean() - half:+.2f} to {gained.mean() + half:+.2f}"
+        epochs, compared, cells, _ = figures(name)
         settings = [f"{compared['settings'][name]:g}" for name in ("alpha", "T")]
-        epochs = {str(run["epochs"]) for run in compared["runs"] if run["role"] != "teacher"}
-        expected.append((*settings, *epochs, str(len(gained)), *cells, f"{gained.mean():+.2f}", interval))
+        expected.append((*settings, epochs, *cells))
     (_, *rows), *_ = tables(DOCUMENTS[1])
+    assert rows == expected
+
+
+def test_the_page_of_results_tells_what_patience_brings() -> None:
+    """And how much of the distance from baseline to teacher the student covers."""
+    expected = []
+    for name in PATIENCE:
+        epochs, compared, cells, (taught_by, student, baseline) = figures(name)
+        (arch,) = {run["arch"] for run in compared["runs"] if run["role"] != "teacher"}
+        expected.append((arch, epochs, *cells, f"{100 * (student - baseline) / (taught_by - baseline):.0f}"))
+    ((_, *rows),) = (table for table in tables(DOCUMENTS[1]) if table[0][-1] == "of the distance %")
     assert rows == expected
 
 
