@@ -3,13 +3,14 @@
 import dataclasses
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from kdignite import files, processes, runs
 from kdignite.config import Difference, differences, differences_text, to_json
 from kdignite.console import say
 from kdignite.errors import UserError
+from kdignite.runs.lock import LOCK
 from kdignite.training.identity import MACHINE, recorded_epochs, sources_of
 from kdignite.training.results import LEFT
 from kdignite.training.spec import RunSpec
@@ -45,7 +46,10 @@ def _write_start(run: RunSpec, folder: Path) -> None:
         files.write_json(folder / runs.ENVIRONMENT, runs.environment(run.device) | sources_of(run))
         _write_config(run, folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        for name in (runs.ENVIRONMENT, runs.CONFIG, LOCK):
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
         raise
 
 

@@ -17,6 +17,7 @@ from kdignite.config import (
     DistillConfig,
     ExportConfig,
     MethodsStudyConfig,
+    PredictConfig,
     ReproduceConfig,
     SearchConfig,
     SweepConfig,
@@ -124,6 +125,8 @@ def configs(draw: st.DrawFn) -> Config:
         chosen |= dict.fromkeys(TIED) | {name: draw(SPECIAL[f"{name}s"]) for name in ("alpha", "T", "standardize")}
     if kind is ExportConfig:
         chosen["preprocessing"] = None
+    if kind is PredictConfig and chosen["out"] == chosen["sheet"]:  # two files
+        chosen["sheet"] = None
     if kind is SearchConfig:  # one value, or the lowest and the highest
         chosen |= dict.fromkeys((*TIED, "momentum", "weight_decay", "label_smoothing", "standardize"))
         chosen |= {name: tuple(sorted(draw(SPECIAL[f"{name}s"])[:2])) for name in ("alpha", "T")}
