@@ -1,18 +1,20 @@
 """A small, real set-up: digits, and a student eight channels wide."""
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from kdignite import stopping
 from kdignite.commands import compare, doctor, sweep
 from kdignite.commands.teacher import teacher
 from kdignite.config import BaselineConfig, DistillConfig, TeacherConfig, configure
 from kdignite.metrics import cost
 from kdignite.runs import Finished
-from kdignite.stopping import StopRequest
 from kdignite.training import results
 
 SMALL = {"dataset": "digits", "epochs": 2, "batch_size": 50, "threads": 1}
@@ -44,7 +46,7 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal that an earlier test was stopped by is no request to this one."""
-    monkeypatch.setattr(StopRequest, "number", None)
+    monkeypatch.setattr(stopping.StopRequest, "number", None)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -84,3 +86,15 @@ def alone(**given: object) -> BaselineConfig:
 def learner(**given: object) -> TeacherConfig:
     """The same network as a teacher."""
     return configure(TeacherConfig, **{**NARROW, "arch": "cnn5", **given})
+
+
+def signalled(tried: list[str], error: Exception) -> Callable[..., Finished]:
+    """A training in which a signal is noted, and that ends in an error; the names of those begun are listed."""
+
+    def train(config: Any, **given: Any) -> Finished:
+        tried.append(config.name)
+        with stopping.graceful_stop():
+            assert stopping.request_stop(signal.SIGTERM)
+            raise error
+
+    return train

@@ -1,7 +1,6 @@
 """Settings chosen by Optuna on digits: trials are run folders that several processes share and go on with."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from kdignite.errors import RunFailed, UserError
 from kdignite.handlers import LossNotFinite, Pruned
 from kdignite.runs import Finished
 
-from .conftest import NARROW
+from .conftest import NARROW, signalled
 
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("few_pixels")
@@ -166,15 +165,8 @@ def test_a_loss_that_is_no_number_costs_its_trial_alone(root: Path, monkeypatch:
 def test_a_signal_in_a_trial_that_ends_in_an_error_stops_the_search_after_it(
     root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    tried = []
-
-    def stopped(config: Any, **given: Any) -> Finished:
-        tried.append(config.name)
-        with stopping.graceful_stop():
-            assert stopping.request_stop(signal.SIGTERM)
-            raise error
-
-    monkeypatch.setattr(module, "distill", stopped)
+    tried: list[str] = []
+    monkeypatch.setattr(module, "distill", signalled(tried, error))
     for number in range(2):
         with pytest.raises(stopping.Stopped):
             search(looking(trials=2), root=root)

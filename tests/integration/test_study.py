@@ -1,7 +1,6 @@
 """Methods on equal terms on digits: a search for each, several seeds, one table, in a folder that goes on."""
 
 import json
-import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +25,7 @@ from kdignite.errors import UserError
 from kdignite.handlers import LossNotFinite
 from kdignite.runs import Finished
 
-from .conftest import NARROW
+from .conftest import NARROW, signalled
 
 pytestmark = pytest.mark.usefixtures("few_pixels")
 
@@ -130,15 +129,8 @@ def test_the_table_is_read_and_written_while_no_other_process_writes_one(
 def test_a_signal_in_a_run_that_ends_in_an_error_stops_the_study_after_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = []
-
-    def stopped(config: Any, **given: Any) -> Finished:
-        tried.append(config.name)
-        with stopping.graceful_stop():
-            assert stopping.request_stop(signal.SIGTERM)
-            raise LossNotFinite("the loss is nan")
-
-    monkeypatch.setattr(module, "distill", stopped)
+    tried: list[str] = []
+    monkeypatch.setattr(module, "distill", signalled(tried, LossNotFinite("the loss is nan")))
     with pytest.raises(stopping.Stopped):
         study(comparing(methods=("dist", "kd"), seeds=1), root=root)
     assert len(tried) == 1

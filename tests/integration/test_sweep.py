@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from kdignite.handlers import LossNotFinite
 from kdignite.runs import Finished
 from kdignite.training import device as device_module
 
-from .conftest import NARROW, learner
+from .conftest import NARROW, learner, signalled
 
 
 def grid(**given: object) -> Sweep:
@@ -194,15 +193,8 @@ def test_one_command_at_a_time_works_in_it(root: Path) -> None:
 def test_a_signal_in_a_run_that_ends_in_an_error_stops_the_sweep_after_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = []
-
-    def stopped(config: Any, **given: Any) -> Finished:
-        tried.append(config.name)
-        with stopping.graceful_stop():
-            assert stopping.request_stop(signal.SIGTERM)
-            raise LossNotFinite("the loss is nan")
-
-    monkeypatch.setattr(module, "distill", stopped)
+    tried: list[str] = []
+    monkeypatch.setattr(module, "distill", signalled(tried, LossNotFinite("the loss is nan")))
     with pytest.raises(stopping.Stopped):
         sweep(grid(), root=root)
     assert len(tried) == 1
