@@ -237,7 +237,7 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
 
 def _evaluate(adopted: Checkpoint, data: Data, device: torch.device, *, arch: str) -> dict[str, Outcome]:
     classes, size = data.source.classes, adopted.description.preprocessing.size
-    logits_of = load_predictor(adopted, classes=classes, device=device, arch=arch, again="--arch=")
+    logits_of = load_predictor(adopted, classes=classes, device=device, arch=arch)
     return {
         split: results.checked(
             evaluate(logits_of, evaluation_batches(part, size=size), num_classes=len(classes)), who=str(adopted.path)

@@ -11,7 +11,7 @@ from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
 from kdignite.commands.mending import conclusions
-from kdignite.config import DoctorConfig, command_line, typed_flags
+from kdignite.config import DoctorConfig, typed_flags
 from kdignite.console import say
 from kdignite.data.preprocess import measure_statistics
 from kdignite.data.registry import load_source
@@ -64,7 +64,7 @@ def doctor(config: DoctorConfig, *, root: Path = runs.ROOT) -> runs.Finished:
         return _weights_only(config, root=root)
     path = runs.find_checkpoint(config.run, root=root)
     checkpoint, device = checkpoints.load_checkpoint(path), set_up_device(config.device, threads=config.threads)
-    check_arch(checkpoint, arch=config.arch, again=command_line("doctor", config.run, arch=""))
+    check_arch(checkpoint, arch=config.arch)
     weights = _compare_with_run(config, checkpoint) if config.weights else []
     diagnosis = diagnose(config, checkpoint, device=device)
     summary = summarise(diagnosis, run=runs.checkpoint_name(path)) | {"weights": weights}
@@ -84,8 +84,7 @@ def diagnose(config: DoctorConfig, checkpoint: Checkpoint, *, device: torch.devi
     description = checkpoint.description
     data = open_as_recorded(config, description.origin, device)
     classes = data.source.classes
-    again = command_line("doctor", config.run, arch="")
-    load_predictor(checkpoint, classes=classes, device=device, arch=config.arch, again=again)  # checks that all fits
+    load_predictor(checkpoint, classes=classes, device=device, arch=config.arch)  # checks that all fits
     if config.per_class is not None and len(config.per_class) != len(classes):
         raise UserError(
             f"--per_class needs {len(classes)} accuracies, one for each of {', '.join(classes[:3])}, ..., not "

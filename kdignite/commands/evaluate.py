@@ -8,7 +8,7 @@ import torch
 
 from kdignite import checkpoints, files, processes, runs, schema
 from kdignite.checkpoints import Checkpoint, Origin, Validation
-from kdignite.config import DoctorConfig, EvaluateConfig, ExportConfig, command_line
+from kdignite.config import DoctorConfig, EvaluateConfig, ExportConfig
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.data.registry import is_code
@@ -86,8 +86,7 @@ def evaluate_checkpoint(config: EvaluateConfig, *, root: Path) -> Evaluated:
     origin = checkpoint.description.origin
     device = set_up_device(config.device, threads=config.threads)
     data = open_as_recorded(config, origin, device)
-    again = command_line("evaluate", config.run, arch="")
-    logits_of = load_predictor(checkpoint, classes=data.source.classes, device=device, arch=config.arch, again=again)
+    logits_of = load_predictor(checkpoint, classes=data.source.classes, device=device, arch=config.arch)
     if origin.split != data.splits.hash:
         say("note      other data or another split than the model was trained on: it may have seen these images")
     if origin.partial:

@@ -11,7 +11,7 @@ from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
 from kdignite.commands.evaluate import open_as_recorded
 from kdignite.comparison.teachers import hidden_past
-from kdignite.config import ExportConfig, command_line
+from kdignite.config import ExportConfig
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
 from kdignite.errors import RunFailed
@@ -68,9 +68,7 @@ def export(config: ExportConfig, *, root: Path = runs.ROOT) -> runs.Finished:
     programs.check_packages(config.format)
     checkpoint = checkpoints.load_checkpoint(runs.find_checkpoint(config.run, root=root))
     device = set_up_device("cpu", threads=config.threads)
-    logits_of = load_predictor(
-        checkpoint, device=device, arch=config.arch, again=command_line("export", config.run, arch="")
-    )
+    logits_of = load_predictor(checkpoint, device=device, arch=config.arch)
     data = open_as_recorded(config, checkpoint.description.origin, device)
     feed = Feed(checkpoint.description.preprocessing, config.inside)
     runs.make_root(root)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kdignite import checkpoints, files, runs
 from kdignite.checkpoints import Checkpoint
-from kdignite.config import PredictConfig, command_line
+from kdignite.config import PredictConfig
 from kdignite.data.batches import batch_limit
 from kdignite.data.decode import Broken, try_images
 from kdignite.data.scan import find_pictures
@@ -88,8 +88,7 @@ def _check_written(config: PredictConfig, read: Iterable[Path]) -> None:
 def _load(config: PredictConfig, *, root: Path) -> Model:
     checkpoint = checkpoints.load_checkpoint(runs.find_checkpoint(config.model, root=root))
     device = set_up_device(config.device, threads=config.threads)
-    again = command_line("predict", *(config.paths or ()), model=config.model, arch="")
-    model = Model(checkpoint, load_predictor(checkpoint, device=device, arch=config.arch, again=again), device)
+    model = Model(checkpoint, load_predictor(checkpoint, device=device, arch=config.arch), device)
     if config.top > len(model.classes):
         raise UserError(f"--top={config.top}: {checkpoint.path} has {len(model.classes)} classes")
     return model

@@ -25,7 +25,7 @@ def finish_run(trainer_state: TrainerState, folder: Path) -> dict[str, Any]:
     run, best = trainer_state.run, trainer_state.best.path
     checkpoint = processes.on_rank0(lambda: _best(trainer_state, folder))
     config, classes = run.config, run.data.source.classes
-    logits_of = load_predictor(checkpoint, classes=classes, device=run.device, arch=config.arch, again="--arch=")
+    logits_of = load_predictor(checkpoint, classes=classes, device=run.device, arch=config.arch)
     outcomes = {
         split: results.checked(evaluate(logits_of, evaluated(run, part), num_classes=len(classes)), who=str(best))
         for split, part in (("val", run.data.splits.val), ("test", run.data.splits.test))

@@ -141,7 +141,7 @@ def load_predictor(
     classes: tuple[str, ...] | None = None,
     device: torch.device = CPU,
     arch: str | None = None,
-    again: str = "arch=",
+    again: str = "--arch=",
     amp: str = "off",
 ) -> Predictor:
     """A model as a function, from its checkpoint alone: architecture, weights, preprocessing, order of classes.
@@ -151,7 +151,7 @@ def load_predictor(
         classes: of the outputs, in their order; None: that of the checkpoint.
         device: that computes.
         arch: of a model of the user's own, which a file never names by itself: ``package.module:function``, repeated.
-        again: how that is repeated, for the error.
+        again: the flag that repeats it, for the error.
         amp: ``off``, or the mixed precision that the model multiplies in.
 
     Returns:
@@ -167,7 +167,7 @@ def load_predictor(
     return predictor(model, prepare=prepare, order=order, amp=amp)
 
 
-def check_arch(checkpoint: Checkpoint, *, arch: str | None, again: str) -> None:
+def check_arch(checkpoint: Checkpoint, *, arch: str | None, again: str = "--arch=") -> None:
     """Refuse code that a file names and nobody typed, before it is imported, and another model than the file's."""
     name = checkpoint.description.architecture.name
     if not is_code(name) and arch not in (None, name):

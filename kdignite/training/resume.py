@@ -89,7 +89,9 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
     shorter = [folder for folder, found in apart.items() if _is_shorter(found, config) and has_state(folder)]
     for folder in (unfinished or same or shorter)[:1]:
         return _checked(run, folder)
-    say(f"resume    {root}/ has no run of these settings: this is a new one")
+    others = sorted(folder.name for folder in apart if not (folder / runs.RESULT).exists())
+    besides = f"; unfinished, of other settings: {listed(others)}" if others else ""
+    say(f"resume    {root}/ has no run of these settings: this is a new one{besides}")
     return None
 
 

@@ -160,10 +160,9 @@ def load_checked_teacher(
 
 def _predictor(checkpoint: Checkpoint, config: DistillConfig, data: Data, *, device: torch.device) -> Predictor:
     """The network of a checkpoint, with the function among those of ``--teacher_arch`` that made it."""
-    name, arch = checkpoint.description.architecture.name, config.teacher_arch
-    again = command_line("distill", teacher=checkpoint.path, teacher_arch="")
+    name, arch, again = checkpoint.description.architecture.name, config.teacher_arch, "--teacher_arch="
     if len(config.teachers) > 1:
-        again = command_line("distill", teacher=config.teacher, teacher_arch=f"{arch}," if arch else "")
+        again = f"{again}{arch}," if arch else again
         arch = name if name in (arch or "").split(",") else None
     return load_predictor(
         checkpoint,

@@ -336,7 +336,7 @@ class TestCommand:
         config = configure(TeacherConfig, dataset="digits", arch="ours:tiny", epochs=2, name="own", threads=1)
         teacher(config, root=here / "runs")
         assert main(["doctor", "own", "--threads=1"]) == 2
-        assert "repeat its name: python -m kdignite doctor own --arch=ours:tiny" in capsys.readouterr().err
+        assert "repeat its name: --arch=ours:tiny" in capsys.readouterr().err
         assert main(["doctor", "own", "--arch=ours:tiny", "--draws=3", "--threads=1"]) == 0
         out = capsys.readouterr().out
         assert "left out: train mode: here the same as 'as recorded'" in out

@@ -502,7 +502,7 @@ def test_of_several_runs_of_the_same_settings_the_newest_unfinished_one_goes_on(
 
 def test_where_no_run_has_the_settings_it_is_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ready()
-    begun(ready(seed=1), tmp_path)
+    other = begun(ready(seed=1), tmp_path)
     begun(ready(TeacherConfig, arch="cnn5"), tmp_path)
     link = tmp_path / "elsewhere"
     link.mkdir()
@@ -514,7 +514,8 @@ def test_where_no_run_has_the_settings_it_is_a_new_one(tmp_path: Path, capsys: p
     (half / "environment.json").write_text("[")
     assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) is None
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"resume    {tmp_path}/ has no run of these settings: this is a new one"
+    told = f"resume    {tmp_path}/ has no run of these settings: this is a new one"
+    assert lines[-1] == f"{told}; unfinished, of other settings: {other.name}"
     assert sorted(line.partition(":")[0] for line in lines[:-1]) == [
         f"skipped   {half}",
         f"skipped   {tmp_path / 'damaged'}",

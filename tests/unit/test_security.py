@@ -631,11 +631,11 @@ def test_a_checkpoint_that_names_a_model_to_import_is_refused(tmp_path: Path, tr
     content["classes"] = [str(digit) for digit in range(10)]
     path = written(tmp_path, content)
     told = refused(lambda path: evaluate(EvaluateConfig(run=str(path)), root=tmp_path / "runs"), path)
-    assert "a file never names code to run: repeat its name: python -m kdignite evaluate" in told
+    assert "a file never names code to run: repeat its name: --arch=trap:net" in told
     torch.save({}, tmp_path / "weights.pt")
     given = {"run": str(path), "weights": str(tmp_path / "weights.pt")}
     told = refused(lambda _: doctor(DoctorConfig(**given), root=tmp_path / "runs"), path)
-    assert "a file never names code to run: repeat its name: python -m kdignite doctor" in told
+    assert "a file never names code to run: repeat its name: --arch=trap:net" in told
     assert not trap.exists()
 
 

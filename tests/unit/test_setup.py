@@ -572,10 +572,10 @@ def test_a_model_of_your_own_is_built_only_where_its_name_is_repeated(
     own = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     found = checkpoint(architecture=Architecture(name, {}), own=own)
     for arch in (None, "my_setup_model:other", "cnn5"):
-        told = refused(lambda arch=arch: revived(found, arch=arch, again="python -m kdignite evaluate runs/t --arch="))
+        told = refused(lambda arch=arch: revived(found, arch=arch))
         assert told == (
             "runs/teacher/best.safetensors was made with a model of your own, and a file never names code to run: "
-            "repeat its name: python -m kdignite evaluate runs/t --arch=my_setup_model:make"
+            "repeat its name: --arch=my_setup_model:make"
         )
     assert "IMPORTED" not in capsys.readouterr().out  # the file alone did not bring it in
     expected = predictor(own, prepare=preparer(PREPROCESSING, device=CPU))(toy().source.train.images)
