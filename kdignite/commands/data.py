@@ -5,7 +5,7 @@ import torch
 from kdignite.config import DataConfig
 from kdignite.console import say, say_once
 from kdignite.data.batches import image_side
-from kdignite.data.checks import absent_notes, copies_notes, num_copies
+from kdignite.data.checks import copies_notes, num_copies, shortage_notes
 from kdignite.data.registry import load_source
 from kdignite.data.source import ImageSet, Source, describe_source
 from kdignite.data.splits import all_images
@@ -57,7 +57,7 @@ def _doubts(source: Source) -> list[str]:
     lines = copies_notes({key: all_images(one) for key, one in sets.items()})
     if copies := num_copies(source.train):
         lines.append(f"note      {copies:,} training images are copies of others (the same content)")
-    lines += absent_notes({key: one.labels for key, one in sets.items()}, source.classes)
+    lines += shortage_notes({key: one.labels for key, one in sets.items()}, source.classes)
     counts = _class_counts(source, "train")
     if UNBALANCED * min(counts) <= max(counts) and min(counts):
         told = f"{min(counts):,} to {max(counts):,} training images a class"

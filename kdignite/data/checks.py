@@ -1,4 +1,4 @@
-"""What is doubtful about the images of a data set: copies in two parts, and classes that a part lacks."""
+"""What is doubtful about the images of a data set: copies in two parts, classes that a part lacks, few held out."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part
-from kdignite.errors import listed
+from kdignite.errors import counted, listed
 
 NAMES = {"train": "training", "val": "validation", "test": "test"}
+FEW = 100  # held-out images: the standard error of an accuracy on n, sqrt(p (1 - p) / n), is at most 5 points from here
 # of the line about classes without an image: its first word, and what follows from it
 ENDS = {
     "train": ("warning", ": no model can learn them"),
@@ -43,8 +44,8 @@ def num_copies(images: ImageSet) -> int:
     return len(hashes) - len(set(hashes))
 
 
-def absent_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
-    """A line for each part that lacks images of a class."""
+def shortage_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[str]:
+    """A line for each part that lacks images of a class, and for few validation or test images."""
     notes = []
     for key, own in labels.items():
         counts = torch.bincount(own.cpu(), minlength=len(classes)).tolist()
@@ -54,6 +55,10 @@ def absent_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list[s
             verb = "has" if len(absent) == 1 else "have"
             which = f"{len(absent)} of {len(classes)} classes {verb} no {NAMES[key]} image"
             notes.append(f"{what:<9} {which} ({listed(absent)}){end}")
+        if key != "train" and 0 < len(own) < FEW:
+            few = counted(len(own), f"{NAMES[key]} image")
+            error = 50 / len(own) ** 0.5
+            notes.append(f"note      {few}: an accuracy on so few has a standard error of up to {error:.0f} points")
     return notes
 
 

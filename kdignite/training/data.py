@@ -12,7 +12,7 @@ from kdignite import files, processes
 from kdignite.config import TrainConfig, typed_flags
 from kdignite.console import say, say_once
 from kdignite.data.batches import Share, image_side, on_device
-from kdignite.data.checks import absent_notes, copies_notes
+from kdignite.data.checks import copies_notes, shortage_notes
 from kdignite.data.folders import path_of
 from kdignite.data.mixing import Mixing
 from kdignite.data.registry import is_code, load_source
@@ -102,7 +102,7 @@ def open_training_data(config: TrainConfig, *, device: torch.device) -> Data:
         skip_broken=config.skip_broken,
     )
     parts = {"train": data.train, "val": data.splits.val, "test": data.splits.test}
-    for line in absent_notes({key: part.labels for key, part in parts.items()}, data.source.classes):
+    for line in shortage_notes({key: part.labels for key, part in parts.items()}, data.source.classes):
         say_once(line)
     if (weights := class_weights(config, data)) is not None:
         say(f"balance   classes weigh {float(weights.min()):.3g} to {float(weights.max()):.3g} in the cross-entropy")

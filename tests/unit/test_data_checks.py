@@ -10,7 +10,7 @@ from kdignite.commands.data import data
 from kdignite.config import BaselineConfig, DataConfig
 from kdignite.console import say_once
 from kdignite.data import folders
-from kdignite.data.checks import absent_notes, copies_notes, num_copies
+from kdignite.data.checks import copies_notes, num_copies, shortage_notes
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
 from kdignite.training.data import open_data, open_training_data
@@ -39,12 +39,26 @@ def test_copies_are_counted_by_content_within_a_set_and_between_sets() -> None:
 
 def test_classes_that_a_part_lacks_are_named() -> None:
     labels = {"train": torch.tensor([0, 0, 3]), "val": torch.tensor([1, 2, 3]), "test": torch.tensor([1])}
-    assert absent_notes(labels, ("ant", "bee", "cat", "dog")) == [
+    assert shortage_notes(labels, ("ant", "bee", "cat", "dog")) == [
         "warning   2 of 4 classes have no training image (bee, cat): no model can learn them",
         "note      1 of 4 classes has no validation image (ant): the accuracy that chooses the epoch says nothing of "
         "them",
+        "note      3 validation images: an accuracy on so few has a standard error of up to 29 points",
         "note      3 of 4 classes have no test image (ant, cat, dog)",
+        "note      1 test image: an accuracy on so few has a standard error of up to 50 points",
     ]
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 99, 100])
+def test_few_held_out_images_are_said_with_their_standard_error(num_images: int) -> None:
+    labels = {"train": torch.tensor([0, 0]), "test": torch.zeros(num_images, dtype=torch.int64)}
+    told = {
+        1: ["note      1 test image: an accuracy on so few has a standard error of up to 50 points"],
+        99: ["note      99 test images: an accuracy on so few has a standard error of up to 5 points"],
+    }
+    assert shortage_notes(labels, ("ant",)) == told.get(num_images, []) + (
+        [] if num_images else ["note      1 of 1 classes has no test image (ant)"]
+    )
 
 
 @pytest.fixture
@@ -74,7 +88,9 @@ def test_a_run_says_so_before_it_begins(
         "warning   3 of 7 test images are training images too",
         "warning   1 of 3 classes has no training image",
         "note      1 of 3 classes has no validation image",
+        "note      2 validation images: an accuracy on so few has a standard error of up to 35 points",
         "note      2 of 3 classes have no test image",
+        "note      7 test images: an accuracy on so few has a standard error of up to 19 points",
     ]
     open_data(pets, data_root=None, val_size=None, image_size=8, device=CPU)
     assert capsys.readouterr().out == ""  # said already
