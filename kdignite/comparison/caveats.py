@@ -49,8 +49,8 @@ def _seed_notes(runs: PairedRuns, scores: Scores) -> list[str]:
     notes = []
     if scores.difference.std == 0:
         notes.append("the difference is the same for every seed, which gives no interval: chance, or equal models")
-    accuracies = [scores.models[role].accuracy for role in ("student", "baseline")]
-    if any(accuracy.low < 0 or accuracy.high > 1 for accuracy in accuracies):
+    ends = [end for role in ("student", "baseline") for end in scores.models[role].accuracy[2:4] if end is not None]
+    if any(not 0 <= end <= 1 for end in ends):
         notes.append(f"an interval reaches beyond what an accuracy can be: {len(seeds)} seeds are too few for it")
     return notes
 

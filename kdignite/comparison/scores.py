@@ -17,12 +17,15 @@ ONE_SEED, NO_SPREAD = "one seed", "no spread"  # nothing to make an interval of
 
 
 class Accuracy(NamedTuple):
-    """Shares in [0, 1]; the 95 % interval is over images (Wilson) for one run, over seeds (t) for several."""
+    """Shares in [0, 1]; the 95 % interval is over images (Wilson) for one run, over seeds (t) for several.
+
+    Seeds of one accuracy have none: it would be without width, which claims certainty.
+    """
 
     mean: float
     std: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     over: str
 
 
@@ -146,10 +149,7 @@ def model_scores(
     num_images = len(labels)
     correct = [int((logits.argmax(axis=1) == labels).sum()) for logits in group]
     mean, std = statistics.spread(correct)  # of counts, which are exact
-    if len(group) == 1:
-        low, high = statistics.wilson_interval(correct[0], num_images)
-    else:
-        low, high = (end / num_images for end in statistics.mean_interval(correct))
+    low, high = _interval(correct, num_images)
     over = "images" if len(group) == 1 else "seeds"
     return ModelScores(
         correct,
@@ -159,6 +159,15 @@ def model_scores(
         *([None] * len(FIDELITY) if teacher is None else _fidelity(group, labels, teacher)),
         *_divided(group, labels, [one for one in divisors if one is not None]),
     )
+
+
+def _interval(correct: Sequence[int], num_images: int) -> tuple[float, float] | tuple[None, None]:
+    if len(correct) == 1:
+        return statistics.wilson_interval(correct[0], num_images)
+    if len(set(correct)) == 1:
+        return None, None
+    low, high = statistics.mean_interval(correct)
+    return low / num_images, high / num_images
 
 
 def _divided(group: Sequence[Logits], labels: Labels, divisors: Sequence[float]) -> list[Spread | None]:
@@ -180,11 +189,13 @@ def _fidelity(group: Sequence[Logits], labels: Labels, teacher: Logits) -> list[
 
 
 def difference(students: Sequence[int], baselines: Sequence[int], num_images: int) -> Difference:
-    """Of the accuracies; computed from counts, so that equal runs differ by exactly 0."""
+    """Of the accuracies; computed from counts, so that equal runs differ by exactly 0.
+
+    Seeds that happen to differ by the same have no interval, as those of one accuracy have none.
+    """
     if len(students) == 1:
         return Difference((students[0] - baselines[0]) / num_images)
     mean, std, low, high = (value / num_images for value in statistics.paired_difference(students, baselines))
-    # seeds that happen to differ by the same would give an interval without width, which claims certainty
     return Difference(mean, std, low, high) if std else Difference(mean, std)
 
 

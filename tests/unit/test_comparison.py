@@ -192,6 +192,8 @@ def test_seeds_that_differ_by_the_same_give_no_interval() -> None:
     summary = compare_logits([sure] * 2, [worse] * 2, LABELS, teacher=None, classes=CLASSES)
     assert summary.difference == (3 / 150, 0.0, None, None)
     assert summary.difference.verdict == NO_SPREAD
+    for role, mean in (("student", 1.0), ("baseline", 147 / 150)):  # nor do seeds of one accuracy
+        assert summary.models[role].accuracy == (mean, 0.0, None, None, "seeds")
 
 
 def test_what_a_class_differs_by_for_no_reason() -> None:

@@ -237,6 +237,19 @@ def test_seeds_that_differ_by_the_same_claim_nothing() -> None:
     assert not [line for line in panel(comparison_figure(summary), "student").lines if line.get_marker() == "|"]
 
 
+def test_seeds_of_one_accuracy_have_no_interval() -> None:
+    models = CASES["gained"].scores.models
+    equal = models["student"]._replace(accuracy=models["student"].accuracy._replace(std=0.0, low=None, high=None))
+    summary = with_scores(CASES["gained"], models=models | {"student": equal})
+    row = tables(comparison_text(summary))["Accuracy on the test images"][2]
+    assert row == ["student", f"{100 * equal.accuracy.mean:.2f}", "-", "0.00", "-"]
+    assert summary_from_json(json.loads(json.dumps(comparison_json(summary)))) == summary
+    axes = panel(comparison_figure(summary), "accuracy (%), 95")
+    assert [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2][1] == [
+        100 * equal.accuracy.mean
+    ] * 2
+
+
 def test_the_interval_is_said_to_be_over_seeds_of_the_student() -> None:
     said = (
         "The paired t interval is of the mean of the differences seed by seed: over seeds of the student, with this "

@@ -231,6 +231,16 @@ def test_calibration_after_temperature_scaling(tmp_path: Path) -> None:
         assert {text for tag, text in tree.texts if tag == "bdi"} & {"1.69", "0.496"} == expected
 
 
+def test_tiles_show_intervals_as_finely_as_the_headline_does_and_none_where_there_is_none(tmp_path: Path) -> None:
+    summary = compared(tmp_path, write_runs(tmp_path, seeds=2))
+    models, difference = summary.scores.models, Difference(0.0041, 0.0001, 0.0004, 0.0078)
+    equal = models["student"]._replace(accuracy=models["student"].accuracy._replace(low=None, high=None))
+    scores = summary.scores._replace(models=models | {"student": equal}, difference=difference)
+    tree = checked(comparison_text(tmp_path, summary._replace(scores=scores)))
+    notes = [text for tag, text in tree.texts if tag == "small"]
+    assert (notes[1], notes[3]) == ("no interval", "+0.04 to +0.78 over 2 seeds")
+
+
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     place = "folder:/home/<b>me</b>/pets"
     names = write_runs(tmp_path, classes=NASTY, dataset=place, arch="<img src=x onerror=alert(1)>")

@@ -37,7 +37,8 @@ def accuracies(axes: Axes, summary: Summary) -> None:
     """Accuracy of each model as a point with its interval."""
     found = {role: model.accuracy for role, model in summary.scores.models.items()}
     # as far as an accuracy can go; that an interval goes further is one of the notes
-    ends = {role: [min(max(100 * end, 0.0), 100.0) for end in (one.low, one.high)] for role, one in found.items()}
+    known = {role: [one.mean if end is None else end for end in (one.low, one.high)] for role, one in found.items()}
+    ends = {role: [min(max(100 * end, 0.0), 100.0) for end in pair] for role, pair in known.items()}
     for height, (role, accuracy) in enumerate(found.items()):
         mean = 100 * accuracy.mean
         axes.plot(ends[role], [height] * 2, color=COLOURS[role], linewidth=1.6, solid_capstyle="butt", zorder=2)

@@ -82,7 +82,7 @@ def distance_text(summary: Summary) -> str:
     if "teacher" not in models or difference.verdict != GAINED:
         return ""
     teacher, baseline = (models[role].accuracy for role in ("teacher", "baseline"))
-    if teacher.low <= baseline.mean:
+    if teacher.low is None or teacher.low <= baseline.mean:
         return ""
     distance = teacher.mean - baseline.mean
     share = per_cent(difference.mean / distance)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kdignite.comparison.costs import COSTS, LATENCIES, THREADS
-from kdignite.comparison.scores import ROLES, ClassRow
+from kdignite.comparison.scores import ROLES, Accuracy, ClassRow, Difference
 from kdignite.comparison.summary import Summary
 from kdignite.errors import counted
 from kdignite.metrics.statistics import Spread
@@ -69,13 +69,17 @@ def _accuracy(summary: Summary) -> list[str]:
     found, seeds = summary.scores.difference, len(summary.seeds)
     rows = [("model", "accuracy %", "95 % interval", "std", "interval over")]
     for role, model in summary.scores.models.items():
-        mean, std, low, high = (per_cent(share, digits=2) for share in model.accuracy[:4])
         over = "test images (Wilson)" if model.accuracy.over == "images" else f"{seeds} seeds (t)"
-        rows.append((role, mean, f"{low} to {high}", std, over))
-    mean, low, high = (points(share, digits=2) for share in (found.mean, found.low, found.high))
-    interval = (NO_SCORE, NO_SCORE) if found.low is None else (f"{low} to {high}", f"{seeds} seeds (paired t)")
-    rows.append(("student - baseline", mean, interval[0], per_cent(found.std, digits=2), interval[1]))
+        rows.append((role, *_mean_and_interval(model.accuracy, per_cent, over)))
+    rows.append(("student - baseline", *_mean_and_interval(found, points, f"{seeds} seeds (paired t)")))
     return ["## Accuracy on the test images", markdown_table(rows, num_names=1), _test(summary), distance_text(summary)]
+
+
+def _mean_and_interval(found: Accuracy | Difference, show: Callable[..., str], over: str) -> tuple[str, str, str, str]:
+    """Mean, interval, standard deviation, and what the interval is over, where there is one."""
+    mean, low, high = (show(share, digits=2) for share in (found.mean, found.low, found.high))
+    interval, over = (NO_SCORE, NO_SCORE) if found.low is None else (f"{low} to {high}", over)
+    return mean, interval, per_cent(found.std, digits=2), over
 
 
 def _test(summary: Summary) -> str:

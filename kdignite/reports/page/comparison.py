@@ -40,7 +40,7 @@ from kdignite.reports.page.tables import (
     share_cell,
 )
 from kdignite.reports.published import SOURCE
-from kdignite.reports.text import per_cent, points
+from kdignite.reports.text import NO_SCORE, per_cent, points
 from kdignite.runs import MANIFEST
 
 
@@ -75,15 +75,21 @@ def comparison_page(summary: Summary, found: FoundRuns, *, folder: Path, beside:
 def _tiles(summary: Summary) -> list[Tile]:
     models, difference, seeds = summary.scores.models, summary.scores.difference, len(summary.seeds)
     over = {"images": "over test images", "seeds": f"over {seeds} seeds"}
-    known = difference.low is not None
-    interval = f"{points(difference.low)} to {points(difference.high)}, {seeds} seeds" if known else "no interval"
     return [
         *(
-            Tile(role, f"{per_cent(a.mean)} %", f"{per_cent(a.low)} to {per_cent(a.high)} {over[a.over]}")
+            Tile(role, f"{per_cent(a.mean)} %", _interval(per_cent(a.low), per_cent(a.high), over[a.over]))
             for role, a in ((role, model.accuracy) for role, model in models.items())
         ),
-        Tile("student - baseline, points", points(difference.mean, digits=2), interval),
+        Tile(
+            "student - baseline, points",
+            points(difference.mean, digits=2),
+            _interval(points(difference.low, digits=2), points(difference.high, digits=2), over["seeds"]),
+        ),
     ]
+
+
+def _interval(low: str, high: str, over: str) -> str:
+    return "no interval" if low == NO_SCORE else f"{low} to {high} {over}"
 
 
 def _accuracies(summary: Summary) -> Table:
