@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdignite import files, runs, schema
+from kdignite import files, schema
+from kdignite.commands.stages import read_manifest
 from kdignite.comparison.runs import RunFiles, read_run
 from kdignite.comparison.summary import Summary
 from kdignite.comparison.sweep import SweepSummary
@@ -45,11 +46,9 @@ def write_comparison_page(folder: Path, summary: Summary, settings: Settings, *,
 
 def write_study_page(folder: Path, settings: Settings, *, root: Path) -> Path:
     """The page of a study: with its last comparison or what else came out, if it got that far."""
-    manifest = files.read_json(folder / runs.MANIFEST)
-    with schema.checked(folder / runs.MANIFEST, advice="repair or remove it"):
-        stages = schema.mapping(manifest, "stages")
-        names = [schema.name(schema.mapping(stages, stage), "folder") for stage in stages]
-    compared = [folder / name / COMPARISON for name in names if (folder / name / COMPARISON).is_file()]
+    manifest = read_manifest(folder)
+    results = [folder / record["folder"] / COMPARISON for record in manifest["stages"].values()]
+    compared = [path for path in results if path.is_file()]
     outcome: Page | SweepSummary | None = None
     if compared:
         summary = read_summary(compared[-1])

@@ -55,7 +55,7 @@ def find_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
             runs.skipped(path.parent, error)
             continue
         if manifest.get("settings") == settings:
-            return StudyState(path.parent, _read(path))
+            return StudyState(path.parent, read_manifest(path.parent))
     return None
 
 
@@ -72,7 +72,7 @@ def open_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
         return found
     path = root / (config.name or "") / runs.MANIFEST
     if config.name and path.exists():
-        changed = sorted(differences(_read(path)["settings"], settings))
+        changed = sorted(differences(read_manifest(path.parent)["settings"], settings))
         texts = "; ".join(f"--{difference_text(one)}" for one in changed)
         raise UserError(f"{path.parent} is a study with other settings: {texts}; choose another --name")
     runs.make_root(root)
@@ -133,7 +133,7 @@ def locked_study(study: StudyState) -> Iterator[None]:
 
 def _locked(study: StudyState, locks: ExitStack) -> dict[str, Any]:
     locks.enter_context(runs.locked(study.folder))
-    return _read(study.folder / runs.MANIFEST)
+    return read_manifest(study.folder)
 
 
 def run_stage(study: StudyState, stage: str, run: Callable[[], runs.Finished], *, result: str) -> runs.Finished:
@@ -170,7 +170,7 @@ def reporting(folder: Path) -> Iterator[None]:
 
 def refresh(study: StudyState) -> None:
     """Read the manifest again."""
-    study.manifest.update(_read(study.folder / runs.MANIFEST))
+    study.manifest.update(read_manifest(study.folder))
 
 
 def train_stage(
@@ -186,14 +186,30 @@ def save(study: StudyState) -> None:
         files.write_json(study.folder / runs.MANIFEST, study.manifest)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The manifest, checked: the stages of a study are folders inside it."""
+def read_manifest(study: Path) -> dict[str, Any]:
+    """What a study records, checked: its stages are folders inside it."""
+    path = study / runs.MANIFEST
     manifest = files.read_json(path)
     with schema.checked(path, advice="repair or remove it"):
         schema.mapping(manifest, "settings")
+        if "command" in manifest:
+            schema.name(manifest, "command")
+        if "typed" in manifest:
+            schema.mapping(manifest, "typed")
         stages = schema.mapping(manifest, "stages")
         for stage in stages:
-            folder = schema.name(schema.mapping(stages, stage), "folder")
-            if folder.startswith(".") or Path(folder).name != folder or (path.parent / folder).is_symlink():
+            record = schema.mapping(stages, stage)
+            folder = schema.name(record, "folder")
+            if folder.startswith(".") or Path(folder).name != folder or (study / folder).is_symlink():
                 raise ValueError(f"{brief(folder)!r} is no folder of the study")
+            _check_stage(record)
     return manifest
+
+
+def _check_stage(record: Mapping[str, Any]) -> None:
+    """What a page tells of a stage."""
+    if "seconds" in record:
+        schema.number(record, "seconds")
+    if "evaluated" in record:
+        counts = schema.mapping(record, "evaluated")
+        schema.count(counts, "num_correct", high=schema.count(counts, "num_images", low=1))

@@ -41,6 +41,8 @@ from kdignite.errors import UserError
 from kdignite.metrics import evaluation_summary, recorded
 from kdignite.models.registry import build_model
 from kdignite.reports.comparison import comparison_json, comparison_text
+from kdignite.reports.page import study_page
+from kdignite.reports.page.render import page_text
 from kdignite.streams import seeded
 from kdignite.training.model import load_model
 
@@ -381,8 +383,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     for command in ("distill", "baseline"):
         write_run(folder / command, command)
-    stages = {"teacher": {"folder": "teacher", "seconds": 1.5, "finished_at": "2026-01-01"}}
-    files.write_json(folder / "manifest.json", {"settings": {"seed": 0, "widths": [8]}, "stages": stages})
+    stages = {"teacher": {"folder": "teacher", "seconds": 1.5, "evaluated": {"num_correct": 1, "num_images": 2}}}
+    manifest = {"command": "reproduce", "typed": {"seeds": 2}, "settings": {"seed": 0, "widths": [8]}}
+    files.write_json(folder / "manifest.json", manifest | {"stages": stages})
     checkpoints.write(folder / "best.safetensors", payload())
     checkpoints.write(folder / "last.safetensors", state())
     save_file(payload_weights(), folder / "foreign.safetensors")
@@ -433,7 +436,8 @@ def comparison_of(folder: Path) -> str:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    found = stages._read(folder / "manifest.json")
+    found = stages.read_manifest(folder)
+    page_text(study_page(folder, found, None))
     assert all((folder / one["folder"]).resolve().parent == folder.resolve() for one in found["stages"].values())
     return found
 

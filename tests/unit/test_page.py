@@ -553,7 +553,9 @@ def test_exported_files_of_this_model_are_beside_its_cost(tmp_path: Path) -> Non
     uses = {"model.onnx": {"num_bytes": 2**20, "latency_ms": 0.5}, "model.int8.onnx": {"num_bytes": 2**18}}
     record = {"run": {"sha256": files.sha256(tmp_path / "student0" / "best.safetensors")}, "files": uses}
     record |= {"test": {"accuracy": 0.75}, "int8": {"test": {"accuracy": 0.5}}}
-    for name, content in (("mine", record), ("other", record | {"run": {"sha256": "x"}}), ("damaged", {"run": 3})):
+    others = {"other": record | {"run": {"sha256": "x"}}, "damaged": {"run": 3}}
+    others["no numbers"] = record | {"files": {"model.onnx": {"num_bytes": "many"}}}
+    for name, content in {"mine": record, **others}.items():
         (tmp_path / name).mkdir()
         files.write_json(tmp_path / name / "export.json", content)
     for text in (page_of(tmp_path / "student0"), comparison_text(tmp_path, compared(tmp_path, names))):
@@ -566,6 +568,32 @@ def test_exported_files_of_this_model_are_beside_its_cost(tmp_path: Path) -> Non
         ]
         assert "other/model.onnx" not in shown
     assert "mine/" not in page_of(tmp_path / "baseline0")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": 3},
+        {"typed": ["a"]},
+        {"command": 3},
+        {"stages": {"a": {"folder": "a", "seconds": "long"}}},
+        {"stages": {"a": {"folder": "a", "evaluated": 3}}},
+        {"stages": {"a": {"folder": "a", "evaluated": {"num_correct": 0, "num_images": 0}}}},
+        {"stages": {"a": {"folder": ".."}}},
+    ],
+)
+def test_a_damaged_study_is_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
+    manifest = {"command": "reproduce", "typed": {}, "settings": {}, "stages": {}}
+    (tmp_path / "s").mkdir()
+    files.write_json(tmp_path / "s" / "manifest.json", manifest | damage)
+    with pytest.raises(UserError, match=r"manifest.json is damaged"):
+        report(ReportConfig(run="s"), root=tmp_path)
+
+
+def test_a_history_without_epochs_has_no_curves(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "teacher")
+    (tmp_path / "a" / "metrics.csv").write_text("loss,accuracy_val\n1,0.5\n")
+    assert "Curves" not in checked(page_of(tmp_path / "a")).text_in("h2")
 
 
 def test_a_run_without_a_history_or_mistakes(tmp_path: Path) -> None:

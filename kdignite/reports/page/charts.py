@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 def curve(rows: Sequence[Mapping[str, float | None]], column: str, *, name: str, tone: str, scale: float = 1) -> Curve:
     """A column of a history over its epochs."""
-    pairs = ((row["epoch"], row.get(column)) for row in rows)
+    pairs = ((row.get("epoch"), row.get(column)) for row in rows)
     known = [(epoch, scale * value) for epoch, value in pairs if epoch and value is not None and math.isfinite(value)]
     return Curve(name, tone, known)
 

@@ -42,7 +42,7 @@ def find_exports(run: RunFiles) -> list[Exported]:
     paths = sorted(run.folder.parent.glob(f"*/{runs.EXPORT}"))
     sha256 = files.sha256(best) if paths and best.is_file() else ""
     for path in paths:
-        with suppress(UserError, KeyError, TypeError, AttributeError):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
             record = files.read_json(path)
             if record["run"]["sha256"] == sha256:
                 found += _exported(path.parent.name, record)
