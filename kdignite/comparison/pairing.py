@@ -131,10 +131,11 @@ def _by_role(found: Sequence[RunFiles]) -> PairedRuns:
             f"compare needs a student and a baseline, and has no {missing} ({have}): name its run too, or make one "
             f"with {make}"
         )
-    if len(teachers) > max(1, len(taught_by(students[0]).members)):
+    members = taught_by(students[0]).members
+    if len(teachers) > len(members):
         raise UserError(
-            f"compare takes one teacher, and has {', '.join(str(run.folder) for run in teachers)}: keep the teacher of "
-            f"{students[0].folder}, {taught_by(students[0]).name!r}"
+            f"{listed([str(run.folder) for run in teachers])} are more teachers than {students[0].folder} had: keep "
+            f"{listed([repr(name) for name, _ in members.values()])}"
         )
     ordered = (tuple(sorted(group, key=lambda run: run.seed)) for group in (students, baselines))
     return PairedRuns(tuple(teachers), *ordered)

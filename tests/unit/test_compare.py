@@ -410,8 +410,7 @@ def test_predictions_of_another_run_are_noticed(root: Path) -> None:
          "--dataset=digits"),
         (("teacher",), "compare needs a student and a baseline, and has no student and baseline (teacher "
          "runs/teacher): name its run too, or make one with python -m kdignite distill --teacher=runs/teacher"),
-        ((*ONE, "other"), "compare takes one teacher, and has runs/teacher, runs/other: keep the teacher of "
-         "runs/student-0, 'teacher'"),
+        ((*ONE, "other"), "runs/teacher, runs/other are more teachers than runs/student-0 had: keep 'teacher'"),
         (("other", "student-0", "baseline-0"), "runs/other is not the teacher of runs/student-0: its "
          "best.safetensors (sha256 OTHER) is not the file of 'teacher' (sha256 TEACHER): name the run of that "
          "one, or leave the teacher out"),
@@ -422,6 +421,15 @@ def test_roles_that_do_not_fit(root: Path, words: tuple[str, ...], line: str) ->
     for name in ("teacher", "other"):
         line = line.replace(name.upper(), taught_by(root / name)["sha256"][:12])
     assert refused(root, *words) == line
+
+
+def test_more_teachers_than_the_student_had(root: Path) -> None:
+    for name in ("second", "third"):
+        make(root / name, "teacher")
+    members = [taught_by(root / name) | {"weight": 0.5} for name in ("teacher", "second")]
+    again(root, "student-0", "distill", teacher=members[0] | {"name": "teacher+second", "members": members})
+    told = "runs/teacher, runs/second, runs/third are more teachers than runs/student-0 had: keep 'teacher', 'second'"
+    assert refused(root, *ONE, "second", "third") == told
 
 
 def test_a_teacher_without_its_checkpoint(root: Path) -> None:
