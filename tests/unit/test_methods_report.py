@@ -427,7 +427,7 @@ def test_what_weakens_the_table_is_said() -> None:
     assert (summary.against, summary.partial) == (None, True)
     assert "## Against kd" not in methods_text(summary)
     assert methods_headline(summary).endswith("Only part of the images was used: not a result to quote.")
-    assert "First is dkd: " in methods_headline(summary)  # though the control is ahead
+    assert "First but for baseline and controls is dkd: " in methods_headline(summary)  # a control is ahead
 
 
 @pytest.mark.parametrize(
@@ -439,6 +439,10 @@ def test_what_weakens_the_table_is_said() -> None:
          "Better than the baseline: none of 1. First is kd: +2.12 points (95 % interval -2.64 to +6.89, 2 seeds)."),
         ([run("baseline", 0, 300), run("kd", 0, 310)], "Too few seeds to tell methods apart. First is kd: +2.50 points "
          "(1 seed)."),
+        ([run("baseline", 0, 300), run("kd", 0, 290)], "Too few seeds to tell methods apart. First but for baseline "
+         "and controls is kd: -2.50 points (1 seed)."),
+        ([run("baseline", 0, 300), run("baseline", 0, 290, label_smoothing=0.1)], "Too few seeds to tell methods "
+         "apart. First is label smoothing 0.1: -2.50 points (1 seed)."),
         ([run("baseline", 0, 300), run("kd", 1, 310)], "Nothing is compared: no row shares a seed with the baseline."),
     ],
 )  # fmt: skip

@@ -55,7 +55,8 @@ def methods_headline(summary: MethodsSummary) -> str:
     if not gains:
         return f"Nothing is compared: no row shares a seed with the baseline.{partial}"
     recipe, gain = next((one for one in gains if not one[0].is_control), gains[0])  # ranked: the best comes first
-    first = f"First is {recipe.name}: {contrast_text(gain)}.{partial}"
+    others = "" if recipe.is_control or recipe is summary.rows[0].recipe else " but for baseline and controls"
+    first = f"First{others} is {recipe.name}: {contrast_text(gain)}.{partial}"
     if not num_tested(summary, "to_baseline"):
         return f"Too few seeds to tell methods apart. {first}"
     families = {"to_baseline": "the baseline"} | ({"to_against": summary.against} if summary.against else {})
