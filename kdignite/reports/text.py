@@ -10,6 +10,7 @@ from unicodedata import category, east_asian_width
 from kdignite.errors import spelled
 
 NO_SCORE = "-"
+MARKUP = re.compile(r"[|<*`]")
 JOINED = re.compile("\u200d[\u2600-\u27bf\U0001f000-\U0001ffff]")  # later parts of one emoji
 Rows = Sequence[Sequence[str]]
 
@@ -24,7 +25,8 @@ def markdown_table(rows: Rows, *, num_names: int) -> str:
 
 
 def table_cell(text: str) -> str:
-    return spelled(text).replace("|", "\\|")
+    """A text whose letters Markdown shows as they are: a class may be called ``<unk>`` or ``*``."""
+    return MARKUP.sub(r"\\\g<0>", spelled(text))
 
 
 def table_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
@@ -61,7 +63,9 @@ def amount(value: float | None, divisor: float = 1) -> str:
     if value is None:
         return NO_SCORE
     scaled = value / divisor
-    return f"{scaled:,.0f}" if divisor == 1 and isinstance(value, int) else f"{scaled:,.{1 if scaled >= 10 else 2}f}"
+    if divisor == 1 and isinstance(value, int):
+        return f"{scaled:,.0f}"
+    return f"{scaled:.2g}" if 0 < scaled < 0.1 else f"{scaled:,.{1 if scaled >= 10 else 2}f}"
 
 
 def p_value_text(p_value: float | None) -> str:

@@ -32,7 +32,7 @@ from kdignite.reports.comparison.sentences import compression_text, distance_tex
 from kdignite.reports.comparison.serialize import summary_from_json
 from kdignite.reports.figures import save_figure
 from kdignite.reports.published import BY_CLASS, OVERALL, SOURCE, Published, published
-from kdignite.reports.text import per_cent, points
+from kdignite.reports.text import amount, per_cent, points
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LONG = (
@@ -477,6 +477,17 @@ def test_a_teacher_whose_arithmetic_is_not_counted() -> None:
 )  # fmt: skip
 def test_how_many_times(ratio: float | None, cost: str, said: str) -> None:
     assert times(ratio, cost) == said
+
+
+def test_costs_of_a_tiny_network_are_not_rounded_to_nothing() -> None:
+    assert [amount(value, 1e6) for value in (0, 640, 4_567, 99_000, 123_456)] == [
+        "0.00",
+        "0.00064",
+        "0.0046",
+        "0.099",
+        "0.12",
+    ]
+    assert amount(0.034) == "0.034"
 
 
 @pytest.mark.parametrize(

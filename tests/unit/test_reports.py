@@ -140,6 +140,11 @@ def test_a_bar_in_a_class_name_does_not_break_the_table():
     assert "100 % wool \\| 50 # silk" in evaluation_table(CASES["long"], title="t")
 
 
+def test_names_that_are_markup_are_shown_as_they_are():
+    rows = markdown_table([("class", "images"), ("<unk>", "1"), ("*a* `b`", "2")], num_names=1).split("\n")
+    assert rows[2:] == ["| \\<unk>      |      1 |", "| \\*a\\* \\`b\\` |      2 |"]
+
+
 def test_a_class_without_images_has_no_scores():
     text = evaluation_table(CASES["empty"], title="t")
     assert ["cat", "-", "-", "-", "0"] in table_rows(text)
