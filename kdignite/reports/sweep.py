@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kdignite.comparison.sweep import GridPoint, SweepSummary
+from kdignite.config import setting_text, typed_flags
 from kdignite.errors import reason
 from kdignite.methods.registry import DEFAULT
 from kdignite.reports.style import FONT_SIZE, SHADES, SMALL, VERMILION, ink, new_figure, styled
@@ -49,7 +50,7 @@ def chosen_text(summary: SweepSummary) -> str:
     of = "one seed" if seeds == 1 else f"the mean of {seeds} seeds"
     among = f"{points} points" if points == len(summary.points) else f"the {points} with these seeds"
     method = "" if summary.method == DEFAULT else f"--method={summary.method} "
-    flags = " ".join(f"--{name}={chosen.parameters[name]:g}" for name in summary.names)
+    flags = typed_flags(**{name: chosen.parameters[name] for name in summary.names})
     return f"Chosen on validation: {method}{flags}, {per_cent(chosen.mean, digits=2)} % ({of}; the best of {among})"
 
 
@@ -113,8 +114,8 @@ def sweep_figure(summary: SweepSummary) -> Figure:
     mesh = axes.pcolormesh(means, cmap=SHADES, edgecolors="white", linewidth=1.5)
     figure.colorbar(mesh, ax=axes, label="validation accuracy (%)").outline.set_visible(False)
     _label_cells(axes, summary, shades=mesh.to_rgba(means))
-    axes.set_xticks(np.arange(len(x.values)) + 0.5, [f"{value:g}" for value in x.values])
-    axes.set_yticks(np.arange(len(y.values)) + 0.5, [f"{value:g}" if y.name else "" for value in y.values])
+    axes.set_xticks(np.arange(len(x.values)) + 0.5, [setting_text(value) for value in x.values])
+    axes.set_yticks(np.arange(len(y.values)) + 0.5, [setting_text(value) if y.name else "" for value in y.values])
     axes.set_xlabel(x.name)
     axes.set_ylabel(y.name)
     axes.tick_params(length=0)
@@ -158,16 +159,19 @@ def _map(summary: SweepSummary) -> list[list[str]]:
     y, x = axes_of(summary)
     means = {place: per_cent(point.mean, digits=2) for place, point in placed(summary).items()}
     rows = [
-        [f"{y.name} {value:g}" if y.name else "", *(means.get((i, j), NO_SCORE) for j in range(len(x.values)))]
+        [
+            f"{y.name} {setting_text(value)}" if y.name else "",
+            *(means.get((i, j), NO_SCORE) for j in range(len(x.values))),
+        ]
         for i, value in enumerate(y.values)
     ]
-    return [["", *(f"{x.name} {value:g}" for value in x.values)], *reversed(rows)]
+    return [["", *(f"{x.name} {setting_text(value)}" for value in x.values)], *reversed(rows)]
 
 
 def _rows(summary: SweepSummary) -> list[list[str]]:
     rows = [[*summary.names, "seeds", "mean %", "std", "lowest", "highest"]]
     for point in sorted(summary.points, key=lambda point: (-len(point.seeds), -point.mean)):
-        values = [f"{point.parameters[name]:g}" for name in summary.names]
+        values = [setting_text(point.parameters[name]) for name in summary.names]
         shares = (point.mean, point.std, min(point.accuracies), max(point.accuracies))
         rows.append([*values, ",".join(map(str, point.seeds)), *(per_cent(share, digits=2) for share in shares)])
     return rows

@@ -37,10 +37,12 @@ from kdignite.reports.comparison import comparison_json, summary_from_json
 from kdignite.reports.comparison.sentences import mcnemar_text
 from kdignite.reports.methods import methods_json
 from kdignite.reports.page import comparison_page, find_runs, methods_page, run_page, study_page, worst_mistakes
+from kdignite.reports.page.blocks import Text
 from kdignite.reports.page.mistakes import Pictures, data_uri
 from kdignite.reports.page.render import page_text
+from kdignite.reports.page.tables import changes
 from kdignite.reports.search import search_from_json, search_json
-from kdignite.reports.sweep import sweep_from_json, sweep_json
+from kdignite.reports.sweep import chosen_text, sweep_from_json, sweep_json, sweep_text
 from kdignite.trials import TrialRow
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "polyline"}
@@ -220,6 +222,13 @@ def test_any_number_of_classes(tmp_path: Path, num_classes: int) -> None:
         assert any("matrix" in one.get("class", "") for one in tree.all("table")) == (num_classes <= 20)
         assert sum(text == "c1" for tag, text in tree.texts if tag == "bdi") >= 1
     assert ("The 20 most frequent confusions of 100 classes" in texts[0]) == (num_classes == 100)
+
+
+def test_equal_answers_of_many_classes_are_a_sentence() -> None:
+    classes = [f"c{index}" for index in range(21)]
+    assert changes(np.zeros((21, 21)), classes, seeds=2) == [
+        Text("No cell of the confusion matrix differs, mean over 2 seeds.")
+    ]
 
 
 def test_calibration_after_temperature_scaling(tmp_path: Path) -> None:
@@ -442,6 +451,18 @@ def test_the_page_of_a_sweep(tmp_path: Path) -> None:
     tree = checked(page_text(study_page(tmp_path, {"stages": {}, "settings": {}}, summary)))
     assert "Chosen on validation: --alpha=1 --T=4, 54.00 % (one seed; the best of 4 points)." in tree.text_in("bdi")
     assert [text for tag, text in tree.texts if tag == "td"][1:5] == ["26.00", "29.00", "51.00", "54.00"]
+
+
+def test_a_flag_of_a_sweep_is_shown_as_it_is_typed(tmp_path: Path) -> None:
+    points = [GridPoint({"T": 4.0, "standardize": one}, [0], [0.5 + one / 10], 0.5 + one / 10, None)
+              for one in (False, True)]  # fmt: skip
+    summary = SweepSummary("kd", ["T", "standardize"], points, points[-1], 2, [])
+    assert chosen_text(summary).startswith("Chosen on validation: --T=4 --standardize=true, 60.00 %")
+    assert "| T 4 | " in sweep_text(summary)
+    assert "standardize true" in sweep_text(summary)
+    tree = checked(page_text(study_page(tmp_path, {"stages": {}, "settings": {}}, summary)))
+    assert {one.get("data-value") for one in tree.all("td")} >= {"0.0", "1.0"}
+    assert "True" not in {one.get("data-value") for one in tree.all("td")}
 
 
 def method_row(name: str, *correct: int, difference: Difference | None, adjusted: float | None = None) -> MethodRow:

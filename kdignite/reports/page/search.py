@@ -9,7 +9,7 @@ from kdignite.errors import counted
 from kdignite.reports.page.blocks import Block, Cell, Code, Mark, Page, Scatter, Section, Table, Text, Tick
 from kdignite.reports.page.charts import FRAME, LINES_HEIGHT, limits, scale, ticks
 from kdignite.reports.page.render import page_of
-from kdignite.reports.page.tables import number_cell, share_cell
+from kdignite.reports.page.tables import number_cell, setting_cell, share_cell
 from kdignite.reports.search import BELOW, CHOSEN, COMPLETE, STOPPED, chosen_text, drawn_trials
 from kdignite.reports.style import log_ticks
 from kdignite.reports.text import per_cent
@@ -84,7 +84,7 @@ def _cells(one: TrialRow, summary: SearchSummary, folder: Path) -> list[Cell]:
     return [
         Cell(f"trial {one.number}", one.number, page_of(folder / f"trial-{one.number}", folder)),
         Cell(CHOSEN if is_chosen else one.state),
-        *(Cell(setting_text(one.values[name]), float(one.values[name])) for name in summary.ranges),
+        *(setting_cell(one.values[name]) for name in summary.ranges),
         number_cell(one.epochs),
         share_cell(one.accuracy, digits=2),
     ]

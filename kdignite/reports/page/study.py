@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from kdignite.comparison.sweep import SweepSummary
-from kdignite.config import command_line
+from kdignite.config import command_line, setting_text
 from kdignite.errors import counted
 from kdignite.reports.page.blocks import Block, Cell, Code, Matrix, Page, Section, Shade, Table, Text
 from kdignite.reports.page.render import page_of
-from kdignite.reports.page.tables import number_cell, settings_table, share_cell, without_place
+from kdignite.reports.page.tables import number_cell, setting_cell, settings_table, share_cell, without_place
 from kdignite.reports.sweep import axes_of, chosen_text, placed
 from kdignite.reports.text import NO_SCORE, per_cent
 
@@ -72,8 +72,8 @@ def _heat_map(summary: SweepSummary) -> Matrix:
     return Matrix(
         "Mean validation accuracy (%)",
         f"{y.name} \\ {x.name}" if y.name else x.name,
-        [f"{value:g}" if y.name else "mean" for value in y.values],
-        [f"{value:g}" for value in x.values],
+        [setting_text(value) if y.name else "mean" for value in y.values],
+        [setting_text(value) for value in x.values],
         [[shade((i, j)) for j in range(len(x.values))] for i in range(len(y.values))],
     )
 
@@ -90,7 +90,7 @@ def _among(summary: SweepSummary) -> str:
 def _points(summary: SweepSummary) -> Table:
     rows = [
         [
-            *(Cell(f"{point.parameters[name]:g}", point.parameters[name]) for name in summary.names),
+            *(setting_cell(point.parameters[name]) for name in summary.names),
             number_cell(len(point.seeds)),
             *(
                 share_cell(one, digits=2)

@@ -35,6 +35,11 @@ def number_cell(value: float | None, *, digits: int = 0) -> Cell:
     return Cell(f"{value:,.{digits}f}", value) if known else Cell(NO_SCORE)
 
 
+def setting_cell(value: float) -> Cell:
+    """A number or a flag, as it is typed."""
+    return Cell(setting_text(value), float(value))
+
+
 def class_table(rows: Sequence[Mapping[str, Any]], teacher: Mapping[str, float]) -> Table:
     """Scores of each class, and the recall of the teacher where it is known."""
     columns = ("class", "recall %", *(["teacher's recall %"] if teacher else []), "precision %", "F1 %", "images")
@@ -80,6 +85,8 @@ def changes(difference: npt.NDArray[np.float64], classes: Sequence[str], *, seed
     """Student - baseline in each cell of the confusion matrix; of many classes the largest changes."""
     mean = f", mean over {seeds} seeds" if seeds > 1 else ""
     digits = 1 if seeds > 1 else 0
+    if len(classes) > MAX_CLASSES and not difference.any():
+        return [Text(f"No cell of the confusion matrix differs{mean}.")]
     if len(classes) > MAX_CLASSES:
         return [_change_table(difference, classes, mean=mean, digits=digits)]
     most = float(np.abs(difference).max()) or 1.0
