@@ -1,5 +1,6 @@
 """The trials of a search as tables and a figure."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.ticker import NullLocator
 
 from kdignite.comparison.search import SearchSummary
 from kdignite.config import Range, setting_text
-from kdignite.errors import reason
+from kdignite.errors import counted, reason
 from kdignite.reports.style import BLUE, FONT_SIZE, SMALL, VERMILION, log_ticks, new_figure, styled
 from kdignite.reports.text import csv_text, markdown_table, per_cent
 from kdignite.trials import TrialRow
@@ -17,15 +18,17 @@ from kdignite.trials import TrialRow
 PANEL = (2.6, 2.9)  # inches, wide and high
 FADED = "0.6"  # of what was stopped early
 ROWS = 20  # of the table of the best
+ENDED = {"complete": "complete", "pruned": "stopped early", "fail": "whose loss was no number", "running": "not over"}
+ALWAYS = ("complete", "pruned")  # are told where there are none, too
 COMPLETE, STOPPED, BELOW, CHOSEN = "complete", "stopped early", "stopped early, below", "chosen"
 
 
 def search_text(summary: SearchSummary) -> str:
     """What was chosen, how to use it, and the best trials."""
-    counts = {state: sum(one.state == state for one in summary.trials) for state in ("complete", "pruned", "fail")}
-    counted = f"{len(summary.trials)} trials: {counts['complete']} complete, {counts['pruned']} stopped early"
-    counted += f", {counts['fail']} whose loss was no number" if counts["fail"] else ""
-    parts = [chosen_text(summary), f"Use it: {summary.line}", counted, _table(summary), *summary.notes]
+    counts = Counter(one.state for one in summary.trials)
+    told = [f"{counts[state]} {ended}" for state, ended in ENDED.items() if counts[state] or state in ALWAYS]
+    number = f"{counted(len(summary.trials), 'trial')}: {', '.join(told)}"
+    parts = [chosen_text(summary), f"Use it: {summary.line}", number, _table(summary), *summary.notes]
     return "\n\n".join(parts) + "\n"
 
 

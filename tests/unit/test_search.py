@@ -11,7 +11,7 @@ from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import Range, Search, SearchConfig, configure, defaults, search_identity, search_line, trial_config
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
-from kdignite.reports.search import chosen_text, drawn_trials, search_figure
+from kdignite.reports.search import chosen_text, drawn_trials, search_figure, search_text
 from kdignite.reports.style import log_ticks
 from kdignite.trials import TrialRow, Trials, rows_of, typed
 
@@ -181,6 +181,19 @@ def test_only_a_complete_first_trial_is_quoted_as_the_defaults(state: str) -> No
     assert chosen_text(whole._replace(trials=whole.trials[1:])) == f"{beside.replace('of 2', 'of 1')})"
     first = summary_of(("complete", 0.9), ("complete", 0.4), T=Range(1, 8))
     assert chosen_text(first) == "Chosen on validation: T 1, 90.00 % (the defaults; the best of 2 trials)"
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (["complete"], "1 trial: 1 complete, 0 stopped early"),
+        (["complete", "pruned", "running"], "3 trials: 1 complete, 1 stopped early, 1 not over"),
+        (["complete", "fail"], "2 trials: 1 complete, 0 stopped early, 1 whose loss was no number"),
+    ],
+)
+def test_every_trial_is_counted(ended: list[str], told: str) -> None:
+    text = search_text(summary_of(*((state, 0.5) for state in ended), T=Range(1, 8)))
+    assert text.split("\n\n")[2] == told
 
 
 def test_only_what_was_stopped_early_is_drawn_so() -> None:
