@@ -49,7 +49,6 @@ class TeacherAgreement(NamedTuple):
 
     overall: float
     on_errors: float | None
-    num_errors: int
 
 
 def wilson_interval(num_correct: int, num_images: int, *, level: float = 0.95) -> Interval:
@@ -212,14 +211,14 @@ def agreement(predicted: Labels, teacher_predicted: Labels, labels: Labels) -> T
         labels: (N,) true classes.
 
     Returns:
-        ``overall``: share of all N; ``on_errors``: share of the ``num_errors`` images that the teacher gets wrong where
-        the model predicts the same wrong class, None where there are none.
+        ``overall``: share of all N; ``on_errors``: share of the images that the teacher gets wrong where the model
+        predicts the same wrong class, None where there are none.
 
     Source: Stanton, Izmailov, Kirichenko, Alemi & Wilson 2021, arXiv:2106.05945.
     """
     same, errors = predicted == teacher_predicted, teacher_predicted != labels
     on_errors = float(same[errors].mean()) if errors.any() else None
-    return TeacherAgreement(float(same.mean()), on_errors, int(errors.sum()))
+    return TeacherAgreement(float(same.mean()), on_errors)
 
 
 def mean_kl(teacher_logits: Logits, logits: Logits) -> float:
