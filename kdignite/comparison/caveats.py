@@ -3,7 +3,7 @@
 from kdignite.comparison.costs import THREADS, CostSummary
 from kdignite.comparison.pairing import PairedRuns, machine_notes, same_processor
 from kdignite.comparison.scores import Scores
-from kdignite.comparison.teachers import control_note, taught_by
+from kdignite.comparison.teachers import adopted_note, control_note, taught_by
 from kdignite.errors import counted
 from kdignite.teachers.controls import RANDOM
 
@@ -63,8 +63,7 @@ def _teacher_notes(runs: PairedRuns, scores: Scores) -> list[str]:
         return notes if record.control == RANDOM else [*notes, hidden]
     if record.control is not None:
         notes.append("the teacher is shown as it is, not as the control changed it")
-    if any(teacher.result["command"] == "adopt" for teacher in runs.teachers):
-        notes.append("the teacher was adopted: its run does not record whether it was trained on these test images")
+    notes += adopted_note(runs.teachers)
     if scores.models["teacher"].accuracy.mean <= scores.models["baseline"].accuracy.mean:
         notes.append("the teacher is no better than the baseline: there was little to learn from it")
     return notes

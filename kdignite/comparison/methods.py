@@ -10,7 +10,7 @@ from kdignite.comparison.recipes import BASELINE, Recipe, by_recipe, recipe, rec
 from kdignite.comparison.runs import RunFiles
 from kdignite.comparison.scores import Difference, difference
 from kdignite.comparison.summary import dataset_name
-from kdignite.comparison.teachers import control_note, in_order, taught_by, teacher_logits
+from kdignite.comparison.teachers import adopted_note, control_note, in_order, taught_by, teacher_logits
 from kdignite.errors import UserError, counted, listed
 from kdignite.metrics.statistics import holm, paired_p_value
 from kdignite.teachers import RANDOM
@@ -216,7 +216,7 @@ def _seed_notes(rows: Sequence[MethodRow], baseline: str, against: str) -> list[
 
 def _teacher_notes(paired: PairedRuns, accuracy: float | None, baseline: Recipe) -> list[str]:
     controls = [note for run in paired.students for note in control_note(run)]
-    notes = [*dict.fromkeys(controls)]
+    notes = [*dict.fromkeys(controls), *adopted_note(paired.teachers)]
     if paired.students and accuracy is None:
         notes.append("the teacher has no run here: agreement with it is not measured")
     if accuracy is not None and accuracy <= baseline.accuracy.mean:

@@ -119,6 +119,13 @@ def teacher_logits(teachers: Sequence[RunFiles], student: RunFiles) -> npt.NDArr
     return logits
 
 
+def adopted_note(teachers: Sequence[RunFiles]) -> list[str]:
+    """That a teacher may know the test images."""
+    if not any(teacher.result["command"] == "adopt" for teacher in teachers):
+        return []
+    return ["the teacher was adopted: its run does not record whether it was trained on these test images"]
+
+
 def control_note(student: RunFiles) -> list[str]:
     """What the students of a control are."""
     control = taught_by(student).control

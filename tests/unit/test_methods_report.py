@@ -225,6 +225,11 @@ def test_agreement_is_with_the_teacher_that_taught_them(tmp_path: Path) -> None:
     assert summary.teacher_accuracy == 340 / 400
     assert "taught by big (85.00 %)" in subject(summary)
     assert not any("agreement" in note for note in summary.notes)
+    adopted = teacher._replace(result=teacher.result | {"command": "adopt"})
+    assert any(
+        note.startswith("the teacher was adopted: ") for note in summarize_methods(found, teachers=[adopted]).notes
+    )
+    assert not any("adopted" in note for note in summary.notes)
     alone = summarize_methods(
         [*found[:2], *group("kd", 290, 291, control="random", teacher=of_control)], teachers=[teacher]
     )  # the others may be missing yet
