@@ -1,5 +1,6 @@
 """The folder of a run, and the names of its files. Nothing in it is ever overwritten."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Collection
@@ -105,7 +106,8 @@ def create(root: Path, *, name: str | None, default: str) -> Path:
         return _make_numbered(root, default) if name is None else _make(root / name)
     except OSError as error:
         check_name(root, name)
-        raise UserError(f"no run folder can be made in {root}: {error.strerror}") from error
+        advice = ": choose a short --name" if error.errno == errno.ENAMETOOLONG else ""
+        raise UserError(f"no run folder can be made in {root}: {error.strerror}{advice}") from error
 
 
 def make_root(root: Path) -> None:

@@ -186,6 +186,11 @@ def test_a_root_that_cannot_be_written_to_is_refused(
     assert told == f"no run folder can be made in {tmp_path}: Permission denied"
 
 
+def test_a_name_that_no_folder_can_have_asks_for_a_short_one(tmp_path: Path) -> None:
+    told = refused(lambda: runs.create(tmp_path, name=None, default=f"compare-{'x' * 250}"))
+    assert told == f"no run folder can be made in {tmp_path}: File name too long: choose a short --name"
+
+
 # --- files
 
 
