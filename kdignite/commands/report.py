@@ -25,9 +25,7 @@ def report(config: ReportConfig, *, root: Path = runs.ROOT) -> Path:
     Raises:
         UserError: if the folder is none of these, or its files are damaged.
     """
-    folder = next((path for path in (Path(config.run), root / config.run) if path.is_dir()), None)
-    if folder is None:
-        raise UserError(f"there is no folder {config.run!r}: name a run, a comparison or a study, as runs/NAME or NAME")
+    folder = _find(config.run, root=root)
     if (folder / COMPARISON).is_file():
         summary = read_summary(folder / COMPARISON)
         found = find_runs(summary.runs, folder.parent, root)
@@ -40,3 +38,12 @@ def report(config: ReportConfig, *, root: Path = runs.ROOT) -> Path:
         raise UserError(f"{folder} is no finished run, comparison or study: it has no {runs.RESULT}; let the run end")
     say(f"report    {page}")
     return page
+
+
+def _find(word: str, *, root: Path) -> Path:
+    """The folder that a word names; one of the current folder that is none of these does not hide a run."""
+    folders = [path for path in (Path(word), root / word) if path.is_dir()]
+    if not folders:
+        raise UserError(f"there is no folder {word!r}: name a run, a comparison or a study, as runs/NAME or NAME")
+    files = (COMPARISON, runs.MANIFEST, runs.RESULT)
+    return next((one for one in folders if any((one / name).is_file() for name in files)), folders[0])

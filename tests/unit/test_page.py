@@ -432,6 +432,13 @@ def test_report_writes_the_page_of_each_kind(tmp_path: Path, capsys: pytest.Capt
     assert f"report    {study}/report.html" in capsys.readouterr().out
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "runs" / "teacher", "teacher")
+    (tmp_path / "teacher").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert report(ReportConfig(run="teacher"), root=Path("runs")) == Path("runs/teacher/report.html")
+
+
 @pytest.mark.parametrize(("run", "why"), [("none", "there is no folder 'none'"), (".", "is no finished run")])
 def test_report_of_something_else_is_refused(tmp_path: Path, run: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
