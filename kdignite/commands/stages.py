@@ -69,7 +69,7 @@ def open_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
     """An earlier study of the same settings, else a new one."""
     found = find_study(config, settings, root=root)
     if found is not None:
-        return found
+        return _continued(found, config)
     path = root / (config.name or "") / runs.MANIFEST
     if config.name and path.exists():
         changed = sorted(differences(read_manifest(path.parent)["settings"], settings))
@@ -89,12 +89,26 @@ def _new_study(config: AnyStudy, settings: Mapping[str, Any], *, root: Path) -> 
 
 def _manifest(config: AnyStudy, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a new study records: the settings that make it this one, and what was typed for it."""
-    unset = {one.name: one.default for one in fields(config)}
-    typed = {name: value for name, value in to_json(config).items() if value != unset.get(name)}
-    paths = with_role(type(config), "place", "content") & {*typed}  # of this machine
-    typed |= dict.fromkeys(paths, "PATH")
-    opened = {"command": config.command, "typed": typed, "settings": dict(settings)}
+    opened = {"command": config.command, "typed": _typed(config), "settings": dict(settings)}
     return {**opened, "id": secrets.token_hex(8), "started_at": files.now(), "stages": {}}
+
+
+def _typed(config: AnyStudy) -> dict[str, Any]:
+    """What was typed for a study, for its page: how to repeat it."""
+    changed = {one.name for one in fields(config) if getattr(config, one.name) != one.default}
+    typed = {name: value for name, value in to_json(config).items() if name in changed}
+    # places are of this machine, and that of a database may hold a password
+    return typed | dict.fromkeys(with_role(type(config), "place") & changed, "PATH")
+
+
+def _continued(study: StudyState, config: AnyStudy) -> StudyState:
+    """An earlier study, with what was typed now: more seeds, say."""
+    if study.manifest.get("typed") != (typed := _typed(config)):
+        with runs.locked(study.folder, file=".manifest.lock", wait=True):
+            refresh(study)
+            study.manifest["typed"] = typed
+            save(study)
+    return study
 
 
 def open_taught_study(
@@ -109,7 +123,7 @@ def open_taught_study(
         for run in fitting_teachers(first, root=root):
             found = find_study(config, settings([run.folder / runs.BEST]), root=root)
             if found is not None:
-                return found, str(run.folder / runs.BEST)
+                return _continued(found, config), str(run.folder / runs.BEST)
     chosen = choose_teachers(first, root=root)
     inherit(first, chosen[0].description.origin)
     paths = [one.path for one in chosen]

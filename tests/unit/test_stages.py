@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from kdignite.commands.stages import find_study
+from kdignite.commands.stages import find_study, open_study
 from kdignite.config import (
     PRESETS,
     BaselineConfig,
     Config,
     DistillConfig,
+    MethodsStudyConfig,
     ReproduceConfig,
+    SearchConfig,
     TeacherConfig,
     configure,
     from_json,
@@ -21,6 +23,7 @@ from kdignite.config import (
 )
 from kdignite.config.study import _OWN, SHARED
 from kdignite.errors import UserError
+from kdignite.files import read_json
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -144,3 +147,18 @@ def test_a_study_that_cannot_be_read_is_skipped_with_a_line(tmp_path: Path, caps
     assert capsys.readouterr().out.startswith(f"skipped   {tmp_path / 'reproduce-quick-2'}: ")
     with pytest.raises(UserError, match="is damaged"):
         find_study(replace(config, name="reproduce-quick-2"), {"a": 1}, root=tmp_path)
+
+
+def test_a_study_records_what_was_typed_but_where_things_lie(tmp_path: Path) -> None:
+    typed = {"dataset": "digits", "val_size": 0.2, "teacher": "runs/t", "weights": "none"}
+    config = configure(SearchConfig, **typed, data_root="/home/me/data", storage="postgresql://me:secret@host/x")
+    study = open_study(config, {}, root=tmp_path)
+    assert study.manifest["typed"] == {**typed, "data_root": "PATH", "storage": "PATH"}
+    assert open_study(MethodsStudyConfig(), {}, root=tmp_path).manifest["typed"] == {}
+
+
+def test_a_study_that_goes_on_records_what_was_typed_last(tmp_path: Path) -> None:
+    for seeds in (1, 3):
+        study = open_study(configure(ReproduceConfig, preset="quick", seeds=seeds), {"a": 1}, root=tmp_path)
+    assert study.folder == tmp_path / "reproduce-quick"
+    assert read_json(study.folder / "manifest.json")["typed"] == {"preset": "quick", "seeds": 3}
