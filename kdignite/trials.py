@@ -52,6 +52,7 @@ def open_trials(search: Search, folder: Path, settings: Mapping[str, Any], *, pl
     """The database of a search, new or as it was left; the first trial has the defaults."""
     import optuna
 
+    database = f"--storage={search.storage}" if search.storage else str(folder / DATABASE)
     with runs.locked(folder, file=LOCK, wait=True):  # two processes would make the same tables
         try:
             study = optuna.create_study(
@@ -64,15 +65,13 @@ def open_trials(search: Search, folder: Path, settings: Mapping[str, Any], *, pl
                 load_if_exists=True,
             )
         except Exception as error:
-            if search.storage is None:
-                raise
-            raise UserError(f"--storage={search.storage} cannot be opened: {brief(error)}") from error
+            raise UserError(f"{database} cannot be opened: {brief(error)}") from error
         recorded = study.user_attrs.get(SETTINGS)
         if recorded is None:
             study.set_user_attr(SETTINGS, dict(settings))
             study.enqueue_trial(defaults(search))
         elif recorded != settings:
-            raise UserError(f"{search.storage} has a search {folder.name!r} of other settings: choose another --name")
+            raise UserError(f"{database} has a search {folder.name!r} of other settings: choose another --name")
     return Trials(study, search, folder, place)
 
 

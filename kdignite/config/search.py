@@ -166,8 +166,8 @@ def search_identity(search: Search) -> dict[str, Value]:
     apart = with_role(SearchConfig, "display", "place") | {*search.ranges, "resume"}
     settings = planned(trial_config(search, defaults(search), name=None))
     shared = {name: value for name, value in settings.items() if name not in apart}
-    ranges = {name: list(one[:2]) for name, one in sorted(search.ranges.items())}
-    return {**shared, "method": search.method_name, "prune": search.prune, "ranges": ranges}
+    ranges = {name: list(one[:2]) for name, one in search.ranges.items()}
+    return {**shared, **ranges, "method": search.method_name, "prune": search.prune}
 
 
 _BASELINE = [name for name in flag_fields(BaselineConfig) if name in _FIELDS]

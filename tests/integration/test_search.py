@@ -193,7 +193,7 @@ def test_other_settings_need_another_name_also_in_a_database_elsewhere(
     found: Finished, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "distill", forbidden)
-    with pytest.raises(UserError, match=r"is a study with other settings: --ranges: .*; choose another --name"):
+    with pytest.raises(UserError, match=r"with other settings: --lr: .* -> 0\.01,0\.3; choose another --name"):
         search(looking(lr=(0.01, 0.3), name=found.folder.name), root=found.folder.parent)
     monkeypatch.undo()
     storage = f"sqlite:///{tmp_path / 'elsewhere.db'}"

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdignite.commands.stages import open_study
 from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import Range, Search, SearchConfig, configure, defaults, search_identity, search_line, trial_config
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
 from kdignite.reports.search import chosen_text, drawn_trials, search_figure, search_text
 from kdignite.reports.style import log_ticks
-from kdignite.trials import TrialRow, Trials, rows_of, typed
+from kdignite.trials import DATABASE, TrialRow, Trials, open_trials, rows_of, typed
 
 
 def looking(**values: object) -> Search:
@@ -70,6 +71,14 @@ def test_the_number_of_trials_and_the_database_do_not_make_another_search() -> N
     assert search_identity(looking(seed=1)) != search_identity(looking())
 
 
+@pytest.mark.parametrize(("now", "told"), [((0.01, 0.2), "0.01,0.2"), ((0.1,), "0.1")])
+def test_another_range_is_told_as_it_is_typed(now: tuple[float, ...], told: str, tmp_path: Path) -> None:
+    first, other = (looking(name="mine", lr=values) for values in ((0.01, 0.1), now))
+    open_study(first, search_identity(first), root=tmp_path)
+    with pytest.raises(UserError, match=rf"is a study with other settings: --lr: 0\.01,0\.1 -> {told}; choose"):
+        open_study(other, search_identity(other), root=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
@@ -105,6 +114,13 @@ def test_what_is_tried_can_be_typed_and_lies_in_its_range(low: float, factor: fl
     assert value == pytest.approx(drawn, rel=0.005)
     assert value in (one.low, one.high) or float(f"{value:g}") == value
     assert typed({"x": value}, {"x": one})["x"] == value
+
+
+def test_a_damaged_database_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    (tmp_path / DATABASE).write_text("no database " * 100)
+    with pytest.raises(UserError, match=rf"^{tmp_path / DATABASE} cannot be opened: .*file is not a database"):
+        open_trials(looking(), tmp_path, {}, place="here")
 
 
 def test_a_trial_that_was_stopped_early_has_the_accuracy_of_its_best_epoch() -> None:
