@@ -2,13 +2,15 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from kdignite.errors import UserError
+from kdignite.errors import RunFailed, UserError
 
 C = TypeVar("C", bound="Config")
 Value = Any
@@ -165,6 +167,15 @@ def _has_type(value: Value, wanted: Value) -> bool:
 
 
 def check_number(name: str, value: Value, domain: Mapping[str, Value]) -> None:
+@contextmanager
+def renamed_errors(rename: Callable[[str], str]) -> Iterator[None]:
+    """Within the block errors name flags of one command as those of another."""
+    try:
+        yield
+    except (UserError, RunFailed) as error:
+        raise type(error)(re.sub(r"--(\w+)", lambda found: f"--{rename(found[1])}", str(error))) from error
+
+
     """Refuse a number that is not finite, or outside the domain of its flag."""
     if not math.isfinite(value):
         raise UserError(f"--{name} must be finite, not {value}")

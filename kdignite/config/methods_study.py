@@ -7,7 +7,17 @@ from typing import ClassVar, NamedTuple
 from kdignite.config import shared
 from kdignite.config.build import configure, method_of, planned
 from kdignite.config.distillation import LAYERS, DistillConfig
-from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
+from kdignite.config.fields import (
+    Config,
+    Value,
+    extended,
+    flag,
+    flag_fields,
+    given_values,
+    left_open,
+    renamed_errors,
+    with_role,
+)
 from kdignite.config.methods import parameter_names
 from kdignite.config.presets import PRESETS
 from kdignite.config.search import BASELINE, TRAINING, Search, SearchConfig
@@ -83,21 +93,15 @@ class MethodsStudy(Config):
             raise UserError(f"--controls takes {', '.join(CONTROLS)}, not {strange[0]!r}")
         if self.search_epochs and not self.trials:
             raise UserError("--search_epochs is for --trials=N, which says how many trials each method gets")
-        for method in self.methods:
-            _check_method(method)
-        _check_equal_terms(self)
-        _check_names(self)
-        for entry in entries(self):
-            final_config(self, entry, {}, seed=self.seed)
-            if self.trials:
-                search_of(self, entry)
-
-
-def _check_method(name: str) -> None:
-    try:
-        find_method(name)
-    except UserError as error:
-        raise UserError(str(error).replace("--method", "--methods", 1)) from error
+        with renamed_errors(lambda name: f"{name}{'s' * (name in ('method', 'control'))}"):
+            for method in self.methods:
+                find_method(method)
+            _check_equal_terms(self)
+            _check_names(self)
+            for entry in entries(self):
+                final_config(self, entry, {}, seed=self.seed)
+                if self.trials:
+                    search_of(self, entry)
 
 
 def _check_equal_terms(study: MethodsStudy) -> None:

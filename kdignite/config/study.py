@@ -1,8 +1,7 @@
 """``reproduce``: one config with the flags of all its stages."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -10,11 +9,21 @@ from typing import ClassVar, NamedTuple
 from kdignite.config import shared
 from kdignite.config.build import configure, planned
 from kdignite.config.distillation import LAYERS, DistillConfig
-from kdignite.config.fields import Config, Value, extended, flag, flag_fields, given_values, left_open, with_role
+from kdignite.config.fields import (
+    Config,
+    Value,
+    extended,
+    flag,
+    flag_fields,
+    given_values,
+    left_open,
+    renamed_errors,
+    with_role,
+)
 from kdignite.config.methods import parameter_names
 from kdignite.config.training import BaselineConfig, TeacherConfig, TrainConfig
 from kdignite.data.registry import is_code
-from kdignite.errors import RunFailed, UserError
+from kdignite.errors import UserError
 from kdignite.methods.registry import short_name
 from kdignite.models.registry import Recipe
 
@@ -172,14 +181,9 @@ def target_flag(name: str) -> CommandFlag:
     return CommandFlag("teacher", own) if own != name and own in _OWN else CommandFlag("distill", name)
 
 
-@contextmanager
-def prefixed_errors() -> Iterator[None]:
+def prefixed_errors() -> AbstractContextManager[None]:
     """Rename the flags in errors of the teacher's stage to those of a study: --lr to --teacher_lr."""
-    try:
-        yield
-    except (UserError, RunFailed) as error:
-        message = re.sub(r"--(\w+)", lambda found: f"--{PREFIX * (found[1] in _OWN)}{found[1]}", str(error))
-        raise type(error)(message) from error
+    return renamed_errors(lambda name: f"{PREFIX * (name in _OWN)}{name}")
 
 
 def _prefixed(names: Iterable[str]) -> tuple[str, ...]:

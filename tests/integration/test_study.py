@@ -206,6 +206,8 @@ def test_a_control_has_the_settings_of_the_method_that_it_is_of() -> None:
     [
         ({"methods": ("kd", "kd")}, "--methods=kd,kd names one twice"),
         ({"methods": ("kdd",)}, "--methods must be one of kd, dkd,"),
+        ({"methods": ("kd", "dkd"), "mix": "mixup"}, "--methods=dkd asks for the one class of an image, and"),
+        ({"methods": ("kd",), "controls": ("shuffled",), "mix": "cutmix"}, "--controls=shuffled keeps the class"),
         ({"controls": ("weak",)}, "--controls takes shuffled, random, label_smoothing, not 'weak'"),
         ({"search_epochs": 2}, "--search_epochs is for --trials=N"),
         ({"epochs": 0}, "--epochs must be at least 1"),
