@@ -87,4 +87,4 @@ def from_json(kind: type[C], values: Mapping[str, Value]) -> C:
     unknown = sorted(values.keys() - flag_fields(kind))
     if unknown:
         raise UserError(f"the config of {kind.command} has no {', '.join(unknown)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return kind(**values)

@@ -84,9 +84,9 @@ class Config:
     command: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Refuse a value of the wrong type or outside its domain, naming the flag; a path becomes text."""
+        """Refuse a value of the wrong type or outside its domain, naming the flag; paths become text, lists tuples."""
         for name, one in flag_fields(type(self)).items():
-            object.__setattr__(self, name, _with_text(getattr(self, name)))
+            object.__setattr__(self, name, _plain(getattr(self, name)))
             _check(one, getattr(self, name))
             if one.metadata["check"]:
                 one.metadata["check"](getattr(self, name))
@@ -136,10 +136,10 @@ def bare_type(annotation: Value) -> Value:
     return annotation
 
 
-def _with_text(value: Value) -> Value:
-    """A path, or the paths in a tuple, as text."""
-    if isinstance(value, tuple):
-        return tuple(map(_with_text, value))
+def _plain(value: Value) -> Value:
+    """A path as text, a list as a tuple."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
     return str(value) if isinstance(value, PurePath) else value
 
 
@@ -147,7 +147,8 @@ def _check(one: Field[Value], value: Value) -> None:
     if value is None and NoneType in get_args(one.type):
         return
     if not _has_type(value, bare_type(one.type)):
-        raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}")
+        listed = "; from Python, a list of them" * isinstance(bare_type(one.type), GenericAlias)
+        raise UserError(f"--{one.name} needs {type_name(one.type)}, not {value!r}{listed}")
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, int | float) and not isinstance(item, bool):
             check_number(one.name, item, one.metadata)
@@ -166,7 +167,6 @@ def _has_type(value: Value, wanted: Value) -> bool:
     return isinstance(value, wanted)
 
 
-def check_number(name: str, value: Value, domain: Mapping[str, Value]) -> None:
 @contextmanager
 def renamed_errors(rename: Callable[[str], str]) -> Iterator[None]:
     """Within the block errors name flags of one command as those of another."""
@@ -176,6 +176,7 @@ def renamed_errors(rename: Callable[[str], str]) -> Iterator[None]:
         raise type(error)(re.sub(r"--(\w+)", lambda found: f"--{rename(found[1])}", str(error))) from error
 
 
+def check_number(name: str, value: Value, domain: Mapping[str, Value]) -> None:
     """Refuse a number that is not finite, or outside the domain of its flag."""
     if not math.isfinite(value):
         raise UserError(f"--{name} must be finite, not {value}")
