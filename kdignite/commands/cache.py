@@ -16,7 +16,7 @@ ALL = "all"
 
 def cache(config: CacheConfig, *, root: Path = runs.ROOT) -> list[StoredTable]:
     """Remove the tables of ``--prune``, then list the others."""
-    folder = files.typed_path(config.cache) if config.cache else runs.cache_folder(root)
+    folder = runs.cache_folder(root) if config.cache == "auto" else files.typed_path(config.cache)
     tables = stored_tables(folder)
     for table in _unwanted(tables, config.prune or (), folder=folder):
         remove(table.folder)

@@ -28,7 +28,7 @@ class CacheConfig(Config):
 
     command: ClassVar[str] = "cache"
 
-    cache: str | None = flag(None, "the folder they are in; unset: runs/.teacher_cache", group="distillation")
+    cache: str = flag("auto", "the folder they are in; auto: runs/.teacher_cache", group="distillation")
     prune: tuple[str, ...] | None = flag(
         None, "tables to remove: the word all, or the beginnings of their keys", group="distillation"
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kdignite.config.checks import check_cache
 from kdignite.config.fields import Value, flag
 from kdignite.config.methods import check_mix, checked_parameters, method_flags, parameter_names
 from kdignite.config.teachers import CONTROLS, check_teachers, teacher_names
@@ -75,6 +76,7 @@ class DistillConfig(TrainConfig):
         "(a live teacher), or a folder",
         group="distillation",
         role="machine",
+        check=check_cache,
     )
     cache_dtype: str = flag(
         "float32",

@@ -353,6 +353,15 @@ def test_an_unknown_preset() -> None:
 @pytest.mark.parametrize(
     ("preset", "values", "given"),
     [
+    with pytest.raises(UserError, match=r"^--preset must be one of standard, .* not \['quick'\]$"):
+        configure(TeacherConfig, preset=["quick"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["no", "False", "none", "0", "true", "OFF", "Auto"])
+def test_a_cache_is_no_switch(word: str) -> None:
+    text = f"--cache must be auto, off or a folder, not {word!r}: such a folder is --cache=./{word}"
+    assert refusal(DistillConfig, cache=word) == refusal(SweepConfig, cache=word) == text
+    assert DistillConfig(cache=f"./{word}").cache == f"./{word}"
         ("standard", {}, set()),
         ("standard", {"epochs": 10, "lr": 0.1}, {"epochs", "lr"}),  # what the defaults are too
         ("quick", {}, {"epochs"}),

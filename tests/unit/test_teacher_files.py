@@ -15,6 +15,7 @@ import pytest
 
 from kdignite.commands.cache import cache
 from kdignite.config import CacheConfig
+from kdignite.runs import cache_folder
 from kdignite.teachers import StoredTable, make_room, remove, stored_tables, table_key
 from kdignite.teachers.cache_files import (
     ABANDONED_S,
@@ -284,6 +285,12 @@ def test_a_home_is_one_also_where_no_command_line_was_read(tmp_path: Path, monke
     table(teacher_cache._named("~/big"), "table", files=1, used_at=1000)
     assert teachers(cache(CacheConfig(cache="~/big"))) == ["table"]
     assert [path.name for path in tmp_path.iterdir()] == ["big"]
+
+
+def test_auto_is_the_folder_that_a_training_takes(tmp_path: Path) -> None:
+    table(cache_folder(tmp_path), "table", files=1, used_at=1000)
+    assert teachers(cache(CacheConfig(cache="auto"), root=tmp_path)) == ["table"]
+    assert CacheConfig() == CacheConfig(cache="auto")
 
 
 def test_removing_follows_no_link_and_touches_nothing_else(tmp_path: Path) -> None:
