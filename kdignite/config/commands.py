@@ -206,8 +206,8 @@ class AdoptConfig(Config):
             if value is not None and len(value) != 3:
                 raise UserError(f"--{key} needs three numbers, red, green, blue: --{key}=.5,.5,.5")
         if max(self.mean or (0,)) > 1:
-            mean, std = ([float(f"{x / 255:.4g}") for x in values or ()] for values in (self.mean, self.std))
-            typed = typed_flags(mean=mean, std=std)
+            given = {"mean": self.mean, "std": self.std}
+            typed = typed_flags(**{key: [float(f"{x / 255:.4g}") for x in one] for key, one in given.items() if one})
             raise UserError(
                 f"--mean and --std are for pixels in 0..1; those for pixels in 0..255 divided by 255: {typed}"
             )

@@ -164,7 +164,10 @@ class TrainConfig(Config):
         if self.mix_alpha is not None and self.mix is None:
             raise UserError(f"--mix_alpha={self.mix_alpha:g} is for mixed images: add --mix=mixup or --mix=cutmix")
         if self.schedule == "onecycle" and self.warmup_epochs:
-            raise UserError("--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own")
+            raise UserError(
+                "--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own, and takes "
+                "--warmup_epochs=0"
+            )
         if self.optimizer == "nesterov" and not self.momentum:
             raise UserError("--optimizer=nesterov needs a --momentum above 0; without momentum it is --optimizer=sgd")
         if self.warmup_epochs > self.epochs:

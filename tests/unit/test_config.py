@@ -177,7 +177,8 @@ def test_numbers_must_be_finite(value: float) -> None:
     [
         (
             {"warmup_epochs": 1.0},
-            "--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own",
+            "--warmup_epochs is for --schedule=constant or cosine; onecycle has a warm-up of its own, and takes "
+            "--warmup_epochs=0",
         ),
         (
             {"schedule": "cosine", "warmup_epochs": 3.5, "epochs": 3},
@@ -242,6 +243,10 @@ def test_compare_needs_runs(runs: tuple[str, ...] | None) -> None:
         ({"size": None, "mean": None}, "adopt needs --size, --mean: how a model was fed is never assumed"),
         ({"mean": (0.5,)}, "--mean needs three numbers, red, green, blue: --mean=.5,.5,.5"),
         ({"std": (0.5, 0.5)}, "--std needs three numbers, red, green, blue: --std=.5,.5,.5"),
+        (
+            {"arch": "timm:resnet10t", "mean": (102, 51, 51), "std": None},
+            "--mean and --std are for pixels in 0..1; those for pixels in 0..255 divided by 255: --mean=0.4,0.2,0.2",
+        ),
         ({"std": (0.5, 0.0, 0.5)}, "--std must be above 0, not 0.5,0.0,0.5"),
         ({"std": (0.5, 0.2, -0.1)}, "--std must be above 0, not 0.5,0.2,-0.1"),
         ({"val_size": 2.5}, "--val_size must be a whole count or a fraction below 1, not 2.5"),
@@ -348,11 +353,6 @@ def test_single_values_win_over_the_preset() -> None:
 def test_an_unknown_preset() -> None:
     with pytest.raises(UserError, match=r"^--preset must be one of standard, .*, original, pictures, not 'best'$"):
         configure(TeacherConfig, preset="best")
-
-
-@pytest.mark.parametrize(
-    ("preset", "values", "given"),
-    [
     with pytest.raises(UserError, match=r"^--preset must be one of standard, .* not \['quick'\]$"):
         configure(TeacherConfig, preset=["quick"])  # type: ignore[arg-type]
 
@@ -362,6 +362,11 @@ def test_a_cache_is_no_switch(word: str) -> None:
     text = f"--cache must be auto, off or a folder, not {word!r}: such a folder is --cache=./{word}"
     assert refusal(DistillConfig, cache=word) == refusal(SweepConfig, cache=word) == text
     assert DistillConfig(cache=f"./{word}").cache == f"./{word}"
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "given"),
+    [
         ("standard", {}, set()),
         ("standard", {"epochs": 10, "lr": 0.1}, {"epochs", "lr"}),  # what the defaults are too
         ("quick", {}, {"epochs"}),
