@@ -34,6 +34,7 @@ FUNCTIONS = {command: f"kdignite.commands.{command}:{command}" for command in CO
 OK, FAILED, USAGE_ERROR = 0, 1, 2
 INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143  # 128 + the number of SIGINT, SIGPIPE, SIGTERM, as shells count
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+PLACE_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 REPORT_TIMEOUT_S = 10.0  # within which the reporting process prints how all of them ended
 
 
@@ -93,14 +94,13 @@ def _exit_code(argv: Sequence[str]) -> int:
         message, code = f"{'error' if wrong else 'failed'}: {error}", USAGE_ERROR if wrong else FAILED
         if TRACEBACK in argv and processes.is_reporter():
             traceback.print_exception(error.__cause__ or error)
-    except PermissionError as error:
-        if error.filename is None:
-            raise
-        message, code = f"error: {error}: allow access, or name another place", USAGE_ERROR
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno in PLACE_REFUSED and error.filename is not None:
+            message, code = f"error: {error}: allow access, or name another place", USAGE_ERROR
+        elif error.errno in DISK_FULL:
+            message, code = f"failed: {error}: free some disk space, then type the same command again", FAILED
+        else:
             raise
-        message, code = f"failed: {error}: free some disk space, then type the same command again", FAILED
     except (stopping.Stopped, KeyboardInterrupt, Terminated) as stop:
         interrupted = isinstance(stop, KeyboardInterrupt) or getattr(stop, "number", None) == signal.SIGINT
         return _report("interrupted", INTERRUPTED) if interrupted else _report("terminated", TERMINATED)

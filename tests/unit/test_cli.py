@@ -654,6 +654,16 @@ def raising(error: BaseException) -> Callable[[], None]:
         (stopping.Stopped(signal.SIGTERM), 143, "kdignite: terminated\n"),
     ],
 )
+        (
+            OSError(36, "File name too long", "a b"),
+            2,
+            "kdignite: error: [Errno 36] File name too long: 'a b': allow access, or name another place\n",
+        ),
+        (
+            OSError(30, "Read-only file system", "runs/x"),
+            2,
+            "kdignite: error: [Errno 30] Read-only file system: 'runs/x': allow access, or name another place\n",
+        ),
 def test_an_end_on_purpose_is_one_line(error, code, line, runs, capsys):
     runs.then = raising(error)
     assert main(["teacher"]) == code
