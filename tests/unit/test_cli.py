@@ -371,6 +371,10 @@ def test_one_dash_is_refused_with_the_whole_name(typed, advice, refusal):
         (["distill", "quick"], "distill: stray word 'quick'; write --preset=quick"),
         (["distill", "alpha=0.5"], "distill: stray word 'alpha=0.5'; write --alpha=0.5"),
         (["distill", "alpha", "0.5"], "distill: stray word 'alpha'; write --alpha=VALUE"),
+        (["distill", "\u2013T=4"], "distill: '\u2013T=4' begins with a dash of text, not with '-'; write --T=4"),
+        (["predict", "a.png", "\u2014model=runs/x"],
+         "predict: '\u2014model=runs/x' begins with a dash of text, not with '-'; write --model=runs/x"),
+        (["teacher", "\u2212-help"], "teacher: '\u2212-help' begins with a dash of text, not with '-'; write --help"),
         (["distill", "--keep_last", "false"], "distill: write --keep_last=false, with '='"),
         (["adopt", "--allow_weak_teacher", "false"], "adopt: write --allow_weak_teacher=false, with '='"),
         (["distill", "--keep_last", "resnet20"], "distill: stray word 'resnet20'; "
