@@ -9,6 +9,7 @@ from kdignite import __version__
 from kdignite.cli.flags import choices_of, flags_of, placeholder, usage_of
 from kdignite.cli.parse import TRACEBACK
 from kdignite.config import COMMANDS, GROUPS, PRESETS, PROGRAM, CommandFlag, setting_text, target_flag, type_name
+from kdignite.config.build import method_of
 from kdignite.config.fields import domain_text
 from kdignite.data.registry import DATASETS
 from kdignite.methods.registry import METHODS
@@ -38,10 +39,10 @@ def command_help(command: str) -> str:
     flags = flags_of(command)
     blocks = [_wrapped(f"{command}: {_about(command)}", "", 0), _usage(command), *_notes(command)]
     blocks += [_group(command, title, members) for title, members in _grouped(flags).items() if members]
-    if "method" in flags:
+    if of_methods := next(iter({"method", "methods"} & {*flags}), ""):
         rows = (_row(name, f"{one.idea}; loss = {one.equation}") for name, one in METHODS.items())
         more = f"more of each, and what ce, KL and the sums are: {PROGRAM} methods NAME"
-        blocks.append("\n".join(["methods for --method:", *rows, more]))
+        blocks.append("\n".join([f"methods for --{of_methods}:", *rows, more]))
     if "dataset" in flags:
         blocks.append(
             "\n".join(["data sets for --dataset:", *(_row(name, one.about) for name, one in DATASETS.items())])
@@ -118,13 +119,18 @@ def _default(command: str, one: Field[Any]) -> str:
 
 
 def _default_by_method(command: str, one: Field[Any]) -> str:
-    """The default of a parameter in each method that takes it, and in each preset that has another for its method."""
+    """The default of a parameter in each method that takes it, and in each preset that has another for its method.
+
+    What a sweep or a search tries goes before what a preset has.
+    """
     rows = {name: method.parameters[one.name] for name, method in METHODS.items() if one.name in method.parameters}
     of_method = {name: setting_text(_tried(command, row.grid) or row.default) for name, row in rows.items()}
     texts = of_method.values() if len(set(of_method.values())) == 1 else (f"{v} for {k}" for k, v in of_method.items())
-    recipes = {} if command in TRIED else {preset: recipe.get("distill", {}) for preset, recipe in PRESETS.items()}
+    recipes = {preset: recipe["distill"] for preset, recipe in PRESETS.items()}
     others = [
-        f"[{preset}] {setting_text(recipe[one.name])}" for preset, recipe in recipes.items() if one.name in recipe
+        f"[{preset}] {setting_text(recipe[one.name])}"
+        for preset, recipe in recipes.items()
+        if one.name in recipe and not _tried(command, rows[method_of(preset)].grid)
     ]
     return f"default {', '.join([*dict.fromkeys(texts), *others])}"
 

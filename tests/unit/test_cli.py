@@ -607,6 +607,8 @@ def test_help_of_searches_and_studies_has_the_defaults_of_distill():
         assert "instead of refusing the data true or false; default false" in text
     assert "default 0.5,1 for kd, " in search
     assert "1,100 for fitnet" in search
+    assert "0 for reviewkd, [patient] 0.9 --T " in search  # whose alpha is not searched; that of kd is
+    assert " methods for --methods: kd match " in study
     assert (
         "unset: 0.1 to 2 times that of the model or preset numbers separated by commas above 0; default unset" in search
     )
@@ -652,12 +654,6 @@ def raising(error: BaseException) -> Callable[[], None]:
             2,
             "kdignite: error: [Errno 13] Permission denied: '/root/net.pt': allow access, or name another place\n",
         ),
-        (RunFailed("\x1b[31mred \u200b"), 1, "kdignite: failed: \\x1b[31mred \\u200b\n"),
-        (KeyboardInterrupt(), 130, "kdignite: interrupted\n"),
-        (stopping.Stopped(signal.SIGINT), 130, "kdignite: interrupted\n"),
-        (stopping.Stopped(signal.SIGTERM), 143, "kdignite: terminated\n"),
-    ],
-)
         (
             OSError(36, "File name too long", "a b"),
             2,
@@ -668,6 +664,12 @@ def raising(error: BaseException) -> Callable[[], None]:
             2,
             "kdignite: error: [Errno 30] Read-only file system: 'runs/x': allow access, or name another place\n",
         ),
+        (RunFailed("\x1b[31mred \u200b"), 1, "kdignite: failed: \\x1b[31mred \\u200b\n"),
+        (KeyboardInterrupt(), 130, "kdignite: interrupted\n"),
+        (stopping.Stopped(signal.SIGINT), 130, "kdignite: interrupted\n"),
+        (stopping.Stopped(signal.SIGTERM), 143, "kdignite: terminated\n"),
+    ],
+)
 def test_an_end_on_purpose_is_one_line(error, code, line, runs, capsys):
     runs.then = raising(error)
     assert main(["teacher"]) == code
