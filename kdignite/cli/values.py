@@ -125,7 +125,7 @@ def _sample(one: Field[Any]) -> str:
         "int": "10",
         "float": "0.5",
         "ints": "64,64,24",
-        "floats": ".5,.5,.5",
+        "floats": ".5,.5,.5" if one.metadata["group"] == "model" else ".25,.5",  # a mean of channels, or an axis
         "bools": "false,true",
         "strs": "cat,dog",
     }

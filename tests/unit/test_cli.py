@@ -458,6 +458,13 @@ def test_lists_of_the_wrong_type_are_refused(refusal):
     )
 
 
+@pytest.mark.parametrize("typed", [["sweep", "--alpha=0:1"], ["search", "--lr=.1-.2"], ["search", "--T=1..8"]])
+def test_what_is_proposed_for_an_axis_is_accepted(typed, refusal, config_of):
+    proposed = refusal(*typed).rpartition("write it like ")[2]
+    assert proposed.partition("=")[0] == typed[1].partition("=")[0]
+    config_of(typed[0], proposed)
+
+
 @pytest.mark.parametrize("name", ["../x", "run#1", "ﬁ", "a b", "'x'", "\x1b[31m", "a\nb", "\udcff", "/tmp/x"])
 def test_a_name_that_is_no_folder_name_is_refused_as_it_was_typed(name, refusal):
     rule = "--name must be letters, digits, '.', '_' or '-', starting with a letter or digit, not"
