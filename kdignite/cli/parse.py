@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from kdignite.cli.flags import choices_of, flags_of, is_variadic, item_type, placeholder, usage_of
 from kdignite.cli.values import BOOLEANS, SEPARATOR
 from kdignite.config import COMMANDS, PROGRAM, bare_type
-from kdignite.errors import UserError, brief
+from kdignite.errors import UserError, brief, listed
 from kdignite.models.registry import MODELS
 
 HELP = ("-h", "--help")
@@ -137,8 +137,9 @@ def _flag_name(command: str, flags: Flags, typed: str, *, value: str) -> tuple[s
     close = _closest(name, [*flags, "help"])
     if value in MODELS and "arch" in flags and not close.endswith("arch"):  # --student=cnn5, --model=cnn5
         close = "arch"
-    advice = f"did you mean --{close}?" if close else f"see {PROGRAM} {command} --help"
-    raise UserError(f"{command}: no flag --{brief(typed)}; {advice}")
+    owners = [one for one in COMMANDS if name in flags_of(one)]
+    hints = [f"did you mean --{close}?"] * bool(close) + [f"--{name} is a flag of {listed(owners)}"] * bool(owners)
+    raise UserError(f"{command}: no flag --{brief(typed)}; {' '.join(hints) or f'see {PROGRAM} {command} --help'}")
 
 
 def _single_dash_error(command: str, flags: Flags, token: str, rest: deque[str]) -> UserError:

@@ -317,7 +317,11 @@ def test_the_words_of_the_process_are_the_default(runs, monkeypatch):
         (["distill", "--resume", ""], "distill: --resume needs a value; write --resume=VALUE"),
         (["distill", "--resume", "--resume"], "distill: --resume is given twice; keep one of them"),
         (["distill", "--no-resume"], "distill: no flag --no-resume; did you mean --resume?"),
-        (["reproduce", "--resume"], "reproduce: no flag --resume; see python -m kdignite reproduce --help"),
+        (["reproduce", "--resume"], "reproduce: no flag --resume; --resume is a flag of teacher, distill, baseline"),
+        (["distill", "--seeds=3"], "distill: no flag --seeds; did you mean --seed? "
+         "--seeds is a flag of reproduce, sweep, study"),
+        (["teacher", "--alpha=1"], "teacher: no flag --alpha; did you mean --mix_alpha? "
+         "--alpha is a flag of reproduce, distill, doctor, sweep, search"),
         (["--alpha=.3", "distill"], "the command comes first, then its flags: python -m kdignite distill --alpha=.3"),
         (["--name", "a b", "distill"], "the command comes first, then its flags: "
          "python -m kdignite distill --name 'a b'"),
