@@ -16,7 +16,7 @@ from kdignite.models.registry import MODELS
 
 HELP = ("-h", "--help")
 TRACEBACK = "--traceback"  # anywhere: an error shows where it was raised
-_DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")  # of text, as editors put them
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # the first is that of flags; editors make others of it
 _NEGATIVE = re.compile(r"-(\.?[0-9]|(inf|infinity|nan)$)", re.IGNORECASE)
 _SHORT = re.compile(r"[A-Za-z]([0-9.+-].*)?")  # one letter, perhaps with its value: T, T4, T-4
 Flags = Mapping[str, Field[Any]]
@@ -164,9 +164,9 @@ def _single_dash_error(command: str, flags: Flags, token: str, rest: deque[str])
 
 def _positional(command: str, flags: Flags, word: str, *, last: str, values: Mapping[str, str]) -> str:
     """The field that a word without dashes belongs to."""
-    if word.startswith(_DASHES):
-        meant = brief(word.lstrip(f"-{''.join(_DASHES)}"))
-        raise UserError(f"{command}: '{brief(word)}' begins with a dash of text, not with '-'; write --{meant}")
+    meant = word.lstrip(_DASHES)
+    if meant != word and meant.partition("=")[0].replace("-", "_") in {*flags, "help"}:
+        raise UserError(f"{command}: '{brief(word)}' begins with a dash of text, not with '-'; write --{brief(meant)}")
     before = flags[last].type if last else str
     if bare_type(before) is bool and word.lower() in BOOLEANS:
         raise UserError(f"{command}: write --{last}={word}, with '='")

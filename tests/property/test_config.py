@@ -44,6 +44,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("mix", "mix_alpha", "cache_top"), st.none()),
     "arch_options": st.none() | st.just(("drop_rate=0.1",)),
     "momentum": st.floats(0, 1, exclude_min=True, exclude_max=True),  # 0 is not for every optimizer
+    "cache": st.sampled_from(["auto", "./0"]),
     "seeds": st.integers(1, 3),
     "generations": st.integers(1, 3),
     "teacher": st.none() | st.from_regex("[a-z]+(,[a-z]+)?", fullmatch=True),

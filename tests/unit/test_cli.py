@@ -226,6 +226,10 @@ def test_lists_of_numbers_and_of_words(config_of):
     assert (config.mean, config.std, config.classes) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), ("cat", "dog"))
 
 
+def test_a_file_may_begin_with_a_dash_of_text(config_of):
+    assert config_of("predict", "\u2013 1.png", "--model=m").paths == ("\u2013 1.png",)
+
+
 def test_a_bool_flag_does_not_swallow_the_next_word(config_of):
     config = config_of("adopt", "--allow_weak_teacher", *ADOPT[1:])
     assert config.allow_weak_teacher is True
