@@ -66,7 +66,13 @@ weight_decay = partial(
 )
 device = partial(flag, "auto", "auto, cpu, cuda or cuda:N", role="machine")
 threads = partial(
-    flag, None, "CPU threads; unset: one a core, under torchrun one a process", low=1, role="machine", filled=True
+    flag,
+    None,
+    "CPU threads; unset: one a core, under torchrun one a process",
+    low=1,
+    high=1024,  # a system refuses many more, which ends the process
+    role="machine",
+    filled=True,
 )
 amp = partial(
     flag,

@@ -438,6 +438,7 @@ def test_stray_words_are_refused(typed, line, refusal):
         (["--epochs=0"], "--epochs must be at least 1, not 0"),
         (["--seed=9223372036854775808"], "--seed needs a whole number, not '9223372036854775808'; "
          "the largest is 9223372036854775807"),
+        (["--threads=3000000000"], "--threads must be at most 1024, not 3e+09"),
         (["--limit_train=1,000"], "--limit_train needs a whole number, not '1,000'; write --limit_train=1000"),
         (["--limit_train=all"], "--limit_train needs a whole number, not 'all'; write it like --limit_train=10"),
         (["--val_size=some"], "--val_size needs a number, not 'some'; write it like --val_size=0.5"),
