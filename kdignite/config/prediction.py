@@ -64,6 +64,8 @@ class PredictConfig(Config):
             path = typed_path(given or "x").absolute()
             if path.is_dir() or not path.parent.is_dir():
                 raise UserError(f"--{name} must be a file in a folder that is there, not {given}")
+        if self.sheet and Path(self.sheet).suffix.lower() != ".png":
+            raise UserError(f"--sheet is a PNG file: write --sheet={Path(self.sheet).with_suffix('.png')}")
         if self.out and self.sheet and typed_path(self.out).resolve() == typed_path(self.sheet).resolve():
             raise UserError(f"--out and --sheet are both {self.out}: give each a file of its own")
 

@@ -143,11 +143,13 @@ def test_broken_files_are_told_and_the_rest_goes_on(
 def test_nothing_that_is_read_is_written_over(pictures: Path, run: Finished, tmp_path: Path) -> None:
     picture, out = tmp_path / "a.png", tmp_path / "rows.csv"
     draw(1).save(picture)
-    (tmp_path / "link.csv").symlink_to(picture)
+    links = [tmp_path / name for name in ("link.csv", "link.png")]
+    for link in links:
+        link.symlink_to(picture)
     model = run.folder / "best.safetensors"
     before = picture.read_bytes(), model.read_bytes()
-    for flag in ("out", "sheet"):
-        for path in (picture, tmp_path / "link.csv", model):
+    for flag, read in (("out", (picture, links[0], model)), ("sheet", (picture, links[1]))):
+        for path in read:
             with pytest.raises(UserError, match=f"--{flag}=.* is one of the files that are read"):
                 predict(PredictConfig(paths=(str(picture),), model=str(run.folder), **{flag: str(path)}))
     assert (picture.read_bytes(), model.read_bytes()) == before
@@ -195,6 +197,13 @@ def test_no_file_is_a_mistake_of_the_command_line(
 def test_settings_that_make_no_sense(flags: dict[str, object]) -> None:
     with pytest.raises(UserError):
         PredictConfig(**{"paths": ("x.jpg",), "model": "runs/x", **flags})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["sheet.svg", "sheet", "sheet.jpg"])
+def test_a_sheet_is_no_other_file_than_png(name: str) -> None:
+    with pytest.raises(UserError, match=r"^--sheet is a PNG file: write --sheet=sheet\.png$"):
+        PredictConfig(paths=("x.jpg",), model="runs/x", sheet=name)
+    assert PredictConfig(paths=("x.jpg",), model="runs/x", sheet="sheet.PNG").sheet == "sheet.PNG"
 
 
 def test_more_classes_than_there_are(pictures: Path, run: Finished) -> None:
