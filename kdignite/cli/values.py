@@ -4,13 +4,15 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import Field
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from kdignite.cli.flags import item_type
 from kdignite.config import COMMANDS, bare_type, flag_fields, type_name
 from kdignite.errors import UserError, brief
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+UNSET = "none"  # takes back what a preset sets
 SEPARATOR = "\0"  # between several words of one field, such as RUN...: no argument of a process can hold it
 _WHOLE = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
 _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+")
@@ -19,6 +21,8 @@ _LARGEST = 2**63 - 1  # what torch takes as a seed or a size
 
 def coerce(one: Field[Any], text: str) -> Any:
     """The value of a flag: text as it is but for a ``~`` in front, decimal numbers, lists with commas."""
+    if text == UNSET and _may_be_unset(one):
+        return None
     try:
         if one.metadata["share"]:
             return _read_share(text, bare_type(one.type))
@@ -27,6 +31,13 @@ def coerce(one: Field[Any], text: str) -> Any:
         raise UserError(
             f"--{one.name} needs {type_name(one.type)}, not '{brief(text)}'; {_advice(one, text)}"
         ) from error
+
+
+def _may_be_unset(one: Field[Any]) -> bool:
+    """Whether a flag needs no value, and the word for that is no value of its own."""
+    is_text = str in (wanted := bare_type(one.type), item_type(wanted))
+    choices = one.metadata["choices"]
+    return NoneType in get_args(one.type) and (UNSET not in choices if choices else not is_text)
 
 
 def _read(text: str, wanted: Any) -> Any:

@@ -268,6 +268,22 @@ def test_a_preset_gives_its_values_and_a_flag_overrides_one(command, preset, con
     assert config == COMMANDS[command](**expected)
 
 
+@pytest.mark.parametrize(
+    ("typed", "field"), [("--mix=none", "mix"), ("--widths=none", "widths"), ("--views=none", "views")]
+)
+def test_none_takes_back_what_a_preset_sets(typed, field, config_of):
+    (command,) = (name for name in ("teacher", "distill") if field in PRESETS["patient"][name])
+    expected = {**PRESETS["patient"][command], "preset": "patient", field: None}
+    assert config_of(command, "--preset=patient", typed) == COMMANDS[command](**expected)
+
+
+def test_none_is_a_text_where_a_text_is_meant_and_no_number_that_is_needed(config_of, refusal):
+    assert config_of("distill", "--name=none", "--teacher=none", "--augment=none").augment == "none"
+    assert config_of("distill", "--name=none").name == "none"
+    assert config_of("distill", "--weights=none").weights == "none"
+    assert "--lr needs a number" in refusal("distill", "--lr=none")
+
+
 def test_a_home_folder_is_found_where_the_shell_does_not_look(config_of, monkeypatch):
     """Shells expand ``~`` at the beginning of a word, not after ``=``."""
     monkeypatch.setenv("HOME", "/home/me")
