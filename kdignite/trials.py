@@ -1,6 +1,7 @@
 """The trials of a search, kept by Optuna in a database that several processes share."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ class TrialRow(NamedTuple):
     number: int
     state: str  # complete, pruned, fail or running
     values: dict[str, Any]  # of the settings that are searched
-    accuracy: float | None  # on validation, of the best epoch; None: none is over
+    accuracy: float | None  # on validation, of the best epoch; None: no epoch is over, or none gave a number
     epochs: int  # that are over
 
 
@@ -163,11 +164,11 @@ def rows_of(trials: Trials) -> list[TrialRow]:
     rows, ranges = [], trials.search.ranges
     for one in trials.study.get_trials(deepcopy=False):
         if ranges.keys() <= one.params.keys():
-            accuracies = list(one.intermediate_values.values())
+            accuracies = [value for value in one.intermediate_values.values() if math.isfinite(value)]
             # Optuna takes the last epoch of a trial that was pruned for its value
             accuracy = one.value if one.state.name == "COMPLETE" else max(accuracies, default=None)
             values = typed({name: one.params[name] for name in ranges}, ranges)
-            epochs = one.user_attrs.get(EPOCHS, len(accuracies))
+            epochs = one.user_attrs.get(EPOCHS, len(one.intermediate_values))
             rows.append(TrialRow(one.number, one.state.name.lower(), values, accuracy, epochs))
     return rows
 

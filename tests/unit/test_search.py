@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdignite import files
 from kdignite.commands.stages import open_study
 from kdignite.comparison.search import SearchSummary, summarize_search
 from kdignite.config import Range, Search, SearchConfig, configure, defaults, search_identity, search_line, trial_config
 from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
-from kdignite.reports.search import chosen_text, drawn_trials, search_figure, search_text
+from kdignite.reports.search import chosen_text, drawn_trials, search_figure, search_json, search_text
 from kdignite.reports.style import log_ticks
 from kdignite.trials import DATABASE, TrialRow, Trials, open_trials, rows_of, typed
 
@@ -123,21 +124,36 @@ def test_a_damaged_database_is_told(tmp_path: Path) -> None:
         open_trials(looking(), tmp_path, {}, place="here")
 
 
-def test_a_trial_that_was_stopped_early_has_the_accuracy_of_its_best_epoch() -> None:
+def trials_of(*ended: tuple[str, float | None, dict[int, float]]) -> Trials:
+    """Trials by their state, value and validation accuracies of the epochs."""
     optuna = pytest.importorskip("optuna")
     search, study = looking(alpha=(0.5,), T=(4.0,)), optuna.create_study(direction="maximize")
     spread = {"lr": optuna.distributions.FloatDistribution(0.01, 0.2, log=True)}
-    for state, value in (("PRUNED", 0.4), ("COMPLETE", 0.9), ("RUNNING", None)):
+    for state, value, accuracies in ended:
         trial = optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
             value=value,
             params={"lr": 0.1},
             distributions=spread,
-            intermediate_values={1: 0.5, 2: 0.9, 3: 0.4},
+            intermediate_values=accuracies,
         )
         study.add_trial(trial)
-    rows = rows_of(Trials(study, search, Path(), ""))
+    return Trials(study, search, Path(), "")
+
+
+def test_a_trial_that_was_stopped_early_has_the_accuracy_of_its_best_epoch() -> None:
+    accuracies = {1: 0.5, 2: 0.9, 3: 0.4}
+    rows = rows_of(trials_of(("PRUNED", 0.4, accuracies), ("COMPLETE", 0.9, accuracies), ("RUNNING", None, accuracies)))
     assert [(one.state, one.accuracy) for one in rows] == [("pruned", 0.9), ("complete", 0.9), ("running", 0.9)]
+
+
+def test_an_epoch_whose_validation_gave_no_number_is_in_no_report(tmp_path: Path) -> None:
+    nan = float("nan")
+    rows = rows_of(trials_of(("FAIL", None, {1: nan}), ("PRUNED", 0.4, {1: nan, 2: 0.4}), ("COMPLETE", 0.9, {1: 0.9})))
+    assert [(one.accuracy, one.epochs) for one in rows] == [(None, 1), (0.4, 2), (0.9, 1)]
+    summary = summarize_search(rows, looking(alpha=(0.5,), T=(4.0,)), partial=False)
+    assert summary is not None
+    files.write_json(tmp_path / "search.json", search_json(summary))
 
 
 def test_the_summary_chooses_the_first_of_equals_and_tells_of_ends() -> None:
