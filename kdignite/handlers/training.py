@@ -19,7 +19,7 @@ RECALL_CLASSES = 20  # above that, a curve for each class is no help
 
 
 class LossNotFinite(RunFailed):
-    """The mean loss of the open epoch is no number any more."""
+    """The mean loss of the open epoch is no number any more, or no epoch had a validation loss that is one."""
 
     def __init__(self, message: str, loss: float = math.nan) -> None:
         super().__init__(message)

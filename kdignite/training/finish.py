@@ -11,6 +11,7 @@ from kdignite.data.batches import evaluation_batches
 from kdignite.data.splits import Part
 from kdignite.errors import RunFailed
 from kdignite.evaluation import Outcome, evaluate
+from kdignite.handlers import LossNotFinite
 from kdignite.models.layout import memory_format
 from kdignite.teachers import tolerance
 from kdignite.training import results
@@ -47,9 +48,9 @@ def _best(trainer_state: TrainerState, folder: Path) -> Checkpoint:
     if trainer_state.best.pending is not None:
         raise RunFailed(f"{best} cannot be written ({trainer_state.best.write_error}): fix that, then resume the run")
     if not best.is_file():
-        known = any(math.isfinite(row["accuracy_val"] or 0.0) for row in trainer_state.history.rows)
-        why = f"{best} was removed" if known else f"no epoch of {folder} had a finite validation result"
-        raise RunFailed(f"{why}: {'start a new run' if known else 'try a lower --lr'}")
+        if not any(math.isfinite(row["accuracy_val"] or 0.0) for row in trainer_state.history.rows):
+            raise LossNotFinite(f"no epoch of {folder} had a finite validation result: try a lower --lr")
+        raise RunFailed(f"{best} was removed: start a new run")
     return checkpoints.load_checkpoint(best)
 
 

@@ -21,6 +21,7 @@ from kdignite.commands.evaluate import evaluate
 from kdignite.commands.teacher import teacher
 from kdignite.config import EvaluateConfig
 from kdignite.errors import RunFailed, UserError
+from kdignite.handlers import LossNotFinite
 from kdignite.runs import Finished
 from kdignite.training import model as model_module
 
@@ -246,6 +247,13 @@ def test_a_loss_that_is_no_number_stops_the_run(root: Path) -> None:
         baseline(alone(lr=1e30, name="diverged"), root=root)
     assert not (root / "diverged" / "result.json").exists()
     assert not (root / "diverged" / "best.safetensors").exists()
+
+
+def test_a_run_that_never_had_a_finite_validation_ends_as_one_whose_loss_is_no_number(root: Path) -> None:
+    """Studies leave such a run out and go on: the weights of the only step are none, its loss was a number."""
+    one_step = {"limit_train": 20, "batch_size": 20, "epochs": 1, "lr": 1e30, "schedule": "constant"}
+    with pytest.raises(LossNotFinite, match=r"no epoch of .*diverged had a finite validation result: try a lower --lr"):
+        baseline(alone(**one_step, name="diverged"), root=root)
 
 
 def test_last_is_kept_only_on_request(root: Path) -> None:
