@@ -83,9 +83,10 @@ def unfinished(folder: Path) -> Unfinished | None:
 
 
 def num_epochs(folder: Path) -> int:
-    """How many epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
+    """How many whole epochs ``metrics.csv`` has; it has one if the run ended within its first save."""
     table = folder / METRICS
-    return max(0, len(table.read_text(encoding="utf-8").splitlines()) - 1) if table.is_file() else 0
+    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+    return max(0, sum(not line.endswith(",") for line in lines) - 1)  # cells are empty where the loss was no number
 
 
 def check_name(root: Path, name: str | None) -> None:
