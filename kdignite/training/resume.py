@@ -67,7 +67,7 @@ def resumed(config: C, *, root: Path) -> C | runs.Finished:
         return _recorded_config(config, folder, root=root)
     if not isinstance(config, DistillConfig) or config.teacher is not None:
         return config
-    folders = _unfinished(config, root=root)[:1]
+    folders = _unfinished(config, root=root)[:1] if config.name is None else _of_name(config, root=root)
     teachers = [_teacher_of(folder, fitting_teachers(config, root=root)) for folder in folders]
     return dataclasses.replace(config, teacher=teachers[0]) if teachers else config
 
@@ -79,19 +79,21 @@ def find(run: RunSpec, *, root: Path) -> Path | runs.Finished | None:
         return None
     if config.resume != NEWEST:
         return _checked(run, Path(config.resume))
-    if config.name is not None and (root / config.name / runs.CONFIG).is_file():
-        _check_ours(config, root / config.name)
-        return _checked(run, root / config.name)
+    for folder in [] if config.name is None else _of_name(config, root=root):
+        return _checked(run, folder)
     now, earlier = identity_of(run), _recorded(config, root)
     apart = {folder: found for folder in earlier if (found := _differences(folder, now)) is not None}
     same = [folder for folder, found in apart.items() if not found]
     unfinished = [folder for folder in same if not (folder / runs.RESULT).exists()]
     shorter = [folder for folder, found in apart.items() if _is_shorter(found, config) and has_state(folder)]
-    for folder in (unfinished or same or shorter)[:1]:
+    finished = [folder for folder in same if folder not in unfinished]
+    # a run that has a name of its own is none of these, but has the numbers of one that has finished
+    for folder in finished if config.name else unfinished or finished or shorter:
         return _checked(run, folder)
     others = sorted(folder.name for folder in apart if not (folder / runs.RESULT).exists())
-    besides = f"; unfinished, of other settings: {listed(others)}" if others else ""
-    say(f"resume    {root}/ has no run of these settings: this is a new one{besides}")
+    named, apart_in = (config.name, "") if config.name else ("of these settings", ", of other settings")
+    besides = f"; unfinished{apart_in}: {listed(others)}" if others else ""
+    say(f"resume    {root}/ has no run {named}: this is a new one{besides}")
     return None
 
 
@@ -106,6 +108,15 @@ def _named(config: TrainConfig, *, root: Path) -> Path:
         f"there is no run {config.resume!r} to resume; unfinished runs of {config.command} in {root}/: "
         f"{listed(sorted(have))}"
     )
+
+
+def _of_name(config: TrainConfig, *, root: Path) -> list[Path]:
+    """The run that ``--name`` names, if there is one."""
+    folder = root / str(config.name)
+    if not (folder / runs.CONFIG).is_file():
+        return []
+    _check_ours(config, folder)
+    return [folder]
 
 
 def _check_ours(config: TrainConfig, folder: Path) -> None:

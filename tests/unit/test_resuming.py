@@ -196,7 +196,8 @@ def test_each_setting_that_makes_a_number_has_to_be_the_same(distilled: Distille
     newest = told_now(changed, resume=NEWEST)
     changed = told_now(changed, resume=str(folder))
     if name in FREE | MACHINE:
-        assert resume.find(changed, root=root) == resume.find(newest, root=root) == folder
+        assert resume.find(changed, root=root) == folder
+        assert resume.find(newest, root=root) == (None if name == "name" else folder)  # which says which run is meant
         return
     why = "; under --schedule=cosine the learning rate of every step depends on --epochs" if name == "epochs" else ""
     assert refused(lambda: resume.find(changed, root=root)) == (
@@ -537,6 +538,37 @@ def test_with_a_name_it_is_the_run_of_that_name_or_none(tmp_path: Path) -> None:
     assert told == f"{folder} has other settings: lr: 0.1 -> 0.2; resume it with its own, or start a new run"
     files.write_json(folder / "result.json", {"epochs": 2})
     assert resume.find(told_now(run, resume=NEWEST), root=tmp_path) == (folder, {"epochs": 2})
+
+
+def test_a_name_that_no_run_has_is_a_new_run_also_beside_one_of_the_same_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two trials of a search may try the same: the second must not go on with the first, in progress or stopped."""
+    run = ready(name="first", schedule="constant")
+    folder = begun(run, tmp_path)
+    second = told_now(run, resume=NEWEST, name="second")
+    assert resume.find(second, root=tmp_path) is None
+    told = f"resume    {tmp_path}/ has no run second: this is a new one; unfinished: first\n"
+    assert capsys.readouterr().out == told
+    files.write_json(folder / "result.json", {"epochs": 2})
+    (folder / "last.safetensors").write_text("")
+    assert resume.find(second, root=tmp_path) == (folder, {"epochs": 2})
+    assert resume.find(told_now(second, epochs=3), root=tmp_path) is None
+
+
+def test_with_a_name_the_teacher_is_that_of_the_run_of_this_name(asked: Diagnosis, tmp_path: Path) -> None:
+    """Finished or not, and whatever has begun or finished since."""
+    shas = {name: teacher_in(tmp_path / name, at=at, content=name) for name, at in (("old", "1"), ("new", "2"))}
+    mine = DistillConfig(name="mine", dataset="digits")
+    recorded(tmp_path / "mine", mine, teacher={"sha256": shas["old"]})
+    recorded(tmp_path / "newer", dataclasses.replace(mine, name="newer"), teacher={"sha256": shas["new"]})
+    os.utime(tmp_path / "mine" / "config.json", (1000, 1000))
+    again = configure(DistillConfig, name="mine", dataset="digits", resume=NEWEST)
+    asked.command(again, root=tmp_path)
+    files.write_json(tmp_path / "mine" / "result.json", {"command": "distill"})
+    asked.command(again, root=tmp_path)
+    asked.command(dataclasses.replace(again, name="another"), root=tmp_path)
+    assert [one.teacher for one in asked.configs] == [*[str(tmp_path / "old" / "best.safetensors")] * 2, None]
 
 
 def test_with_a_name_too_another_command_and_a_link_are_refused(tmp_path: Path) -> None:
@@ -1071,6 +1103,9 @@ def test_without_a_state_a_run_begins_unless_it_had_one(tmp_path: Path) -> None:
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
     (folder / "best.safetensors").write_text("")
     (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n")
+    state.restore(fresh, folder)
+    assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
+    (folder / "metrics.csv").write_text("epoch,loss,val\n1,2.0,nan\n2,nan,\n")  # the second stopped it
     state.restore(fresh, folder)
     assert (fresh.trainer.state.iteration, fresh.history.rows) == (0, [])
     (folder / "metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
