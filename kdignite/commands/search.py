@@ -97,6 +97,9 @@ def _run_next(opened: Callable[[], trials.Trials], config: Search, folder: Path,
         one = replace(trial_config(config, trial.values, name=f"trial-{trial.number}"), resume=NEWEST, **fixed)
         ended = _run(one, partial(_is_behind, opened, trial.number), root=folder)
         processes.on_rank0(lambda: trials.close_trial(opened(), trial.number, **ended))
+        if ended["state"] == "pruned":  # only now: while it is open it may be resumed
+            for name in (runs.LAST, runs.PREVIOUS):
+                (folder / str(one.name) / name).unlink(missing_ok=True)
         stopping.raise_if_noted()
     return True
 
@@ -120,8 +123,6 @@ def _run(config: TrainConfig, is_behind: Callable[[handlers.Row], bool], *, root
         run = command(config, root=root, handlers=[attach])
     except handlers.Pruned as error:
         say(f"pruned    {error}")
-        for name in (runs.LAST, runs.PREVIOUS):
-            (root / str(config.name) / name).unlink(missing_ok=True)
         return {"state": "pruned", "epochs": len(rows)}
     except handlers.LossNotFinite as error:
         say(f"failed    {error}")

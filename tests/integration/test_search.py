@@ -148,6 +148,24 @@ def test_what_falls_behind_is_stopped_and_keeps_its_epoch(root: Path, monkeypatc
     assert done.result["chosen"]["number"] == 0
 
 
+def test_a_trial_has_its_state_until_its_end_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, it would be an open one that cannot be resumed, and end each process that takes it."""
+    state = tmp_path / "trial-0" / runs.LAST
+    state.parent.mkdir()
+    state.write_text("")
+    closed: list[bool] = []
+
+    def behind(*_: object, **__: object) -> Finished:
+        raise Pruned("behind")
+
+    monkeypatch.setattr(trials, "next_trial", lambda *_: trials.OpenTrial(0, {"alpha": 0.5, "T": 2.0, "lr": 0.1}))
+    monkeypatch.setattr(trials, "close_trial", lambda *_, **__: closed.append(state.exists()))
+    monkeypatch.setattr(module, "distill", behind)
+    assert module._run_next(lambda: None, looking(), tmp_path, {})  # type: ignore[arg-type, return-value]
+    assert closed == [True]
+    assert not state.exists()
+
+
 def test_a_loss_that_is_no_number_costs_its_trial_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.distill
 
