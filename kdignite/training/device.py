@@ -1,12 +1,11 @@
 """Which device computes, and in which type a model multiplies there."""
 
-import dataclasses
 from typing import Any
 
 import torch
 
 from kdignite import processes
-from kdignite.config import TrainConfig
+from kdignite.config import TrainConfig, flag_fields
 from kdignite.console import say
 from kdignite.devices import compute_exactly, is_accelerator
 from kdignite.errors import UserError
@@ -71,8 +70,9 @@ def choose_amp(name: str, *, device: torch.device, flag: str = "amp") -> str:
 
 def check_amp(config: TrainConfig, *, device: torch.device) -> None:
     """Refuse TF32 on a CPU, where it would be float32 under another name, before data are loaded."""
-    for one in dataclasses.fields(config):
-        if getattr(config, one.name) == "tf32" and not is_accelerator(device):
+    for one in flag_fields(type(config)).values():
+        is_tf32 = getattr(config, one.name) == "tf32" and "tf32" in one.metadata["choices"]
+        if is_tf32 and not is_accelerator(device):
             raise UserError(f"--{one.name}=tf32 is for NVIDIA GPUs: on a CPU say --{one.name}=off, or bf16")
 
 

@@ -207,7 +207,8 @@ def test_tf32_is_float32_under_another_name_on_a_cpu() -> None:
         told = refused(lambda config=config: device_module.check_amp(config, device=CPU))
         assert told == f"--{name}=tf32 is for NVIDIA GPUs: on a CPU say --{name}=off, or bf16"
         device_module.check_amp(config, device=torch.device("cuda", 0))
-    device_module.check_amp(baseline(amp="bf16"), device=CPU)
+    for config in (baseline(amp="bf16"), baseline(name="tf32")):
+        device_module.check_amp(config, device=CPU)
 
 
 def test_it_is_refused_before_data_are_loaded(tmp_path: Path) -> None:
