@@ -18,4 +18,4 @@ from kdignite.checkpoints.description import (
 from kdignite.checkpoints.files import UNREADABLE, load_checkpoint, read, read_foreign, write
 from kdignite.checkpoints.foreign import ForeignWeights, fit_state_dict, foreign_weights, state_dict_in
 from kdignite.checkpoints.kinds import no_file
-from kdignite.checkpoints.weights import COUNTER, check_fit, check_storable, is_plain, load_weights, not_finite
+from kdignite.checkpoints.weights import check_fit, check_storable, is_plain, load_weights, not_finite

@@ -19,7 +19,6 @@ from kdignite.handlers.saving import (
 )
 from kdignite.handlers.showing import (
     BAR_EVERY,
-    NOT_PLOTTED,
     Remaining,
     attach_epoch_table,
     attach_metrics_csv,
@@ -32,7 +31,6 @@ from kdignite.handlers.showing import (
 from kdignite.handlers.state import COLUMNS, Clock, EpochSums, History, Row
 from kdignite.handlers.training import (
     GUARD_EVERY,
-    RECALL_CLASSES,
     LossNotFinite,
     attach_clock,
     attach_epoch_sums,

@@ -15,7 +15,6 @@ from kdignite.metrics.confusion import (
 )
 from kdignite.metrics.probabilities import (
     CalibrationBins,
-    Floats,
     Ints,
     Labels,
     Logits,
