@@ -136,7 +136,7 @@ def _join_existing() -> None:
     import torch.distributed as dist
 
     Group.place = Launch(idist.get_rank(), idist.get_world_size(), idist.get_local_rank(), idist.get_nproc_per_node())
-    Group.control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    Group.control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=TIMEOUT)
 
 
 def _close(*, existing: bool) -> None:

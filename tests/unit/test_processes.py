@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import ignite.distributed as idist
 import pytest
 import torch
 from torch import nn
@@ -104,6 +105,20 @@ def test_gpus_exchange_gradients_in_one_group_that_waits_as_long_as_the_others(m
         processes.parallel(nn.Linear(2, 2), device=torch.device("cuda", 1), sync_bn=False)
     assert made == [{"backend": "nccl", "timeout": TIMEOUT}]
     assert wrapped == [{"device_ids": [1], "process_group": "group 1"}] * 2
+
+
+def test_beside_a_group_of_nccl_that_exists_processes_wait_as_long_as_in_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them may download for hours, and gloo's own limit is half an hour."""
+    made: list[dict[str, Any]] = []
+    for name in ("get_rank", "get_world_size", "get_local_rank", "get_nproc_per_node"):
+        monkeypatch.setattr(idist, name, lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **given: made.append(given))
+    monkeypatch.setattr(Group, "place", Launch())
+    group._join_existing()
+    assert made == [{"backend": "gloo", "timeout": TIMEOUT}]
 
 
 @pytest.mark.parametrize("gradients", [None, "a group of NCCL"])
