@@ -93,13 +93,13 @@ def next_trial(trials: Trials, held: ExitStack) -> OpenTrial | None:
             begun = [one for one in trials.study.get_trials(deepcopy=False) if one.state.name != "WAITING"]
             if len(begun) >= trials.search.trials:
                 return None
-            # a new sampler for each: what is tried depends on the trials before it, not on who asked how often
-            seed = seed_of("search", trials.search.seed, len(begun)) % 2**32
-            trials.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
             trial = trials.study.ask()
             trial.set_user_attr(PLACE, trials.place)
             number = trial.number
             _claim(trials, number, held)
+        # a new sampler for each: what is tried depends on the trials before it, not on who asked how often
+        seed = seed_of("search", trials.search.seed, number) % 2**32
+        trials.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
         return OpenTrial(number, _values(trials, _trial(trials, number)))
 
 

@@ -1,5 +1,6 @@
 """Ranges of a search: what is searched by default, what is fixed, and what cannot be."""
 
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kdignite.errors import UserError
 from kdignite.methods.registry import METHODS
 from kdignite.reports.search import chosen_text, drawn_trials, search_figure, search_json, search_text
 from kdignite.reports.style import log_ticks
-from kdignite.trials import DATABASE, TrialRow, Trials, open_trials, rows_of, typed
+from kdignite.trials import DATABASE, OpenTrial, TrialRow, Trials, close_trial, next_trial, open_trials, rows_of, typed
 
 
 def looking(**values: object) -> Search:
@@ -145,6 +146,26 @@ def test_a_trial_that_was_stopped_early_has_the_accuracy_of_its_best_epoch() -> 
     accuracies = {1: 0.5, 2: 0.9, 3: 0.4}
     rows = rows_of(trials_of(("PRUNED", 0.4, accuracies), ("COMPLETE", 0.9, accuracies), ("RUNNING", None, accuracies)))
     assert [(one.state, one.accuracy) for one in rows] == [("pruned", 0.9), ("complete", 0.9), ("running", 0.9)]
+
+
+def second_trial(folder: Path, *, is_killed: bool) -> OpenTrial | None:
+    """The trial after one that has failed; killed: a process began it and ended before its values were drawn."""
+    folder.mkdir()
+    opened = open_trials(looking(alpha=(0.5,)), folder, {}, place="here")
+    with ExitStack() as held:
+        next_trial(opened, held)
+        close_trial(opened, 0, "fail")
+        if is_killed:
+            opened.study.ask()
+        return next_trial(open_trials(looking(alpha=(0.5,)), folder, {}, place="here"), held)
+
+
+def test_what_a_trial_tries_depends_on_its_number_also_where_a_process_was_killed(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    found = [second_trial(tmp_path / str(is_killed), is_killed=is_killed) for is_killed in (False, True)]
+    assert found[0] is not None
+    assert found[0].number == 1
+    assert found[0] == found[1]
 
 
 def test_an_epoch_whose_validation_gave_no_number_is_in_no_report(tmp_path: Path) -> None:
