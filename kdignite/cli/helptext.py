@@ -78,9 +78,7 @@ def _notes(command: str) -> list[str]:
         one = next(one for one in COMMANDS[command].__dataclass_fields__.values() if one.name == positional)
         notes.append(_row(placeholder(command), one.metadata["help"]))
     if "preset" in flags_of(command):
-        notes.append(
-            "Where presets differ, a default is given for each: [preset] value; =none unsets a number or a choice."
-        )
+        notes.append("Where presets differ, a default is given for each: [preset] value; --FLAG=none unsets one.")
     return notes
 
 
