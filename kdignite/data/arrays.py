@@ -121,7 +121,7 @@ def item_pixels(image: Array, where: str) -> tuple[Array, str]:
     if image.dtype.kind not in "uifb" or first is None or not first.size:
         raise UserError(
             f"{where}: an image must be a PIL image or uint8 (H, W, 3), (3, H, W) or (H, W), not {given}"
-            f"{_mended_shape(image[None], first)}"
+            f"{_mended_item(image)}"
         )
     what = meaning(image, where)
     if what == LEVELS and image.dtype.kind == "f":  # of which a dark one could not be told from 0 to 1
@@ -138,11 +138,29 @@ def _mended_shape(images: Array, first: Array | None) -> str:
         return ": [(Image.open(path), label) for path, label in zip(paths, labels)] is a Dataset of PIL images"
     if images.dtype == object or first is not None:
         return f": {AS_PAIRS}"
-    if images.ndim == 2:
-        for channels, axes in ((3, "3, {0}, {0}"), (1, "{0}, {0}")):
-            side = math.isqrt(shape[1] // channels)
-            if side and channels * side**2 == shape[1]:
-                return f": images.reshape(-1, {axes.format(side)})"
+    if images.ndim == 2 and (square := _square(shape[1])):
+        return f": images.reshape(-1, {square})"
     if images.ndim == 4 and 4 in (shape[1], shape[3]):
         return f": {'images[..., :3]' if shape[3] == 4 else 'images[:, :3]'} leaves the transparency out"
     return ": np.moveaxis(images, -1, 0)" if images.ndim == 4 and shape[2] == 3 else ""
+
+
+def _mended_item(image: Array) -> str:
+    """As `_mended_shape`, of an item of a Dataset."""
+    shape = image.shape
+    if image.dtype.kind in "US":
+        return f": Image.open({'image' if image.dtype.kind == 'U' else 'io.BytesIO(image)'}) is one"
+    if image.ndim == 1 and (square := _square(shape[0])):
+        return f": image.reshape({square})"
+    if image.ndim == 3 and 4 in (shape[0], shape[2]):
+        return f": {'image[..., :3]' if shape[2] == 4 else 'image[:3]'} leaves the transparency out"
+    return ": image[0]" if image.ndim == 4 and shape[0] == 1 else ""
+
+
+def _square(length: int) -> str:
+    """The lengths of the axes of a square picture that was flattened; empty: it was none."""
+    for channels, axes in ((3, "3, {0}, {0}"), (1, "{0}, {0}")):
+        side = math.isqrt(length // channels)
+        if side and channels * side**2 == length:
+            return axes.format(side)
+    return ""

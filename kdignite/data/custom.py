@@ -185,7 +185,7 @@ def _class_names(name: str, given: Any) -> tuple[str, ...] | None:
         given = given.tolist()
     if given is None:
         return None
-    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+    if not given or not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
         raise UserError(f'{name}: "classes" must be a list of names, not {given!r}')
     return tuple(given)
 

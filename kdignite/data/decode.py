@@ -67,8 +67,12 @@ def read_image(path: Path, *, size: int) -> Tensor:
     """Decode an image file as uint8 (3, size, size), or raise a `UserError` that names it."""
     image = _read(path, use=partial(resize_and_crop, size=size))
     if isinstance(image, Broken):
-        raise UserError(f"{path} is not a readable image ({image.why}): repair or remove it")
+        raise unreadable(path, image.why)
     return image
+
+
+def unreadable(what: object, why: str) -> UserError:
+    return UserError(f"{what} is not a readable image ({why}): repair or remove it")
 
 
 def decode_images(files: Sequence[Path], *, size: int, progress: bool) -> tuple[Tensor, list[Broken]]:
@@ -190,7 +194,7 @@ def _read(path: Path, *, use: Callable[[Image.Image], T]) -> T | Broken:
             return use(image)
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything for a damaged file
         may_pass = isinstance(error, MemoryError) or getattr(error, "errno", None) is not None
-        return Broken(path, _why(error), may_pass)
+        return Broken(path, why_broken(error), may_pass)
 
 
 def _decode_quickly(image: Image.Image) -> None:
@@ -198,7 +202,8 @@ def _decode_quickly(image: Image.Image) -> None:
     as_shown(image)
 
 
-def _why(error: Exception) -> str:
+def why_broken(error: Exception) -> str:
+    """What Pillow says of a file that it cannot decode."""
     if isinstance(error, UnidentifiedImageError):
         return "no picture of a known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):

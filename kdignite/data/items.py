@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from kdignite.data.arrays import Array, as_array, item_pixels
-from kdignite.data.decode import resize_and_crop
+from kdignite.data.decode import resize_and_crop, unreadable, why_broken
 from kdignite.data.source import Indexable, StreamedImages
 from kdignite.errors import UserError, listed, reason
 
@@ -136,8 +136,11 @@ def _image(given: Any, where: str, *, size: int) -> tuple[Tensor, str]:
         given = Image.fromarray(pixels)
     try:
         return resize_and_crop(given, size=size), note
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of a file that Pillow opened, and decodes only now
+        file = getattr(given, "filename", None)
+        raise unreadable(f"{where} ({file})" if file else where, why_broken(error)) from error
 
 
 def _label(given: Any, where: str) -> Any:

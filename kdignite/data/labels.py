@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdignite.data.arrays import Array, as_array
 from kdignite.errors import UserError, brief, listed
 
-Array = np.ndarray[Any, np.dtype[Any]]
 MANY_CLASSES = 1000  # above this, classes with fewer than two images on average are taken for a mistake
 
 
@@ -30,18 +30,18 @@ class Classes(NamedTuple):
 
 
 def raw_labels(labels: Array, where: str) -> RawLabels:
-    """Labels (N,) of whole numbers or text, from (N, 1), one-hot (N, C), bool, and float that are whole.
+    """Labels (N,) of whole numbers or text, from (N, 1), one-hot (N, C), bool, float that are whole, and objects.
 
     Raises:
         UserError: if they have no such meaning, with an expression that makes some.
     """
+    if labels.dtype == object and len({isinstance(one, str) for one in labels.flat}) == 1:  # a column of pandas, say
+        labels = as_array(labels.tolist())
     given = f"{labels.dtype} {tuple(labels.shape)}"
     if labels.ndim == 2 and labels.shape[1] == 1:
         return raw_labels(labels[:, 0], where)._replace(note=f"labels {given} are taken as (N,)")
     if labels.ndim == 2 and labels.shape[1] > 1:
         return _one_hot(labels, where)
-    if labels.dtype == object and all(isinstance(one, str) for one in labels.flat):
-        labels = labels.astype(str)
     kind = labels.dtype.kind
     if labels.ndim != 1 or kind not in "iufbU":
         flat = labels.ndim > 1 and labels.size == len(labels)

@@ -300,7 +300,10 @@ IMAGE_WANTED = (
         ([(HWC[0], 0), (HWC[0],)], r"train\[1\] must be \(image, label\), not a tuple"),
         ([(HWC[0, ..., :2], 0)], IMAGE_WANTED + r"uint8 \(8, 8, 2\)"),
         ([("x.png", 0)], IMAGE_WANTED + r"<U5 \(\)"),
-        ([(Image.fromarray(np.full((8, 8), 2, np.float32)), 0)], r"train\[0\]: grey values must be 0 to 1 in"),
+        (
+            [(Image.fromarray(np.full((8, 8), 2, np.float32)), 0)],
+            r"train\[0\] is not a readable image \(grey values must be 0 to 1 in",
+        ),
         ([(HWC[0], [[0, 1]])], r"train\[0\]: a label must be a whole number, a name or one-hot, not a list"),
         ([(HWC[0], None)], r"train\[0\]: a label must be a whole number, a name or one-hot, not a NoneType"),
     ],

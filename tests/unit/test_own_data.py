@@ -72,6 +72,7 @@ OTHERS = [
     (LABELS.astype(np.uint64) + np.uint64(2**63), tuple(str(2**63 + i) for i in range(3)), "3 classes"),
     (np.array(CLASSES)[LABELS], tuple(CLASSES), "labels are text: 3 classes, sorted by name"),
     (np.array(CLASSES, dtype=object)[LABELS], tuple(CLASSES), "labels are text: 3 classes"),
+    ((LABELS + 1).astype(object), ("1", "2", "3"), "labels are 1, 2, 3: 3 classes, named after them"),
 ]
 
 
@@ -145,6 +146,7 @@ def test_a_gap_in_training_that_another_set_fills_is_a_class(load: Load) -> None
         (LABELS[0], "labels must be whole numbers (N,), one for each image, not int64 ()"),
         (LABELS * 1j, "not complex128 (12,)"),
         ([None] * 12, "not object (12,)"),
+        (np.array([0, "ant"] * 6, dtype=object), "not object (12,)"),
     ],
 )
 def test_labels_without_one_meaning_are_refused_with_what_mends_them(load: Load, labels: Any, told: str) -> None:
@@ -161,6 +163,7 @@ def test_labels_without_one_meaning_are_refused_with_what_mends_them(load: Load,
         ),
         ({"train": list(zip(IMAGES, [0, "a"] * 6, strict=True))}, "whole numbers, or text in all items"),
         ({"train": (IMAGES, LABELS * 2), "classes": CLASSES}, "labels must be 0 to 2 for 3 classes, not 0 to 4"),
+        ({"train": (IMAGES, LABELS), "classes": []}, '"classes" must be a list of names, not []'),
     ],
 )
 def test_labels_that_do_not_fit_one_another_are_refused(load: Load, given: Any, told: str) -> None:
@@ -367,11 +370,27 @@ def test_items_of_one_meaning_are_taken(load: Load, dataset: Any, note: str) -> 
         ),
         (Items(lambda i: (FIRST[i] * 1.0, 1)), "float images must be 0 to 1: return image.round().astype('uint8')"),
         (Items(lambda i: (FIRST[i] - 9.0, 1)), "train[0]: images must be whole numbers of 0 to 255 or float of 0 to 1"),
-        (Items(lambda i: (IMAGES[i][..., [0, 1, 2, 0]], 1)), "images[..., :3] leaves the transparency out"),
+        (Items(lambda i: (IMAGES[i][..., [0, 1, 2, 0]], 1)), "image[..., :3] leaves the transparency out"),
+        (Items(lambda i: (FIRST[i][[0, 1, 2, 0]], 1)), "not uint8 (4, 8, 8): image[:3] leaves the transparency out"),
+        (Items(lambda i: (FIRST[i].reshape(-1), 1)), "not uint8 (192,): image.reshape(3, 8, 8)"),
+        (Items(lambda i: (GREY[i].reshape(-1), 1)), "not uint8 (64,): image.reshape(8, 8)"),
+        (Items(lambda i: (FIRST[i : i + 1], 1)), "not uint8 (1, 3, 8, 8): image[0]"),
+        (Items(lambda i: ("x.png", 1)), "not <U5 (): Image.open(image) is one"),
+        (Items(lambda i: (b"\x89PNG", 1)), "not |S4 (): Image.open(io.BytesIO(image)) is one"),
     ],
 )
 def test_what_is_no_set_is_refused_with_what_would_be_one(load: Load, given: Any, told: str) -> None:
     assert told in refused(lambda: load(lambda: {"train": given}))
+
+
+def test_a_picture_that_is_opened_late_and_broken_is_named(load: Load, tmp_path: Path) -> None:
+    PICTURES[0].save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(whole[:-40])
+    with Image.open(tmp_path / "x.png") as opened:
+        told = refused(lambda: load(lambda: {"train": [(PICTURES[0], 0), (opened, 1)]}))
+    assert told.startswith(f"mine:make, train[1] ({tmp_path / 'x.png'}) is not a readable image (")
+    assert told.endswith("): repair or remove it")
 
 
 def test_an_error_of_the_users_own_code_is_left_alone(load: Load) -> None:
