@@ -1,6 +1,7 @@
 """What is doubtful about the images of a data set: copies in two parts, classes that a part lacks, few held out."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ ENDS = {
 
 def copies_notes(parts: Mapping[str, Part]) -> list[str]:
     """A line for validation and for test images whose content is also that of training images."""
-    hashes: dict[int, Sequence[Hashable]] = {}
+    hashes: dict[int, Sequence[str]] = {}
     held = {}
     for key, part in parts.items():
         images = part.images
@@ -62,7 +63,7 @@ def shortage_notes(labels: Mapping[str, Tensor], classes: Sequence[str]) -> list
     return notes
 
 
-def _pixel_hashes(images: ImageSet) -> list[int]:
-    """A hash of the pixels of each image that is in memory."""
+def _pixel_hashes(images: ImageSet) -> list[str]:
+    """A hash of the pixels of each image that is in memory, as a Dataset's items have it."""
     assert isinstance(images.images, Tensor), "images that are decoded at every use come with their hashes"
-    return [hash(pixels.tobytes()) for pixels in images.images.numpy()]
+    return [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in images.images.numpy()]

@@ -11,6 +11,7 @@ from kdignite.config import BaselineConfig, DataConfig
 from kdignite.console import say_once
 from kdignite.data import folders
 from kdignite.data.checks import copies_notes, num_copies, shortage_notes
+from kdignite.data.items import read_items
 from kdignite.data.source import ImageSet
 from kdignite.data.splits import Part, all_images
 from kdignite.training.data import open_data, open_training_data
@@ -35,6 +36,14 @@ def test_copies_are_counted_by_content_within_a_set_and_between_sets() -> None:
     ]
     assert num_copies(train) == 1
     assert copies_notes({"train": all_images(drawn(20)), "test": all_images(drawn(9, seed=1))}) == []
+
+
+def test_copies_are_counted_between_arrays_and_a_dataset() -> None:
+    train = drawn(9)
+    test = read_items([(one, 0) for one in train.images[:2]], "test", size=8, keep=True, progress=False)
+    parts = {"train": train, "test": ImageSet(test.images, train.labels[:2], test.hashes)}
+    (line,) = copies_notes({key: all_images(one) for key, one in parts.items()})
+    assert line.startswith("warning   2 of 2 test images are training images too")
 
 
 def test_classes_that_a_part_lacks_are_named() -> None:
