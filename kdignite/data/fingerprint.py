@@ -37,7 +37,7 @@ def content_hashes(listings: Mapping[str, Sequence[Path]], root: Path, *, progre
     kept, found = _read(root / KEPT), dict[str, list[Any]]()
     paths = {os.path.relpath(path, root): path for listing in listings.values() for path in listing}
     stamps = {name: stamp(path) for name, path in paths.items()}
-    missing = [name for name in paths if kept.get(name, [])[:-1] != stamps[name]]
+    missing = [name for name in paths if name not in kept or kept[name][:-1] != stamps[name]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         computed = pool.map(_hash, [paths[name] for name in missing])
         bar = tqdm(

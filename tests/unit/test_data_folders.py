@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from kdignite import files
 from kdignite.data import fingerprint, folders
 from kdignite.data.decode import resize_and_crop
+from kdignite.data.fingerprint import content_hashes
 from kdignite.data.registry import load_source
 from kdignite.data.source import Source, StreamedImages
 from kdignite.errors import UserError
@@ -184,6 +185,10 @@ def test_hashes_are_kept_and_what_was_kept_is_checked(root: Path, monkeypatch: p
     monkeypatch.setattr(files, "write_atomically", lambda *_: (_ for _ in ()).throw(PermissionError()))  # also for root
     assert load(root).fingerprint == before
     root.chmod(0o700)
+
+
+def test_a_file_that_is_gone_has_no_hash(tmp_path: Path) -> None:
+    assert content_hashes({"train": [tmp_path / "x.png"]}, tmp_path, progress=False) == {"train": ("",)}
 
 
 def test_no_train_folder(tmp_path: Path) -> None:
