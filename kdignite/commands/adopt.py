@@ -225,7 +225,7 @@ def _weights(config: AdoptConfig, content: Any, description: Description) -> dic
             image_size=config.image_size,
             size=config.size,
             normalize="imagenet" if imagenet else None,
-            **option_flags(options),
+            **option_flags(name, options),
         )
         raise UserError(
             f"{config.file} has {max(heads)} outputs, {config.dataset} has {len(classes)} classes: it can teach "

@@ -225,8 +225,8 @@ def _compare_with_run(config: DoctorConfig, checkpoint: Checkpoint) -> list[str]
     """The file of ``--weights`` compared with the model of a run."""
     description = checkpoint.description
     size, mean, std = description.preprocessing[:3]
-    options = description.architecture.options
-    flags = {"arch": description.architecture.name, **option_flags(options), "size": size, "mean": mean, "std": std}
+    name, options = description.architecture
+    flags = {"arch": name, **option_flags(name, options), "size": size, "mean": mean, "std": std}
     if description.origin.dataset != DATASET:
         flags["dataset"] = description.origin.dataset
     return _compare(config, load_model(checkpoint), adopt=typed_flags(**flags))

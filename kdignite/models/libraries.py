@@ -132,7 +132,9 @@ def _own_errors(name: str, options: Mapping[str, Any]) -> Iterator[None]:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and unknown and unknown[1] in options:
             raise _unknown_option(name, unknown[1]) from error
-        raise UserError(f"{name}{options_text(options)} cannot be built: {own_error(error)} ({TRACEBACK})") from error
+        raise UserError(
+            f"{name}{options_text(name, options)} cannot be built: {own_error(error)} ({TRACEBACK})"
+        ) from error
 
 
 def _unknown_option(name: str, option: str) -> UserError:

@@ -36,18 +36,19 @@ def check_options(items: Iterable[str] | None) -> None:
     parse_options(items)
 
 
-def option_flags(options: Mapping[str, Any]) -> dict[str, Any]:
+def option_flags(arch: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that give a model its options."""
-    from kdignite.models.registry import OWN_FLAGS
+    from kdignite.models.registry import MODELS
 
-    own = {name: value for name, value in options.items() if name in OWN_FLAGS}
-    others = [f"{name}={_text(value)}" for name, value in options.items() if name not in OWN_FLAGS]
+    with_flag = MODELS[arch].options if arch in MODELS else ()
+    own = {name: value for name, value in options.items() if name in with_flag}
+    others = [f"{name}={_text(value)}" for name, value in options.items() if name not in with_flag]
     return own | ({"arch_options": others} if others else {})
 
 
-def options_text(options: Mapping[str, Any]) -> str:
+def options_text(arch: str, options: Mapping[str, Any]) -> str:
     """The options as they are typed, for a message; empty where there are none."""
-    return "".join(f" --{name}={_text(value)}" for name, value in option_flags(options).items())
+    return "".join(f" --{name}={_text(value)}" for name, value in option_flags(arch, options).items())
 
 
 def _value(text: str) -> Any:

@@ -117,12 +117,12 @@ def check_model(name: str, *, size: int, options: Mapping[str, Any]) -> None:
         raise UserError(_unknown_model(name))
     if is_library(name):
         libraries.check_name(name)
-    taken = MODELS[name].options if name in MODELS else {*options} - {*OWN_FLAGS}
     for option in options:
-        if option not in taken:
+        # the function of one's own says itself what it takes
+        if option not in MODELS[name].options if name in MODELS else is_library(name) and option in OWN_FLAGS:
             takers = [other for other, entry in MODELS.items() if option in entry.options]
             raise UserError(f"{name} takes no --{brief(option)}" + (f"; {_takers(takers)}" if takers else ""))
-    if "widths" in options:
+    if "widths" in options and name in MODELS:
         check_widths(options["widths"], name)
     smallest = _min_size(name, options)
     if size < smallest:

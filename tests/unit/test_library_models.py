@@ -75,7 +75,7 @@ def test_help_and_configs_import_no_library() -> None:
 )
 def test_options_are_typed(typed: tuple[str, ...] | None, options: dict[str, Any]) -> None:
     assert parse_options(typed) == options
-    again = option_flags(options).get("arch_options", ())
+    again = option_flags("mine:net", options).get("arch_options", ())
     assert parse_options(item for one in again for item in one.split(",")) == options
 
 
@@ -104,16 +104,19 @@ def test_an_unknown_option_is_told_before_the_data_are_read() -> None:
     assert told(lambda: check_and_fetch_model(config)).startswith(f"{SMALL} takes no option foo; it takes ")
 
 
-def test_a_function_of_ones_own_takes_options_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["width", "widths", "stem"])  # the last two are also those of models here
+def test_a_function_of_ones_own_takes_options_too(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_options.py").write_text(
         "from torch import nn\n"
-        "def net(num_classes, width=4):\n"
-        "    return nn.Sequential(nn.Conv2d(3, width, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
-        " nn.Linear(width, num_classes))\n"
+        f"def net(num_classes, {option}=4):\n"
+        f"    return nn.Sequential(nn.Conv2d(3, {option}, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
+        f" nn.Linear({option}, num_classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    model = build_model("own_options:net", num_classes=3, size=16, options={"width": 7})
+    monkeypatch.delitem(sys.modules, "own_options", raising=False)
+    model = build_model("own_options:net", num_classes=3, size=16, options={option: 7})
     assert model[3].in_features == 7
+    assert option_flags("own_options:net", {option: 7}) == {"arch_options": [f"{option}=7"]}
     refused = told(lambda: build_model("own_options:net", num_classes=3, size=16, options={"wide": 7}))
     assert "own_options:net must be callable as function(num_classes=3, wide=7)" in refused
 

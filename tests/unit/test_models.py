@@ -239,7 +239,7 @@ def test_unknown_name_that_is_like_none() -> None:
         ("resnet20", "widths", "resnet20 takes no --widths; cnn5, fastresnet do"),
         ("cnn5", "stem", "cnn5 takes no --stem; resnet18, resnet34, resnet50 do"),
         ("cnn5", "depth", "cnn5 takes no --depth"),
-        ("user_models:net", "widths", "user_models:net takes no --widths; cnn5, fastresnet do"),
+        ("timm:resnet18", "widths", "timm:resnet18 takes no --widths; cnn5, fastresnet do"),
     ],
 )
 def test_option_that_the_model_does_not_take(name: str, option: str, message: str) -> None:
