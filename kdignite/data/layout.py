@@ -132,8 +132,8 @@ def _notes(root: Path, parts: Mapping[str, Classes], folders: Mapping[str, Path]
         beside += sorted(one.name for one in root.iterdir() if part_of(one.name) and one.is_file())
         if beside:
             yield f"not used: {listed(beside)} beside {folders['train'].name}/"
-    elif len(named := [f"{one.name}/" for one in _subfolders(root) if part_of(one.name)]) > 1:
-        yield f"{listed(named)} hold no folders: taken as classes, like the other folders of {root}"
+    elif named := [f"{one.name}/" for one in _subfolders(root) if part_of(one.name)]:
+        yield f"{listed(named)}: without folders inside, each taken as a class like the other folders of {root}"
     elif part_of(root.resolve().name) and (beside := _siblings(root)):
         both = shlex.quote(f"--dataset={FOLDER}{root.resolve().parent}")
         yield f"not used: {listed(beside)} beside {root}: {both} takes them too"

@@ -81,12 +81,13 @@ def test_folders_of_classes_without_train(tmp_path: Path) -> None:
     )
 
 
-def test_trains_can_be_a_class(tmp_path: Path) -> None:
-    make(tmp_path, "bus/x.png", "car/x.png", "train/x.png", "test/x.png")
+@pytest.mark.parametrize("named", [["train"], ["test"], ["test", "train"]])
+def test_trains_can_be_a_class(named: list[str], tmp_path: Path) -> None:
+    make(tmp_path, "bus/x.png", "car/x.png", *(f"{name}/x.png" for name in named))
     source = load(tmp_path)
-    assert source.classes == ("bus", "car", "test", "train")
-    told = f"note      test/, train/ hold no folders: taken as classes, like the other folders of {tmp_path}"
-    assert notes(source) == told
+    assert source.classes == ("bus", "car", *named)
+    told = "/, ".join(named) + f"/: without folders inside, each taken as a class like the other folders of {tmp_path}"
+    assert notes(source) == f"note      {told}"
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
