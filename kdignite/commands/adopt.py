@@ -13,6 +13,7 @@ from kdignite.commands.mending import adopt_again
 from kdignite.config import AdoptConfig, DistillConfig, command_line, to_json, typed_flags
 from kdignite.console import say
 from kdignite.data.batches import evaluation_batches
+from kdignite.data.layout import class_name
 from kdignite.data.registry import is_code
 from kdignite.data.specs import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, check_class_names
 from kdignite.doctor.conclusions import better_order, better_setting, better_text, is_far_below_chance
@@ -195,7 +196,7 @@ def _class_names(config: AdoptConfig, own: tuple[str, ...]) -> tuple[str, ...]:
             f"--classes has {len(names)} names, {config.dataset} has {len(own)} classes ({listed(own)}); names with "
             "commas go into a file, one in each line: --classes=FILE"
         )
-    return names
+    return tuple(map(class_name, names))
 
 
 def _weights(config: AdoptConfig, content: Any, description: Description) -> dict[str, torch.Tensor]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from kdignite.commands.adopt import _class_names
 from kdignite.commands.data import class_table, data
-from kdignite.config import DataConfig, PredictConfig
+from kdignite.config import AdoptConfig, DataConfig, PredictConfig
 from kdignite.data import checking, decode, folders
 from kdignite.data.registry import load_source
 from kdignite.data.scan import find_pictures
@@ -184,6 +185,8 @@ def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
     assert notes(source).splitlines() == [
         f"note      2 folders of {tmp_path}/train are one class {composed!r}, spelt with other characters",
     ]
+    config = AdoptConfig(file="x", arch="cnn5", size=32, mean=(0, 0, 0), std=(1, 1, 1), classes=("dog", apart))
+    assert _class_names(config, source.classes) == ("dog", composed)
 
 
 def test_the_table_has_every_class_and_part(tmp_path: Path) -> None:
