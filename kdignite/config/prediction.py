@@ -17,6 +17,10 @@ def _check_sheet_images(count: str) -> None:
         raise UserError(f"--sheet_images must be a whole number from 1 on, or all, not {count!r}")
 
 
+def _may_be_written(path: Path) -> bool:
+    return path.parent.is_dir() and not path.is_dir()
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Config):
     """Classify picture files, with the probabilities of the classes."""
@@ -61,8 +65,7 @@ class PredictConfig(Config):
                 "predict needs pictures and a model: python -m kdignite predict FILE_OR_FOLDER --model=runs/NAME"
             )
         for name, given in (("out", self.out), ("sheet", self.sheet)):
-            path = typed_path(given or "x").absolute()
-            if path.is_dir() or not path.parent.is_dir():
+            if given is not None and not _may_be_written(typed_path(given).absolute()):
                 raise UserError(f"--{name} must be a file in a folder that is there, not {given}")
         if self.sheet and Path(self.sheet).suffix.lower() != ".png":
             raise UserError(f"--sheet is a PNG file: write --sheet={Path(self.sheet).with_suffix('.png')}")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import string
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -366,6 +367,18 @@ def test_a_tilde_without_a_user_is_a_character(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="--out must be a file in a folder that is there, not ~no-such-user/rows"):
         PredictConfig(paths=("~$a.png",), model="m", out="~no-such-user/rows")
     assert _same_place("folder:~no-such-user/p", f"folder:{tmp_path}/~no-such-user/p")
+
+
+def test_a_folder_of_any_name_is_refused_where_a_file_is_to_be_written_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for letter in string.ascii_lowercase:
+        Path(letter).mkdir()
+    assert PredictConfig(paths=("x",), model="m").out is None
+    for word in ("x", ""):
+        with pytest.raises(UserError, match="--sheet must be a file in a folder that is there"):
+            PredictConfig(paths=("x",), model="m", sheet=word)
     make(tmp_path / "~pets", "ant/x.png", "bee/x.png")
     assert load(Path("~pets")).classes == ("ant", "bee")
 
