@@ -1,6 +1,7 @@
 """Images of the user's own as uint8: converted where they have one meaning, else refused with what mends it."""
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ EDGE = 1e-3  # by which floats of 0 to 1 may lie outside, as resizing leaves the
 DARK = 2.0  # floats of up to this, but above 1, may be of 0 to 1 or of 0 to 255
 PIXELS, TRUTHS, SHARES, LEVELS = "uint8", "False and True", "0 to 1", "0 to 255"  # what values may mean
 AS_PAIRS = "list(zip(images, labels)) is a Dataset, whose images are resized and cropped"
+AS_TABLE = "--dataset=csv:FILE reads a table of paths and labels"  # pictures that are opened all at once are too many
 
 
 def as_array(given: Any) -> Array:
@@ -134,8 +136,8 @@ def item_pixels(image: Array, where: str) -> tuple[Array, str]:
 def _mended_shape(images: Array, first: Array | None) -> str:
     """The expression that brings images into a form that is read here, after a colon; empty: there is none."""
     shape = images.shape
-    if images.dtype.kind in "US":
-        return ": [(Image.open(path), label) for path, label in zip(paths, labels)] is a Dataset of PIL images"
+    if _are_paths(images):
+        return f": {AS_TABLE}"
     if images.dtype == object or first is not None:
         return f": {AS_PAIRS}"
     if images.ndim == 2 and (square := _square(shape[1])):
@@ -148,13 +150,19 @@ def _mended_shape(images: Array, first: Array | None) -> str:
 def _mended_item(image: Array) -> str:
     """As `_mended_shape`, of an item of a Dataset."""
     shape = image.shape
-    if image.dtype.kind in "US":
-        return f": Image.open({'image' if image.dtype.kind == 'U' else 'io.BytesIO(image)'}) is one"
+    if _are_paths(image):
+        return f": {AS_TABLE}"
+    if image.dtype.kind == "S":
+        return ": Image.open(io.BytesIO(image)) is one"
     if image.ndim == 1 and (square := _square(shape[0])):
         return f": image.reshape({square})"
     if image.ndim == 3 and 4 in (shape[0], shape[2]):
         return f": {'image[..., :3]' if shape[2] == 4 else 'image[:3]'} leaves the transparency out"
     return ": image[0]" if image.ndim == 4 and shape[0] == 1 else ""
+
+
+def _are_paths(images: Array) -> bool:
+    return bool(images.size) and isinstance(images.flat[0], str | os.PathLike)
 
 
 def _square(length: int) -> str:

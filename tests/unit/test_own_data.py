@@ -267,7 +267,9 @@ def test_images_of_bytes_0_and_1_are_kept_and_doubted(load: Load) -> None:
         (GREY.reshape(12, -1), "not uint8 (12, 64): images.reshape(-1, 8, 8)"),
         (IMAGES[:, :7], "not uint8 (12, 7, 8, 3): list(zip(images, labels)) is a Dataset, whose images are resized"),
         ([IMAGES[0], *IMAGES[1:, :7]], "not object (12,): list(zip(images, labels)) is a Dataset"),
-        (["x.png"] * 12, "[(Image.open(path), label) for path, label in zip(paths, labels)] is a Dataset"),
+        (["x.png"] * 12, "not <U5 (12,): --dataset=csv:FILE reads a table of paths and labels"),
+        ([Path("x.png")] * 12, "not object (12,): --dataset=csv:FILE reads a table of paths and labels"),
+        (np.array(["x.png"] * 12, dtype=object), "not object (12,): --dataset=csv:FILE reads a table"),
     ],
 )
 def test_images_without_one_meaning_are_refused_with_what_mends_them(load: Load, images: Any, told: str) -> None:
@@ -375,7 +377,8 @@ def test_items_of_one_meaning_are_taken(load: Load, dataset: Any, note: str) -> 
         (Items(lambda i: (FIRST[i].reshape(-1), 1)), "not uint8 (192,): image.reshape(3, 8, 8)"),
         (Items(lambda i: (GREY[i].reshape(-1), 1)), "not uint8 (64,): image.reshape(8, 8)"),
         (Items(lambda i: (FIRST[i : i + 1], 1)), "not uint8 (1, 3, 8, 8): image[0]"),
-        (Items(lambda i: ("x.png", 1)), "not <U5 (): Image.open(image) is one"),
+        (Items(lambda i: ("x.png", 1)), "not <U5 (): --dataset=csv:FILE reads a table of paths and labels"),
+        (Items(lambda i: (Path("x.png"), 1)), "not object (): --dataset=csv:FILE reads a table of paths and labels"),
         (Items(lambda i: (b"\x89PNG", 1)), "not |S4 (): Image.open(io.BytesIO(image)) is one"),
     ],
 )
