@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README shows works as it stands there, and pages link to what there is."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
+PAGES = (README, *sorted((README.parent / "docs").glob("*.md")))
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +52,23 @@ def test_the_python_examples_are_short(blocks: list[str]) -> None:
     assert max(own) <= 10
 
 
-def test_nothing_is_left_open() -> None:
-    assert "@@" not in README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_open(page: Path) -> None:
+    assert "@@" not in page.read_text(encoding="utf-8")
 
 
-def test_every_file_that_is_linked_is_there() -> None:
-    linked = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
-    assert linked
-    assert [name for name in linked if not (README.parent / name).is_file()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_section_that_is_linked_is_there(page: Path) -> None:
+    for name, section in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", page.read_text(encoding="utf-8")):
+        target = page.parent / name if name else page
+        assert target.is_file(), name
+        assert not section or section in anchors(target), section
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the sections of a page, as code hosts form them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_every_command_of_the_table_exists() -> None:
