@@ -412,7 +412,10 @@ def test_a_folder_of_images_is_no_code(asked: Diagnosis, tmp_path: Path) -> None
         ({"lr": -1.0}, "--lr must be above 0, not -1"),
         ({"epochs": "many"}, "--epochs needs a whole number, not 'many'"),
         ({"arch": {"a": 1}}, "--arch needs text, not {'a': 1}"),
-        ({"widths": [[1]]}, "--widths needs whole numbers separated by commas, not ([1],)"),
+        (
+            {"widths": [[1]]},
+            "--widths needs whole numbers separated by commas, not ((1,),); from Python, a list of them",
+        ),
     ],
 )
 def test_settings_that_are_none_are_refused_by_their_file(
