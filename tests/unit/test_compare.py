@@ -482,6 +482,15 @@ def test_a_baseline_of_other_views_is_refused(root: Path) -> None:
     assert "--mix: unset (runs/student-0) -> mixup (runs/baseline-0)" in refused(root, *ONE)
 
 
+def test_views_that_never_repeat_are_new_ones_however_many(root: Path) -> None:
+    usual = BaselineConfig().epochs
+    for views in (usual, usual + 1):
+        again(root, "baseline-0", "baseline", config={"views": views})
+        assert compared(root, *ONE)["settings"]
+    again(root, "baseline-0", "baseline", config={"views": usual - 1})
+    assert f"--views: unset (runs/student-0) -> {usual - 1} (runs/baseline-0)" in refused(root, *ONE)
+
+
 def test_every_difference_but_the_loss_is_named(root: Path) -> None:
     again(root, "baseline-0", "baseline", config={"lr": 0.05, "epochs": 7, "widths": (8, 8), "grad_clip": 1.0})
     usual = DistillConfig()
