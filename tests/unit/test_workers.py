@@ -108,6 +108,9 @@ def test_an_image_that_has_a_file_is_named_by_it() -> None:
             list(decode_batches(store, torch.arange(COUNT).split(5), pin_memory=False))
 
 
+@pytest.mark.skipif(
+    workers._num_cores() < 2, reason="a single worker waits for its batches to be taken before image 13"
+)
 @pytest.mark.usefixtures("soon")
 def test_a_worker_that_died_while_the_others_were_started_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     torchs = dataloader._MultiProcessingDataLoaderIter
