@@ -248,11 +248,11 @@ def _check_pairs(paired: PairedRuns) -> None:
 
 def _differences(one: RunFiles, other: RunFiles, *, free: set[str]) -> list[str]:
     """A line for each setting that differs."""
-    found = differences(_settled(one), _settled(other), besides=free - {"weights"}, missing=MISSING)
+    found = differences(_resolved_settings(one), _resolved_settings(other), besides=free - {"weights"}, missing=MISSING)
     return [f"--{difference_text(item, before=f' ({one.folder})', now=f' ({other.folder})')}" for item in found]
 
 
-def _settled(run: RunFiles) -> dict[str, Any]:
+def _resolved_settings(run: RunFiles) -> dict[str, Any]:
     """Settings by what they came to: initial weights by their sha256 where it is recorded, views that never repeat."""
     weights, views = run.environment.get("weights", run.config.get("weights", MISSING)), run.config.get("views")
     repeats = views is not None and views < run.config["epochs"]
